@@ -1,0 +1,105 @@
+"""The sessions: everything that is ever done to the project, by name.
+
+``python3 run.py SESSION`` runs one on a machine that has no nox. What a session needs comes from
+``pyproject.toml`` (the project, its extras, a dependency group), so it is written down once. An
+environment is kept and used again until that file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+# Also where the CI variable is set: a machine tests the interpreters that it has.
+nox.options.error_on_missing_interpreters = False
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+ALL_EXTRAS = f".[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
+EXAMPLES = "docs/_include/examples/howto/tcp_servers"
+SPHINX = ("-n", "-W", "--keep-going", "docs")
+
+
+def install(session: nox.Session, *groups: str, project: str | None = ALL_EXTRAS) -> None:
+    """Install the project and dependency groups, unless the environment already has them."""
+    wanted = [*(["-e", project] if project else []), *dependencies(*groups)]
+    digest = hashlib.sha256(f"{wanted} {PYPROJECT}".encode()).hexdigest()
+    stamp = Path(session.virtualenv.location, "installed")
+    if not stamp.exists() or stamp.read_text() != digest:
+        session.install(*wanted)
+        stamp.write_text(digest)
+
+
+def dependencies(*groups: str) -> tuple[str, ...]:
+    """Return the requirements of some dependency groups."""
+    return nox.project.dependency_groups(PYPROJECT, *groups) if groups else ()
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Install the project, run the background server of the how-to page."""
+    install(session, project=".")
+    session.run("python", f"{EXAMPLES}/background_server.py")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests, the pages' examples included; arguments go to pytest."""
+    install(session, "tests")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests and show the lines that they do not reach."""
+    install(session, "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html; a warning or a dead reference is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", *SPHINX, "docs/_build/html", *session.posargs)
+
+
+@nox.session(name="docs-live")
+def docs_live(session: nox.Session) -> None:
+    """Serve the site locally and build it again at every change."""
+    install(session, "docs-live")
+    session.run(
+        "sphinx-autobuild", "-n", "--watch=src", "docs", "docs/_build/live", *session.posargs
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout with ruff; ``-- --fix`` mends what can be mended."""
+    install(session, "lint", project=None)
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy, strictly."""
+    install(session, "typing")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against other libraries; arguments go to benchmarks."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)

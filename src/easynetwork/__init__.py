@@ -1,0 +1,22 @@
+"""easynetwork: TCP and UDP servers and clients that exchange packets, not bytes.
+
+The modules, in the order in which a received byte meets them. Each one knows only those above it.
+
+* `easynetwork.exceptions`: every error on one page, grouped by who is at fault.
+* `easynetwork.addresses`: socket addresses, the socket proxy, socket options, typed attributes.
+* `easynetwork.serializers`: bytes <-> plain objects, one packet at a time.
+* `easynetwork.converter`: plain object <-> your object.
+* `easynetwork.protocol`: serializer + converter = what a client or a server works with.
+* `easynetwork.decoder`: bytes in, packets out; the only place that cuts a stream.
+* `easynetwork.codec`: how a protocol object is driven, with or without shortcuts.
+* `easynetwork.backends`: the event loop, asyncio or trio.
+* `easynetwork.servers`: listeners, the sessions of their clients, and the request handlers you
+  write.
+* `easynetwork.clients`: the other end.
+"""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"
