@@ -1,0 +1,228 @@
+"""What a serializer promises: bytes <-> plain objects, one packet at a time.
+
+Three interfaces, each one richer than the one before:
+
+* `AbstractPacketSerializer`: all the bytes of one packet at once. Enough for datagrams.
+* `AbstractIncrementalPacketSerializer`: finds the end of a packet in a stream. Its parser is a
+  generator that is sent chunks and returns the packet with the bytes that follow it.
+* `BufferedIncrementalPacketSerializer`: the same, but the bytes are received straight into a buffer
+  that the serializer allocates.
+
+A serializer is shared by every connection of a client or a server: it keeps no state of a stream.
+All state lives in the generators that it returns.
+
+Generators make a parser easy to write, and cost one generator per packet. Most formats do not need
+that: where a packet ends can be told without parsing it. A serializer says so through `framing()`
+(`SeparatorFraming`, `FixedSizeFraming`), and whole chunks are then cut in one go, each frame being
+given to `deserialize_frame()`. This is a shortcut, never a different behaviour: packets and errors
+are those of the generators.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABCMeta, abstractmethod
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from easynetwork.exceptions import DeserializeError, UnsupportedOperation
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = [
+    "AbstractIncrementalPacketSerializer",
+    "AbstractPacketSerializer",
+    "BufferedIncrementalPacketSerializer",
+    "FixedSizeFraming",
+    "Framing",
+    "SeparatorFraming",
+]
+
+Sent = TypeVar("Sent", contravariant=True)
+Received = TypeVar("Received", covariant=True)
+Buffer = TypeVar("Buffer", bound="WriteableBuffer")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
+class SeparatorFraming:
+    """Each packet ends with a separator, which does not appear inside it.
+
+    Args:
+        separator: The bytes that end a packet; not empty.
+        limit: The most bytes before a separator. A longer packet is a `LimitOverrunError`. For a
+            `BufferedStreamProtocol` they have to fit, with the separator and one byte more, in a
+            buffer of this size: there, the most is ``limit - 1 - len(separator)``, or 0.
+        keep_end: Whether the frame given to ``deserialize_frame()`` includes its separator.
+    """
+
+    separator: bytes
+    limit: int
+    keep_end: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
+class FixedSizeFraming:
+    """All packets have the same size.
+
+    Args:
+        size: The size of a packet in bytes; at least 1.
+    """
+
+    size: int
+
+
+Framing: TypeAlias = SeparatorFraming | FixedSizeFraming
+
+
+class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):
+    """Turns one whole packet into bytes and back."""
+
+    __slots__ = ("__weakref__",)
+
+    @abstractmethod
+    def serialize(self, packet: Sent, /) -> bytes:
+        """Return all the bytes of `packet`. Exceptions propagate to whoever sends it."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def deserialize(self, data: bytes, /) -> Received:
+        """Make a packet of `data`, which is expected to be exactly one.
+
+        Raises:
+            DeserializeError: `data` is not a packet. Whatever a peer can send must end in this
+                error if it is not valid; any other exception is a bug of the serializer.
+        """
+        raise NotImplementedError
+
+
+class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Received]):
+    """Finds packets in a stream of bytes.
+
+    The three methods about frames are optional, see `framing()`.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+        """Yield the bytes of `packet`, with all that a receiver needs to find its end."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
+        """Return a generator that parses one packet.
+
+        The generator is advanced to its first ``yield``, then sent chunks, never empty, each as
+        soon as it is received. As soon as it has all it needs, it returns the packet and the bytes
+        that follow it. It must bound what it keeps while waiting.
+
+        Raises:
+            IncrementalDeserializeError: The data is not a packet; ``remaining_data`` is what
+                follows it. Any other `DeserializeError` is a bug of the serializer.
+        """
+        raise NotImplementedError
+
+    def serialize(self, packet: Sent, /) -> bytes:
+        """Return the concatenation of what `incremental_serialize()` yields."""
+        return b"".join(self.incremental_serialize(packet))
+
+    def deserialize(self, data: bytes, /) -> Received:
+        """Make a packet of `data` by means of `incremental_deserialize()`.
+
+        Raises:
+            DeserializeError: `data` is invalid, too short, or followed by something else.
+            RuntimeError: The generator returned before its first ``yield``.
+        """
+        parser = self.incremental_deserialize()
+        try:
+            next(parser)
+        except StopIteration:
+            raise RuntimeError("self.incremental_deserialize() generator did not yield") from None
+        try:
+            if data:  # A parser is never sent an empty chunk, but an empty datagram exists.
+                parser.send(data)
+        except StopIteration as exc:
+            packet: Received
+            packet, extra = exc.value
+        else:
+            parser.close()
+            raise DeserializeError("Missing data to create packet", error_info={"data": data})
+        if extra:
+            raise DeserializeError(
+                "Extra data caught", error_info={"packet": packet, "extra": extra}
+            )
+        return packet
+
+    def framing(self) -> Framing | None:
+        """Tell where a packet ends, if that can be told without parsing it.
+
+        The answer must not change during the serializer's life. It stands for the
+        `incremental_deserialize()` (and ``buffered_incremental_deserialize()``) *of the same
+        class*: a subclass which overrides only the generators is parsed by its generators.
+
+        Returns:
+            How to cut a stream into frames for `deserialize_frame()`, or None (the default) if only
+            the generators can tell.
+        """
+        return None
+
+    def deserialize_frame(self, frame: bytes, /) -> Received:
+        """Make a packet of one frame, as `framing()` describes it.
+
+        Called only if `framing()` returns something.
+
+        Raises:
+            IncrementalDeserializeError: The frame is not a packet. Its ``remaining_data`` is empty:
+                what follows the frame is the caller's business.
+        """
+        raise UnsupportedOperation(
+            f"{type(self).__name__} defines framing(), so it has to define deserialize_frame() too"
+        )
+
+    def serialize_frame(self, packet: Sent, /) -> bytes:
+        """Return all that `incremental_serialize()` yields, joined; empty if nothing is to be sent.
+
+        Like `framing()`, an override stands for the `incremental_serialize()` of the same class.
+        """
+        return b"".join(self.incremental_serialize(packet))
+
+
+class BufferedIncrementalPacketSerializer(
+    AbstractIncrementalPacketSerializer[Sent, Received], Generic[Sent, Received, Buffer]
+):
+    """Finds packets in a stream of bytes that are received into the serializer's own buffer."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def create_deserializer_buffer(self, sizehint: int, /) -> Buffer:
+        """Allocate a buffer for one stream.
+
+        Args:
+            sizehint: The size in bytes that suits the transport.
+
+        Returns:
+            A writable, non-empty bytes-like object, of any size and item format.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def buffered_incremental_deserialize(
+        self, buffer: Buffer, /
+    ) -> Generator[int | None, int, tuple[Received, ReadableBuffer]]:
+        """Return a generator that parses one packet.
+
+        Each ``yield`` tells the index, in bytes, at which the next bytes are to be written (None:
+        at the beginning; negative: counted from the end of the buffer) and gives back how many
+        were. The generator returns the packet and the bytes that follow it; these may be a view of
+        the buffer, which the caller copies before it uses the buffer again.
+
+        Args:
+            buffer: What `create_deserializer_buffer()` returned, maybe used before.
+
+        Raises:
+            IncrementalDeserializeError: The data is not a packet; ``remaining_data`` is what
+                follows it. Any other `DeserializeError` is a bug of the serializer.
+        """
+        raise NotImplementedError

@@ -1,0 +1,339 @@
+"""Where a packet ends: a separator behind it, or its fixed size.
+
+Subclasses give `serialize()` and `deserialize()`, one packet to its bytes and back; the rest is
+here, three times over the same two bodies (`serialize_frame()`, `deserialize_frame()`): generators
+fed with chunks, generators fed through a buffer, and frames for whoever cuts the stream itself.
+
+A bad packet never takes the following ones with it: its end is known before it is looked at.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+from easynetwork.exceptions import (
+    DeserializeError,
+    IncrementalDeserializeError,
+    LimitOverrunError,
+)
+from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
+    BufferedIncrementalPacketSerializer,
+    FixedSizeFraming,
+    SeparatorFraming,
+)
+from easynetwork.serializers.tools import (
+    DEFAULT_SERIALIZER_LIMIT,
+    GeneratorStreamReader,
+    check_limit,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["AutoSeparatedPacketSerializer", "FixedSizePacketSerializer"]
+
+Sent = TypeVar("Sent", contravariant=True)
+Received = TypeVar("Received", covariant=True)
+T = TypeVar("T")
+Remaining = TypeVar("Remaining", bound="ReadableBuffer")
+
+
+def parse_frame(
+    serializer: AbstractIncrementalPacketSerializer[Any, T], frame: bytes, remaining_data: Remaining
+) -> tuple[T, Remaining]:
+    """Finish a generator: make a packet of its frame, whatever the outcome keep what follows it."""
+    try:
+        return serializer.deserialize_frame(frame), remaining_data
+    except IncrementalDeserializeError as exc:
+        exc.remaining_data = bytes(remaining_data)
+        raise
+
+
+def new_separated_buffer(framing: SeparatorFraming) -> bytearray:
+    """Allocate a buffer for `read_separated_frame()`, never too small for an empty frame.
+
+    (If it were, half a separator would be an error again and again, without any progress.)
+    """
+    return bytearray(max(framing.limit, len(framing.separator) + 1))
+
+
+def read_separated_frame(
+    buffer: bytearray, framing: SeparatorFraming
+) -> Generator[int, int, tuple[bytes, memoryview]]:
+    """Receive into `buffer` up to a separator; return the frame and a view of what follows.
+
+    A frame has to fit in the buffer with its separator and one byte more. Whether it is accepted
+    does not depend on how the stream is cut: as soon as a separator that is yet to come would be
+    too far, it is looked for no longer.
+
+    Raises:
+        LimitOverrunError: The frame does not fit.
+    """
+    separator = framing.separator
+    last_index = len(buffer) - 1 - len(separator)
+    received = 0
+    offset = 0  # No separator begins before it.
+    while True:
+        received += yield received
+        index = buffer.find(separator, offset, received)
+        if index >= 0:
+            break
+        offset = max(0, received + 1 - len(separator))
+        if offset > last_index:
+            raise LimitOverrunError(
+                "Separator is not found, and chunk exceed the limit",
+                memoryview(buffer)[:received],
+                offset,
+                separator,
+            )
+    view = memoryview(buffer)[:received]
+    if index > last_index:
+        raise LimitOverrunError(
+            "Separator is found, but chunk is longer than limit", view, index, separator
+        )
+    end = index + len(separator)
+    return bytes(view[: end if framing.keep_end else index]), view[end:]
+
+
+def _frame_error(exc: DeserializeError | RecursionError) -> IncrementalDeserializeError:
+    """Return what `deserialize_frame()` raises where `deserialize()` raised `exc`."""
+    message = f"Error when deserializing data: {exc}"
+    return IncrementalDeserializeError(message, b"", getattr(exc, "error_info", None))
+
+
+class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, bytearray]):
+    """Packets end with a separator.
+
+    Args:
+        separator: The bytes between packets.
+        incremental_serialize_check_separator: Whether to look for separators in what `serialize()`
+            returns: those at its end are removed, one in the middle is an error. Without the check,
+            data that ends with the separator is sent as it is.
+        limit: The most bytes before a separator. When received into a buffer
+            (`BufferedStreamProtocol`), the separator and one more byte have to fit in as well.
+        debug: Whether errors carry ``error_info``.
+        **kwargs: For the next class in the method resolution order.
+
+    Raises:
+        ValueError: `separator` is empty, or `limit` is not positive.
+    """
+
+    __slots__ = ("_check_separator", "_debug", "_framing")
+
+    def __init__(
+        self,
+        separator: ReadableBuffer,
+        *,
+        incremental_serialize_check_separator: bool = True,
+        limit: int = DEFAULT_SERIALIZER_LIMIT,
+        debug: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        separator = bytes(separator)
+        if not separator:
+            raise ValueError("Empty separator")
+        self._framing = SeparatorFraming(separator, check_limit(limit))
+        self._check_separator = bool(incremental_serialize_check_separator)
+        self._debug = bool(debug)
+
+    @property
+    @final
+    def separator(self) -> bytes:
+        """The bytes between packets."""
+        return self._framing.separator
+
+    @property
+    @final
+    def buffer_limit(self) -> int:
+        """The most bytes before a separator."""
+        return self._framing.limit
+
+    @property
+    @final
+    def debug(self) -> bool:
+        """Whether errors carry ``error_info``."""
+        return self._debug
+
+    @abstractmethod
+    def serialize(self, packet: Sent, /) -> bytes:
+        """Return the bytes of `packet`, without separator."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def deserialize(self, data: bytes, /) -> Received:
+        """Make a packet of `data`, which has no separator.
+
+        Raises:
+            DeserializeError: `data` is not a packet.
+        """
+        raise NotImplementedError
+
+    @final
+    def framing(self) -> SeparatorFraming:
+        """Return where a packet ends."""
+        return self._framing
+
+    @final
+    def serialize_frame(self, packet: Sent, /) -> bytes:
+        """Return the bytes of `packet` and a separator; nothing if `packet` has no bytes.
+
+        Raises:
+            ValueError: There is a separator inside the packet.
+        """
+        data = self.serialize(packet)
+        separator = self._framing.separator
+        if self._check_separator:
+            end = len(data)
+            while data.endswith(separator, 0, end):
+                end -= len(separator)
+            data = data[:end]
+            if separator in data:
+                raise ValueError(
+                    f"{separator!r} separator found in serialized packet {packet!r} "
+                    "which was not at the end"
+                )
+        elif data.endswith(separator):
+            return data
+        return data + separator if data else b""
+
+    @final
+    def deserialize_frame(self, frame: bytes, /) -> Received:
+        """Make a packet of what was before a separator."""
+        try:
+            return self.deserialize(frame)
+        except (DeserializeError, RecursionError) as exc:
+            raise _frame_error(exc) from exc
+
+    @final
+    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+        """Yield what `serialize_frame()` returns."""
+        if data := self.serialize_frame(packet):
+            yield data
+
+    @final
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
+        """Parse the bytes up to the next separator."""
+        reader = GeneratorStreamReader()
+        framing = self._framing
+        frame = yield from reader.read_until(framing.separator, framing.limit, keep_end=False)
+        return parse_frame(self, frame, reader.read_all())
+
+    @final
+    def create_deserializer_buffer(self, sizehint: int, /) -> bytearray:
+        """Allocate a buffer of `buffer_limit` bytes."""
+        return new_separated_buffer(self._framing)
+
+    @final
+    def buffered_incremental_deserialize(
+        self, buffer: bytearray, /
+    ) -> Generator[int, int, tuple[Received, memoryview]]:
+        """Parse the bytes up to the next separator."""
+        frame, remaining_data = yield from read_separated_frame(buffer, self._framing)
+        return parse_frame(self, frame, remaining_data)
+
+
+class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, memoryview]):
+    """All packets have the same size.
+
+    Args:
+        size: The size of a packet in bytes.
+        debug: Whether errors carry ``error_info``.
+        **kwargs: For the next class in the method resolution order.
+
+    Raises:
+        ValueError: `size` is not positive.
+    """
+
+    __slots__ = ("_debug", "_framing")
+
+    def __init__(self, size: int, *, debug: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        size = int(size)
+        if size <= 0:
+            raise ValueError("size must be a positive integer")
+        self._framing = FixedSizeFraming(size)
+        self._debug = bool(debug)
+
+    @property
+    @final
+    def packet_size(self) -> int:
+        """The size of a packet in bytes."""
+        return self._framing.size
+
+    @property
+    @final
+    def debug(self) -> bool:
+        """Whether errors carry ``error_info``."""
+        return self._debug
+
+    @abstractmethod
+    def serialize(self, packet: Sent, /) -> bytes:
+        """Return the `packet_size` bytes of `packet`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def deserialize(self, data: bytes, /) -> Received:
+        """Make a packet of `data`.
+
+        Raises:
+            DeserializeError: `data` is not a packet. It may have another size than `packet_size` if
+                it was received as a datagram.
+        """
+        raise NotImplementedError
+
+    @final
+    def framing(self) -> FixedSizeFraming:
+        """Return where a packet ends."""
+        return self._framing
+
+    @final
+    def serialize_frame(self, packet: Sent, /) -> bytes:
+        """Return the bytes of `packet`.
+
+        Raises:
+            ValueError: `serialize()` returned more or fewer bytes than it has to.
+        """
+        data = self.serialize(packet)
+        if len(data) != self._framing.size:
+            raise ValueError("serialized data size does not meet expectation")
+        return data
+
+    @final
+    def deserialize_frame(self, frame: bytes, /) -> Received:
+        """Make a packet of `packet_size` bytes."""
+        try:
+            return self.deserialize(frame)
+        except (DeserializeError, RecursionError) as exc:
+            raise _frame_error(exc) from exc
+
+    @final
+    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+        """Yield what `serialize_frame()` returns."""
+        yield self.serialize_frame(packet)
+
+    @final
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
+        """Parse the next `packet_size` bytes."""
+        reader = GeneratorStreamReader()
+        frame = yield from reader.read_exactly(self._framing.size)
+        return parse_frame(self, frame, reader.read_all())
+
+    @final
+    def create_deserializer_buffer(self, sizehint: int, /) -> memoryview:
+        """Allocate a buffer of `sizehint` bytes, or `packet_size` if that is more."""
+        return memoryview(bytearray(max(self._framing.size, sizehint)))
+
+    @final
+    def buffered_incremental_deserialize(
+        self, buffer: memoryview, /
+    ) -> Generator[int, int, tuple[Received, memoryview]]:
+        """Parse the next `packet_size` bytes."""
+        size = self._framing.size
+        received = 0
+        while received < size:
+            received += yield received
+        return parse_frame(self, bytes(buffer[:size]), buffer[size:received])

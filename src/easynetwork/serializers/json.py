@@ -1,0 +1,288 @@
+"""JSON documents (RFC 8259), one a line or one after the other.
+
+With `use_lines`, the default, a packet is a line: nobody looks at the JSON to find its end.
+
+Without, the end of a document has to be found by its structure (`_read_document()`): an object ends
+at the closing brace that matches the first one, an array and a string alike, anything else at the
+first byte that cannot be part of it. That is all that is checked here; whether what is in between
+is JSON is the decoder's business. Compiled patterns jump from one significant byte to the next, and
+a scan goes on where the last chunk ended: each byte is looked at once, however the stream is cut.
+
+Peers send anything. What is nested too deeply, or a number too long, is a decode error too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Generator
+from json import JSONDecodeError, JSONDecoder, JSONEncoder
+from typing import Any, Final, final
+
+from easynetwork.exceptions import (
+    DeserializeError,
+    IncrementalDeserializeError,
+    LimitOverrunError,
+)
+from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer, SeparatorFraming
+from easynetwork.serializers.framing import parse_frame
+from easynetwork.serializers.tools import (
+    DEFAULT_SERIALIZER_LIMIT,
+    GeneratorStreamReader,
+    check_encoding,
+    check_limit,
+)
+
+__all__ = ["JSONDecoderConfig", "JSONEncoderConfig", "JSONSerializer"]
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, weakref_slot=True)
+class JSONEncoderConfig:
+    """How to write JSON: the options of `json.JSONEncoder` of the same names."""
+
+    skipkeys: bool = False
+    check_circular: bool = True
+    ensure_ascii: bool = True
+    allow_nan: bool = True
+    default: Callable[[Any], Any] | None = None
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, weakref_slot=True)
+class JSONDecoderConfig:
+    """How to read JSON: the options of `json.JSONDecoder` of the same names."""
+
+    object_hook: Callable[[dict[str, Any]], Any] | None = None
+    parse_int: Callable[[str], Any] | None = None
+    parse_float: Callable[[str], Any] | None = None
+    parse_constant: Callable[[str], Any] | None = None
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+    strict: bool = True
+
+
+class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
+    """Packets are JSON documents.
+
+    Args:
+        encoder_config: How to write JSON.
+        decoder_config: How to read JSON.
+        encoding: The encoding of the documents; with ASCII as a subset, if they go over a stream.
+        unicode_errors: What to do with characters and bytes that `encoding` does not know; see
+            :ref:`error handlers <error-handlers>`.
+        limit: The most bytes of a document.
+        use_lines: Whether each document is one line. If not, documents may follow each other
+            without anything in between, and be spread over several lines; to find their ends costs
+            more.
+        debug: Whether errors carry ``error_info``, a dictionary: the received ``data`` if it is not
+            text, otherwise the ``document`` and the ``position``, ``lineno`` and ``colno`` in it of
+            what is wrong (None if that cannot be told).
+
+    Documents are sent without any optional white space.
+
+    Raises:
+        LookupError: `encoding` or `unicode_errors` is unknown.
+        TypeError: A configuration is of the wrong class.
+        ValueError: `limit` is not positive.
+    """
+
+    __slots__ = (
+        "_debug",
+        "_encode",
+        "_encoding",
+        "_framing",
+        "_limit",
+        "_raw_decode",
+        "_unicode_errors",
+    )
+
+    def __init__(
+        self,
+        encoder_config: JSONEncoderConfig | None = None,
+        decoder_config: JSONDecoderConfig | None = None,
+        *,
+        encoding: str = "utf-8",
+        unicode_errors: str = "strict",
+        limit: int = DEFAULT_SERIALIZER_LIMIT,
+        use_lines: bool = True,
+        debug: bool = False,
+    ) -> None:
+        super().__init__()
+        encoder_options = _options("encoder", encoder_config, JSONEncoderConfig)
+        decoder_options = _options("decoder", decoder_config, JSONDecoderConfig)
+        check_encoding(encoding, unicode_errors)
+        self._encode = JSONEncoder(**encoder_options, separators=(",", ":")).encode
+        self._raw_decode = JSONDecoder(**decoder_options).raw_decode
+        self._encoding = encoding
+        self._unicode_errors = unicode_errors
+        self._limit = check_limit(limit)
+        self._framing = SeparatorFraming(b"\n", limit) if use_lines else None
+        self._debug = bool(debug)
+
+    @property
+    @final
+    def buffer_limit(self) -> int:
+        """The most bytes of a document."""
+        return self._limit
+
+    @property
+    @final
+    def debug(self) -> bool:
+        """Whether errors carry ``error_info``."""
+        return self._debug
+
+    def serialize(self, packet: Any, /) -> bytes:
+        """Return the document of `packet`."""
+        return self._encode(packet).encode(self._encoding, self._unicode_errors)
+
+    def deserialize(self, data: bytes, /) -> Any:
+        """Make a packet of one document, maybe with white space around it.
+
+        Raises:
+            DeserializeError: `data` is not text, or not a JSON document.
+        """
+        try:
+            return self.deserialize_frame(data)
+        except IncrementalDeserializeError as exc:
+            raise DeserializeError(str(exc), exc.error_info) from exc.__cause__
+
+    def framing(self) -> SeparatorFraming | None:
+        """Return where a line ends; None without `use_lines`."""
+        return self._framing
+
+    def serialize_frame(self, packet: Any, /) -> bytes:
+        """Return the document of `packet`, and a newline where a receiver needs one."""
+        data = self._encode(packet).encode(self._encoding, self._unicode_errors)
+        if self._framing is None and data.startswith((b"{", b"[", b'"')):
+            return data
+        return data + b"\n"
+
+    def deserialize_frame(self, frame: bytes, /) -> Any:
+        """Make a packet of one document, maybe with white space around it."""
+        try:
+            document = frame.decode(self._encoding, self._unicode_errors).strip(_WHITE_SPACE)
+        except UnicodeError as exc:
+            info = {"data": frame} if self._debug else None
+            raise IncrementalDeserializeError(f"Unicode decode error: {exc}", b"", info) from exc
+        try:
+            packet, end = self._raw_decode(document)
+            if end != len(document):
+                raise JSONDecodeError("Extra data", document, end)
+            return packet
+        except (ValueError, RecursionError) as exc:
+            # ValueError: not JSON, or an integer of more digits than Python converts.
+            info = _error_info(document, exc) if self._debug else None
+            raise IncrementalDeserializeError(f"JSON decode error: {exc}", b"", info) from exc
+
+    def incremental_serialize(self, packet: Any, /) -> Generator[bytes, None, None]:
+        """Yield what `serialize_frame()` returns."""
+        yield self.serialize_frame(packet)
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
+        """Parse the next document."""
+        if self._framing is None:
+            document, remaining_data = yield from _read_document(self._limit)
+        else:
+            reader = GeneratorStreamReader()
+            document = yield from reader.read_until(b"\n", self._limit, keep_end=False)
+            remaining_data = reader.read_all()
+        return parse_frame(self, document, remaining_data)
+
+
+def _options(name: str, config: object, config_class: type[Any]) -> dict[str, Any]:
+    if config is None:
+        config = config_class()
+    elif not isinstance(config, config_class):
+        raise TypeError(
+            f"Invalid {name} config: expected {config_class.__name__}, got {type(config).__name__}"
+        )
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config_class)}
+
+
+def _error_info(document: str, exc: Exception) -> dict[str, Any]:
+    return {
+        "document": document,
+        "position": getattr(exc, "pos", None),
+        "lineno": getattr(exc, "lineno", None),
+        "colno": getattr(exc, "colno", None),
+    }
+
+
+# -- Where a document ends, without lines ------------------------------------------------------
+
+_WHITE_SPACE: Final = " \t\n\r"  # RFC 8259, section 2.
+_WHITE_SPACE_BYTES: Final = _WHITE_SPACE.encode()
+_QUOTE: Final = ord('"')
+
+# As much as there is of a string's inside, without a backslash whose second byte is yet to come.
+_INSIDE: Final = rb'(?:[^"\\]++|\\.)*+'
+_STRING_INSIDE: Final = re.compile(_INSIDE, re.DOTALL)
+# What may be skipped between the brackets of a document, by the document's first byte: everything
+# but brackets of the same kind, and a string that is not complete yet. (Whether brackets of the
+# other kind match, the decoder will tell. A document that is a string has no brackets.)
+_INSIGNIFICANT: Final = {
+    ord("{"): re.compile(rb'(?:[^"{}]++|"%s")*+' % _INSIDE, re.DOTALL),
+    ord("["): re.compile(rb'(?:[^"\[\]]++|"%s")*+' % _INSIDE, re.DOTALL),
+    _QUOTE: re.compile(rb""),
+}
+_NOT_PLAIN: Final = re.compile(rb"[^\x20-\x7e]")
+
+
+def _read_document(limit: int) -> Generator[None, bytes, tuple[bytes, bytes]]:
+    """Read one document; return it and what follows, without the white space around it.
+
+    Raises:
+        LimitOverrunError: The document has more than `limit` bytes.
+    """
+    buffer = bytearray()
+    while not buffer:
+        buffer += (yield).lstrip(_WHITE_SPACE_BYTES)
+    find_end = _find_closer if buffer[0] in _INSIGNIFICANT else _find_plain_end
+    end = yield from find_end(buffer, limit)
+    if end > limit:
+        raise LimitOverrunError(
+            "JSON object's end frame is found, but chunk is longer than limit", buffer, end
+        )
+    return bytes(buffer[:end]), bytes(buffer[end:].lstrip(_WHITE_SPACE_BYTES))
+
+
+def _find_closer(buffer: bytearray, limit: int) -> Generator[None, bytes, int]:
+    """Return the index behind the bracket or quote that matches the first byte."""
+    insignificant = _INSIGNIFICANT[buffer[0]]
+    depth = 0
+    in_string = False
+    offset = 0
+    while True:
+        skip = _STRING_INSIDE if in_string else insignificant
+        offset = skip.match(buffer, offset).end()  # type: ignore[union-attr]  # "" matches too.
+        if offset == len(buffer) or (in_string and buffer[offset] != _QUOTE):
+            yield from _receive(buffer, limit)
+            continue
+        byte = buffer[offset]
+        offset += 1
+        if byte == _QUOTE:
+            in_string = not in_string
+        elif byte == buffer[0]:
+            depth += 1
+        else:
+            depth -= 1
+        if depth == 0 and not in_string:
+            return offset
+
+
+def _find_plain_end(buffer: bytearray, limit: int) -> Generator[None, bytes, int]:
+    """Return the index of the first byte that no number or word has in it.
+
+    If that is the very first one, there is no document here: let the decoder see everything.
+    """
+    offset = 0
+    while not (end := _NOT_PLAIN.search(buffer, offset)):
+        offset = len(buffer)
+        yield from _receive(buffer, limit)
+    return end.start() or len(buffer)
+
+
+def _receive(buffer: bytearray, limit: int) -> Generator[None, bytes, None]:
+    if len(buffer) > limit:
+        raise LimitOverrunError(
+            "JSON object's end frame is not found, and chunk exceed the limit", buffer, len(buffer)
+        )
+    buffer += yield

@@ -1,0 +1,166 @@
+"""Lines of text.
+
+A packet is a `str`: one line, without its end unless ``keep_end`` is set. An empty line is a packet
+too.
+
+A line that was sent with the end-of-line inside arrives as several lines: check what you send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final, Literal, final
+
+from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
+from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, SeparatorFraming
+from easynetwork.serializers.framing import new_separated_buffer, parse_frame, read_separated_frame
+from easynetwork.serializers.tools import (
+    DEFAULT_SERIALIZER_LIMIT,
+    GeneratorStreamReader,
+    check_encoding,
+    check_limit,
+)
+
+__all__ = ["StringLineSerializer"]
+
+_SEPARATORS: Final = {"LF": b"\n", "CR": b"\r", "CRLF": b"\r\n"}
+
+
+class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearray]):
+    r"""Packets are lines of text.
+
+    Args:
+        newline: What ends a line: ``"LF"`` (``\n``), ``"CR"`` (``\r``) or ``"CRLF"`` (``\r\n``).
+        encoding: The encoding of the text.
+        unicode_errors: What to do with characters and bytes that `encoding` does not know; see
+            :ref:`error handlers <error-handlers>`.
+        limit: The most bytes of a line, its end not counted. When received into a buffer
+            (`BufferedStreamProtocol`), the line's end and one more byte have to fit in as well.
+        keep_end: Whether received packets include the line's end.
+        debug: Whether errors carry ``error_info``: a dictionary with the received ``data``.
+
+    Raises:
+        LookupError: `encoding` or `unicode_errors` is unknown.
+        ValueError: `newline` is unknown, or `limit` is not positive.
+    """
+
+    __slots__ = ("_debug", "_encoding", "_framing", "_unicode_errors")
+
+    def __init__(
+        self,
+        newline: Literal["LF", "CR", "CRLF"] = "LF",
+        *,
+        encoding: str = "ascii",
+        unicode_errors: str = "strict",
+        limit: int = DEFAULT_SERIALIZER_LIMIT,
+        keep_end: bool = False,
+        debug: bool = False,
+    ) -> None:
+        super().__init__()
+        if newline not in _SEPARATORS:
+            raise ValueError(f"Invalid newline: expected 'LF', 'CR' or 'CRLF', got {newline!r}")
+        check_encoding(encoding, unicode_errors)
+        self._framing = SeparatorFraming(_SEPARATORS[newline], check_limit(limit), bool(keep_end))
+        self._encoding = encoding
+        self._unicode_errors = unicode_errors
+        self._debug = bool(debug)
+
+    @property
+    @final
+    def separator(self) -> bytes:
+        """What ends a line."""
+        return self._framing.separator
+
+    @property
+    @final
+    def buffer_limit(self) -> int:
+        """The most bytes of a line."""
+        return self._framing.limit
+
+    @property
+    @final
+    def keep_end(self) -> bool:
+        """Whether received packets include the line's end."""
+        return self._framing.keep_end
+
+    @property
+    @final
+    def encoding(self) -> str:
+        """The encoding of the text."""
+        return self._encoding
+
+    @property
+    @final
+    def unicode_errors(self) -> str:
+        """What is done with what `encoding` does not know."""
+        return self._unicode_errors
+
+    @property
+    @final
+    def debug(self) -> bool:
+        """Whether errors carry ``error_info``."""
+        return self._debug
+
+    def serialize(self, packet: str, /) -> bytes:
+        """Return `packet` encoded, and nothing more: no end is added to the line."""
+        return packet.encode(self._encoding, self._unicode_errors)
+
+    def deserialize(self, data: bytes, /) -> str:
+        """Return `data` decoded, without any end of line unless `keep_end` is set.
+
+        Raises:
+            DeserializeError: `data` cannot be decoded.
+        """
+        if not self._framing.keep_end:
+            separator = self._framing.separator
+            end = len(data)
+            while data.endswith(separator, 0, end):
+                end -= len(separator)
+            data = data[:end]
+        try:
+            return self.deserialize_frame(data)
+        except IncrementalDeserializeError as exc:
+            raise DeserializeError(str(exc), exc.error_info) from exc.__cause__
+
+    def framing(self) -> SeparatorFraming:
+        """Return where a line ends."""
+        return self._framing
+
+    def serialize_frame(self, packet: str, /) -> bytes:
+        """Return `packet` with its end of line; nothing for an empty string."""
+        data = packet.encode(self._encoding, self._unicode_errors)
+        separator = self._framing.separator
+        return data if not data or data.endswith(separator) else data + separator
+
+    def deserialize_frame(self, frame: bytes, /) -> str:
+        """Make a packet of one line."""
+        try:
+            return frame.decode(self._encoding, self._unicode_errors)
+        except UnicodeError as exc:
+            info = {"data": frame} if self._debug else None
+            raise IncrementalDeserializeError(str(exc), b"", info) from exc
+
+    def incremental_serialize(self, packet: str, /) -> Generator[bytes, None, None]:
+        """Yield what `serialize_frame()` returns."""
+        if data := self.serialize_frame(packet):
+            yield data
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[str, bytes]]:
+        """Parse the next line."""
+        reader = GeneratorStreamReader()
+        framing = self._framing
+        frame = yield from reader.read_until(
+            framing.separator, framing.limit, keep_end=framing.keep_end
+        )
+        return parse_frame(self, frame, reader.read_all())
+
+    def create_deserializer_buffer(self, sizehint: int, /) -> bytearray:
+        """Allocate a buffer of `buffer_limit` bytes."""
+        return new_separated_buffer(self._framing)
+
+    def buffered_incremental_deserialize(
+        self, buffer: bytearray, /
+    ) -> Generator[int, int, tuple[str, memoryview]]:
+        """Parse the next line."""
+        frame, remaining_data = yield from read_separated_frame(buffer, self._framing)
+        return parse_frame(self, frame, remaining_data)
