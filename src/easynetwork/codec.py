@@ -1,0 +1,134 @@
+"""How a protocol object is driven: which decoder, which encoder.
+
+A protocol object works through generators, which users may override, in the protocol's class or in
+the serializer's. Where nobody did, a serializer that knows its frames is asked for those directly.
+This is where the two are told apart, once for a server or a client.
+"""
+
+from __future__ import annotations
+
+__all__ = ["new_decoder_factory", "packet_encoder"]
+
+from collections.abc import Callable
+from typing import Any
+
+from easynetwork.decoder import (
+    BufferParser,
+    ChunkParser,
+    FixedSizeCutter,
+    Frame,
+    FramedDecoder,
+    GeneratorDecoder,
+    SeparatorCutter,
+    StreamDecoder,
+)
+from easynetwork.exceptions import (
+    IncrementalDeserializeError,
+    PacketConversionError,
+    StreamProtocolParseError,
+)
+from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers.abc import Framing, SeparatorFraming
+
+
+def new_decoder_factory(
+    protocol: AnyStreamProtocolType[Any, Any], sizehint: int
+) -> Callable[[], StreamDecoder]:
+    """Return what makes the decoder of one more connection.
+
+    Args:
+        protocol: The protocol object that the connections speak.
+        sizehint: The most bytes taken from a connection at once, for `create_buffer`.
+    """
+    buffered = isinstance(protocol, BufferedStreamProtocol)
+    framing = _framing_of(protocol)
+    if framing is None:
+        if isinstance(protocol, BufferedStreamProtocol):
+            return lambda: GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
+        return lambda: GeneratorDecoder(lambda: ChunkParser(protocol))
+    cutter: SeparatorCutter | FixedSizeCutter
+    if isinstance(framing, SeparatorFraming):
+        cutter = SeparatorCutter(framing, buffered=buffered)
+    else:
+        cutter = FixedSizeCutter(framing)
+    build = _frame_builder(protocol)
+    return lambda: FramedDecoder(cutter, build)
+
+
+def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
+    """Return how to cut without the protocol's generator; None if only that generator will do."""
+    if isinstance(protocol, BufferedStreamProtocol):
+        own = _is_own(protocol, "create_buffer") and _is_own(protocol, "build_packet_from_buffer")
+        parser = "buffered_incremental_deserialize"
+    else:
+        own = _is_own(protocol, "build_packet_from_chunks")
+        parser = "incremental_deserialize"
+    if not own or not _stand_for(protocol.serializer, parser, "framing", "deserialize_frame"):
+        return None
+    return protocol.serializer.framing()
+
+
+def _is_own(protocol: AnyStreamProtocolType[Any, Any], name: str) -> bool:
+    """Whether the protocol object's method is the library's."""
+    return _definer(protocol, name) in (StreamProtocol, BufferedStreamProtocol)
+
+
+def _stand_for(serializer: object, method: str, *shortcuts: str) -> bool:
+    """Whether the shortcuts were written beside the method that they replace."""
+    return all(_definer(serializer, name) is _definer(serializer, method) for name in shortcuts)
+
+
+def _definer(obj: object, name: str) -> type:
+    return next(cls for cls in type(obj).__mro__ if name in vars(cls))
+
+
+def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame], Any]:
+    """Return what `build_packet_from_…` does behind the cutting, for one frame."""
+    parse = protocol.serializer.deserialize_frame
+    convert = None if protocol.converter is None else protocol._from_dto
+    source = "buffer" if isinstance(protocol, BufferedStreamProtocol) else "chunks"
+
+    def build(frame: Frame) -> Any:
+        try:
+            if not isinstance(frame, bytes):
+                raise frame
+            packet = parse(frame)
+            return packet if convert is None else convert(packet)
+        except (IncrementalDeserializeError, PacketConversionError) as exc:
+            raise StreamProtocolParseError(b"", exc) from exc
+        except RecursionError as exc:
+            error = IncrementalDeserializeError("Data is nested too deeply", b"")
+            error.__cause__ = exc
+            raise StreamProtocolParseError(b"", error) from error
+        except Exception as exc:
+            raise RuntimeError(f"protocol.build_packet_from_{source}() crashed") from exc
+
+    return build
+
+
+def _chunk_joiner(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any], bytes]:
+    return lambda packet: b"".join(protocol.generate_chunks(packet))
+
+
+def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any], bytes]:
+    """Return a function that makes the bytes of a packet, as `generate_chunks` would.
+
+    The function raises `RuntimeError` with the original exception as its cause when the serializer
+    or the converter cannot make bytes of the packet; nothing has been sent then.
+    """
+    serialize = _chunk_joiner(protocol)
+    converter = None
+    if _is_own(protocol, "generate_chunks") and _stand_for(
+        protocol.serializer, "incremental_serialize", "serialize_frame"
+    ):
+        serialize = protocol.serializer.serialize_frame
+        converter = protocol.converter
+    convert = None if converter is None else converter.convert_to_dto_packet
+
+    def encode(packet: Any) -> bytes:
+        try:
+            return serialize(packet if convert is None else convert(packet))
+        except Exception as exc:
+            raise RuntimeError("protocol.generate_chunks() crashed") from exc
+
+    return encode

@@ -1,0 +1,367 @@
+"""Bytes of a stream to packets, without touching a socket.
+
+Strategy: whoever owns the connection calls `StreamDecoder.feed` with what the network delivered and
+`StreamDecoder.take` when it wants a packet. Two decoders stand behind that pair.
+
+* `FramedDecoder` serves serializers that say where a packet ends (`framing()`): a whole chunk is
+  cut by one call into C, and each frame is parsed when it is taken, so that an error is raised at
+  the packet that caused it, in order.
+* `GeneratorDecoder` serves everything else, one generator of the protocol object for each packet.
+
+The first is a shortcut for the second; `easynetwork.codec` knows when it may be taken.
+
+Invariants: bytes are fed once and never looked at again except as part of a packet; the cost of a
+byte does not depend on how the stream is cut into chunks; what waits here is bounded by what the
+owner feeds, and at most `MAX_BATCH` packets are cut before the owner gives the event loop a turn.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_BATCH",
+    "NEED_DATA",
+    "BufferParser",
+    "ChunkParser",
+    "FixedSizeCutter",
+    "Frame",
+    "FramedDecoder",
+    "GeneratorDecoder",
+    "SeparatorCutter",
+    "StreamDecoder",
+]
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers.abc import FixedSizeFraming, SeparatorFraming
+
+MAX_BATCH: Final = 1024
+"""Packets cut before the event loop gets a turn.
+
+A chunk of 64 KiB can hold 65,536 empty lines. At 1 to 10 microseconds of handler each, that many
+would stop every other connection for half a second; a thousand cost a few milliseconds.
+"""
+
+
+class NeedData(Enum):
+    """The type of `NEED_DATA`."""
+
+    NEED_DATA = "NEED_DATA"
+
+
+NEED_DATA: Final = NeedData.NEED_DATA
+"""What `StreamDecoder.take` returns when no complete packet is at hand."""
+
+Frame: TypeAlias = bytes | LimitOverrunError
+"""A frame, or why there is none."""
+
+
+class StreamDecoder(ABC):
+    """Cuts one stream. Belongs to one connection; not thread-safe.
+
+    Attributes:
+        frames: Frames cut and not yet taken, *last one first*. Whoever is in a hurry may take them
+            with `build(frames.pop())` instead of `take()`. Always empty in a `GeneratorDecoder`.
+        build: Turns one item of `frames` into a packet; raises what `take` raises.
+    """
+
+    __slots__ = ("_rest", "build", "frames")
+
+    frames: list[Frame]
+    build: Callable[[Frame], Any]
+
+    def __init__(self) -> None:
+        self.frames = []
+        self._rest: bytes | bytearray = b""
+
+    def __bool__(self) -> bool:
+        """Whether bytes of the peer are here that no packet has used."""
+        return bool(self.frames or self._rest)
+
+    def clear(self) -> None:
+        """Forget everything: what is here will not be read any more."""
+        self.frames = []
+        self._rest = b""
+
+    def _append(self, data: bytes) -> None:
+        if self._rest:
+            self._rest += data
+        else:
+            self._rest = bytearray(data)
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bool:
+        """Add bytes that arrived.
+
+        Returns:
+            Whether it is worth calling `take` now.
+        """
+
+    @abstractmethod
+    def take(self) -> Any:
+        """Return the next packet, or `NEED_DATA`.
+
+        Raises:
+            StreamProtocolParseError: The peer's bytes are not a packet. The next call goes on
+                behind them.
+            RuntimeError: The protocol object misbehaved: an exception of another kind (the cause).
+        """
+
+    @abstractmethod
+    def refill(self) -> bool:
+        """Prepare the next batch from bytes fed earlier.
+
+        To be called after `NEED_DATA`, and to be followed by a turn of the event loop when it
+        returns true: this is where a connection with a lot to say lets the others speak.
+
+        Returns:
+            Whether `take` has something to give without more data.
+        """
+
+
+class FramedDecoder(StreamDecoder):
+    """Frames are cut in C, a chunk at a time."""
+
+    __slots__ = ("_cutter", "_scanned")
+
+    def __init__(self, cutter: _Cutter, build: Callable[[Frame], Any]) -> None:
+        super().__init__()
+        self.build = build
+        self._cutter = cutter
+        self._scanned = 0  # bytes of `_rest` known to complete no frame
+
+    def feed(self, data: bytes) -> bool:
+        if self._rest or self.frames:
+            self._append(data)
+            return self.refill()
+        self._cut(data)
+        return bool(self.frames)
+
+    def take(self) -> Any:
+        if not self.frames:
+            return NEED_DATA
+        return self.build(self.frames.pop())
+
+    def refill(self) -> bool:
+        if self.frames:
+            return True
+        if len(self._rest) > self._scanned:
+            if self._cutter.is_worth_cutting(self._rest, self._scanned):
+                self._cut(bytes(self._rest))
+            else:
+                self._scanned = len(self._rest)
+        return bool(self.frames)
+
+    def _cut(self, data: bytes) -> None:
+        frames, rest = self._cutter.cut(data)
+        self._scanned = len(rest) if len(frames) < MAX_BATCH else 0
+        self._rest = bytearray(rest) if rest else b""
+        frames.reverse()  # list.pop() takes from the end
+        self.frames = frames
+
+
+class _Cutter(ABC):
+    """One framing's way of cutting; shared by all connections of a server."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
+        """Return at most `MAX_BATCH` frames in order, and the bytes behind them."""
+
+    @abstractmethod
+    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
+        """Whether `cut` would find anything, given that `data[:scanned]` completes no frame."""
+
+
+class SeparatorCutter(_Cutter):
+    """Cuts behind each separator."""
+
+    __slots__ = ("_keep_end", "_limit", "_separator")
+
+    def __init__(self, framing: SeparatorFraming, *, buffered: bool) -> None:
+        self._separator = framing.separator
+        self._keep_end = framing.keep_end
+        # A buffered serializer parses inside a buffer of `limit` bytes, which has to hold the
+        # separator too: what its generator would refuse is refused here.
+        reserve = 1 + len(framing.separator) if buffered else 0
+        self._limit = max(framing.limit - reserve, 0)
+
+    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
+        separator = self._separator
+        frames: list[Frame] = data.split(separator, MAX_BATCH)  # type: ignore[assignment]  # bytes only, so far
+        rest: bytes = frames.pop()  # type: ignore[assignment]  # as above
+        if len(data) > self._limit:
+            frames = [self._check(frame) for frame in frames]  # type: ignore[arg-type]  # as above
+            if len(frames) < MAX_BATCH and (offset := len(rest) + 1 - len(separator)) > self._limit:
+                message = "Separator is not found, and chunk exceed the limit"
+                error = LimitOverrunError(message, rest, offset, separator)
+                frames.append(error)
+                rest = bytes(error.remaining_data)
+        if self._keep_end:
+            frames = [f + separator if isinstance(f, bytes) else f for f in frames]
+        return frames, rest
+
+    def _check(self, frame: bytes) -> Frame:
+        if len(frame) <= self._limit:
+            return frame
+        message = "Separator is found, but chunk is longer than limit"
+        return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
+
+    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
+        overlap = len(self._separator) - 1
+        if data.find(self._separator, max(scanned - overlap, 0)) >= 0:
+            return True
+        return len(data) - overlap > self._limit
+
+
+class FixedSizeCutter(_Cutter):
+    """Cuts after so many bytes."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self, framing: FixedSizeFraming) -> None:
+        self._size = framing.size
+
+    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
+        size = self._size
+        end = min(len(data) // size, MAX_BATCH) * size
+        return [data[start : start + size] for start in range(0, end, size)], data[end:]
+
+    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
+        return len(data) >= self._size
+
+
+class GeneratorDecoder(StreamDecoder):
+    """Packets are found by the protocol object's own generators, one for each packet."""
+
+    __slots__ = ("_budget", "_new_parser", "_parser")
+
+    def __init__(self, new_parser: Callable[[], _Parser]) -> None:
+        super().__init__()
+        self._new_parser = new_parser
+        self._parser: _Parser | None = None
+        self._budget = MAX_BATCH
+
+    def __bool__(self) -> bool:
+        return bool(self._rest or self._parser)  # a parser stays only while it has half a packet
+
+    def clear(self) -> None:
+        super().clear()
+        self._parser = None
+
+    def feed(self, data: bytes) -> bool:
+        self._append(data)
+        return True
+
+    def refill(self) -> bool:
+        self._budget = MAX_BATCH
+        return bool(self._rest)
+
+    def take(self) -> Any:
+        if not self._rest or self._budget == 0:
+            return NEED_DATA
+        self._budget -= 1
+        parser = self._parser or self._new_parser()
+        data, self._rest, self._parser = bytes(self._rest), b"", None
+        try:
+            result = parser.send(data)
+        except StreamProtocolParseError as exc:
+            self._rest = bytearray(exc.remaining_data)
+            raise
+        if result is NEED_DATA:
+            self._parser = parser
+            return NEED_DATA
+        packet, leftover = result
+        self._rest = bytearray(leftover)
+        return packet
+
+
+class _Parser(ABC):
+    """One packet's generator and what it needs to be fed."""
+
+    __slots__ = ("_generator",)
+
+    _generator: Generator[Any, Any, tuple[Any, Any]]
+
+    def _prime(self, method: str) -> Any:
+        try:
+            return next(self._generator)
+        except StopIteration:
+            raise RuntimeError(f"protocol.{method}() did not yield") from None
+        except Exception as exc:
+            raise RuntimeError(f"protocol.{method}() crashed") from exc
+
+    @abstractmethod
+    def send(self, data: bytes) -> Any:
+        """Return `(packet, leftover)` or `NEED_DATA`; raise what `StreamDecoder.take` raises."""
+
+
+class ChunkParser(_Parser):
+    """Feeds `StreamProtocol.build_packet_from_chunks`."""
+
+    __slots__ = ()
+
+    def __init__(self, protocol: StreamProtocol[Any, Any]) -> None:
+        self._generator = protocol.build_packet_from_chunks()
+        self._prime("build_packet_from_chunks")
+
+    def send(self, data: bytes) -> Any:
+        try:
+            self._generator.send(data)
+        except StopIteration as stop:
+            return stop.value
+        except StreamProtocolParseError:
+            raise
+        except Exception as exc:
+            raise RuntimeError("protocol.build_packet_from_chunks() crashed") from exc
+        return NEED_DATA
+
+
+class BufferParser(_Parser):
+    """Feeds `BufferedStreamProtocol.build_packet_from_buffer`.
+
+    The buffer lives as long as its packet: a packet may keep views of it, and an idle connection
+    owns none.
+    """
+
+    __slots__ = ("_start", "_view")
+
+    def __init__(self, protocol: BufferedStreamProtocol[Any, Any, Any], sizehint: int) -> None:
+        buffer = protocol.create_buffer(sizehint)
+        self._view = memoryview(buffer).cast("B")
+        if self._view.readonly:
+            raise ValueError("protocol.create_buffer() returned a read-only buffer")
+        if not self._view:
+            raise ValueError("protocol.create_buffer() returned a null buffer")
+        self._generator = protocol.build_packet_from_buffer(buffer)
+        self._start = self._prime("build_packet_from_buffer")
+
+    def send(self, data: bytes) -> Any:
+        fed = 0
+        try:
+            while fed < len(data):
+                room = self._room()
+                nbytes = min(len(room), len(data) - fed)
+                room[:nbytes] = data[fed : fed + nbytes]
+                fed += nbytes
+                self._start = self._generator.send(nbytes)
+        except StopIteration as stop:
+            packet, leftover = stop.value
+            return packet, bytes(leftover) + data[fed:]
+        except StreamProtocolParseError as exc:
+            exc.remaining_data = bytes(exc.remaining_data) + data[fed:]
+            raise
+        except Exception as exc:
+            raise RuntimeError("protocol.build_packet_from_buffer() crashed") from exc
+        return NEED_DATA
+
+    def _room(self) -> memoryview:
+        room = self._view[self._start or 0 :]
+        if not room:
+            raise RuntimeError("The start position is set to the end of the buffer")
+        return room
