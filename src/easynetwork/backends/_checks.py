@@ -1,0 +1,38 @@
+"""Arguments that servers and clients have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+_DEFAULT_MAX_RECV_SIZE: Final = 64 * 1024
+"""Bytes taken from one connection per turn of the loop: decisive for throughput up to about this
+size, and small enough that one connection does not hold up the others."""
+
+
+def check_max_recv_size(max_recv_size: object) -> int:
+    """Return the most bytes to take from a connection at once.
+
+    Raises:
+        ValueError: It is not a strictly positive integer.
+    """
+    if max_recv_size is None:
+        return _DEFAULT_MAX_RECV_SIZE
+    if not isinstance(max_recv_size, int) or max_recv_size <= 0:
+        raise ValueError("'max_recv_size' must be a strictly positive integer")
+    return max_recv_size
+
+
+def check_delay(seconds: float | None) -> float:
+    """Return how long to wait; infinity for None.
+
+    Raises:
+        ValueError: It is negative or not a number.
+    """
+    if seconds is None:
+        return math.inf
+    if math.isnan(seconds):
+        raise ValueError("Invalid delay: NaN (not a number)")
+    if seconds < 0:
+        raise ValueError("Invalid delay: negative value")
+    return seconds

@@ -1,0 +1,307 @@
+"""What the library asks of an event loop: the contracts that every backend keeps.
+
+`AsyncBackend` is a name, a way to run a program, a factory that puts a connected socket under the
+loop's care, and one-line doors to anyio for everything else. `StreamTransport` is that socket.
+Exceptions and guarantees are stated here, once; implementations do not repeat them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HIGH_WATER", "LINGER_TIME", "AsyncBackend", "StreamTransport", "broken_connection"]
+
+import errno
+import math
+import os
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Final, TypeVar, TypeVarTuple
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes that may wait for one connection, each way, before their producer has to.
+
+The default of asyncio's transports (`asyncio.WriteTransport.set_write_buffer_limits`), used on all
+loops, and for what was received and not yet asked for.
+"""
+
+
+LINGER_TIME: Final = 1.0
+"""Seconds that a closed connection goes on reading, see `StreamTransport.aclose`.
+
+Time for a few round trips on any network. (nginx: `lingering_timeout`, 5 seconds.)
+"""
+
+
+def broken_connection(error: BaseException | None) -> ConnectionError:
+    """Return a new exception for each caller that meets a connection which is gone.
+
+    Args:
+        error: Why; None if it was closed on this side.
+    """
+    if isinstance(error, ConnectionError):
+        return type(error)(*error.args)
+    exc = ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+    exc.__cause__ = error
+    return exc
+
+
+class StreamTransport(ABC):
+    """One connected stream socket in the care of an event loop.
+
+    Bytes that arrive are handed to a *feed* function; bytes to send are taken at once and leave in
+    the background. All methods must be called in the event loop's thread.
+
+    Resource handling: owns its socket. `aclose()` must be called, after `abort()` too.
+
+    Error handling: a connection that breaks is reported by `receive()`, `drain()` and `write()` as
+    a `ConnectionError`; nothing else of the operating system's errors is hidden.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    feed: Callable[[bytes], bool]
+    """Gets each chunk that arrives, in order, in the event loop's thread, and returns whether
+    `receive()` should return now. May be replaced at any time."""
+
+    congested: bool
+    """Whether so many bytes wait to be sent that a producer should call `drain()`."""
+
+    socket: socket.socket
+    """The socket, to ask for addresses and options. Not to be read, written or closed."""
+
+    @abstractmethod
+    async def receive(self, deadline: float = math.inf) -> None:
+        """Wait until the feed function says that something complete has arrived.
+
+        What arrived and is incomplete when this is cancelled or times out is not lost. At most one
+        task may wait at a time. Reading from the socket pauses when more than `HIGH_WATER` bytes
+        have come since the last call: what is not asked for stays in the kernel and slows down the
+        peer.
+
+        Args:
+            deadline: When to give up, on the loop's clock, in seconds. One that has passed means
+                that only what the kernel already holds is taken.
+
+        Raises:
+            EOFError: The peer has sent everything, or the transport was closed here.
+            TimeoutError: The deadline has passed.
+            ConnectionError: The connection broke.
+        """
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send bytes, now as far as the kernel takes them, the rest in the background.
+
+        Raises:
+            ConnectionError: The connection broke or was closed.
+        """
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Wait until the transport is not congested any more. Any number of tasks may wait.
+
+        Raises:
+            ConnectionError: The connection broke or was closed.
+        """
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """Send what is waiting, then tell the peer that nothing follows. Receiving goes on."""
+
+    @abstractmethod
+    async def aclose(self, *, linger: bool = False) -> None:
+        """Close gracefully: send what is waiting, then close.
+
+        Wakes up `receive()`. Takes as long as the peer needs to take the waiting bytes; if
+        cancelled, the connection is reset and the descriptor closed. May be called several times;
+        each call returns when the descriptor is closed. Never raises an `OSError`.
+
+        Args:
+            linger: Whether the peer may be in the middle of sending. To close a socket while its
+                peer sends resets the connection (RFC 9293, 3.6.1; RFC 2525, 2.17), and the answers
+                on their way are lost. So this goes on reading, and forgets what it reads, until
+                the peer has seen the end of the stream and ends its side, or `LINGER_TIME` is over.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Reset the connection: what waits to be sent is lost, and the peer is told so (RST).
+
+        Wakes up everybody who waits. The descriptor is closed by the next `aclose()` at the latest.
+        """
+
+    @abstractmethod
+    def is_closing(self) -> bool:
+        """Whether the connection was closed or broke."""
+
+    @abstractmethod
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call a function at the next turn of the loop."""
+
+
+class AsyncBackend(ABC):
+    """An asynchronous framework, under the names that are the same for all of them.
+
+    Handlers and client code may use the framework itself, anyio or these methods as they like:
+    everything runs in ordinary tasks of the loop. Unless said otherwise, methods must be called in
+    the event loop's thread.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    name: ClassVar[str]
+    """The framework's name, as anyio spells it."""
+
+    @abstractmethod
+    def bootstrap(
+        self,
+        coro_func: Callable[[*_Ts], Coroutine[Any, Any, _T]],
+        *args: *_Ts,
+        runner_options: Mapping[str, Any] | None = None,
+    ) -> _T:
+        """Run a coroutine function in a new event loop of this thread and return its result.
+
+        Args:
+            coro_func: The coroutine function.
+            *args: Its positional arguments.
+            runner_options: Keyword arguments of `asyncio.Runner` or of `trio.run`.
+        """
+
+    @abstractmethod
+    async def wrap_stream_socket(
+        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
+    ) -> StreamTransport:
+        """Put a connected, non-blocking stream socket under the loop's care.
+
+        Args:
+            sock: The socket. It belongs to the transport from now on, and is closed if this fails.
+            feed: See `StreamTransport.feed`.
+            max_recv_size: The most bytes taken from the connection per turn of the loop.
+        """
+
+    # -- doors to anyio
+
+    def timeout(self, delay: float | None) -> AbstractContextManager[anyio.CancelScope]:
+        """Return a context manager that raises `TimeoutError` if its block takes longer.
+
+        Args:
+            delay: Seconds; None for no limit.
+        """
+        return anyio.fail_after(delay)
+
+    def timeout_at(self, deadline: float) -> AbstractContextManager[anyio.CancelScope]:
+        """Like `timeout()`, with a point in time on the clock of `current_time()`."""
+        return anyio.fail_after(deadline - self.current_time())
+
+    def move_on_after(self, delay: float | None) -> anyio.CancelScope:
+        """Return a context manager that leaves its block after that many seconds, silently."""
+        return anyio.move_on_after(delay)
+
+    def move_on_at(self, deadline: float) -> anyio.CancelScope:
+        """Like `move_on_after()`, with a point in time on the clock of `current_time()`."""
+        return anyio.CancelScope(deadline=deadline)
+
+    def open_cancel_scope(self, *, deadline: float = math.inf) -> anyio.CancelScope:
+        """Return a context manager whose block can be cancelled by its `cancel()` method."""
+        return anyio.CancelScope(deadline=deadline)
+
+    def create_task_group(self) -> anyio.abc.TaskGroup:
+        """Return an asynchronous context manager that owns tasks: see `anyio.abc.TaskGroup`."""
+        return anyio.create_task_group()
+
+    async def gather(self, *coroutines: Coroutine[Any, Any, _T]) -> list[_T]:
+        """Run coroutines concurrently and return their results, in the order of the arguments.
+
+        Raises:
+            ExceptionGroup: Some failed; the others have been cancelled.
+        """
+        results: dict[int, _T] = {}
+
+        async def run(index: int, coroutine: Coroutine[Any, Any, _T]) -> None:
+            results[index] = await coroutine
+
+        async with anyio.create_task_group() as task_group:
+            for index, coroutine in enumerate(coroutines):
+                task_group.start_soon(run, index, coroutine)
+        return [results[index] for index in range(len(coroutines))]
+
+    async def sleep(self, delay: float) -> None:
+        """Pause this task for that many seconds."""
+        await anyio.sleep(delay)
+
+    async def sleep_forever(self) -> None:
+        """Pause this task until it is cancelled."""
+        await anyio.sleep_forever()
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Pause this task until that time on the clock of `current_time()`."""
+        await anyio.sleep_until(deadline)
+
+    def current_time(self) -> float:
+        """Return the event loop's clock, in seconds."""
+        return anyio.current_time()
+
+    async def coro_yield(self) -> None:
+        """Let other tasks run. Can be cancelled."""
+        await anyio.lowlevel.checkpoint()
+
+    async def cancel_shielded_coro_yield(self) -> None:
+        """Let other tasks run. Cannot be cancelled."""
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    async def ignore_cancellation(self, coroutine: Awaitable[_T]) -> _T:
+        """Await to the end, whatever is cancelled meanwhile."""
+        with anyio.CancelScope(shield=True):
+            result = await coroutine
+        return result
+
+    def get_cancelled_exc_class(self) -> type[BaseException]:
+        """Return the class of the exception that tells a task that it is cancelled."""
+        return anyio.get_cancelled_exc_class()
+
+    def get_current_task(self) -> anyio.TaskInfo:
+        """Return the running task's identity and name."""
+        return anyio.get_current_task()
+
+    def create_lock(self) -> anyio.Lock:
+        """Return a lock; tasks get it in the order in which they asked."""
+        return anyio.Lock()
+
+    def create_fair_lock(self) -> anyio.Lock:
+        """Return a lock; tasks get it in the order in which they asked."""
+        return anyio.Lock()
+
+    def create_event(self) -> anyio.Event:
+        """Return an event that tasks can wait for."""
+        return anyio.Event()
+
+    def create_condition_var(self, lock: anyio.Lock | None = None) -> anyio.Condition:
+        """Return a condition variable around a lock, by default one of its own."""
+        return anyio.Condition(lock)
+
+    async def run_in_thread(
+        self, func: Callable[[*_Ts], _T], *args: *_Ts, abandon_on_cancel: bool = False
+    ) -> _T:
+        """Call a blocking function in a worker thread and return its result.
+
+        Args:
+            func: The function.
+            *args: Its positional arguments.
+            abandon_on_cancel: Let the thread go on alone if this task is cancelled, instead of
+                waiting for it.
+        """
+        return await anyio.to_thread.run_sync(func, *args, abandon_on_cancel=abandon_on_cancel)
+
+    def create_threads_portal(self) -> anyio.from_thread.BlockingPortal:
+        """Return an asynchronous context manager through which other threads call into the loop."""
+        return anyio.from_thread.BlockingPortal()

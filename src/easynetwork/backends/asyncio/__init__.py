@@ -1,0 +1,1 @@
+"""asyncio and its drop-in loops."""

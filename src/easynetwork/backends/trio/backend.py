@@ -1,0 +1,38 @@
+"""The trio backend."""
+
+from __future__ import annotations
+
+__all__ = ["TrioBackend"]
+
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar, TypeVar, TypeVarTuple
+
+import trio
+
+from easynetwork.backends.abc import AsyncBackend, StreamTransport
+from easynetwork.backends.trio.stream import TrioStreamTransport
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+class TrioBackend(AsyncBackend):
+    """trio."""
+
+    __slots__ = ()
+
+    name: ClassVar[str] = "trio"
+
+    def bootstrap(
+        self,
+        coro_func: Callable[[*_Ts], Coroutine[Any, Any, _T]],
+        *args: *_Ts,
+        runner_options: Mapping[str, Any] | None = None,
+    ) -> _T:
+        return trio.run(coro_func, *args, **(runner_options or {}))
+
+    async def wrap_stream_socket(
+        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
+    ) -> StreamTransport:
+        return await TrioStreamTransport.wrap(sock, feed, max_recv_size)
