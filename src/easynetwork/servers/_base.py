@@ -1,0 +1,201 @@
+"""The life of an asynchronous server, the same for everything that can be served.
+
+    new -> listening -> serving -> listening ... -> closed
+
+One `_Run` lives as long as one `serve_forever()`. Its scope surrounds everything, so that a server
+can be stopped while it starts; its task group owns the sessions; and `service_init()`'s exit stack
+is unwound inside the cancelled scope, behind the last session: what a user started there stops too.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BaseAsyncNetworkServer"]
+
+import contextlib
+import logging
+import socket
+import warnings
+import weakref
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from easynetwork.addresses import (
+    IPv4SocketAddress,
+    IPv6SocketAddress,
+    SocketProxy,
+    new_socket_address,
+)
+from easynetwork.backends import AsyncBackend
+from easynetwork.backends.listener import close_listener
+from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
+from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
+from easynetwork.servers.handlers import BaseRequestHandler
+
+
+class _Run:
+    """One `serve_forever()`."""
+
+    __slots__ = ("finished", "is_stopping", "scope", "tasks")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.finished = anyio.Event()
+        self.tasks: anyio.abc.TaskGroup | None = None  # from when the server is up
+        self.is_stopping = False
+
+
+class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
+    """Everything but what a listening socket is, and what happens on it."""
+
+    __slots__ = (
+        "_activation",
+        "_backend",
+        "_handler",
+        "_is_closed",
+        "_listeners",
+        "_run",
+        "logger",
+    )
+
+    logger: logging.Logger
+    """Where the server writes what happens to it and to its clients."""
+
+    def __init__(
+        self, backend: AsyncBackend, handler: BaseRequestHandler, logger: logging.Logger
+    ) -> None:
+        self.logger = logger
+        self._backend = backend
+        self._handler = handler
+        self._listeners: tuple[socket.socket, ...] = ()
+        self._activation: anyio.Lock | None = None
+        self._is_closed = False
+        self._run: _Run | None = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_listeners", ()):
+            message = f"unclosed server {self!r} (and cannot be closed synchronously)"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        addresses = ", ".join(map(str, self.get_addresses())) or "no address"
+        return f"<{type(self).__name__} on {addresses} at {id(self):#x}>"
+
+    # -- what a subclass adds
+
+    @abstractmethod
+    async def _open_listeners(self) -> Sequence[socket.socket]:
+        """Return the listening sockets."""
+
+    @abstractmethod
+    def _start_serving(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Start what receives from the listeners, until they are closed or the tasks cancelled."""
+
+    # -- state
+
+    def backend(self) -> AsyncBackend:
+        return self._backend
+
+    def is_listening(self) -> bool:
+        return bool(self._listeners)
+
+    def is_serving(self) -> bool:
+        run = self._run
+        is_up = run is not None and run.tasks is not None and not run.is_stopping
+        return is_up and self.is_listening()
+
+    def get_addresses(self) -> tuple[IPv4SocketAddress | IPv6SocketAddress, ...]:
+        """Return the addresses that the server listens on; none if it is new or closed."""
+        return tuple(
+            new_socket_address(sock.getsockname(), sock.family) for sock in self._listeners
+        )
+
+    def get_sockets(self) -> tuple[SocketProxy, ...]:
+        """Return the listening sockets, to look at; none if the server is new or closed."""
+        return tuple(SocketProxy(sock) for sock in self._listeners)
+
+    # -- transitions
+
+    async def server_activate(self) -> None:
+        self._check_open("Closed server")
+        if self._listeners:
+            return
+        if self._activation is None:
+            self._activation = anyio.Lock()
+        async with self._activation:
+            await anyio.lowlevel.checkpoint()
+            if self._listeners:
+                return
+            self._check_open("Server has been closed")
+            listeners = await self._open_listeners()
+            try:
+                self._check_open("Server has been closed")
+            except ServerClosedError:
+                for listener in listeners:
+                    listener.close()
+                raise
+            self._listeners = tuple(listeners)
+
+    def _check_open(self, message: str) -> None:
+        if self._is_closed:
+            raise ServerClosedError(message)
+
+    async def serve_forever(self, *, is_up_event: SupportsEventSet | None = None) -> None:
+        if self._run is not None:
+            raise ServerAlreadyRunning("Server is already running")
+        self._check_open("Closed server")
+        run = self._run = _Run()
+        try:
+            with run.scope:
+                await self.server_activate()
+                await self._serve(run, is_up_event)
+        finally:
+            self._run = None
+            run.finished.set()
+
+    async def _serve(self, run: _Run, is_up_event: SupportsEventSet | None) -> None:
+        try:
+            await anyio.lowlevel.checkpoint()
+            async with contextlib.AsyncExitStack() as exit_stack:
+                await self._handler.service_init(exit_stack, weakref.proxy(self))
+                try:
+                    async with anyio.create_task_group() as run.tasks:
+                        self._start_serving(run.tasks)
+                        addresses = ", ".join(map(str, self.get_addresses()))
+                        self.logger.info("Start serving at %s", addresses)
+                        if is_up_event is not None:
+                            is_up_event.set()
+                finally:
+                    self._stop(run)
+                    run.scope.cancel()
+        finally:
+            self.logger.info("Server stopped")
+
+    def _stop(self, run: _Run) -> None:
+        if not run.is_stopping:
+            run.is_stopping = True
+            self.logger.info("Server loop break, waiting for remaining tasks...")
+        if run.tasks is not None:
+            run.tasks.cancel_scope.cancel()
+
+    async def shutdown(self) -> None:
+        run = self._run
+        if run is None:
+            return
+        if run.tasks is None:
+            run.scope.cancel()
+        else:
+            self._stop(run)
+        await run.finished.wait()
+
+    async def server_close(self) -> None:
+        if self._run is not None and self._run.tasks is None:
+            raise BusyResourceError("Cannot close server during serve_forever() setup.")
+        self._is_closed = True
+        listeners, self._listeners = self._listeners, ()
+        for listener in listeners:
+            close_listener(listener)
+        await anyio.lowlevel.checkpoint()

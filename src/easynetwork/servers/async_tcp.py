@@ -1,0 +1,188 @@
+"""A TCP server for asynchronous programs."""
+
+from __future__ import annotations
+
+__all__ = ["AsyncTCPNetworkServer"]
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import anyio.abc
+
+from easynetwork.addresses import new_socket_address
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
+from easynetwork.backends._checks import check_max_recv_size
+from easynetwork.backends.listener import accept_forever
+from easynetwork.backends.sockets import open_tcp_listeners, tune_tcp
+from easynetwork.codec import new_decoder_factory, packet_encoder
+from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.servers._base import BaseAsyncNetworkServer
+from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.servers.reports import PeerFaultLog
+from easynetwork.servers.served_client import ServedClient, StreamService
+from easynetwork.servers.session import StreamSession
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+_DEFAULT_BACKLOG: Final = 100
+"""asyncio's default. The kernel's own limit applies as well (listen(2): somaxconn)."""
+
+
+class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Response]):
+    """Serves packets over TCP.
+
+    Each connection is served in a task of its own, by the generators of one request handler.
+
+    Resource handling: `server_activate()` opens the listening sockets and `server_close()` closes
+    them; `async with server:` does both. `serve_forever()` owns the connections and closes each of
+    them before it returns.
+
+    Error handling: whatever goes wrong with one client is logged and ends that client only.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_connection_log_level",
+        "_hosts",
+        "_max_recv_size",
+        "_peer_faults",
+        "_port",
+        "_protocol",
+        "_request_handler",
+        "_reuse_port",
+    )
+
+    def __init__(
+        self,
+        host: str | Sequence[str] | None,
+        port: int,
+        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        *,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        max_recv_size: int | None = None,
+        log_client_connection: bool | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Check the arguments; nothing is opened yet.
+
+        Args:
+            host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
+                for all interfaces. A name stands for all its addresses.
+            port: The port; 0 for a random one that is free, the same for all addresses.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all clients.
+            backend: The backend, or its name; by default, the framework that is running.
+            backlog: Connections that may wait to be accepted, as for listen(2). 100 by default.
+            reuse_port: Let several processes listen on the same port, if all of them say so
+                (`SO_REUSEPORT`). Not available on Windows.
+            max_recv_size: The most bytes taken from one connection at a time. 64 KiB by default.
+            log_client_connection: Whether clients that come and go are logged at level INFO (the
+                default) or at DEBUG.
+            logger: Where to log; `easynetwork.servers.async_tcp` by default.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument has a value that cannot be used.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        check_stream_protocol(protocol)
+        if not isinstance(request_handler, AsyncStreamRequestHandler):
+            raise TypeError(
+                f"Expected an AsyncStreamRequestHandler object, got {request_handler!r}"
+            )
+        super().__init__(
+            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
+        )
+        self._hosts = check_hosts(host)
+        self._port = check_port(port)
+        self._protocol = protocol
+        self._request_handler = request_handler
+        self._backlog = check_backlog(backlog)
+        self._reuse_port = check_reuse_port(reuse_port)
+        self._max_recv_size = check_max_recv_size(max_recv_size)
+        self._connection_log_level = (
+            logging.DEBUG if log_client_connection is False else logging.INFO
+        )
+        self._peer_faults = PeerFaultLog(self.logger)
+
+    async def _open_listeners(self) -> Sequence[socket.socket]:
+        return await open_tcp_listeners(
+            self._hosts, self._port, backlog=self._backlog, reuse_port=self._reuse_port
+        )
+
+    def _start_serving(self, tasks: anyio.abc.TaskGroup) -> None:
+        service = StreamService(
+            backend=self.backend(),
+            handler=self._request_handler,
+            new_decoder=new_decoder_factory(self._protocol, self._max_recv_size),
+            encode=packet_encoder(self._protocol),
+            logger=self.logger,
+            connection_log_level=self._connection_log_level,
+            peer_faults=self._peer_faults,
+        )
+
+        def start(sock: socket.socket, peername: Any) -> None:
+            tasks.start_soon(self._serve_connection, service, sock, peername)
+
+        for listener in self._listeners:
+            tasks.start_soon(accept_forever, listener, start, self.logger)
+
+    async def _serve_connection(
+        self, service: StreamService, sock: socket.socket, peername: Any
+    ) -> None:
+        decoder = service.new_decoder()
+        try:
+            address = new_socket_address(sock.getpeername(), sock.family)  # OSError: it has left
+            local_address = new_socket_address(sock.getsockname(), sock.family)
+            tune_tcp(sock)
+            transport = await service.backend.wrap_stream_socket(
+                sock, decoder.feed, self._max_recv_size
+            )
+        except OSError as exc:
+            sock.close()
+            self.logger.debug("%s left before it was served: %s", peername, exc)
+            return
+        client = ServedClient(service, transport, decoder, local_address, address)
+        await StreamSession(service, client).run()
+
+
+def check_hosts(host: str | Sequence[str] | None) -> list[str | None]:
+    """Return the hosts to listen on; None stands for all interfaces."""
+    hosts: Sequence[object] = [host] if host is None or isinstance(host, str) else list(host)
+    if not all(item is None or isinstance(item, str) for item in hosts):
+        raise TypeError(f"Expected a host name or a sequence of host names, got {host!r}")
+    return [str(item) if item else None for item in hosts]
+
+
+def check_port(port: object) -> int:
+    """Return a port number."""
+    if not isinstance(port, int):
+        raise TypeError(f"Expected a port number, got {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be between 0 and 65535, got {port}")
+    return port
+
+
+def check_backlog(backlog: object) -> int:
+    """Return how many connections may wait."""
+    if backlog is None:
+        return _DEFAULT_BACKLOG
+    if not isinstance(backlog, int):
+        raise TypeError(f"Expected an integer as backlog, got {backlog!r}")
+    if backlog < 1:
+        raise ValueError("backlog should be strictly positive")
+    return backlog
+
+
+def check_reuse_port(reuse_port: bool) -> bool:
+    """Return whether to share the port."""
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("reuse_port not supported by socket module")
+    return bool(reuse_port)

@@ -1,0 +1,223 @@
+"""What you write, and the client it talks to.
+
+A request handler is one object for the whole service. Its `handle()` is an asynchronous generator:
+each `yield` asks for one packet of one client, and `client.send_packet()` answers. The server runs
+one generator at a time for each client, always in that client's own task.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AsyncBaseClientInterface",
+    "AsyncStreamClient",
+    "AsyncStreamRequestHandler",
+    "BaseRequestHandler",
+    "INETClientAttribute",
+    "RecvParams",
+]
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from anyio import TypedAttributeSet
+
+from easynetwork.addresses import INETSocketAttribute, ISocket, SocketAddress
+from easynetwork.backends import AsyncBackend
+from easynetwork.exceptions import TypedAttributeLookupError
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+
+_NO_DEFAULT: Final = object()
+
+
+class INETClientAttribute(TypedAttributeSet):
+    """What can be asked of a client over IP, with `client.extra(INETClientAttribute.…)`.
+
+    The keys are those of `easynetwork.addresses.INETSocketAttribute`, under a server's names.
+    """
+
+    socket: ISocket = INETSocketAttribute.socket
+    """The connection's socket, for its options."""
+
+    local_address: SocketAddress = INETSocketAttribute.sockname
+    """The server's end of the connection."""
+
+    remote_address: SocketAddress = INETSocketAttribute.peername
+    """The client's end of the connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecvParams:
+    """How to wait for the packet that a `yield` asks for.
+
+    Args:
+        timeout: Seconds until `TimeoutError` is raised at the `yield`; None to wait for ever. The
+            value is checked when it is yielded.
+    """
+
+    timeout: float | None = None
+
+
+Yielded: TypeAlias = float | RecvParams | None
+"""What a handler may yield: how long to wait for the next packet."""
+
+
+class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
+    """A client, as request handlers see it. Methods must be called in the event loop's thread."""
+
+    __slots__ = ("__weakref__",)
+
+    @property
+    @abstractmethod
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What can be asked with `extra()`, and how to find it out."""
+
+    def extra(self, attribute: Any, default: Any = _NO_DEFAULT) -> Any:
+        """Return what is known of the client under a typed attribute.
+
+        Like `anyio.TypedAttributeProvider.extra`; that class is not used because its instances
+        have a `__dict__`.
+
+        Args:
+            attribute: The key, such as `INETClientAttribute.remote_address`.
+            default: What to return if there is no such attribute.
+
+        Raises:
+            TypedAttributeLookupError: There is no such attribute, and no default.
+        """
+        try:
+            getter = self.extra_attributes[attribute]
+        except KeyError:
+            if default is _NO_DEFAULT:
+                raise TypedAttributeLookupError("Attribute not found") from None
+            return default
+        return getter()
+
+    @abstractmethod
+    async def send_packet(self, packet: _T_Response, /) -> None:
+        """Send a packet. Several tasks may do so at once; each packet stays in one piece.
+
+        Returns when the packet is with the transport and no more than 64 KiB wait to be sent. If
+        this is cancelled while it waits for that, the packet will still be sent.
+
+        Args:
+            packet: The object to send.
+
+        Raises:
+            ClientClosedError: The client was closed on this side.
+            ConnectionError: The connection broke. Give up on this client.
+            RuntimeError: The protocol object could not make bytes of the packet (the cause). Nothing
+                was sent; the client can still be used.
+            OSError: Another error of the operating system; see its `errno`.
+        """
+
+    @abstractmethod
+    def is_closing(self) -> bool:
+        """Whether the client is closed, so that sending raises `ClientClosedError`."""
+
+    @abstractmethod
+    def backend(self) -> AsyncBackend:
+        """Return the backend that the server runs on."""
+
+
+class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
+    """A client with a connection. Equal only to itself, and hashable."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection gracefully: what was sent before arrives, then the end of stream.
+
+        From this call on, sending raises `ClientClosedError` and no more requests are delivered: a
+        generator that waits at a `yield`, or comes to one, is closed. May be called several times,
+        by any task. If it is cancelled, the connection is reset.
+        """
+
+
+class BaseRequestHandler:
+    """What all request handlers have."""
+
+    __slots__ = ("__weakref__",)
+
+    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any, /) -> None:
+        """Prepare the service. Called at the start of every `serve_forever()`, before any client.
+
+        Context variables that are set here are visible to every client's task. The default does
+        nothing.
+
+        Args:
+            exit_stack: Unwound when serving ends, after the last client's task. Task groups entered
+                here are cancelled then.
+            server: A weak proxy of the server, which already has its addresses.
+        """
+
+
+class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_Response]):
+    """The request handler of a server with connections."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def handle(
+        self, client: AsyncStreamClient[_T_Response], /
+    ) -> AsyncGenerator[Yielded, _T_Request]:
+        """Serve one request, or several: an asynchronous generator.
+
+        The generator runs up to its first `yield` as soon as the client is connected. When it
+        returns, the next one is started the same way, until somebody closes the client: that is
+        what `client.aclose()` is for. A generator that returns *before* its first `yield` refuses
+        the client: the connection is reset.
+
+        What may be raised at a `yield`, instead of the packet:
+
+        * `StreamProtocolParseError`: the peer sent something that is not a packet. To yield again
+          goes on behind it; to let it pass closes the connection, with one line in the log.
+        * `TimeoutError`: nothing came in the time that was yielded.
+        * `RuntimeError`: the protocol object failed (the cause).
+        * the framework's cancellation: the server shuts down, or a scope around the `yield` ends.
+        * `GeneratorExit`: the client is gone. A `ConnectionError` is never raised at a `yield`.
+
+        Any exception that leaves the generator is logged with its traceback, and the connection is
+        reset after `on_disconnection()`. The server and the other clients go on.
+
+        Args:
+            client: The client. The same object for all the generators of a connection.
+
+        Yields:
+            How long to wait for the packet: None for ever, or seconds, or `RecvParams`.
+        """
+        raise NotImplementedError
+
+    def on_connection(
+        self, client: AsyncStreamClient[_T_Response], /
+    ) -> Coroutine[Any, Any, None] | AsyncGenerator[Yielded, _T_Request]:
+        """Greet a client, before the first `handle()`. The default does nothing.
+
+        Either a coroutine function, or an asynchronous generator function, which may `yield` for
+        packets like `handle()` but is run once.
+
+        Args:
+            client: The client.
+        """
+        return _nothing()
+
+    async def on_disconnection(self, client: AsyncStreamClient[_T_Response], /) -> None:
+        """Clean up after a client, behind the last `handle()`. The default does nothing.
+
+        Not called if `on_connection()` raised, or was a generator when the connection ended.
+        `client.is_closing()` is true here, unless `handle()` raised or the server is stopping: then
+        a last packet may be sent.
+
+        Args:
+            client: The client.
+        """
+
+
+async def _nothing() -> None:
+    pass

@@ -1,0 +1,199 @@
+"""A connected client: what its handler sees of it, and what its session needs beyond that.
+
+Answers to one chunk of requests leave in one write: while more frames of the chunk are waiting,
+`send_packet` gathers. Nothing stays gathered when the handler waits for anything: the session
+flushes before it waits for the next packet, and the event loop does at its next turn.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ServedClient", "StreamService", "is_owned_by"]
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio.lowlevel
+
+from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
+from easynetwork.backends.abc import AsyncBackend, StreamTransport
+from easynetwork.decoder import StreamDecoder
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.reports import PeerFaultLog
+
+_FLUSH_SIZE: Final = 64 * 1024
+"""Bytes of answers to one chunk that are gathered before they are sent.
+
+As much as the transport takes before it is congested; larger writes gain nothing (measured)."""
+
+_FAIR_SHARE: Final = 256 * 1024
+"""Bytes that a client's tasks may send before the event loop gets a turn.
+
+A peer that reads as fast as a handler writes never makes it wait; without this it would hold the
+loop for as long as the handler has something to say."""
+
+_PACKET_COST: Final = 256
+"""What a packet costs besides its bytes, in bytes of that share: a thousand packets of one byte,
+a few milliseconds' worth, are a turn's share as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamService:
+    """What all connections of a server share while it serves."""
+
+    backend: AsyncBackend
+    handler: AsyncStreamRequestHandler[Any, Any]
+    new_decoder: Callable[[], StreamDecoder]
+    encode: Callable[[Any], bytes]
+    logger: logging.Logger
+    connection_log_level: int
+    peer_faults: PeerFaultLog
+
+
+class ServedClient(AsyncStreamClient[Any]):
+    """A connected client as its handler sees it, and what its session needs beyond that.
+
+    Attributes:
+        address: The peer's address.
+        decoder: What the peer sent.
+        transport: Where answers go.
+    """
+
+    __slots__ = (
+        "_encode",
+        "_flush_is_scheduled",
+        "_gathered",
+        "_gathered_size",
+        "_is_closing",
+        "_local_address",
+        "_sent_in_a_row",
+        "_service",
+        "address",
+        "decoder",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        service: StreamService,
+        transport: StreamTransport,
+        decoder: StreamDecoder,
+        local_address: SocketAddress,
+        address: SocketAddress,
+    ) -> None:
+        self.transport = transport
+        self.decoder = decoder
+        self.address = address
+        self._local_address = local_address
+        self._service = service
+        self._encode = service.encode
+        self._is_closing = False
+        self._gathered: list[bytes] = []  # answers to the frames before those still waiting
+        self._gathered_size = 0
+        self._flush_is_scheduled = False
+        self._sent_in_a_row = 0
+
+    def __repr__(self) -> str:
+        return f"<client with address {self.address} at {id(self):#x}>"
+
+    def backend(self) -> AsyncBackend:
+        return self._service.backend
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        sock = self.transport.socket
+        return {
+            INETSocketAttribute.socket: lambda: SocketProxy(sock),
+            INETSocketAttribute.family: lambda: sock.family,
+            INETSocketAttribute.sockname: lambda: self._local_address,
+            INETSocketAttribute.peername: lambda: self.address,
+        }
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    async def send_packet(self, packet: Any, /) -> None:
+        if self._is_closing:
+            raise owned_by(self, ClientClosedError("Closed client"))
+        data = self._encode(packet)
+        transport = self.transport
+        try:
+            if self.decoder.frames:
+                self._gathered.append(data)
+                self._gathered_size += len(data)
+                if self._gathered_size >= _FLUSH_SIZE:
+                    self.flush()
+                elif not self._flush_is_scheduled:
+                    # The handler may wait for something else before it comes to the last frame.
+                    self._flush_is_scheduled = True
+                    transport.call_soon(self._flush_soon)
+            elif self._gathered:
+                self._gathered.append(data)
+                self.flush()
+            elif data:
+                self._write(data)
+            if self._sent_in_a_row > _FAIR_SHARE:
+                self._sent_in_a_row = 0
+                await anyio.lowlevel.checkpoint()
+            if transport.congested:
+                await transport.drain()
+        except ConnectionError as exc:
+            if self._is_closing:
+                raise owned_by(self, ClientClosedError("Closed client")) from exc
+            raise owned_by(self, exc) from exc.__cause__
+
+    def _write(self, data: bytes) -> None:
+        self._sent_in_a_row += len(data) + _PACKET_COST
+        self.transport.write(data)
+
+    def _flush_soon(self) -> None:
+        self._flush_is_scheduled = False
+        with suppress(ConnectionError):  # reported to whoever uses the connection next
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was gathered.
+
+        Raises:
+            ConnectionError: The connection broke.
+        """
+        if self._gathered:
+            data = b"".join(self._gathered)
+            self._gathered.clear()
+            self._gathered_size = 0
+            self._write(data)
+
+    def stop_listening(self) -> None:
+        """Forget what the peer sends from now on."""
+        self.transport.feed = _discard
+        self.decoder.clear()
+
+    def mark_closed(self) -> None:
+        """Let nobody send any more."""
+        self._is_closing = True
+
+    async def aclose(self) -> None:
+        with suppress(ConnectionError):
+            self.flush()
+        self.mark_closed()
+        has_unread = bool(self.decoder)
+        self.stop_listening()
+        await self.transport.aclose(linger=has_unread)
+
+
+def _discard(data: bytes) -> bool:
+    return False
+
+
+def owned_by(client: ServedClient, exc: ConnectionError) -> ConnectionError:
+    """Mark an error as coming from an operation on this client."""
+    vars(exc)["_easynetwork_client"] = client
+    return exc
+
+
+def is_owned_by(client: ServedClient, exc: BaseException) -> bool:
+    """Whether an exception that left a handler came from an operation on this client."""
+    return getattr(exc, "__dict__", {}).get("_easynetwork_client") is client
