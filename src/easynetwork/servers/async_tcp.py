@@ -129,7 +129,8 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         )
 
         def start(sock: socket.socket, peername: Any) -> None:
-            tasks.start_soon(self._serve_connection, service, sock, peername)
+            name = f"client {peername[:2]}"
+            tasks.start_soon(self._serve_connection, service, sock, peername, name=name)
 
         for listener in self._listeners:
             tasks.start_soon(accept_forever, listener, start, self.logger)
