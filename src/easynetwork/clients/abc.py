@@ -1,0 +1,284 @@
+"""What every client promises, whatever it talks to.
+
+`iter_received_packets()` is written here, once for asynchronous and once for blocking clients. It
+counts the time that is spent waiting for packets, not the time that the caller spends on them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AbstractAsyncNetworkClient", "AbstractNetworkClient"]
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import anyio
+
+from easynetwork.backends import AsyncBackend
+from easynetwork.backends._checks import check_delay
+
+_T_Sent = TypeVar("_T_Sent", contravariant=True)
+_T_Received = TypeVar("_T_Received", covariant=True)
+
+
+class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
+    """A client inside an asynchronous program.
+
+    It is *new*, then *connected* (from `wait_connected()` on), and in the end *closed*. Methods
+    must be called in the event loop's thread, by any task.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    async def __aenter__(self) -> Self:
+        """Call `wait_connected()`."""
+        await self.wait_connected()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Call `aclose()`."""
+        await self.aclose()
+
+    @abstractmethod
+    def is_connected(self) -> bool:
+        """Whether the client has been connected. Stays true when the connection ends."""
+
+    @abstractmethod
+    async def wait_connected(self) -> None:
+        """Connect. Does nothing if the client is connected.
+
+        Tasks that call this at the same time wait for the same attempt. If it fails, the client is
+        as new, and this may be tried again.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: No connection can be made.
+        """
+
+    @abstractmethod
+    def is_closing(self) -> bool:
+        """Whether `aclose()` has been called."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the client for good; what was sent still arrives. May be called several times.
+
+        Tasks that wait for the connection or for a packet get a `ClientClosedError`.
+        """
+
+    @abstractmethod
+    async def send_packet(self, packet: _T_Sent) -> None:
+        """Send a packet; connect first if need be. Several tasks may send at once.
+
+        Warning:
+            Cancelled, it leaves the connection in an unknown state: a part of the packet may be on
+            its way. There is nothing left to do with such a client but to close it.
+
+        Args:
+            packet: What to send.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The connection cannot be made, or it ended.
+            RuntimeError: The protocol object cannot make bytes of the packet; nothing was sent.
+        """
+
+    @abstractmethod
+    async def recv_packet(self) -> _T_Received:
+        """Wait for a packet and return it; connect first if need be.
+
+        Several tasks may wait: each packet goes to one of them, in the order in which they asked.
+        Nothing is lost when this is cancelled.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The connection cannot be made, or it ended.
+            BaseProtocolParseError: What was received is not a packet. The next call goes on
+                behind it.
+            RuntimeError: The protocol object misbehaved: an exception of another kind (the cause).
+        """
+
+    @abstractmethod
+    async def _receive(self, deadline: float) -> _T_Received:
+        """Do what `recv_packet()` does, up to a deadline.
+
+        Args:
+            deadline: When to give up, on the event loop's clock, in seconds. One that has passed
+                means that a packet is returned only if it has already been received, be it by the
+                operating system alone.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+
+    def iter_received_packets(self, *, timeout: float | None = 0) -> AsyncIterator[_T_Received]:
+        """Return an iterator over the packets that arrive in a given time.
+
+        It ends, silently, when the time is up or when no packet can be received any more: at the
+        first `OSError`. Other errors of `recv_packet()` are raised; the iterator goes on behind
+        them. One task at a time may use it.
+
+        Args:
+            timeout: Seconds to wait, for all packets together; what happens between two packets
+                does not count. 0 stands for what has already been received, None for no limit. With
+                a negative number there are no packets.
+
+        Raises:
+            ValueError: `timeout` is not a number.
+        """
+        is_over = timeout is not None and timeout < 0
+        return _AsyncPacketIterator(self, _OVER if is_over else check_delay(timeout))
+
+    @abstractmethod
+    def backend(self) -> AsyncBackend:
+        """Return the backend that the client runs on."""
+
+
+class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
+    """A client for programs, or threads, that wait.
+
+    It is connected when it is made, and in the end *closed*. All methods may be called by any
+    thread, at any time.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Call `close()`."""
+        self.close()
+
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether `close()` has been called."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the client for good; what was sent still arrives. May be called several times.
+
+        Waits for a thread that is sending, not for one that is receiving: that one gets a
+        `ClientClosedError`.
+        """
+
+    @abstractmethod
+    def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
+        """Send a packet. Several threads may send at once: packets are never mixed.
+
+        Args:
+            packet: What to send.
+            timeout: Seconds until the packet has to be with the operating system, the time that
+                other threads need to send theirs included. 0 does not wait; None is no limit.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            TimeoutError: The time is up.
+            OSError: The connection ended.
+            RuntimeError: The protocol object cannot make bytes of the packet; nothing was sent.
+            ValueError: `timeout` is negative or not a number.
+        """
+
+    @abstractmethod
+    def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
+        """Wait for a packet and return it.
+
+        Several threads may wait: each packet goes to one of them.
+
+        Args:
+            timeout: Seconds to wait for the whole packet, the time that other threads need to
+                receive theirs included. 0 takes what has already been received; None is no limit.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            TimeoutError: The time is up. What has arrived of the packet is not lost.
+            OSError: The connection ended.
+            BaseProtocolParseError: What was received is not a packet. The next call goes on
+                behind it.
+            RuntimeError: The protocol object misbehaved: an exception of another kind (the cause).
+            ValueError: `timeout` is negative or not a number.
+        """
+
+    def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[_T_Received]:
+        """Return an iterator over the packets that arrive in a given time.
+
+        It ends, silently, when the time is up or when no packet can be received any more: at the
+        first `OSError`. Other errors of `recv_packet()` are raised; the iterator goes on behind
+        them. One thread at a time may use it.
+
+        Args:
+            timeout: Seconds to wait, for all packets together; what happens between two packets
+                does not count. 0 stands for what has already been received, None for no limit.
+
+        Raises:
+            ValueError: `timeout` is negative or not a number.
+        """
+        return _PacketIterator(self, check_delay(timeout))
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the socket's file descriptor, -1 if the client is closed."""
+
+
+_OVER = -1.0
+"""The time that is left when an iterator has ended; 0 stands for what has already been received."""
+
+
+class _AsyncPacketIterator(AsyncIterator[_T_Received]):
+    """Not an async generator: nobody has to close it when the loop around it is left."""
+
+    __slots__ = ("_client", "_left")
+
+    def __init__(
+        self, client: AbstractAsyncNetworkClient[Any, _T_Received], timeout: float
+    ) -> None:
+        self._client = client
+        self._left = timeout
+
+    async def __anext__(self) -> _T_Received:
+        if self._left < 0:
+            raise StopAsyncIteration
+        start = anyio.current_time()
+        try:
+            return await self._client._receive(start + self._left)
+        except OSError:
+            self._left = _OVER
+            raise StopAsyncIteration from None
+        finally:
+            if self._left > 0:
+                self._left = max(self._left - (anyio.current_time() - start), 0)
+
+
+class _PacketIterator(Iterator[_T_Received]):
+    """The same for threads."""
+
+    __slots__ = ("_client", "_left")
+
+    def __init__(self, client: AbstractNetworkClient[Any, _T_Received], timeout: float) -> None:
+        self._client = client
+        self._left = timeout
+
+    def __next__(self) -> _T_Received:
+        if self._left < 0:
+            raise StopIteration
+        start = time.monotonic()
+        try:
+            return self._client.recv_packet(timeout=self._left)
+        except OSError:
+            self._left = _OVER
+            raise StopIteration from None
+        finally:
+            if self._left > 0:
+                self._left = max(self._left - (time.monotonic() - start), 0)
