@@ -1,0 +1,1183 @@
+"""The how-to page for TCP servers: what it says of its examples is what they do.
+
+What stands in quotation marks in a docstring is what the page says, word for word (the first test
+sees to that), and the test would fail if it were wrong. The handlers are the page's; where a test
+needs more than they do, it derives a class from them.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import errno
+import gc
+import logging
+import math
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import pytest
+import sniffio
+
+from docs._include.examples.howto.tcp_servers import request_handler_explanation as examples
+from docs._include.examples.howto.tcp_servers.request_handler_explanation import (
+    Request,
+    Response,
+    TimedOut,
+)
+from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import (
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+    INETClientAttribute,
+)
+from tests.docs.howto_support import (
+    DOCS,
+    PATIENCE,
+    Peer,
+    Watched,
+    connected,
+    serving,
+    turned_away,
+    words,
+)
+
+pytestmark = pytest.mark.anyio
+
+Client = AsyncStreamClient[Response]
+Requests = AsyncGenerator[None, Request]
+
+FOLDER = DOCS / "_include/examples/howto/tcp_servers"
+
+
+class Lines(AbstractPacketConverterComposite[Response, Request, str, str]):
+    """A request is a line. An answer is a line too: its class's name, then its text."""
+
+    def create_from_dto_packet(self, packet: str) -> Request:
+        if packet == "trap":
+            raise ZeroDivisionError("a bug in the converter")
+        return Request(packet)
+
+    def convert_to_dto_packet(self, obj: Response) -> str:
+        return f"{type(obj).__name__} {obj.text}".rstrip()
+
+
+def protocol(limit: int = 65536) -> StreamProtocol[Response, Request]:
+    return StreamProtocol(StringLineSerializer(limit=limit), Lines())
+
+
+def serve(handler: AsyncStreamRequestHandler[Request, Response], limit: int = 65536) -> Any:
+    return serving(handler, protocol(limit))
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+def complaints(log: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what the library logged as a warning or worse."""
+    return [record for record in log.records if record.levelno >= logging.WARNING]
+
+
+class WatchedMinimum(Watched, examples.MinimumRequestHandler):
+    pass
+
+
+def test_quotations() -> None:
+    """What the tests quote is what the page says; each test quotes something."""
+    page = words("howto/tcp_servers.rst")
+    tests = {name: test for name, test in globals().items() if name.startswith("test_")}
+    del tests["test_quotations"]
+    for name, test in tests.items():
+        quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
+        assert quotations, name
+        assert [quotation for quotation in quotations if quotation not in page] == [], name
+
+
+# Request Handler Objects
+
+
+async def test_greeting() -> None:
+    """The first example answers.
+
+    "Tell it a name, and it greets you"
+    """
+    async with serving(GreetingRequestHandler()) as server, connected(server) as peer:
+        assert await peer.ask("Zoë") == "Hello, Zoë!"
+
+
+async def test_one_handler_for_all() -> None:
+    """Two clients meet in one handler object.
+
+    "All clients share one handler object: the one that you gave to the server."
+
+    "an attribute that you set on self is seen by every client"
+    """
+    handler = examples.CountingRequestHandler()
+    async with serve(handler) as server:
+        async with connected(server) as one, connected(server) as other:
+            await one.ask("hello")
+            await other.ask("hello")
+    assert handler.request_count == 2
+
+
+# Minimum Requirements
+
+
+async def test_life_of_a_connection(log: pytest.LogCaptureFixture) -> None:
+    """A connection outlives its requests, and ends quietly.
+
+    "A client connects. The server calls handle() and runs it up to the yield."
+
+    "A request arrives. handle() goes on, answers and returns. The connection stays open."
+
+    "The server calls handle() again at once, and it waits for the second request."
+
+    "This is the ordinary end of a connection, and no error is logged."
+    """
+    handler = WatchedMinimum()
+    async with serve(handler) as server:
+        async with connected(server) as peer:
+            assert await peer.ask("one") == "Response one"
+            assert await peer.ask("two") == "Response two"
+        await handler.gone.wait()
+    assert handler.calls == ["on_connection", *["handle"] * 3, "on_disconnection"]
+    assert not complaints(log)
+
+
+async def test_generator_is_closed() -> None:
+    """The last generator of a connection gets GeneratorExit.
+
+    "The server closes the generator that waits for a request which will never come."
+    """
+    raised: list[type[BaseException]] = []
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                yield
+            except BaseException as exc:
+                raised.append(type(exc))
+                raise
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server):
+            pass
+        await handler.gone.wait()
+    assert raised == [GeneratorExit]
+
+
+async def test_code_before_the_first_yield() -> None:
+    """What precedes the first yield runs once per request, and once more.
+
+    "The code before the first yield runs when the client connects, and again after each
+    answer."
+    """
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            await client.send_packet(Response("Welcome!"))
+            request = yield
+            await client.send_packet(Response(request.text))
+
+    async with serve(Handler()) as server, connected(server) as peer:
+        assert await peer.receive() == "Response Welcome!"
+        assert await peer.ask("hello") == "Response hello"
+        assert await peer.receive() == "Response Welcome!"
+
+
+# Closing the connection
+
+
+async def test_close() -> None:
+    """Closing is graceful and final.
+
+    "The client receives the whole answer, then the end of the stream."
+
+    "handle() is not called again for this client, and sending to it raises ClientClosedError."
+    """
+
+    class Handler(Watched, examples.ConnectionCloseRequestHandler):
+        pass
+
+    handler = Handler()
+    long = "x" * 4_000_000
+    async with serve(handler, limit=5_000_000) as server, connected(server) as peer:
+        assert await peer.ask(long) == f"Response {long}"
+        assert await peer.ending() == "end of the stream"
+        await handler.gone.wait()
+        assert handler.calls == ["on_connection", "handle", "on_disconnection"]
+        with pytest.raises(ClientClosedError):
+            await handler.clients[0].send_packet(Response("Too late"))
+
+
+@pytest.mark.parametrize("ending", ["returns", "raises", "is closed"])
+async def test_close_with_context(ending: str) -> None:
+    """Each way to leave the generator closes the client.
+
+    "the connection ends with the generator, whether it returns, raises an exception or is
+    closed because the client left."
+    """
+
+    class Handler(Watched, examples.ConnectionCloseWithContextRequestHandler):
+        closing: bool | None = None
+
+        async def on_disconnection(self, client: Client) -> None:
+            self.closing = client.is_closing()
+            await super().on_disconnection(client)
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        if ending == "returns":
+            assert await peer.ask("hello") == "Response hello"
+        elif ending == "raises":
+            await peer.send("trap")
+        else:
+            peer.socket.shutdown(socket.SHUT_WR)
+        assert await peer.ending() == "end of the stream"
+        await handler.gone.wait()
+    assert handler.closing is True
+    assert handler.calls.count("handle") == 1
+
+
+class FailingRequestHandler(Watched):
+    async def handle(self, client: Client) -> Requests:
+        request = yield
+        if request.text == "fail":
+            raise LookupError("a bug in the handler")
+        await client.send_packet(Response(request.text))
+
+
+async def test_exception_cuts_the_connection(log: pytest.LogCaptureFixture) -> None:
+    """A crash costs one client its connection, and tells you why.
+
+    "The client sees a connection reset"
+
+    "handle() raises an exception. The log shows it with its traceback, under the line Exception
+    occurred during processing of request from <address>. Other clients notice nothing."
+    """
+    async with serve(FailingRequestHandler()) as server:
+        async with connected(server) as peer, connected(server) as other:
+            assert await other.ask("before") == "Response before"
+            await peer.send("fail")
+            assert await peer.ending() == "connection reset"
+            assert await other.ask("after") == "Response after"
+    [record] = complaints(log)
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == (
+        f"Exception occurred during processing of request from {peer.address}"
+    )
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], LookupError)
+
+
+async def test_turn_away(log: pytest.LogCaptureFixture) -> None:
+    """To return before the yield refuses a client, without a word in the log.
+
+    "The client sees a connection reset"
+
+    "handle() returns before the first yield. This is how you turn a client away. It is not an
+    error, and is not logged as one."
+    """
+    refusing = examples.ConnectionCloseBeforeYieldRequestHandler(frozenset({"127.0.0.1"}))
+    async with serve(refusing) as server:
+        assert await turned_away(server) == "connection reset"
+    welcoming = examples.ConnectionCloseBeforeYieldRequestHandler(frozenset({"192.0.2.1"}))
+    async with serve(welcoming) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "Response hello"
+    assert not complaints(log)
+
+
+# Error Handling
+
+
+async def test_parse_error() -> None:
+    """A handler can survive what is not a request.
+
+    "The client sent something that is not a request. The connection stays open: the next yield
+    reads what follows."
+    """
+    async with serve(examples.ErrorHandlingInRequestHandler()) as server:
+        async with connected(server) as peer:
+            await peer.send_bytes(b"\xff\xfe\nhello\n")
+            assert await peer.receive() == "BadRequest"
+            assert await peer.receive() == "Response hello"
+
+
+async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
+    """The client's mistake is one line in the log.
+
+    "If you let this error out, the connection is closed. The log gets one warning line without
+    a traceback, because the mistake is the client's."
+    """
+    async with serve(WatchedMinimum()) as server, connected(server) as peer:
+        await peer.send_bytes(b"\xff\xfe\n")
+        assert await peer.ending() in ("end of the stream", "connection reset")
+    [record] = complaints(log)
+    assert record.levelno == logging.WARNING
+    assert not record.exc_info
+    assert "\n" not in record.getMessage()
+    assert str(peer.address) in record.getMessage()
+
+
+@pytest.mark.parametrize("client_has_left", [False, True])
+async def test_socket_error(client_has_left: bool, log: pytest.LogCaptureFixture) -> None:
+    """An operating system's error is answered, or ends the connection.
+
+    "What goes wrong while handle() waits for a request is raised at the yield."
+    """
+
+    class Handler(Watched, examples.ErrorHandlingInRequestHandler):
+        async def handle(self, client: Client) -> Requests:
+            # No kernel fails like this when asked to, so the error is raised in its place.
+            async with contextlib.aclosing(super().handle(client)) as generator:
+                await anext(generator)
+                yield
+                while client_has_left:
+                    try:
+                        await client.send_packet(Response("Anybody there?"))
+                    except ConnectionError:
+                        break
+                with contextlib.suppress(StopAsyncIteration):
+                    await generator.athrow(OSError(errno.EHOSTUNREACH, "No route to host"))
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        if client_has_left:
+            peer.reset()
+            await handler.gone.wait()
+            assert handler.clients[0].is_closing()
+        else:
+            assert await peer.receive() == "InternalError"
+    assert handler.calls.count("on_disconnection") == 1
+    assert not complaints(log)
+
+
+async def test_protocol_bug(
+    capsys: pytest.CaptureFixture[str], log: pytest.LogCaptureFixture
+) -> None:
+    """A bug in the converter reaches the handler with its traceback.
+
+    "A serializer or converter that fails in a way it should not is reported as a RuntimeError,
+    and its own exception is the __cause__."
+    """
+    async with serve(examples.ErrorHandlingInRequestHandler()) as server:
+        async with connected(server) as peer:
+            assert await peer.ask("trap") == "InternalError"
+            assert await peer.ask("hello") == "Response hello"
+    printed = capsys.readouterr().err
+    assert re.search(
+        r"^ZeroDivisionError: a bug in the converter$.*direct cause.*^RuntimeError: ",
+        printed,
+        re.DOTALL | re.MULTILINE,
+    )
+    assert not complaints(log)
+
+
+@pytest.mark.parametrize("leave", [Peer.close, Peer.reset])
+async def test_disconnection_at_the_yield(leave: Any, log: pytest.LogCaptureFixture) -> None:
+    """Whoever waits at a yield learns of a disconnection by GeneratorExit.
+
+    "A yield never raises ConnectionError. When the client disconnects, the generator is closed,
+    which means that GeneratorExit is raised at the yield. Put your clean-up in a finally block"
+    """
+    raised: list[BaseException] = []
+    cleaned_up: list[bool] = []
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                request = yield
+                await client.send_packet(Response(request.text))
+            except BaseException as exc:
+                raised.append(exc)
+                raise
+            finally:
+                await anyio.lowlevel.checkpoint()
+                cleaned_up.append(True)
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.ask("hello")
+        leave(peer)
+        await handler.gone.wait()
+    assert [type(exc) for exc in raised] == [GeneratorExit]
+    assert len(cleaned_up) == 2
+    assert not complaints(log)
+
+
+async def test_yield_after_the_end(log: pytest.LogCaptureFixture) -> None:
+    """A generator that does not want to end is reported.
+
+    "do not yield again there: that is an error, and is logged as one."
+    """
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                yield
+            finally:
+                yield
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server):
+            pass
+        await handler.gone.wait()
+    [record] = complaints(log)
+    assert record.levelno == logging.ERROR
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], RuntimeError)
+
+
+async def test_client_leaves_before_the_answer(log: pytest.LogCaptureFixture) -> None:
+    """To answer somebody who has left fails, and may.
+
+    "It raises ConnectionError if the client left before it had your answer. You may let that
+    one out: the connection is over, and nothing is logged."
+    """
+    raised: list[BaseException] = []
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            try:
+                while True:
+                    await client.send_packet(Response("x" * 65536))
+            except BaseException as exc:
+                raised.append(exc)
+                raise
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        await peer.receive()
+        peer.reset()
+        await handler.gone.wait()
+    assert isinstance(raised[0], ConnectionError)
+    assert not complaints(log)
+
+
+# Having Multiple ``yield`` Statements
+
+
+async def test_multiple_yields() -> None:
+    """Two conversations of two requests each do not mix.
+
+    "Each yield waits for the next request of the same client. Meanwhile the other clients are
+    served."
+
+    "each client has its own running handle()"
+    """
+    async with serve(examples.MultipleYieldInRequestHandler()) as server:
+        async with connected(server) as peer, connected(server) as other:
+            assert await peer.ask("order") == "Response What would you like?"
+            assert await other.ask("tea") == "Response Say 'order' when you are ready"
+            assert await other.ask("order") == "Response What would you like?"
+            assert await peer.ask("coffee") == "Response One coffee, coming up"
+            assert await other.ask("tea") == "Response One tea, coming up"
+
+
+async def test_client_loop() -> None:
+    """A counter in a loop counts the requests of a connection.
+
+    "A loop inside the generator makes one run of handle() last as long as the connection, and
+    its local variables with it"
+    """
+
+    class Handler(Watched, examples.ClientLoopInRequestHandler):
+        pass
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        for count in range(1, 4):
+            assert await peer.ask("hello") == f"Response Request {count}: hello"
+        assert await peer.ask("quit") == "Response Request 4: quit"
+        assert await peer.ending() == "end of the stream"
+        await handler.gone.wait()
+    assert handler.calls == ["on_connection", "handle", "on_disconnection"]
+
+
+# Cancellation And Timeouts
+
+
+def of_framework(asyncio: type[Any], trio: type[Any]) -> type[Any]:
+    """Return the variant of an example that belongs to the framework which runs the test."""
+    return {"asyncio": asyncio, "trio": trio}[sniffio.current_async_library()]
+
+
+def impatient(handler_class: type[Any]) -> Any:
+    """Make an example's handler, but with hardly any time to wait."""
+    return type("Impatient", (handler_class,), {"patience": 0.01})()
+
+
+async def check_timeout(handler: AsyncStreamRequestHandler[Request, Response]) -> None:
+    """Check the time-out at the yield, and that a request that comes in two halves survives it."""
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.send_bytes(b"hel")
+        assert await peer.receive() == "TimedOut"
+        await peer.send_bytes(b"lo\n")
+        while (answer := await peer.receive()) == "TimedOut":
+            pass
+        assert answer == "Response hello"
+
+
+async def test_yielded_timeout() -> None:
+    """A yielded number is a time-out.
+
+    "If no whole request has arrived by then, TimeoutError is raised at the yield. The
+    connection stays open. Nothing is lost: if half a request has arrived, the next yield waits
+    for the other half."
+    """
+    await check_timeout(impatient(examples.TimeoutYieldedRequestHandler))
+
+
+async def test_timeout_of_the_framework() -> None:
+    """The framework's own time-out works around a yield.
+
+    "its cancellation exception is raised at the yield, and the with block turns that into a
+    timeout error."
+    """
+    variant = of_framework(
+        asyncio=examples.TimeoutContextRequestHandlerAsyncIO,
+        trio=examples.TimeoutContextRequestHandlerTrio,
+    )
+    await check_timeout(impatient(variant))
+
+
+async def test_timeout_of_the_backend() -> None:
+    """So does the backend's.
+
+    "This one runs on every framework."
+    """
+    await check_timeout(impatient(examples.TimeoutContextRequestHandlerWithClientBackend))
+
+
+@pytest.mark.parametrize(
+    "handler_class",
+    [
+        examples.TimeoutYieldedRequestHandler,
+        examples.TimeoutContextRequestHandlerWithClientBackend,
+    ],
+)
+async def test_in_time(handler_class: type[Any]) -> None:
+    """Who asks in time is answered.
+
+    "Yield the number of seconds that you are willing to wait"
+    """
+    async with serve(handler_class()) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "Response hello"
+    assert handler_class.patience == 30
+
+
+class AskingRequestHandler(Watched):
+    """Waits for a request as it was told to, and answers with what became of it."""
+
+    limit: float | None = None
+
+    async def handle(self, client: Client) -> AsyncGenerator[float | None, Request]:
+        yield None
+        try:
+            request = yield self.limit
+        except Exception as exc:
+            await client.send_packet(Response(type(exc).__name__))
+        else:
+            await client.send_packet(Response(request.text))
+
+
+async def test_yield_zero() -> None:
+    """Zero means now, None means whenever.
+
+    "yield 0 does not wait. Either a request is already there, or TimeoutError is raised."
+
+    "yield None is the same as a bare yield: no limit."
+    """
+    handler = AskingRequestHandler()
+    handler.limit = 0
+    async with serve(handler) as server, connected(server) as peer:
+        assert await peer.ask("first", "second") == "Response second"
+        assert await peer.ask("first") == "Response TimeoutError"
+        handler.limit = None
+        assert await peer.ask("first", "second") == "Response second"
+
+
+@pytest.mark.parametrize("limit", [-1, math.nan])
+async def test_yield_nonsense(limit: float) -> None:
+    """What cannot be a time-out is an error at the yield.
+
+    "A negative number or NaN raises ValueError at that same yield."
+    """
+    handler = AskingRequestHandler()
+    handler.limit = limit
+    async with serve(handler) as server, connected(server) as peer:
+        assert await peer.ask("first") == "Response ValueError"
+        assert await peer.ask("first") == "Response ValueError"
+
+
+async def test_cancel_scope_around_a_yield() -> None:
+    """A cancel scope works around a yield.
+
+    "This works because the server runs and closes the generator in one and the same task, the
+    client's. For the same reason you may use any other cancel scope"
+    """
+    raised: list[type[BaseException]] = []
+    tasks: set[int] = set()
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            tasks.add(anyio.get_current_task().id)
+            try:
+                with anyio.CancelScope(deadline=anyio.current_time() + 0.01):
+                    try:
+                        yield
+                    except BaseException as exc:
+                        raised.append(type(exc))
+                        raise
+                await client.send_packet(Response("Still there?"))
+                with anyio.CancelScope():
+                    yield
+            finally:
+                tasks.add(anyio.get_current_task().id)
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server) as peer:
+            assert await peer.receive() == "Response Still there?"
+            assert raised == [anyio.get_cancelled_exc_class()]
+        await handler.gone.wait()
+    assert len(tasks) == 1
+
+
+async def test_answer_inside_the_timeout() -> None:
+    """A cancelled answer still arrives.
+
+    "A send_packet() that is cancelled still delivers its packet, so this client would get an
+    answer and a time-out message."
+    """
+    out_of_time = anyio.Event()
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            try:
+                with client.backend().timeout(0.01):
+                    await client.send_packet(Response(request.text))
+            except TimeoutError:
+                out_of_time.set()
+                await client.send_packet(TimedOut())
+
+    long = "x" * 16_000_000
+    async with serve(Handler(), limit=20_000_000) as server, connected(server) as peer:
+        await peer.send(long)
+        await out_of_time.wait()
+        assert await peer.receive() == f"Response {long}"
+        assert await peer.receive() == "TimedOut"
+
+
+async def test_server_stops() -> None:
+    """A stopping server cancels every client's task.
+
+    "When the server stops, it cancels the clients that are still connected. The cancellation
+    exception is raised at the yield, or wherever handle() waits. It is not an Exception, so
+    except Exception lets it pass."
+    """
+    raised: list[type[BaseException]] = []
+    waiting = anyio.Event()
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                try:
+                    request = yield
+                    if request.text == "wait":
+                        waiting.set()
+                        await anyio.sleep_forever()
+                    await client.send_packet(Response(request.text))
+                except Exception as exc:
+                    raised.append(type(exc))
+            except BaseException as exc:
+                raised.append(type(exc))
+                raise
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as one, connected(server) as other:
+        await one.ask("hello")
+        await other.send("wait")
+        await waiting.wait()
+        await server.shutdown()
+        assert raised == [anyio.get_cancelled_exc_class()] * 2
+        assert handler.calls.count("on_disconnection") == 2
+
+
+# Client Metadata
+
+
+async def test_metadata() -> None:
+    """A client has the addresses that its socket has.
+
+    "remote_address is where the client connected from, local_address is where it connected to.
+    Both have a host and a port, both compare equal to the plain tuples that socket uses, and
+    both are still there after the client has left. socket gives access to the options of the
+    socket."
+    """
+
+    class Handler(Watched, examples.ClientExtraAttributesRequestHandler):
+        pass
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server) as peer:
+            host, port = peer.address
+            assert await peer.ask("hello") == f"Response {host}:{port} said hello"
+            [client] = handler.clients
+            options = client.extra(INETClientAttribute.socket)
+            assert options.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            peername = peer.socket.getpeername()
+        await handler.gone.wait()
+        assert client.extra(INETClientAttribute.remote_address) == peer.address
+        assert client.extra(INETClientAttribute.local_address) == peername
+
+
+# Connecting/Disconnecting Hooks
+
+
+async def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
+    """The hooks frame the requests.
+
+    "on_connection() is called once, when the task of a new client starts, before handle()."
+
+    "on_disconnection() is called once, when that task ends, after the last handle()."
+    """
+
+    class Handler(Watched, examples.ClientConnectionHooksRequestHandler):
+        pass
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server) as peer:
+            assert await peer.receive() == "Response Welcome!"
+            assert await peer.ask("hello") == "Response hello"
+            assert len(handler.connected) == 1
+        await handler.gone.wait()
+    assert handler.calls == ["on_connection", "handle", "handle", "on_disconnection"]
+    assert not handler.connected
+    arrival, departure = capsys.readouterr().out.splitlines()
+    assert arrival == f"{handler.clients[0]!r} is connected"
+    assert departure == f"{handler.clients[0]!r} is disconnected"
+    assert str(peer.address) in arrival
+
+
+@pytest.mark.parametrize("ending", ["leave", "close", "fail"])
+async def test_how_it_ended(ending: str) -> None:
+    """is_closing() in on_disconnection() tells who is to blame.
+
+    "It is true if the client left or you closed it, and then there is nobody to send to. It is
+    false if handle() raised an exception: the client is still there, and you can send a last
+    word before the connection is cut."
+    """
+
+    class Handler(Watched):
+        closing: bool | None = None
+        nobody_there = False
+
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request.text == "close":
+                await client.aclose()
+            elif request.text == "fail":
+                raise LookupError("a bug in the handler")
+            await client.send_packet(Response(request.text))
+
+        async def on_disconnection(self, client: Client) -> None:
+            self.closing = client.is_closing()
+            try:
+                await client.send_packet(Response("Sorry"))
+            except ClientClosedError:
+                self.nobody_there = True
+            self.gone.set()
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        if ending == "leave":
+            await peer.ask("hello")
+            peer.close()
+        else:
+            await peer.send(ending)
+        if ending == "fail":
+            assert await peer.receive() == "Response Sorry"
+            assert await peer.ending() == "connection reset"
+        await handler.gone.wait()
+    assert handler.closing is (ending != "fail")
+    assert handler.nobody_there is (ending != "fail")
+
+
+async def test_failing_on_connection() -> None:
+    """A client that never got in does not get out.
+
+    "If on_connection() raises an exception, neither handle() nor on_disconnection() is called."
+    """
+
+    class Handler(Watched, examples.MinimumRequestHandler):
+        async def on_connection(self, client: Client) -> None:
+            raise LookupError("a bug in the handler")
+
+    handler = Handler()
+    async with serve(handler) as server:
+        assert await turned_away(server) == "connection reset"
+    assert handler.calls == []
+
+
+class WatchedLogin(Watched, examples.ClientConnectionAsyncGenRequestHandler):
+    pass
+
+
+async def test_login() -> None:
+    """The login takes the first request.
+
+    "Unlike handle(), it runs once. The first request goes to on_connection(), the others go to
+    handle()."
+    """
+    handler = WatchedLogin()
+    async with serve(handler) as server:
+        async with connected(server) as peer:
+            assert await peer.receive() == "Response Who are you?"
+            assert await peer.ask("Zoe", "hello") == "Response Zoe said hello"
+            assert await peer.ask("bye") == "Response Zoe said bye"
+        await handler.gone.wait()
+    assert handler.calls == ["on_connection", *["handle"] * 3, "on_disconnection"]
+    assert not handler.names
+
+
+async def test_login_left_halfway(log: pytest.LogCaptureFixture) -> None:
+    """Who leaves during the login was never there.
+
+    "If the client leaves while on_connection() waits, the generator is closed and
+    on_disconnection() is not called"
+    """
+    handler = WatchedLogin()
+    async with serve(handler) as server, connected(server) as peer:
+        assert await peer.receive() == "Response Who are you?"
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert await peer.ending() in ("end of the stream", "connection reset")
+    assert handler.calls == ["on_connection"]
+    assert not handler.names
+    assert not complaints(log)
+
+
+# Service Initialization
+
+
+async def check_service(handler_class: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Check that a service's task runs beside the clients, and ends with the server."""
+    cancelled: list[str] = []
+    reports = anyio.Event()
+
+    class Handler(handler_class):
+        report_interval = 0.001
+
+        async def report(self, *args: Any) -> None:
+            try:
+                await super().report(*args)
+            finally:
+                cancelled.append(capsys.readouterr().out)
+                reports.set()
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.ask("hello")
+        with anyio.fail_after(PATIENCE):
+            printed = ""
+            while "Requests so far: 1\n" * 2 not in printed:
+                printed += capsys.readouterr().out
+                await anyio.lowlevel.checkpoint()
+        await server.shutdown()
+        assert "Service stopped" not in printed + cancelled[0]
+        assert capsys.readouterr().out == "Service stopped\n"
+        assert printed.startswith("Requests so far: 0\n")
+
+
+async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> None:
+    """A background task of the framework ends with the server.
+
+    "When the server stops, the task is cancelled, then Service stopped is printed, then
+    serve_forever() returns. You do not have to cancel anything yourself."
+    """
+    variant = of_framework(
+        asyncio=examples.ServiceInitializationHookRequestHandlerAsyncIO,
+        trio=examples.ServiceInitializationHookRequestHandlerTrio,
+    )
+    await check_service(variant, capsys)
+
+
+async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    """So does one of the backend.
+
+    "This handler starts a task that runs beside the clients (handle(), not shown, counts the
+    requests)"
+    """
+    await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
+
+
+async def test_service_init() -> None:
+    """service_init() frames the clients.
+
+    "The server calls it at the beginning of serve_forever(), before it accepts the first
+    client"
+
+    "What you enter into the stack is undone, in reverse order, after the last client is gone."
+
+    "The sockets are already open when service_init() runs, so that server.get_addresses() tells
+    you where the server listens."
+
+    "server is a weak reference to the server: a handler that keeps it does not keep the server
+    alive."
+    """
+
+    class Handler(Watched, examples.MinimumRequestHandler):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            exit_stack.callback(self.calls.append, "undo the first thing")
+            exit_stack.callback(self.calls.append, "undo the second thing")
+            self.server = server
+            [self.address] = server.get_addresses()
+            with socket.create_connection(self.address, timeout=PATIENCE):
+                await anyio.wait_all_tasks_blocked()
+                self.calls.append("service_init")
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await handler.gone.wait()
+        await peer.ask("hello")
+        assert peer.socket.getpeername() == handler.address
+        assert handler.server is not server
+        await server.shutdown()
+    assert handler.calls[0] == "service_init"
+    assert handler.calls[-3:] == [
+        "on_disconnection",
+        "undo the second thing",
+        "undo the first thing",
+    ]
+    del server
+    gc.collect()
+    with pytest.raises(ReferenceError):
+        handler.server.get_addresses()
+
+
+async def test_failing_service() -> None:
+    """A background task that fails takes the service with it.
+
+    "One that gets out ends the whole service: serve_forever() raises it, wrapped in an
+    ExceptionGroup."
+    """
+
+    class Handler(examples.ServiceInitializationHookRequestHandlerWithServerBackend):
+        def __init__(self) -> None:
+            self.trouble = anyio.Event()
+
+        async def report(self, backend: Any) -> None:
+            await self.trouble.wait()
+            raise LookupError("a bug in the task")
+
+    async def service() -> None:
+        handler = Handler()
+        async with serve(handler) as server, connected(server) as peer:
+            await peer.ask("hello")
+            handler.trouble.set()
+            await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await service()
+    assert caught.group_contains(LookupError, match="a bug in the task")
+
+
+# Per-client variables
+
+
+async def test_context() -> None:
+    """A client's context is its own.
+
+    "A value set in on_connection() is seen by every handle() of that client and by its
+    on_disconnection(), and by no other client."
+    """
+    signatures: list[str] = []
+
+    class Handler(Watched, examples.ClientContextRequestHandler):
+        async def on_disconnection(self, client: Client) -> None:
+            signatures.append(self.signed("bye"))
+            await super().on_disconnection(client)
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server) as one, connected(server) as other:
+            for peer in (one, other, one):
+                host, port = peer.address
+                assert await peer.ask("hello") == f"Response hello, {host}:{port}"
+            one.close()
+            await handler.gone.wait()
+            host, port = one.address
+            assert signatures == [f"bye, {host}:{port}"]
+
+
+async def test_context_of_the_service() -> None:
+    """The service's context is everybody's.
+
+    "Values set in service_init() are the starting values of all clients."
+    """
+    here = examples.ClientContextRequestHandler.peer
+
+    class Handler(examples.ClientContextRequestHandler):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            [address] = server.get_addresses()
+            here.set(address)
+
+        async def on_connection(self, client: Client) -> None:
+            assert here.get() == client.extra(INETClientAttribute.local_address)
+
+    async with serve(Handler()) as server:
+        host, port = server.get_addresses()[0]
+        for _ in range(2):
+            async with connected(server) as peer:
+                assert await peer.ask("hello") == f"Response hello, {host}:{port}"
+
+
+async def test_context_of_two_runs() -> None:
+    """The context lives as long as the connection.
+
+    "What one run sets with contextvars.ContextVar.set(), the next run still sees."
+    """
+
+    class Handler(Watched, examples.ClientContextRequestHandler):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request.text == "move":
+                self.peer.set(self.peer.get()._replace(host="elsewhere"))
+            await client.send_packet(Response(self.signed(request.text)))
+
+    async with serve(Handler()) as server, connected(server) as peer:
+        await peer.ask("move")
+        assert (await peer.ask("hello")).startswith("Response hello, elsewhere:")
+
+
+# Server Object
+
+
+def log_lines_of_the_page() -> list[str]:
+    page = (DOCS / "howto/tcp_servers.rst").read_text(encoding="utf-8")
+    return re.findall(r"^ +(INFO:.*)$", page, re.MULTILINE)
+
+
+def test_async_server() -> None:
+    """The program logs what the page shows, and stops at Control-C.
+
+    "The program turns on logging, so you can watch it. One visitor, then Control-C"
+
+    "It does not come back before somebody stops it: here, you, with Control-C."
+    """
+    program = subprocess.Popen(
+        [sys.executable, "async_server.py"],
+        cwd=FOLDER,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with program:
+        assert program.stderr is not None
+        try:
+            lines = [program.stderr.readline()]
+            assert "Start serving" in lines[0], lines[0] + program.communicate()[1]
+            with socket.create_connection(("localhost", 9000), timeout=PATIENCE) as visitor:
+                visitor.sendall(b"Zo\xc3\xab\n")
+                assert visitor.makefile("rb").readline() == b"Hello, Zo\xc3\xab!\n"
+            lines += [program.stderr.readline() for _ in range(2)]
+            program.send_signal(signal.SIGINT)
+            lines += program.communicate(timeout=PATIENCE)[1].splitlines(keepends=True)
+        finally:
+            program.kill()
+    assert program.returncode == 0
+    assert [general(line) for line in lines] == [general(line) for line in log_lines_of_the_page()]
+
+
+async def test_listening(log: pytest.LogCaptureFixture) -> None:
+    """The context manager is what opens and closes the sockets.
+
+    "async with opens the listening sockets and closes them at the end. Between the two,
+    serve_forever() accepts clients."
+
+    "If localhost has an IPv6 address too, the first line names both."
+    """
+    async with AsyncTCPNetworkServer("localhost", 0, protocol(), WatchedMinimum()) as server:
+        addresses = server.get_addresses()
+        async with connected(server):
+            assert not server.is_serving()
+        async with anyio.create_task_group() as task_group:
+            is_up = anyio.Event()
+            task_group.start_soon(lambda: server.serve_forever(is_up_event=is_up))
+            await is_up.wait()
+            async with connected(server) as peer:
+                assert await peer.ask("hello") == "Response hello"
+            task_group.cancel_scope.cancel()
+    for address in addresses:
+        assert str(address) in log.messages[0]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address[:2], timeout=PATIENCE)
+
+
+def general(line: str) -> str:
+    """Return a line of the log without the addresses, which differ from run to run."""
+    return re.sub(r"\('[^)]*\)(, \('[^)]*\))*", "ADDRESS", line).strip()
+
+
+# Run Server In Background
+
+
+def test_background_server() -> None:
+    """Each of the program's three requests has its own task.
+
+    "Three requests, three clients, three tasks: each client has its own, named
+    after its address."
+    """
+    done = subprocess.run(
+        [sys.executable, "background_server.py"],
+        cwd=FOLDER,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=True,
+    )
+    answers = re.findall(r"^From server: (.*)$", done.stdout, re.MULTILINE)
+    assert len({ast.literal_eval(answer)["task"] for answer in answers}) == 3
+    assert done.stderr == ""
+
+
+async def test_shutdown() -> None:
+    """Start and stop can be waited for.
+
+    "The is_up event is set when the server is ready to accept clients. shutdown() stops the
+    server and waits until it has stopped, and then the task ends normally."
+    """
+
+    class Handler(WatchedMinimum):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            await anyio.wait_all_tasks_blocked()
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        assert server.is_serving()
+        await peer.ask("hello")
+        await server.shutdown()
+        assert not server.is_serving()
+        assert handler.calls[-1] == "on_disconnection"
