@@ -1,0 +1,82 @@
+"""Who is compared: one line for each server, and for each library whose import is timed.
+
+To add a contender, write a file in ``servers/`` and name it here. Within a family all do the same
+work, so within a family figures can be compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+__all__ = ["CONTENDERS", "REFERENCES", "Contender"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contender:
+    """One server, or one import.
+
+    Attributes:
+        name: What it is called on the command line and in tables.
+        family: "tcp", "udp" or "import".
+        program: File in ``servers/``; for "import", the statement.
+        arguments: What the program gets besides the limit.
+        requires: Modules without which it is skipped.
+    """
+
+    name: str
+    family: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def missing(self) -> str | None:
+        """Return the first required module that is not installed."""
+        for module in self.requires:
+            if importlib.util.find_spec(module) is None:
+                return module
+        return None
+
+
+def _easynetwork_tcp(loop: str, style: str) -> Contender:
+    requires = ("easynetwork",) if loop == "asyncio" else ("easynetwork", loop)
+    name = f"easynetwork-{loop}-{style}"
+    return Contender(name, "tcp", "easynetwork_tcp.py", (loop, style), requires)
+
+
+CONTENDERS = (
+    _easynetwork_tcp("asyncio", "loop"),
+    _easynetwork_tcp("asyncio", "request"),
+    _easynetwork_tcp("uvloop", "loop"),
+    _easynetwork_tcp("uvloop", "request"),
+    _easynetwork_tcp("trio", "loop"),
+    _easynetwork_tcp("trio", "request"),
+    Contender("asyncio-streams", "tcp", "asyncio_streams.py", ("asyncio",)),
+    Contender("asyncio-protocol", "tcp", "asyncio_protocol.py", ("asyncio",)),
+    Contender("uvloop-streams", "tcp", "asyncio_streams.py", ("uvloop",), ("uvloop",)),
+    Contender("uvloop-protocol", "tcp", "asyncio_protocol.py", ("uvloop",), ("uvloop",)),
+    Contender("trio-streams", "tcp", "trio_streams.py", (), ("trio",)),
+    Contender("socketserver", "tcp", "socketserver_tcp.py"),
+    Contender("gevent", "tcp", "gevent_streams.py", (), ("gevent",)),
+    Contender("twisted", "tcp", "twisted_lines.py", (), ("twisted",)),
+    Contender("epoll-floor", "tcp", "epoll_loop.py"),
+    Contender("asyncio-datagrams", "udp", "asyncio_datagrams.py", ("asyncio",)),
+    Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
+    Contender("socketserver-udp", "udp", "socketserver_udp.py"),
+    Contender("socket-floor", "udp", "socket_udp.py"),
+    Contender("import-easynetwork", "import", "import easynetwork.servers", (), ("easynetwork",)),
+    Contender("import-asyncio", "import", "import asyncio, anyio", (), ("anyio",)),
+    Contender("import-trio", "import", "import trio", (), ("trio",)),
+    Contender("import-socketserver", "import", "import socketserver"),
+    Contender("import-gevent", "import", "import gevent.server", (), ("gevent",)),
+    Contender(
+        "import-twisted",
+        "import",
+        "import twisted.internet.reactor, twisted.protocols.basic",
+        (),
+        ("twisted",),
+    ),
+)
+
+REFERENCES = {"tcp": "asyncio-streams", "udp": "asyncio-datagrams", "import": "import-asyncio"}
+"""Whom the ratios of a family are against, unless the command line says otherwise."""

@@ -1,0 +1,181 @@
+"""One connection of the load: sends batches of one line and checks every byte of the echo.
+
+Both kinds have the same face: `ask` sends a batch, `take` reads what has come, `missing` says how
+many bytes of answers are still to come. Sockets are non-blocking; what the kernel does not take
+at once waits in `unsent` for `flush`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "HOST",
+    "PATIENCE",
+    "DatagramLink",
+    "Link",
+    "StreamLink",
+    "WrongAnswerError",
+    "make_line",
+    "open_links",
+]
+
+HOST = "127.0.0.1"
+# Bytes read at a time. A larger `recv` costs several times more: beyond 128 KiB the C library maps
+# memory for each buffer, and gives it back.
+CHUNK = 64 * 1024
+# Seconds. A server that answers nothing for so long is broken, not slow.
+PATIENCE = 20.0
+
+
+class WrongAnswerError(Exception):
+    """A server answered something else than the echo of the line, or left."""
+
+
+class StreamLink:
+    """A TCP connection."""
+
+    __slots__ = ("asked_at", "batch", "cycle", "line_size", "missing", "offset", "sock", "unsent")
+
+    def __init__(self, port: int, line: bytes, in_flight: int, cycle: bytes) -> None:
+        """Connect.
+
+        Args:
+            port: The server's port.
+            line: What to send, newline included.
+            in_flight: How many lines make a batch.
+            cycle: The line over and over, longer than CHUNK by one line; shared by all links.
+        """
+        self.sock = socket.create_connection((HOST, port), timeout=PATIENCE)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.batch, self.cycle, self.line_size = line * in_flight, cycle, len(line)
+        self.unsent = b""
+        self.missing = self.offset = 0
+        self.asked_at = 0.0
+
+    def greet(self) -> None:
+        """Have a short line answered: then the server has accepted, however short its queue."""
+        self.sock.sendall(b"hello\n")
+        if (answer := self.sock.recv(CHUNK)) != b"hello\n":
+            raise WrongAnswerError(f"expected b'hello\\n', got {answer[:80]!r}")
+        self.sock.setblocking(False)
+
+    def ask(self, now: float) -> None:
+        """Send a batch at a time that is remembered."""
+        self.asked_at = now
+        self.missing += len(self.batch)
+        if self.unsent:
+            self.unsent += self.batch
+            return
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            sent = self.sock.send(self.batch)
+        self.unsent = self.batch[sent:]
+
+    def flush(self) -> None:
+        """Send what `ask` had to leave; for a socket that is writable."""
+        self.unsent = self.unsent[self.sock.send(self.unsent) :]
+
+    def take(self) -> int:
+        """Read what has arrived; return how many bytes of answers it is."""
+        data = self.sock.recv(CHUNK)
+        if not data or not self.cycle.startswith(data, self.offset):
+            raise WrongAnswerError(f"expected the echo of the request, got {data[:80]!r}")
+        self.offset = (self.offset + len(data)) % self.line_size
+        self.missing -= len(data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Take the outstanding answers, so that the server sees an orderly end."""
+        self.sock.settimeout(PATIENCE)
+        self.sock.sendall(self.unsent)
+        while self.missing > 0:
+            self.take()
+
+
+class DatagramLink:
+    """A connected UDP socket; each line of a batch is a datagram."""
+
+    __slots__ = ("asked_at", "in_flight", "line", "line_size", "missing", "sock", "unsent")
+
+    def __init__(self, port: int, line: bytes, in_flight: int) -> None:
+        """Connect, which for UDP tells the server nothing.
+
+        Args:
+            port: The server's port.
+            line: What to send, newline included.
+            in_flight: How many lines make a batch.
+        """
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect((HOST, port))
+        self.sock.setblocking(False)
+        self.line, self.line_size, self.in_flight = line, len(line), in_flight
+        self.unsent = b""  # always: a datagram leaves whole or is lost
+        self.missing = 0
+        self.asked_at = 0.0
+
+    def greet(self) -> None:
+        """Do nothing: there is no connection to wait for."""
+
+    def ask(self, now: float) -> None:
+        """Send a batch at a time that is remembered; an unanswered one is given up."""
+        self.asked_at = now
+        self.missing = self.in_flight * self.line_size
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(self.in_flight):
+                self.sock.send(self.line)
+
+    def flush(self) -> None:
+        """Do nothing: there is never anything left to send."""
+
+    def take(self) -> int:
+        """Read one answer; return its size, or 0 if its batch had been given up."""
+        data = self.sock.recv(CHUNK)
+        if data != self.line:
+            raise WrongAnswerError(f"expected the echo of the request, got {data[:80]!r}")
+        if not self.missing:
+            return 0
+        self.missing -= len(data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Leave what is outstanding: a server of datagrams does not notice."""
+
+
+Link = StreamLink | DatagramLink
+
+
+def make_line(size: int) -> bytes:
+    """Return a line of so many bytes, the newline included."""
+    return (b"0123456789abcdef" * (size // 16 + 1))[: size - 1] + b"\n"
+
+
+@contextlib.contextmanager
+def open_links(
+    family: str, port: int, count: int, *, size: int, in_flight: int = 1
+) -> Iterator[Sequence[Link]]:
+    """Open links to a server; at the end take what is outstanding and close them.
+
+    Args:
+        family: "tcp" or "udp".
+        port: The server's port.
+        count: How many links.
+        size: Bytes of each line, newline included.
+        in_flight: Lines in each batch.
+    """
+    line = make_line(size)
+    cycle = line * (CHUNK // size + 2)
+    with contextlib.ExitStack() as stack:
+        links: list[Link] = []
+        for _ in range(count):
+            if family == "tcp":
+                links.append(StreamLink(port, line, in_flight, cycle))
+            else:
+                links.append(DatagramLink(port, line, in_flight))
+            stack.enter_context(links[-1].sock)
+            links[-1].greet()
+        yield links
+        for link in links:
+            link.finish()

@@ -1,0 +1,34 @@
+"""What a reader has to know about the machine to place the figures; nothing that names it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["describe"]
+
+LIBRARIES = ("easynetwork", "anyio", "trio", "uvloop", "gevent", "twisted")
+
+
+def describe() -> dict[str, str]:
+    """Return facts by topic."""
+    facts = {
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        # The version alone: what distributions and clouds append says where, not what.
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+    }
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            facts[library] = importlib.metadata.version(library)
+    return facts
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

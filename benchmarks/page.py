@@ -1,0 +1,172 @@
+"""The documentation's view of a run: reStructuredText that ``docs/performance.rst`` includes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+
+from .report import figure
+from .results import Results
+from .targets import judge, limit
+
+__all__ = ["render"]
+
+# One table each: title, then the columns as (heading, scenario, metric).
+TABLES = (
+    *(
+        (
+            f"TCP, lines of {text}: processor time per request, µs",
+            tuple(
+                (
+                    f"{count} conn., {in_flight} in flight",
+                    f"tcp-{count}x{size}x{in_flight}",
+                    "cpu_us",
+                )
+                for count in (1, 50, 500)
+                for in_flight in (1, 16)
+            ),
+        )
+        for size, text in ((64, "64 bytes"), (4096, "4 KiB"))
+    ),
+    (
+        "TCP, lines of 64 bytes, 50 connections, before any client has left: processor time, µs",
+        (
+            ("1 in flight", "tcp-50x64x1-young", "cpu_us"),
+            ("16 in flight", "tcp-50x64x16-young", "cpu_us"),
+        ),
+    ),
+    (
+        "TCP, latency and large messages",
+        (
+            ("fixed rate, p50, ms", "tcp-latency", "p50_ms"),
+            ("fixed rate, p99, ms", "tcp-latency", "p99_ms"),
+            ("heartbeat in a storm, p50, ms", "tcp-fairness", "p50_ms"),
+            ("heartbeat in a storm, p99, ms", "tcp-fairness", "p99_ms"),
+            ("1 MiB, processor time, µs", "tcp-large", "cpu_us"),
+        ),
+    ),
+    (
+        "TCP, connections",
+        (
+            ("connect, ask, close: processor time, µs", "tcp-churn", "cpu_us"),
+            ("idle: memory of one, KiB", "tcp-idle", "kib"),
+            ("idle: processor time of all, ms/s", "tcp-idle", "idle_ms"),
+            ("a peer that never reads: memory, MiB", "tcp-never-reader", "grown_mib"),
+        ),
+    ),
+    (
+        "UDP, datagrams of 64 bytes, 50 sockets: processor time per request, µs",
+        (("1 in flight", "udp-50x64x1", "cpu_us"), ("8 in flight", "udp-50x64x8", "cpu_us")),
+    ),
+    (
+        "Start-up, ms",
+        (
+            ("fresh interpreter", "import", "total_ms"),
+            ("after asyncio and anyio", "import", "beyond_ms"),
+        ),
+    ),
+)
+# Where the page says who needs less than ours does: in what, scenario, metric.
+OURS = "easynetwork-asyncio-loop"
+COMPARED = (
+    ("Processor time, 50 connections, 64 bytes, 1 in flight", "tcp-50x64x1", "cpu_us"),
+    ("Processor time, 50 connections, 64 bytes, 16 in flight", "tcp-50x64x16", "cpu_us"),
+    ("Processor time, lines of 1 MiB", "tcp-large", "cpu_us"),
+    ("Processor time, connect, ask, close", "tcp-churn", "cpu_us"),
+    ("Delay of a heartbeat in a storm, p99", "tcp-fairness", "p99_ms"),
+    ("Memory of an idle connection", "tcp-idle", "kib"),
+)
+
+Columns = Sequence[tuple[str, str, str]]
+
+
+def render(results: Results) -> str:
+    """Return the page's figures: the machine, who is cheaper, all tables, the targets."""
+    blocks = [
+        f"Measured with {', '.join(f'{what} {value}' for what, value in results.machine.items())}.",
+        *_cheaper(results),
+    ]
+    for title, columns in TABLES:
+        blocks += _figures(results, title, columns)
+    blocks += [_spread(results), _targets(results)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _figures(results: Results, title: str, columns: Columns) -> Iterator[str]:
+    tables = {scenario: results.table(scenario) for _, scenario, _ in columns}
+    measured = [column for column in columns if tables[column[1]] is not None]
+    names = dict.fromkeys(row.contender for table in tables.values() if table for row in table.rows)
+    if not names:
+        return
+    lines = []
+    limited = False
+    for name in names:
+        cells = [f"``{name}``"]
+        for _, scenario, key in measured:
+            table = tables[scenario]
+            row = table.row(name) if table else None
+            mark = " †" if row and "limit" in row.notes() else ""
+            limited = limited or bool(mark)
+            cells.append(figure(row.median(key)) + mark if row else "")
+        lines.append(cells)
+    yield _list_table(title, ["contender", *(heading for heading, _, _ in measured)], lines)
+    if limited:
+        yield "† The load was the limit: with a faster one the server would do more at a time."
+
+
+def _cheaper(results: Results) -> Iterator[str]:
+    """Say who needs less than ours does on the plain event loop, and how much of it."""
+    lines = []
+    for text, scenario, key in COMPARED:
+        table = results.table(scenario)
+        if table is None or (ours := table.row(OURS)) is None:
+            continue
+        ratios = {row.contender: row.ratio(key, ours) or 0.0 for row in table.rows}
+        ahead = [
+            f"``{name}`` {ratio:.2f}"
+            for name, ratio in sorted(ratios.items(), key=lambda item: item[1])
+            if ratio < 1 and not name.startswith("easynetwork")
+        ]
+        lines.append(f"* {text}: {', '.join(ahead) or 'nobody'}.")
+    if lines:
+        yield f"Who needs less than ``{OURS}``, and which share of it:"
+        yield "\n".join(lines)
+
+
+def _spread(results: Results) -> str:
+    spreads = [
+        row.spread(table.metrics[0].key)
+        for table in results.tables
+        for row in table.rows
+        if len(row.samples) > 1
+    ]
+    if not spreads:
+        return "Measured once: there is no spread to report."
+    return (
+        "Each figure is the median of several rounds. Half the distance between the extreme rounds "
+        f"is {statistics.median(spreads):.0%} of it in the typical row, {max(spreads):.0%} in the "
+        "worst."
+    )
+
+
+def _targets(results: Results) -> str:
+    lines = []
+    for verdict in judge(results):
+        target = verdict.target
+        limits = (limit(verdict.value), limit(target.must), limit(target.aim))
+        lines.append([target.title, *limits, verdict.text])
+    return _list_table(
+        "What the library promises", ["", "measured", "must", "aim", "verdict"], lines
+    )
+
+
+def _list_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [
+        "\n".join(
+            f"{'   * -' if not index else '     -'} {cell}".rstrip()
+            for index, cell in enumerate(cells)
+        )
+        for cells in [header, *lines]
+    ]
+    options = "   :header-rows: 1\n   :stub-columns: 1"
+    return f".. list-table:: {title}\n{options}\n\n" + "\n".join(rows)

@@ -1,0 +1,60 @@
+"""easynetwork: ``AsyncTCPNetworkServer`` with each of the two usual shapes of ``handle()``.
+
+Usage: easynetwork_tcp.py LIMIT {asyncio|uvloop|trio} {request|loop}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from typing import Literal
+
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+
+
+class EchoPerRequest(AsyncStreamRequestHandler[str, str]):
+    """A generator for each request."""
+
+    __slots__ = ()
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        line = yield
+        await client.send_packet(line)
+
+
+class EchoLoop(AsyncStreamRequestHandler[str, str]):
+    """A generator for each connection."""
+
+    __slots__ = ()
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        while True:
+            line = yield
+            await client.send_packet(line)
+
+
+async def main(limit: int, style: str, backend: Literal["asyncio", "trio"]) -> None:
+    """Serve until the process is ended."""
+    protocol = StreamProtocol(StringLineSerializer(limit=limit))
+    handler = EchoLoop() if style == "loop" else EchoPerRequest()
+    async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, handler, backend) as server:
+        print(server.get_addresses()[0].port, flush=True)
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    limit, loop, style = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    if loop == "trio":
+        import trio
+
+        trio.run(main, limit, style, "trio")
+    elif loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main(limit, style, "asyncio"))
+    else:
+        asyncio.run(main(limit, style, "asyncio"))

@@ -1,0 +1,137 @@
+"""What the library promises to be: ratios (and two sizes) that a run has to reach, and aims at.
+
+A ratio is of the first metric of a scenario, within one run. "must" is a promise, "aim" the goal.
+When a new kind of server lands, its rows are added here and its contenders in `contenders`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from .results import Results
+
+__all__ = ["TARGETS", "Target", "Verdict", "judge", "limit"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """One promise.
+
+    Attributes:
+        title: In words.
+        scenario: Where it is measured.
+        metric: Which of its figures.
+        contender: Whose.
+        against: Divided by whose; None if the figure itself is judged.
+        must: The most it may be; None if it is shown for comparison only.
+        aim: The most it should be; None if there is nothing to gain beyond `must`.
+    """
+
+    title: str
+    scenario: str
+    metric: str
+    contender: str
+    against: str | None
+    must: float | None = None
+    aim: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target, what was measured (None: nothing), and how that compares."""
+
+    target: Target
+    value: float | None
+
+    @property
+    def text(self) -> str:
+        """In a word or two."""
+        if self.value is None:
+            return "not measured"
+        if self.target.must is None:
+            return "for comparison"
+        if self.value > self.target.must:
+            return "MISSED"
+        return "aim met" if self.target.aim and self.value <= self.target.aim else "met"
+
+
+def _requests(
+    ours: str,
+    theirs: str,
+    in_flight: int,
+    must: float | None = None,
+    aim: float | None = None,
+    *,
+    young: bool = False,
+) -> Target:
+    load = f"50x64x{in_flight}{'-young' if young else ''}"
+    return Target(f"{load}: {ours} / {theirs}", f"tcp-{load}", "cpu_us", ours, theirs, must, aim)
+
+
+def _styles() -> Iterator[Target]:
+    for loop in ("asyncio", "uvloop", "trio"):
+        for in_flight in (1, 16):
+            ours = f"easynetwork-{loop}"
+            yield _requests(f"{ours}-request", f"{ours}-loop", in_flight, 1.25)
+
+
+TARGETS = (
+    _requests("easynetwork-asyncio-loop", "asyncio-streams", 1, 0.55, 0.35, young=True),
+    _requests("easynetwork-asyncio-loop", "asyncio-streams", 16, 0.30, 0.20, young=True),
+    # Once a client has left, asyncio's streams are cheaper: see `host`.
+    _requests("easynetwork-asyncio-loop", "asyncio-streams", 1),
+    _requests("easynetwork-asyncio-loop", "asyncio-streams", 16),
+    _requests("easynetwork-trio-loop", "trio-streams", 1, 0.90, 0.65),
+    _requests("easynetwork-trio-loop", "trio-streams", 16, 0.30, 0.15),
+    _requests("easynetwork-uvloop-loop", "uvloop-streams", 1, 1.10, 0.80),
+    *_styles(),
+    Target(
+        "idle, KiB per connection: easynetwork-asyncio-loop",
+        "tcp-idle",
+        "kib",
+        "easynetwork-asyncio-loop",
+        None,
+        10,
+        6,
+    ),
+    # Nothing ticks: what is left is the interpreter's and the meter's own.
+    Target(
+        "idle, ms of processor time per second: easynetwork-asyncio-loop",
+        "tcp-idle",
+        "idle_ms",
+        "easynetwork-asyncio-loop",
+        None,
+        1,
+    ),
+    Target(
+        "import, ms beyond asyncio and anyio: easynetwork.servers",
+        "import",
+        "beyond_ms",
+        "import-easynetwork",
+        None,
+        40,
+        15,
+    ),
+)
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Return the verdict on each target."""
+    return [Verdict(target, _value(target, results)) for target in TARGETS]
+
+
+def _value(target: Target, results: Results) -> float | None:
+    table = results.table(target.scenario)
+    row = table.row(target.contender) if table else None
+    if table is None or row is None:
+        return None
+    if target.against is None:
+        return row.median(target.metric)
+    other = table.row(target.against)
+    return row.ratio(target.metric, other) if other else None
+
+
+def limit(value: float | None) -> str:
+    """Return a limit, or a measured value, as tables show it."""
+    return "" if value is None else f"{value:.2f}"
