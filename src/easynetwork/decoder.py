@@ -343,21 +343,21 @@ class BufferParser(_Parser):
 
     def send(self, data: bytes) -> Any:
         fed = 0
-        try:
-            while fed < len(data):
-                room = self._room()
-                nbytes = min(len(room), len(data) - fed)
-                room[:nbytes] = data[fed : fed + nbytes]
-                fed += nbytes
+        while fed < len(data):
+            room = self._room()
+            nbytes = min(len(room), len(data) - fed)
+            room[:nbytes] = data[fed : fed + nbytes]
+            fed += nbytes
+            try:
                 self._start = self._generator.send(nbytes)
-        except StopIteration as stop:
-            packet, leftover = stop.value
-            return packet, bytes(leftover) + data[fed:]
-        except StreamProtocolParseError as exc:
-            exc.remaining_data = bytes(exc.remaining_data) + data[fed:]
-            raise
-        except Exception as exc:
-            raise RuntimeError("protocol.build_packet_from_buffer() crashed") from exc
+            except StopIteration as stop:
+                packet, leftover = stop.value
+                return packet, bytes(leftover) + data[fed:]
+            except StreamProtocolParseError as exc:
+                exc.remaining_data = bytes(exc.remaining_data) + data[fed:]
+                raise
+            except Exception as exc:
+                raise RuntimeError("protocol.build_packet_from_buffer() crashed") from exc
         return NEED_DATA
 
     def _room(self) -> memoryview:

@@ -127,10 +127,12 @@ class StreamTransport(ABC):
         each call returns when the descriptor is closed. Never raises an `OSError`.
 
         Args:
-            linger: Whether the peer may be in the middle of sending. To close a socket while its
-                peer sends resets the connection (RFC 9293, 3.6.1; RFC 2525, 2.17), and the answers
-                on their way are lost. So this goes on reading, and forgets what it reads, until
-                the peer has seen the end of the stream and ends its side, or `LINGER_TIME` is over.
+            linger: Whether the owner has bytes of the peer that nobody used, so that the peer may
+                be in the middle of sending. (What the kernel holds is looked at here.) To close a
+                socket while its peer sends resets the connection (RFC 9293, 3.6.1; RFC 2525,
+                2.17), and the answers on their way are lost. So this goes on reading, and forgets
+                what it reads, until the peer has seen the end of the stream and ends its side, or
+                `LINGER_TIME` is over.
         """
 
     @abstractmethod

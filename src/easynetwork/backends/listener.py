@@ -63,6 +63,8 @@ async def accept_forever(
         except anyio.ClosedResourceError:
             return
         except OSError as exc:
+            if listener.fileno() < 0:  # by `on_connection`
+                return
             if exc.errno not in _CAPACITY_ERRNOS:
                 raise
             now = anyio.current_time()

@@ -78,6 +78,8 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
     def __del__(self) -> None:
         if getattr(self, "_listeners", ()):
             message = f"unclosed server {self!r} (and cannot be closed synchronously)"
+            for listener in self._listeners:
+                listener.close()
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -158,9 +160,9 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
 
     async def _serve(self, run: _Run, is_up_event: SupportsEventSet | None) -> None:
         try:
-            await anyio.lowlevel.checkpoint()
             async with contextlib.AsyncExitStack() as exit_stack:
                 await self._handler.service_init(exit_stack, weakref.proxy(self))
+                await anyio.lowlevel.checkpoint()  # was it told to stop meanwhile?
                 try:
                     async with anyio.create_task_group() as run.tasks:
                         self._start_serving(run.tasks)

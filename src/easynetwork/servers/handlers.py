@@ -111,8 +111,8 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
         Raises:
             ClientClosedError: The client was closed on this side.
             ConnectionError: The connection broke. Give up on this client.
-            RuntimeError: The protocol object could not make bytes of the packet (the cause). Nothing
-                was sent; the client can still be used.
+            RuntimeError: The protocol object could not make bytes of the packet (the cause).
+                Nothing was sent; the client can still be used.
             OSError: Another error of the operating system; see its `errno`.
         """
 

@@ -51,12 +51,12 @@ class _DisconnectedError(Exception):
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = ("_client", "_service", "_thrown")
+    __slots__ = ("_client", "_let_out", "_service")
 
     def __init__(self, service: StreamService, client: ServedClient) -> None:
         self._service = service
         self._client = client
-        self._thrown: BaseException | None = None  # the last exception raised at a yield
+        self._let_out: BaseException | None = None  # raised at a yield, and ended the conversation
 
     async def run(self) -> None:
         """Serve the client until one side has had enough; close the connection.
@@ -79,7 +79,7 @@ class StreamSession:
             if isinstance(end, BaseException) and not isinstance(end, Exception):
                 raise end
         finally:
-            self._thrown = None
+            self._let_out = None
             del end  # an exception's traceback refers to this frame
 
     # -- the conversation
@@ -113,6 +113,7 @@ class StreamSession:
                         if yielded is None and decoder.frames:
                             packet = decoder.build(decoder.frames.pop())
                         else:
+                            packet = None  # an idle connection does not keep its last one
                             packet = await self._next_packet(yielded)
                     except _DisconnectedError:
                         await generator.aclose()
@@ -146,14 +147,21 @@ class StreamSession:
         return packet
 
     async def _throw(self, generator: AsyncGenerator[Yielded, Any], exc: BaseException) -> Yielded:
-        self._thrown = exc
-        yielded = await generator.athrow(exc)
-        if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
-            # The handler caught its cancellation and goes on as if nothing had happened. There is
-            # nothing for it to wait for any more.
-            await generator.aclose()
-            raise exc
-        return yielded
+        try:
+            yielded = await generator.athrow(exc)
+            if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
+                # The handler caught its cancellation and goes on as if nothing had happened. There
+                # is nothing for it to wait for any more.
+                await generator.aclose()
+                raise exc
+            return yielded
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            self._let_out = exc
+            raise
+        finally:
+            del exc  # its traceback refers to this frame, and to what the peer sent
 
     # -- the end
 
@@ -189,7 +197,7 @@ class StreamSession:
                 raise
             own, crash = split_errors(error, lambda exc: is_owned_by(self._client, exc))
             if own is not None:
-                self._service.logger.warning(
+                self._service.peer_faults.warning(
                     "ConnectionError raised in request_handler.on_disconnection() of %s: %s",
                     self._client.address,
                     printable(own),
@@ -199,9 +207,15 @@ class StreamSession:
 
     def _report(self, error: Exception) -> None:
         service, address = self._service, self._client.address
-        if error is self._thrown and isinstance(error, StreamProtocolParseError):
-            service.peer_faults.warning("%s sent invalid data: %s", address, printable(error.error))
-            return
+        thrown = self._let_out
+        if isinstance(thrown, StreamProtocolParseError):
+            fault, rest = split_errors(error, lambda exc: exc is thrown)
+            if fault is not None:
+                reason = printable(thrown.error)
+                service.peer_faults.warning("%s sent invalid data: %s", address, reason)
+            if rest is None:
+                return
+            error = rest
         misuse, _ = split_errors(error, lambda exc: isinstance(exc, ClientClosedError))
         if misuse is not None and crash_in(self._client, misuse) is None:
             service.logger.warning(

@@ -35,4 +35,4 @@ class AsyncIOBackend(AsyncBackend):
     async def wrap_stream_socket(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
-        return await AsyncIOStreamTransport.wrap(sock, feed, max_recv_size)
+        return AsyncIOStreamTransport(sock, feed, max_recv_size)

@@ -35,4 +35,4 @@ class TrioBackend(AsyncBackend):
     async def wrap_stream_socket(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
-        return await TrioStreamTransport.wrap(sock, feed, max_recv_size)
+        return TrioStreamTransport(sock, feed, max_recv_size)

@@ -1,0 +1,102 @@
+"""Callbacks when a socket is ready, on every event loop.
+
+Most loops have `add_reader` and its three siblings. The one that is the default on Windows
+(`asyncio.ProactorEventLoop`) has not; there a task for each callback waits, by means of anyio,
+which lets a thread with a selector do it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["selector_of"]
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import anyio
+from anyio.lowlevel import RunVar
+
+
+class _Selector(Protocol):
+    """What transports use of an event loop; see `asyncio.loop.add_reader` and its siblings."""
+
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> object: ...
+
+    def remove_reader(self, fd: int, /) -> bool: ...
+
+    def add_writer(self, fd: int, callback: Callable[[], object], /) -> object: ...
+
+    def remove_writer(self, fd: int, /) -> bool: ...
+
+
+_selector: Final = RunVar["_TaskSelector"]("_selector")
+
+
+def selector_of(loop: asyncio.AbstractEventLoop) -> _Selector:
+    """Return the running event loop itself, or what stands in for its missing methods."""
+    if type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader:
+        return loop
+    selector = _selector.get(None)
+    if selector is None:
+        selector = _TaskSelector()
+        _selector.set(selector)
+    return selector
+
+
+class _TaskSelector:
+    """A task for each callback."""
+
+    __slots__ = ("_readers", "_writers")
+
+    def __init__(self) -> None:
+        self._readers: dict[int, _Watch] = {}
+        self._writers: dict[int, _Watch] = {}
+
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
+        self._readers[fd] = _Watch(anyio.wait_readable, fd, callback)
+
+    def remove_reader(self, fd: int, /) -> bool:
+        return _stop(self._readers.pop(fd, None))
+
+    def add_writer(self, fd: int, callback: Callable[[], object], /) -> None:
+        self._writers[fd] = _Watch(anyio.wait_writable, fd, callback)
+
+    def remove_writer(self, fd: int, /) -> bool:
+        return _stop(self._writers.pop(fd, None))
+
+
+def _stop(watch: _Watch | None) -> bool:
+    if watch is not None:
+        watch.stop()
+    return watch is not None
+
+
+class _Watch:
+    """Calls a function whenever a descriptor is ready."""
+
+    __slots__ = ("_callback", "_sock", "_task", "_wait")
+
+    def __init__(
+        self,
+        wait: Callable[[socket.socket], Awaitable[None]],
+        fd: int,
+        callback: Callable[[], object],
+    ) -> None:
+        self._wait = wait
+        self._callback = callback
+        # A duplicate: anyio's thread (as of 4.16) loses its way when one descriptor is waited for
+        # in both directions, and the original may be closed while this waits.
+        self._sock = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
+        self._task = asyncio.create_task(self._repeat())
+
+    async def _repeat(self) -> None:
+        with self._sock, suppress(anyio.ClosedResourceError):
+            while True:
+                await self._wait(self._sock)
+                self._callback()
+
+    def stop(self) -> None:
+        """Call it no more."""
+        self._task.cancel()
