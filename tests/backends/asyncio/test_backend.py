@@ -1,0 +1,87 @@
+"""Loops without `add_reader`, such as the one that is the default on Windows.
+
+Each conversation has a process of its own, because anyio keeps the thread that selects for it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import asyncio
+
+from easynetwork.clients import AsyncTCPNetworkClient
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamRequestHandler
+
+PROTOCOL = StreamProtocol(StringLineSerializer(limit=10_000_000))
+
+
+class Loop(asyncio.SelectorEventLoop):
+    add_reader = asyncio.AbstractEventLoop.add_reader
+    remove_reader = asyncio.AbstractEventLoop.remove_reader
+    add_writer = asyncio.AbstractEventLoop.add_writer
+    remove_writer = asyncio.AbstractEventLoop.remove_writer
+
+
+class Echo(AsyncStreamRequestHandler):
+    async def handle(self, client):
+        packet = yield
+        await client.send_packet(packet)
+
+
+async def main():
+    async with AsyncTCPNetworkServer("127.0.0.1", 0, PROTOCOL, Echo()) as server:
+        is_up = asyncio.Event()
+        serving = asyncio.create_task(server.serve_forever(is_up_event=is_up))
+        await is_up.wait()
+        await CONVERSATION(server.get_addresses()[0])
+        await server.shutdown()
+        await serving
+
+
+async def short(address):
+    async with AsyncTCPNetworkClient(address, PROTOCOL) as client:
+        for _ in range(3):
+            await client.send_packet("hello")
+            assert await client.recv_packet() == "hello"
+
+
+async def large(address):
+    # More than fits into the kernel's buffers, both ways: reading pauses, writing waits.
+    async with AsyncTCPNetworkClient(address, PROTOCOL) as client:
+        sending = asyncio.create_task(client.send_packet("x" * 9_000_000))
+        assert len(await client.recv_packet()) == 9_000_000
+        await sending
+
+
+async def many(address):
+    await asyncio.gather(*(short(address) for _ in range(20)))
+
+
+async def unread(address):
+    # The client closes while the server sends: it reads to the end.
+    async with AsyncTCPNetworkClient(address, PROTOCOL) as client:
+        for number in range(1000):
+            await client.send_packet(str(number))
+        assert await client.recv_packet() == "0"
+
+
+with asyncio.Runner(loop_factory=Loop) as runner:
+    runner.run(main())
+print("done")
+"""
+
+
+@pytest.mark.parametrize("conversation", ["short", "large", "many", "unread"])
+def test_conversation(conversation: str) -> None:
+    """Servers and clients work on such a loop, and leave nothing unclosed."""
+    program = PROGRAM.replace("CONVERSATION", conversation)
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (process.stdout, process.returncode) == ("done\n", 0), process.stderr

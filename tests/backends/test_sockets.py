@@ -1,0 +1,498 @@
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from easynetwork.backends import sockets as sockets_module
+from easynetwork.backends.sockets import (
+    connect_tcp,
+    connection_error,
+    interleave,
+    new_client_socket,
+    open_tcp_listeners,
+    resolve,
+    resolve_blocking,
+    tune_tcp,
+)
+from tests.backends.pairs import SOON
+
+STREAM = socket.SOCK_STREAM
+IPV4 = (socket.AF_INET, STREAM, socket.IPPROTO_TCP, "")
+IPV6 = (socket.AF_INET6, STREAM, socket.IPPROTO_TCP, "")
+
+on_each_backend = pytest.mark.anyio
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@contextmanager
+def listening(host: str = "127.0.0.1", port: int = 0, **options: Any) -> Iterator[int]:
+    """Listen; yield the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, **options) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def not_listening() -> Iterator[int]:
+    """Yield a port of both loopback addresses that refuses connections as long as this lasts."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@contextmanager
+def not_answering(host: str, port: int = 0) -> Iterator[int]:
+    """Listen with a backlog that is full: the kernel ignores further attempts to connect."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        listener.bind((host, port))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket(family))
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        yield address[1]
+
+
+@pytest.fixture
+def known_names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Names that the resolver knows besides all others, with their addresses."""
+    names: dict[str, list[str]] = {}
+    getaddrinfo = socket.getaddrinfo
+
+    def ask(host: Any, port: Any, *args: Any, **options: Any) -> list[Any]:
+        if host not in names:
+            return getaddrinfo(host, port, *args, **options)
+        return [
+            (*IPV6, (address, port, 0, 0)) if ":" in address else (*IPV4, (address, port))
+            for address in names[host]
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    return names
+
+
+@pytest.fixture
+def dual(known_names: dict[str, list[str]]) -> str:
+    """A name with an address of either family."""
+    known_names["dual.example"] = ["127.0.0.1", "::1"]
+    return "dual.example"
+
+
+# -- Names -------------------------------------------------------------------------------------
+
+
+@on_each_backend
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_numeric_host(host: str) -> None:
+    """A numeric host is resolved on the spot, without any thread."""
+    threads = threading.active_count()
+    ((*_, address),) = await resolve(host, 80, STREAM)
+    assert address[:2] == (host, 80)
+    assert threading.active_count() == threads
+
+
+@on_each_backend
+async def test_name() -> None:
+    """A name is resolved to addresses of the given kind, each of them once."""
+    infos = await resolve("localhost", 80, STREAM)
+    assert {info[1] for info in infos} == {STREAM}
+    assert len(infos) == len(set(infos)) > 0
+
+
+@on_each_backend
+async def test_no_host() -> None:
+    """Without a host, one binds to all interfaces, and connects to the loopback interface."""
+    passive = await resolve(None, 80, STREAM, passive=True)
+    active = await resolve(None, 80, STREAM)
+    assert {info[4][0] for info in passive} <= {"0.0.0.0", "::"}
+    assert {info[4][0] for info in active} <= {"127.0.0.1", "::1"}
+
+
+@on_each_backend
+@pytest.mark.parametrize("host", ["nowhere.invalid", "", "a..b", "é..b", "x" * 64 + ".invalid"])
+async def test_unknown_host(host: str) -> None:
+    """The error of a name that cannot be resolved shows the name, also of what is not even one."""
+    with pytest.raises(socket.gaierror) as info:
+        await resolve(host, 80, STREAM)
+    assert f"cannot resolve {host!r}: " in str(info.value)
+    with pytest.raises(socket.gaierror) as info:
+        resolve_blocking(host, 80, STREAM)
+    assert f"cannot resolve {host!r}: " in str(info.value)
+
+
+@on_each_backend
+async def test_name_without_addresses(known_names: dict[str, list[str]]) -> None:
+    """A resolver that knows the name and no address of it is no better."""
+    known_names["empty.example"] = []
+    with pytest.raises(OSError, match=r"^getaddrinfo\('empty.example'\) returned empty list$"):
+        await resolve("empty.example", 80, STREAM)
+    with pytest.raises(OSError, match=r"^getaddrinfo\('empty.example'\) returned empty list$"):
+        resolve_blocking("empty.example", 80, STREAM)
+
+
+def test_interleave() -> None:
+    """Families take turns, IPv6 first; within a family, the resolver's order is kept."""
+    v4 = [(*IPV4, (f"127.0.0.{number}", 80)) for number in range(3)]
+    v6 = [(*IPV6, (f"::{number}", 80, 0, 0)) for number in range(2)]
+    assert interleave([*v4, *v6]) == [v6[0], v4[0], v6[1], v4[1], v4[2]]
+    assert interleave(v4) == v4
+
+
+# -- Listening ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def opened(anyio_backend: object) -> AsyncIterator[Callable[..., Any]]:
+    """A function that opens listeners, for as long as the test runs."""
+    with ExitStack() as stack:
+
+        async def open_them(
+            hosts: list[str | None], port: int = 0, *, reuse_port: bool = False
+        ) -> list[socket.socket]:
+            listeners = await open_tcp_listeners(hosts, port, backlog=5, reuse_port=reuse_port)
+            for listener in listeners:
+                stack.enter_context(listener)
+            return listeners
+
+        yield open_them
+
+
+@on_each_backend
+async def test_listen(opened: Callable[..., Any]) -> None:
+    """A listener accepts connections, and never blocks."""
+    (listener,) = await opened(["127.0.0.1"])
+    assert listener.gettimeout() == 0
+    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    with socket.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        listener.accept()[0].close()
+
+
+@on_each_backend
+@needs_ipv6
+@pytest.mark.parametrize("hosts", [[None], ["127.0.0.1", "::1"], ["::1", "127.0.0.1"]])
+async def test_one_port_for_all(opened: Callable[..., Any], hosts: list[str | None]) -> None:
+    """With port 0, all addresses of all families have the same port, and each its own socket."""
+    listeners = await opened(hosts)
+    assert {listener.family for listener in listeners} == {socket.AF_INET, socket.AF_INET6}
+    (port,) = {listener.getsockname()[1] for listener in listeners}
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, port)).close()
+    for listener in listeners:
+        if listener.family == socket.AF_INET6:
+            assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+@on_each_backend
+@needs_ipv6
+async def test_random_port_is_taken(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the random port is taken for another family, another one is drawn."""
+    listen = sockets_module._listen
+    tried = []
+
+    def fail_at_first(listener: Any, address: Any, **options: Any) -> None:
+        tried.append(address[:2])
+        if len(tried) <= 6 and address[1] != 0:
+            raise OSError(errno.EADDRINUSE, "forced")
+        listen(listener, address, **options)
+
+    monkeypatch.setattr(sockets_module, "_listen", fail_at_first)
+
+    listeners = await opened(["127.0.0.1", "::1"])
+
+    assert len(tried) == 8
+    assert len({listener.getsockname()[1] for listener in listeners}) == 1
+
+
+@on_each_backend
+async def test_no_port_is_free(opened: Callable[..., Any]) -> None:
+    """Addresses that exclude each other are found out, and reported."""
+    with pytest.raises(ExceptionGroup) as info:
+        await opened(["0.0.0.0", "127.0.0.1"])
+    (error,) = info.value.exceptions
+    assert "error while attempting to bind on address ('127.0.0.1', " in str(error)
+
+
+@on_each_backend
+async def test_same_host_twice(opened: Callable[..., Any]) -> None:
+    """A host that is given twice is listened on once."""
+    assert len(await opened(["127.0.0.1", "127.0.0.1"])) == 1
+
+
+@on_each_backend
+async def test_port_in_use(opened: Callable[..., Any]) -> None:
+    """The error names each address, with the reason, and nothing stays open."""
+    with listening() as port, listening("127.0.0.2", port):
+        with pytest.raises(ExceptionGroup, match="Error when trying to create listeners") as info:
+            await opened(["127.0.0.1", "127.0.0.3", "127.0.0.2"], port)
+    assert [str(error) for error in info.value.exceptions] == [
+        f"[Errno {errno.EADDRINUSE}] error while attempting to bind on address "
+        f"('{host}', {port}): Address already in use"
+        for host in ("127.0.0.1", "127.0.0.2")
+    ]
+    assert {error.errno for error in info.value.exceptions} == {errno.EADDRINUSE}
+    with listening("127.0.0.3", port):
+        pass
+
+
+@on_each_backend
+async def test_not_our_address(opened: Callable[..., Any]) -> None:
+    """So does the error of an address that this machine does not have."""
+    with pytest.raises(ExceptionGroup) as info:
+        await opened(["203.0.113.1"])
+    (error,) = info.value.exceptions
+    assert error.errno == errno.EADDRNOTAVAIL
+    assert "error while attempting to bind on address ('203.0.113.1', 0)" in str(error)
+
+
+@on_each_backend
+async def test_forbidden(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error keeps its class."""
+
+    def listen(*args: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sockets_module, "_listen", listen)
+    with pytest.raises(ExceptionGroup) as info:
+        await opened(["127.0.0.1"], 80)
+    (error,) = info.value.exceptions
+    assert isinstance(error, PermissionError)
+
+
+@on_each_backend
+async def test_listen_on_unknown_host(opened: Callable[..., Any]) -> None:
+    """All names that cannot be resolved are reported at once."""
+    with pytest.raises(ExceptionGroup) as info:
+        await opened(["nowhere.invalid", "127.0.0.1", "neither.invalid"])
+    texts = [str(error) for error in info.value.exceptions]
+    assert "cannot resolve 'nowhere.invalid'" in texts[0]
+    assert "cannot resolve 'neither.invalid'" in texts[1]
+
+
+@on_each_backend
+async def test_reuse_port(opened: Callable[..., Any]) -> None:
+    """Two processes may share a port if both say so."""
+    (one,) = await opened(["127.0.0.1"], reuse_port=True)
+    (two,) = await opened(["127.0.0.1"], one.getsockname()[1], reuse_port=True)
+    assert one.getsockname() == two.getsockname()
+    with pytest.raises(ExceptionGroup):
+        await opened(["127.0.0.1"], one.getsockname()[1])
+
+
+@on_each_backend
+async def test_missing_family(
+    opened: Callable[..., Any], dual: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family that this machine does not have is left out, unless nothing is left then."""
+    missing = {socket.AF_INET6}
+
+    class Socket(socket.socket):
+        def __init__(self, family: Any = socket.AF_INET, *args: Any, **options: Any) -> None:
+            if family in missing:
+                raise OSError(errno.EAFNOSUPPORT, "forced")
+            super().__init__(family, *args, **options)
+
+    monkeypatch.setattr(sockets_module.socket, "socket", Socket)
+    (listener,) = await opened([dual])
+    assert listener.family == socket.AF_INET
+
+    missing.add(socket.AF_INET)
+    with pytest.raises(OSError, match=r"^empty listeners list$"):
+        await opened([dual])
+
+
+# -- Connecting --------------------------------------------------------------------------------
+
+
+@on_each_backend
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_connect(host: str) -> None:
+    """A connection is a non-blocking socket."""
+    with listening() as port:
+        with await connect_tcp(host, port) as sock:
+            assert sock.getpeername() == ("127.0.0.1", port)
+            assert sock.gettimeout() == 0
+
+
+@on_each_backend
+async def test_refused() -> None:
+    """The error has the class of what happened, names the address, and says so once."""
+    with not_listening() as port:
+        with pytest.raises(ConnectionRefusedError) as info:
+            await connect_tcp("127.0.0.1", port)
+    assert str(info.value) == (
+        f"[Errno {errno.ECONNREFUSED}] cannot connect to '127.0.0.1', port {port}: "
+        "Connection refused"
+    )
+    group = info.value.__cause__
+    assert isinstance(group, ExceptionGroup)
+    assert group.message == "create_connection() failed"
+    assert [str(error) for error in group.exceptions] == [
+        f"[Errno {errno.ECONNREFUSED}] Connect call failed ('127.0.0.1', {port}): "
+        "Connection refused"
+    ]
+
+
+@on_each_backend
+@needs_ipv6
+async def test_all_refused(dual: str) -> None:
+    """Several addresses that fail alike are one error; the attempts are its cause."""
+    with not_listening() as port:
+        with pytest.raises(ConnectionRefusedError) as info:
+            await connect_tcp(dual, port)
+    assert isinstance(info.value.__cause__, ExceptionGroup)
+    first, second = info.value.__cause__.exceptions
+    assert "Connect call failed ('::1', " in str(first)
+    assert "Connect call failed ('127.0.0.1', " in str(second)
+
+
+@on_each_backend
+@needs_ipv6
+async def test_failed_differently(dual: str) -> None:
+    """Several addresses that fail for different reasons are an error that lists them."""
+    with not_listening() as port:
+        with pytest.raises(OSError, match="cannot connect to 'dual.example'") as info:
+            await connect_tcp(dual, port, local_address=("127.0.0.1", 0))
+    assert type(info.value) is OSError
+    assert info.value.errno is None
+    assert "no matching local address with family=<AddressFamily.AF_INET6: " in str(info.value)
+    assert f"Connect call failed ('127.0.0.1', {port}): Connection refused" in str(info.value)
+
+
+def test_same_error_without_number() -> None:
+    """Errors that the kernel does not know cannot be told to be alike."""
+    errors = [OSError("one"), OSError("two")]
+    error = connection_error("host", 80, errors)
+    assert type(error) is OSError
+    assert str(error) == "cannot connect to 'host', port 80: one; two"
+
+
+@on_each_backend
+@needs_ipv6
+async def test_next_address_after_failure(dual: str) -> None:
+    """When an address fails, the next one is tried at once."""
+    with listening() as port:
+        with await connect_tcp(dual, port, happy_eyeballs_delay=math.inf) as sock:
+            assert sock.family == socket.AF_INET
+
+
+@on_each_backend
+@needs_ipv6
+async def test_next_address_after_delay(dual: str) -> None:
+    """When an address does not answer, the next one is tried after a while, and the first wins."""
+    with listening() as port, not_answering("::1", port):
+        start = time.monotonic()
+        with await connect_tcp(dual, port, happy_eyeballs_delay=SOON) as sock:
+            assert sock.family == socket.AF_INET
+        assert time.monotonic() - start >= SOON
+
+
+@on_each_backend
+@needs_ipv6
+async def test_first_address_is_preferred(dual: str) -> None:
+    """Of two that answer, it is IPv6."""
+    with listening() as port, listening("::1", port):
+        with await connect_tcp(dual, port) as sock:
+            assert sock.family == socket.AF_INET6
+
+
+@on_each_backend
+@needs_ipv6
+async def test_one_after_the_other(dual: str) -> None:
+    """Without end to the delay, one address that does not answer is waited for; giving up works."""
+    with listening() as port, not_answering("::1", port):
+        with anyio.move_on_after(SOON) as scope:
+            await connect_tcp(dual, port, happy_eyeballs_delay=math.inf)
+        assert scope.cancelled_caught
+
+
+@on_each_backend
+@needs_ipv6
+async def test_all_at_once(dual: str) -> None:
+    """Without any delay, all addresses are tried; what is not needed is closed."""
+    with listening() as port, listening("::1", port):
+        with await connect_tcp(dual, port, happy_eyeballs_delay=0):
+            pass
+
+
+@on_each_backend
+async def test_cancelled() -> None:
+    """An attempt that is given up leaves nothing open."""
+    with not_answering("127.0.0.1") as port:
+        with anyio.move_on_after(SOON) as scope:
+            await connect_tcp("127.0.0.1", port)
+        assert scope.cancelled_caught
+
+
+@on_each_backend
+async def test_local_address() -> None:
+    """A connection comes from where it is said to."""
+    with listening() as port, not_listening() as free_port:
+        with await connect_tcp("127.0.0.1", port, local_address=("127.0.0.2", free_port)) as sock:
+            assert sock.getsockname() == ("127.0.0.2", free_port)
+
+
+@on_each_backend
+async def test_local_address_in_use() -> None:
+    """If it cannot, the error says which address, and why."""
+    with listening() as port, listening() as used_port:
+        with pytest.raises(OSError, match="Address already in use") as info:
+            await connect_tcp("127.0.0.1", port, local_address=("127.0.0.1", used_port))
+    assert info.value.errno == errno.EADDRINUSE
+    assert isinstance(info.value.__cause__, ExceptionGroup)
+    (error,) = info.value.__cause__.exceptions
+    address = f"('127.0.0.1', {used_port})"
+    assert f"error while attempting to bind on address {address}" in str(error)
+
+
+@on_each_backend
+async def test_connect_to_unknown_host() -> None:
+    """Names are reported as such, whichever end they are for."""
+    with pytest.raises(socket.gaierror, match="cannot resolve 'nowhere.invalid'"):
+        await connect_tcp("nowhere.invalid", 80)
+    with pytest.raises(socket.gaierror, match="cannot resolve 'nowhere.invalid'"):
+        await connect_tcp("127.0.0.1", 80, local_address=("nowhere.invalid", 0))
+
+
+def test_client_socket_for_datagrams() -> None:
+    """A client's socket is of the kind that its address says."""
+    info = (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "", ("127.0.0.1", 80))
+    with new_client_socket(info) as sock:
+        assert sock.type == socket.SOCK_DGRAM
+        assert sock.gettimeout() == 0
+
+
+def test_tune_tcp() -> None:
+    """Small packets leave at once, and dead peers are found; what cannot be set is not an error."""
+    with socket.socket() as sock:
+        tune_tcp(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    tune_tcp(sock)
+    one, other = socket.socketpair()
+    with closing(one), closing(other):
+        tune_tcp(one)

@@ -1,0 +1,766 @@
+"""The blocking TCP client, one thread at a time."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import selectors
+import signal
+import socket
+import ssl
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
+from easynetwork.backends.abc import LINGER_TIME
+from easynetwork.clients import _blocking
+from easynetwork.clients.tcp import TCPNetworkClient
+from easynetwork.converter import AbstractPacketConverter
+from easynetwork.exceptions import ClientClosedError, StreamProtocolParseError
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
+from easynetwork.serializers.line import StringLineSerializer
+from tests.clients.conftest import Lines, Pair
+
+LINES: Lines = StreamProtocol(StringLineSerializer())
+# More than the kernel keeps for a `narrow` connection.
+LARGE = "x" * 1_000_000
+
+
+class Endless(AbstractIncrementalPacketSerializer[Any, Any]):
+    """A packet that never ends: each chunk makes the peer send more."""
+
+    __slots__ = ("peer",)
+
+    peer: socket.socket
+
+    def incremental_serialize(self, packet: Any, /) -> Iterator[bytes]:  # type: ignore[override]  # a generator is not needed
+        return iter(())
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
+        for _ in range(1000):
+            yield
+            self.peer.sendall(b"x")
+        raise AssertionError("endless")
+
+
+class Mute(StringLineSerializer):
+    """Has nothing to send."""
+
+    __slots__ = ()
+
+    def incremental_serialize(self, packet: Any, /) -> Iterator[bytes]:  # type: ignore[override]  # a generator is not needed
+        return iter(())
+
+
+class CrashConverter(AbstractPacketConverter[str, str]):
+    """Fails if it is asked to."""
+
+    def create_from_dto_packet(self, packet: str, /) -> str:
+        if packet == "crash":
+            raise ZeroDivisionError
+        return packet
+
+    convert_to_dto_packet = create_from_dto_packet
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection so that its peer gets a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def send(peer: socket.socket, data: bytes, *, to: TCPNetworkClient[str, str]) -> None:
+    """Send bytes, and wait until they are there."""
+    peer.sendall(data)
+    select.select([to.fileno()], [], [], 5)
+
+
+def fill(client: TCPNetworkClient[str, str]) -> int:
+    """Leave no room for anything of the client's. Return how many bytes its peer can read first."""
+    sent = 0
+    with socket.socket(fileno=os.dup(client.fileno())) as sock:
+        # The kernel makes room as long as it gets rid of something: acknowledgements take 40 ms.
+        while select.select([], [sock], [], 0.2)[1]:
+            with suppress(BlockingIOError):
+                while True:
+                    sent += sock.send(b"x" * 1000)
+    return sent
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Return everything until the end of the stream."""
+    with sock.makefile("rb") as stream:
+        return stream.read()
+
+
+@pytest.fixture
+def refused() -> Iterator[int]:
+    """A port of the loopback addresses that nobody listens on."""
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A listening socket that answers nobody: its backlog is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield listener
+
+
+@pytest.fixture
+def resolve_to(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that decides which addresses the host named `several` has."""
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve_to(*addresses: tuple[str, int]) -> None:
+        def resolve(host: Any, port: Any, **options: Any) -> list[Any]:
+            names = addresses if host == "several" else [(host, port)]
+            return [info for name in names for info in getaddrinfo(*name, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    return resolve_to
+
+
+# -- Connecting --------------------------------------------------------------------------------
+
+
+def test_the_client_is_connected_when_it_is_made(pair: Pair) -> None:
+    """Both ends know each other's address."""
+    client, peer = pair
+    address_type = IPv6SocketAddress if peer.family == socket.AF_INET6 else IPv4SocketAddress
+    assert client.get_local_address() == address_type(*peer.getpeername())
+    assert client.get_remote_address() == address_type(*peer.getsockname())
+    assert repr(client) == f"<TCPNetworkClient endpoint={client.get_remote_address()}>"
+    assert not client.is_closed()
+
+
+def test_host_name() -> None:
+    """A host may have a name, and an address may be a list."""
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        address: Any = ["localhost", listener.getsockname()[1]]
+        with TCPNetworkClient(address, LINES) as client:
+            assert client.get_remote_address().port == address[1]
+
+
+def test_local_address(connect: Callable[..., Pair], listener: socket.socket) -> None:
+    """The client connects from the address it was told to."""
+    host = listener.getsockname()[0]
+    client, peer = connect(local_address=(host, 0))
+    assert client.get_local_address().host == host
+    assert peer.getpeername() == client.get_local_address()
+
+
+def test_local_address_in_use(listener: socket.socket) -> None:
+    """An address that cannot be bound is named."""
+    host, port = listener.getsockname()[:2]
+    with pytest.raises(OSError, match=rf"cannot connect to '{host}', port {port}: ") as caught:
+        TCPNetworkClient((host, port), LINES, local_address=(host, port))
+    assert caught.value.errno == errno.EADDRINUSE
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    [error] = caught.value.__cause__.exceptions
+    assert f"error while attempting to bind on address ('{host}', {port})" in str(error)
+
+
+def test_refused(listener: socket.socket) -> None:
+    """A connection that is refused is a ConnectionRefusedError that says where."""
+    host, port = listener.getsockname()[:2]
+    listener.close()
+    reason = os.strerror(errno.ECONNREFUSED)
+    with pytest.raises(ConnectionRefusedError) as caught:
+        TCPNetworkClient((host, port), LINES)
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert caught.value.strerror == f"cannot connect to '{host}', port {port}: {reason}"
+
+
+def test_all_addresses_refused(refused: int, resolve_to: Callable[..., None]) -> None:
+    """If all addresses fail alike, so does the client; the cause has each of them."""
+    resolve_to(("127.0.0.1", refused), ("::1", refused))
+    with pytest.raises(ConnectionRefusedError) as caught:
+        TCPNetworkClient(("several", refused), LINES)
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    errors = caught.value.__cause__.exceptions
+    assert [type(error) for error in errors] == [ConnectionRefusedError] * 2
+    assert "'::1'" in str(errors[0])
+    assert "'127.0.0.1'" in str(errors[1])
+
+
+def test_addresses_fail_differently(refused: int, resolve_to: Callable[..., None]) -> None:
+    """If they do not, it is an OSError that says everything."""
+    resolve_to(("127.0.0.1", refused), ("::1", refused))
+    with pytest.raises(OSError, match="cannot connect to 'several', port 9: ") as caught:
+        TCPNetworkClient(("several", 9), LINES, local_address=("127.0.0.1", 0))
+    assert type(caught.value) is OSError
+    assert "no matching local address with family=" in str(caught.value)
+    assert os.strerror(errno.ECONNREFUSED) in str(caught.value)
+
+
+def test_next_address(
+    listener: socket.socket, refused: int, resolve_to: Callable[..., None]
+) -> None:
+    """An address that does not answer is followed by the next one."""
+    host, port = listener.getsockname()[:2]
+    resolve_to(("127.0.0.1", refused), ("::1", refused), (host, port))
+    with TCPNetworkClient(("several", 9), LINES) as client:
+        assert client.get_remote_address().port == port
+
+
+def test_connect_timeout(silent: socket.socket) -> None:
+    """A peer that does not answer is a TimeoutError that says which."""
+    port = silent.getsockname()[1]
+    with pytest.raises(
+        TimeoutError, match=f"cannot connect to '127.0.0.1', port {port}: "
+    ) as caught:
+        TCPNetworkClient(("127.0.0.1", port), LINES, connect_timeout=0.01)
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_connect_timeout_is_for_each_address(
+    listener: socket.socket, silent: socket.socket, resolve_to: Callable[..., None]
+) -> None:
+    """An address that takes too long leaves the next one all its time."""
+    resolve_to(silent.getsockname(), listener.getsockname()[:2])
+    with TCPNetworkClient(("several", 9), LINES, connect_timeout=0.01) as client:
+        assert client.get_remote_address().port == listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["x" * 64, "nowhere.invalid"])
+def test_unknown_host(host: str) -> None:
+    """A host that does not exist is named."""
+    with pytest.raises(socket.gaierror, match=f"cannot resolve '{host}': "):
+        TCPNetworkClient((host, 9), LINES)
+
+
+def test_from_socket(listener: socket.socket, lines: Lines) -> None:
+    """A client can be made of a connected socket, which belongs to it."""
+    sock = socket.create_connection(listener.getsockname()[:2])
+    peer, _ = listener.accept()
+    with peer, TCPNetworkClient(sock, lines) as client:
+        assert client.fileno() == sock.fileno()
+        peer.sendall(b"hello\n")
+        assert client.recv_packet(timeout=5) == "hello"
+    assert sock.fileno() == -1
+
+
+def test_socket_options(pair: Pair) -> None:
+    """Small packets leave at once, idle connections are probed."""
+    client, _ = pair
+    assert client.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    assert client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+# -- Wrong arguments ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [None, "localhost:80", ("localhost",), ("localhost", "80"), 3])
+def test_wrong_address(address: Any) -> None:
+    """What is neither an address nor a socket is refused."""
+    with pytest.raises(TypeError, match=r"^Invalid arguments$"):
+        TCPNetworkClient(address, LINES)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"protocol": object()}, TypeError, "^Expected a StreamProtocol or a BufferedStreamProtoc"),
+        ({"max_recv_size": 0}, ValueError, "^'max_recv_size' must be a strictly positive integer$"),
+        ({"max_recv_size": 1.5}, ValueError, "^'max_recv_size' must be a strictly positive integ"),
+        ({"retry_interval": 0}, ValueError, "^retry_interval must be a strictly positive float$"),
+        ({"retry_interval": -1}, ValueError, "^retry_interval must be a strictly positive float$"),
+        ({"retry_interval": math.nan}, ValueError, "^retry_interval must be a strictly positive "),
+        ({"connect_timeout": -1}, ValueError, "^Invalid delay: negative value$"),
+        ({"connect_timeout": math.nan}, ValueError, r"^Invalid delay: NaN \(not a number\)$"),
+        ({"no_such_option": 1}, TypeError, "no_such_option"),
+    ],
+)
+def test_wrong_options(
+    refused: int, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Wrong options are refused before anything is tried."""
+    with pytest.raises(error, match=message):
+        TCPNetworkClient(("127.0.0.1", refused), **({"protocol": LINES} | options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"protocol": object()},
+        {"retry_interval": 0},
+        {"local_address": ("127.0.0.1", 0)},
+        {"connect_timeout": 1},
+    ],
+)
+def test_wrong_options_with_a_socket(listener: socket.socket, options: dict[str, Any]) -> None:
+    """The socket belongs to the client even if there is none; options of an address are refused."""
+    sock = socket.create_connection(listener.getsockname()[:2])
+    with pytest.raises((TypeError, ValueError)) as caught:
+        TCPNetworkClient(sock, **({"protocol": LINES} | options))
+    assert sock.fileno() == -1
+    if "local_address" in options or "connect_timeout" in options:
+        assert str(caught.value) == "Invalid arguments"
+
+
+def ssl_socket() -> socket.socket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return context.wrap_socket(socket.socket(), server_hostname="localhost")
+
+
+@pytest.mark.parametrize(
+    ("new_socket", "error", "message"),
+    [
+        (socket.socket, OSError, os.strerror(errno.ENOTCONN)),
+        (ssl_socket, TypeError, "^ssl.SSLSocket instances are forbidden$"),
+        (
+            lambda: socket.socket(socket.AF_UNIX),
+            ValueError,
+            "^Only these families are supported: AF_INET, AF_INET6$",
+        ),
+        (
+            lambda: socket.socket(type=socket.SOCK_DGRAM),
+            ValueError,
+            "^Only this type of socket is supported: SOCK_STREAM$",
+        ),
+    ],
+)
+def test_wrong_socket(
+    new_socket: Callable[[], socket.socket], error: type[Exception], message: str
+) -> None:
+    """A socket that is not one of TCP, or not connected, is refused and closed."""
+    sock = new_socket()
+    with pytest.raises(error, match=message):
+        TCPNetworkClient(sock, LINES)
+    assert sock.fileno() == -1
+
+
+# -- Packets -----------------------------------------------------------------------------------
+
+
+def test_round_trip(pair: Pair) -> None:
+    """A packet leaves as its bytes, and bytes come back as a packet."""
+    client, peer = pair
+    client.send_packet("hello")
+    assert peer.recv(100) == b"hello\n"
+    peer.sendall(b"world\n")
+    assert client.recv_packet() == "world"
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf, 5, 0.5, 0])
+def test_time_limits(pair: Pair, timeout: float | None) -> None:
+    """With any limit, or none, what can be done at once is done."""
+    client, peer = pair
+    peer.sendall(b"hello\n")
+    client.send_packet("world", timeout=timeout)
+    assert peer.recv(100) == b"world\n"
+    assert client.recv_packet(timeout=timeout) == "hello"
+
+
+def test_packets_of_one_chunk(pair: Pair) -> None:
+    """Packets that have been received are given without asking the socket."""
+    client, peer = pair
+    peer.sendall(b"one\ntwo\nthree\n")
+    assert client.recv_packet() == "one"
+    reset(peer)
+    assert [client.recv_packet(timeout=0), client.recv_packet()] == ["two", "three"]
+    with pytest.raises(ConnectionAbortedError):
+        client.recv_packet()
+
+
+def test_a_packet_in_many_chunks(connect: Callable[..., Pair]) -> None:
+    """A packet may be larger than what is taken at a time; without waiting, too."""
+    client, peer = connect(max_recv_size=16)
+    peer.sendall(b"a" * 1000 + b"\n" + b"b" * 1000 + b"\n")
+    assert client.recv_packet(timeout=0) == "a" * 1000
+    assert client.recv_packet(timeout=0) == "b" * 1000
+
+
+def test_many_small_packets(pair: Pair) -> None:
+    """However many packets a chunk has, all of them come out, in order."""
+    client, peer = pair
+    peer.sendall(b"".join(b"%d\n" % i for i in range(10_000)))
+    assert [client.recv_packet(timeout=5) for _ in range(10_000)] == [*map(str, range(10_000))]
+
+
+def test_receive_timeout_keeps_what_arrived(pair: Pair) -> None:
+    """A time-out loses nothing: a later call completes the packet."""
+    client, peer = pair
+    peer.sendall(b"hel")
+    for timeout in (0, 0.01):
+        with pytest.raises(TimeoutError) as caught:
+            client.recv_packet(timeout=timeout)
+        assert caught.value.errno == errno.ETIMEDOUT
+    peer.sendall(b"lo\n")
+    assert client.recv_packet(timeout=0) == "hello"
+
+
+def test_a_peer_cannot_stretch_the_time(listener: socket.socket) -> None:
+    """A peer that sends bit by bit, and always another bit in time, does not hold the client up."""
+    serializer = Endless()
+    with TCPNetworkClient(listener.getsockname()[:2], StreamProtocol(serializer)) as client:
+        serializer.peer, _ = listener.accept()
+        with serializer.peer:
+            send(serializer.peer, b"x", to=client)
+            with pytest.raises(TimeoutError):
+                client.recv_packet(timeout=0)
+
+
+def test_spurious_wake_up(connect: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that says that there is something, and then there is not, is asked again."""
+    lies = [True]
+
+    class Selector(selectors.SelectSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            return lies.pop() if lies else super().select(timeout)
+
+    monkeypatch.setattr(_blocking, "_Selector", Selector)
+    client, peer = connect()
+    with pytest.raises(TimeoutError):
+        client.recv_packet(timeout=0.01)
+    assert not lies
+    peer.sendall(b"hello\n")
+    assert client.recv_packet() == "hello"
+
+
+def test_waits_are_sliced(connect: Callable[..., Pair]) -> None:
+    """A wait that is made of many short ones is as long as one."""
+    client, peer = connect(retry_interval=0.0001)
+    with pytest.raises(TimeoutError):
+        client.recv_packet(timeout=0.02)
+    peer.sendall(b"hello\n")
+    assert client.recv_packet(timeout=5) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "message"),
+    [
+        (-1, r"^Invalid delay: negative value$"),
+        (-math.inf, r"^Invalid delay: negative value$"),
+        (math.nan, r"^Invalid delay: NaN \(not a number\)$"),
+    ],
+)
+def test_wrong_timeouts(pair: Pair, timeout: float, message: str) -> None:
+    """A time limit that cannot be one is refused, and nothing happens."""
+    client, peer = pair
+    peer.sendall(b"hello\n")
+    with pytest.raises(ValueError, match=message):
+        client.recv_packet(timeout=timeout)
+    with pytest.raises(ValueError, match=message):
+        client.send_packet("hello", timeout=timeout)
+    assert client.recv_packet() == "hello"
+    client.close()
+    assert read_all(peer) == b""
+
+
+def test_bad_packet(pair: Pair) -> None:
+    """Bytes that are not a packet are an error; the next packet is not concerned."""
+    client, peer = pair
+    peer.sendall(b"one\n\xff\ntwo\n")
+    assert client.recv_packet() == "one"
+    with pytest.raises(StreamProtocolParseError):
+        client.recv_packet()
+    assert client.recv_packet() == "two"
+
+
+def test_protocol_crash(listener: socket.socket, lines: Lines) -> None:
+    """An exception of the protocol object's is a RuntimeError's cause; the client goes on."""
+    protocol: Lines = type(lines)(lines.serializer, CrashConverter())  # type: ignore[call-overload]  # either of two
+    part = "chunks" if isinstance(lines, StreamProtocol) else "buffer"
+    with TCPNetworkClient(listener.getsockname()[:2], protocol) as client:
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"crash\nhello\n")
+            message = rf"^protocol\.build_packet_from_{part}\(\) crashed$"
+            with pytest.raises(RuntimeError, match=message) as caught:
+                client.recv_packet()
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+            assert client.recv_packet() == "hello"
+            with pytest.raises(
+                RuntimeError, match=r"^protocol\.generate_chunks\(\) crashed$"
+            ) as caught:
+                client.send_packet("crash")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+            client.send_packet("hello")
+            assert peer.recv(100) == b"hello\n"
+
+
+def test_iterate_over_what_is_there(pair: Pair) -> None:
+    """By default, the iterator gives what has been received, also if only the kernel knows."""
+    client, peer = pair
+    send(peer, b"one\ntwo\nthr", to=client)
+    assert list(client.iter_received_packets()) == ["one", "two"]
+    send(peer, b"ee\nfour\n", to=client)
+    assert list(client.iter_received_packets(timeout=0)) == ["three", "four"]
+
+
+def test_iterate_for_a_time(pair: Pair) -> None:
+    """With a time-out, the iterator ends when it is over."""
+    client, peer = pair
+    peer.sendall(b"one\ntwo\n")
+    assert list(client.iter_received_packets(timeout=0.05)) == ["one", "two"]
+
+
+def test_iterate_until_the_end(pair: Pair) -> None:
+    """Without limit, the iterator ends with the connection; bad packets do not end it."""
+    client, peer = pair
+    peer.sendall(b"one\n\xff\ntwo\nincomp")
+    peer.close()
+    packets = client.iter_received_packets(timeout=None)
+    assert next(packets) == "one"
+    with pytest.raises(StreamProtocolParseError):
+        next(packets)
+    assert list(packets) == ["two"]
+    client.close()
+    assert list(client.iter_received_packets()) == []
+
+
+# -- A peer that does not read -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lines", [StreamProtocol], indirect=True)
+def test_send_timeout_before_the_packet(narrow: Pair) -> None:
+    """A packet that did not leave at all changes nothing."""
+    client, peer = narrow
+    sent = fill(client)
+    for timeout in (0, 0.01):
+        with pytest.raises(TimeoutError) as caught:
+            client.send_packet("late", timeout=timeout)
+        assert caught.value.errno == errno.ETIMEDOUT
+    with peer.makefile("rb") as stream:
+        assert len(stream.read(sent)) == sent
+        client.send_packet("in time", timeout=5)
+        assert stream.readline() == b"in time\n"
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_send_timeout_inside_the_packet(narrow: Pair, timeout: float) -> None:
+    """A packet that left in part is the last one: the peer never sees another behind it."""
+    client, peer = narrow
+    with pytest.raises(TimeoutError) as caught:
+        client.send_packet(LARGE, timeout=timeout)
+    assert caught.value.errno == errno.ETIMEDOUT
+    for _ in range(2):
+        with pytest.raises(
+            ConnectionAbortedError, match="Only a part of an earlier packet"
+        ) as again:
+            client.send_packet("next")
+        assert again.value.errno == errno.ECONNABORTED
+    peer.sendall(b"hello\n")
+    assert client.recv_packet() == "hello"
+    client.close()
+    received = read_all(peer)
+    assert 0 < len(received) < len(LARGE)
+    assert set(received) == {ord("x")}
+
+
+class Interruption(BaseException):
+    """What a signal makes of the main thread."""
+
+
+def test_send_interrupted(narrow: Pair) -> None:
+    """An exception that comes from outside, in the middle of a packet, makes that one the last."""
+    client, peer = narrow
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    previous = signal.signal(signal.SIGUSR1, interrupt)
+    interrupter = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    interrupter.start()
+    with pytest.raises(Interruption):
+        client.send_packet(LARGE)
+    signal.signal(signal.SIGUSR1, previous)
+    interrupter.join()
+    with pytest.raises(ConnectionAbortedError, match="Only a part of an earlier packet"):
+        client.send_packet("next")
+    client.close()
+    assert set(read_all(peer)) == {ord("x")}
+
+
+def test_nothing_to_send(listener: socket.socket) -> None:
+    """A packet without bytes is sent at once."""
+    with TCPNetworkClient(listener.getsockname()[:2], StreamProtocol(Mute())) as client:
+        client.send_packet("", timeout=0)
+
+
+# -- The end of the connection -----------------------------------------------------------------
+
+
+def test_end_of_stream(pair: Pair) -> None:
+    """The peer's end is an error for whoever receives, each time; half a packet is none."""
+    client, peer = pair
+    peer.sendall(b"hello\nwor")
+    peer.shutdown(socket.SHUT_WR)
+    assert client.recv_packet() == "hello"
+    for timeout in (None, 0):
+        with pytest.raises(ConnectionAbortedError, match="(end-of-stream)") as caught:
+            client.recv_packet(timeout=timeout)
+        assert caught.value.errno == errno.ECONNABORTED
+    assert not client.is_closed()
+    client.send_packet("still here")
+    assert peer.recv(100) == b"still here\n"
+
+
+def test_reset(pair: Pair) -> None:
+    """A connection that breaks is the same error, with what happened as its cause."""
+    client, peer = pair
+    reset(peer)
+    with pytest.raises(ConnectionAbortedError) as caught:
+        client.recv_packet(timeout=5)
+    assert caught.value.errno == errno.ECONNABORTED
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    assert not client.is_closed()
+
+
+def test_send_to_nobody(pair: Pair) -> None:
+    """Sending to a peer that has closed fails within a few packets."""
+    client, peer = pair
+    peer.close()
+
+    def send_some() -> None:
+        for _ in range(5):
+            client.send_packet("hello", timeout=5)
+            select.select([client.fileno()], [], [], 5)
+
+    with pytest.raises(ConnectionAbortedError) as caught:
+        send_some()
+    assert caught.value.errno == errno.ECONNABORTED
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_send_eof(pair: Pair) -> None:
+    """The client can say that it has no more to say, and still listen."""
+    client, peer = pair
+    client.send_packet("bye")
+    client.send_eof()
+    client.send_eof()
+    assert read_all(peer) == b"bye\n"
+    with pytest.raises(RuntimeError, match=r"^send_eof\(\) has been called earlier$"):
+        client.send_packet("hello")
+    peer.sendall(b"hello\n")
+    assert client.recv_packet() == "hello"
+
+
+def test_send_eof_to_nobody(pair: Pair) -> None:
+    """It is no error if the connection is gone, or the client closed."""
+    client, peer = pair
+    reset(peer)
+    with pytest.raises(ConnectionAbortedError):
+        client.recv_packet(timeout=5)
+    client.send_eof()
+    client.close()
+    client.send_eof()
+
+
+def test_descriptor_closed_by_somebody_else(pair: Pair) -> None:
+    """A descriptor that is not there any more is an error with an explanation."""
+    client, _ = pair
+    os.close(client.fileno())
+    for operation in (client.recv_packet, lambda: client.send_packet("hello")):
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
+            operation()
+        assert caught.value.errno == errno.EBADF
+        assert caught.value.__notes__ == ["The socket file descriptor was closed unexpectedly."]
+    client.close()
+
+
+# -- Closing -----------------------------------------------------------------------------------
+
+
+def test_close(pair: Pair) -> None:
+    """What was sent arrives, then the end; nothing can be done any more."""
+    client, peer = pair
+    client.send_packet("bye")
+    peer.sendall(b"one\ntwo\n")
+    assert client.recv_packet() == "one"
+    assert client.fileno() >= 0
+    peer.shutdown(socket.SHUT_WR)
+    for _ in range(2):
+        client.close()
+        assert client.is_closed()
+        assert client.fileno() == -1
+    assert read_all(peer) == b"bye\n"
+    for operation in (
+        client.recv_packet,
+        lambda: client.send_packet("hello"),
+        client.get_local_address,
+        client.get_remote_address,
+    ):
+        with pytest.raises(ClientClosedError, match=r"^Closed client$"):
+            operation()
+    client.send_eof()
+
+
+def test_with(listener: socket.socket) -> None:
+    """`with` gives the client and closes it."""
+    with TCPNetworkClient(listener.getsockname()[:2], LINES) as client:
+        assert not client.is_closed()
+    assert client.is_closed()
+
+
+def test_socket(pair: Pair) -> None:
+    """The socket can be looked at; it is the same object each time, closed with the client."""
+    client, peer = pair
+    assert isinstance(client.socket, SocketProxy)
+    assert client.socket is client.socket
+    assert client.socket.getsockname() == peer.getpeername()
+    assert client.socket.fileno() == client.fileno()
+    client.close()
+    assert client.socket.fileno() == -1
+
+
+def test_close_does_not_wait_for_a_peer_that_is_silent(pair: Pair) -> None:
+    """A peer that neither sends nor leaves has no say."""
+    client, peer = pair
+    start = time.monotonic()
+    client.close()
+    assert time.monotonic() - start < LINGER_TIME
+    assert peer.recv(100) == b""
+
+
+@pytest.mark.parametrize("chunk", [b"unread\n", b"one\nunread\n", b"one\nunread"])
+def test_close_waits_for_a_peer_that_sends(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, chunk: bytes
+) -> None:
+    """A peer that sends and does not leave is waited for, for a time."""
+    monkeypatch.setattr(_blocking, "LINGER_TIME", 0.05)
+    client, peer = pair
+    send(peer, chunk, to=client)
+    if b"one" in chunk:
+        assert client.recv_packet() == "one"
+    start = time.monotonic()
+    client.close()
+    assert time.monotonic() - start >= 0.05
+    assert client.socket.fileno() == -1
+
+
+def test_forgotten(listener: socket.socket) -> None:
+    """A client that is forgotten open says so, and closes its socket."""
+    clients = [TCPNetworkClient(listener.getsockname()[:2], LINES)]
+    peer, _ = listener.accept()
+    with peer:
+        with pytest.warns(ResourceWarning, match=r"^unclosed client <TCPNetworkClient endpoint="):
+            clients.clear()
+        assert peer.recv(100) == b""
+
+
+def test_slots(pair: Pair) -> None:
+    """A client has no `__dict__`, and can be weakly referenced."""
+    client, _ = pair
+    assert not hasattr(client, "__dict__")
+    assert weakref.ref(client)() is client

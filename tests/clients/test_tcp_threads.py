@@ -1,0 +1,406 @@
+"""The blocking TCP client, shared by threads, and by processes that fork."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from easynetwork.clients.tcp import TCPNetworkClient
+from easynetwork.converter import AbstractPacketConverter
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers.line import StringLineSerializer
+from tests.clients.conftest import Lines, Pair
+
+LINES: Lines = StreamProtocol(StringLineSerializer())
+LARGE = "x" * 1_000_000  # more than the kernel keeps for a `narrow` connection
+
+# Seconds within which everything here happens that is bound to happen.
+SOON = 5.0
+
+
+class InThread:
+    """A call in a thread of its own.
+
+    Args:
+        function: What to call.
+        *args: Its arguments.
+        **kwargs: Its keyword arguments.
+    """
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._outcome: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._call, args=(function, args, kwargs))
+        self._thread.start()
+
+    def _call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        try:
+            self._outcome = function(*args, **kwargs)
+        except BaseException as exc:
+            self._error = exc
+
+    def result(self) -> Any:
+        """Wait for the call; return what it returned or raise what it raised."""
+        self._thread.join(SOON)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+    def waits_in(self, *functions: str) -> InThread:
+        """Wait until the thread is in one of some functions."""
+        wait_until(lambda: self._current_function() in functions)
+        return self
+
+    def _current_function(self) -> str:
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "" if frame is None else frame.f_code.co_name
+
+    def is_waiting(self) -> bool:
+        return self._thread.is_alive()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def waits_for_socket(function: Callable[..., Any], *args: Any, **kwargs: Any) -> InThread:
+    """Call a function in a thread, and wait until that one waits for the socket."""
+    return InThread(function, *args, **kwargs).waits_in("select")
+
+
+def waits_for_lock(function: Callable[..., Any], *args: Any, **kwargs: Any) -> InThread:
+    """Call a function in a thread, and wait until that one waits for another thread."""
+    return InThread(function, *args, **kwargs).waits_in(
+        "wait_for_lock", "close", "send_eof", "_run"
+    )
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Return everything until the end of the stream."""
+    with sock.makefile("rb") as stream:
+        return stream.read()
+
+
+# -- Several threads ---------------------------------------------------------------------------
+
+
+def test_several_senders(narrow: Pair) -> None:
+    """Packets of several threads arrive whole, those of each thread in order."""
+    client, peer = narrow
+    count = 50
+
+    def send(sender: str) -> None:
+        for number in range(count):
+            client.send_packet(f"{sender} {number} " + sender * (number * 200))
+
+    received = InThread(read_all, peer)
+    senders = [InThread(send, sender) for sender in "abcd"]
+    for sender in senders:
+        sender.result()
+    client.close()
+    numbers = dict.fromkeys("abcd", 0)
+    for line in received.result().decode().splitlines():
+        sender, number, rest = line.split(" ")
+        assert int(number) == numbers[sender]
+        assert rest == sender * (200 * int(number))
+        numbers[sender] += 1
+    assert numbers == dict.fromkeys("abcd", count)
+
+
+def test_several_receivers(pair: Pair) -> None:
+    """Each packet goes to one of the threads that wait."""
+    client, peer = pair
+    receivers = [waits_for_socket(client.recv_packet)]
+    receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
+    peer.sendall(b"one\ntwo\nthree\nfour\n")
+    assert {receiver.result() for receiver in receivers} == {"one", "two", "three", "four"}
+
+
+def test_receivers_under_load(pair: Pair) -> None:
+    """Nothing is lost, doubled or torn between threads that receive as fast as they can."""
+    client, peer = pair
+    packets = [f"packet {number}" for number in range(5000)]
+
+    def receive() -> list[str]:
+        return list(client.iter_received_packets(timeout=None))
+
+    receivers = [InThread(receive) for _ in range(4)]
+    peer.sendall("".join(f"{packet}\n" for packet in packets).encode())
+    peer.shutdown(socket.SHUT_WR)
+    received = [packet for receiver in receivers for packet in receiver.result()]
+    assert Counter(received) == Counter(packets)
+
+
+def test_both_directions_at_once(narrow: Pair) -> None:
+    """A thread can receive while another one cannot get rid of its packet."""
+    client, peer = narrow
+    sender = waits_for_socket(client.send_packet, LARGE)
+    peer.sendall(b"hello\n")
+    assert client.recv_packet(timeout=SOON) == "hello"
+    assert sender.is_waiting()
+    received = InThread(read_all, peer)
+    sender.result()
+    client.close()
+    assert received.result() == LARGE.encode() + b"\n"
+
+
+# -- Time limits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_time_for_the_lock_counts_when_receiving(pair: Pair, timeout: float) -> None:
+    """A thread does not wait longer for another thread than for a packet."""
+    client, peer = pair
+    receiver = waits_for_socket(client.recv_packet)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.recv_packet(timeout=timeout)
+    assert list(client.iter_received_packets(timeout=timeout)) == []
+    assert time.monotonic() - start < 1
+    peer.sendall(b"hello\n")
+    assert receiver.result() == "hello"
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_time_for_the_lock_counts_when_sending(narrow: Pair, timeout: float) -> None:
+    """A packet that waited in vain for another one to leave changes nothing."""
+    client, peer = narrow
+    sender = waits_for_socket(client.send_packet, LARGE)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.send_packet("late", timeout=timeout)
+    assert time.monotonic() - start < 1
+    received = InThread(read_all, peer)
+    sender.result()
+    client.send_packet("in time", timeout=SOON)
+    client.close()
+    assert received.result() == LARGE.encode() + b"\nin time\n"
+
+
+def test_the_lock_and_the_packet_share_the_time(pair: Pair) -> None:
+    """What a thread waited for another one is not there any more for its own packet."""
+    client, peer = pair
+    first = waits_for_socket(client.recv_packet)
+    start = time.monotonic()
+    second = waits_for_lock(client.recv_packet, timeout=0.5)
+    wait_until(lambda: time.monotonic() >= start + 0.4)
+    peer.sendall(b"hello\nwor")
+    assert first.result() == "hello"
+    with pytest.raises(TimeoutError):
+        second.result()
+    assert 0.5 <= time.monotonic() - start < 0.8
+    peer.sendall(b"ld\n")
+    assert client.recv_packet() == "world"
+
+
+def test_all_parts_of_a_packet_share_the_time(pair: Pair) -> None:
+    """A peer that sends now and then does not make a thread wait longer."""
+    client, peer = pair
+    stop = threading.Event()
+
+    def trickle() -> int:
+        count = 0
+        while not stop.wait(0.005):
+            peer.sendall(b"x")
+            count += 1
+        return count
+
+    trickling = InThread(trickle)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.recv_packet(timeout=0.1)
+    assert time.monotonic() - start < SOON
+    stop.set()
+    count = trickling.result()
+    peer.sendall(b"\n")
+    assert client.recv_packet() == "x" * count
+
+
+# -- Closing -----------------------------------------------------------------------------------
+
+
+def test_close_wakes_up_receivers(connect: Callable[..., Pair]) -> None:
+    """Whoever waits for a packet, or for another who does, is told at once."""
+    client, peer = connect(retry_interval=3600)
+    receivers = [waits_for_socket(client.recv_packet)]
+    receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
+    client.close()
+    assert client.is_closed()
+    assert peer.recv(100) == b""
+    for receiver in receivers:
+        with pytest.raises(ClientClosedError, match=r"^Closed client$"):
+            receiver.result()
+    assert client.socket.fileno() == -1
+
+
+def test_close_ends_iteration(connect: Callable[..., Pair]) -> None:
+    """A loop over packets in another thread is simply over."""
+    client, peer = connect(retry_interval=3600)
+    received: list[str] = []
+
+    def receive() -> None:
+        for packet in client.iter_received_packets(timeout=None):
+            received.append(packet)
+
+    receiver = InThread(receive)
+    peer.sendall(b"one\ntwo\n")
+    wait_until(lambda: received == ["one", "two"])
+    receiver.waits_in("select")
+    client.close()
+    receiver.result()
+    assert received == ["one", "two"]
+
+
+def test_close_waits_for_senders(narrow: Pair) -> None:
+    """A packet that is being sent is sent to its end; those that wait are not sent."""
+    client, peer = narrow
+    sender = waits_for_socket(client.send_packet, LARGE)
+    closer = waits_for_lock(client.close)
+    assert not client.is_closed()
+    assert closer.is_waiting()
+    received = InThread(read_all, peer)
+    sender.result()
+    closer.result()
+    assert received.result() == LARGE.encode() + b"\n"
+    with pytest.raises(ClientClosedError):
+        client.send_packet("hello")
+
+
+def test_several_closers(pair: Pair) -> None:
+    """Any number of threads may close, while others receive."""
+    client, _ = pair
+    receivers = [InThread(client.recv_packet) for _ in range(3)]
+    closers = [InThread(client.close) for _ in range(5)]
+    for closer in closers:
+        closer.result()
+    for receiver in receivers:
+        with pytest.raises(ClientClosedError):
+            receiver.result()
+    assert client.socket.fileno() == -1
+
+
+def test_close_between_receptions(connect: Callable[..., Pair]) -> None:
+    """Whichever moment a client is closed at, its descriptor is closed, and by one thread only."""
+    for _ in range(30):
+        client, peer = connect()
+        peer.sendall(b"hello\n" * 100)
+        receivers = [InThread(list, client.iter_received_packets(timeout=None)) for _ in range(2)]
+        peer.shutdown(socket.SHUT_WR)
+        client.close()
+        for receiver in receivers:
+            assert set(receiver.result()) <= {"hello"}
+        assert client.socket.fileno() == -1
+
+
+def test_close_loses_nothing(pair: Pair) -> None:
+    """What was sent arrives although the peer goes on sending what nobody reads."""
+    client, peer = pair
+    peer.sendall(b"unread\n")
+    client.send_packet(LARGE, timeout=SOON)
+    closer = waits_for_socket(client.close)
+    peer.sendall(b"unread, too\n")
+    assert read_all(peer) == LARGE.encode() + b"\n"
+    peer.close()
+    closer.result()
+
+
+def test_send_eof_waits_for_senders(narrow: Pair) -> None:
+    """The end comes behind the packet that is being sent."""
+    client, peer = narrow
+    sender = waits_for_socket(client.send_packet, LARGE)
+    ender = waits_for_lock(client.send_eof)
+    assert read_all(peer) == LARGE.encode() + b"\n"
+    sender.result()
+    ender.result()
+
+
+def test_inspection_waits_for_senders(narrow: Pair) -> None:
+    """The socket is looked at when nobody is working on it; addresses are known anyway."""
+    client, peer = narrow
+    sender = waits_for_socket(client.send_packet, LARGE)
+    inspector = waits_for_lock(client.socket.getsockname)
+    assert client.get_local_address() == peer.getpeername()
+    assert client.get_remote_address() == peer.getsockname()
+    assert client.fileno() >= 0
+    assert inspector.is_waiting()
+    with peer.makefile("rb") as stream:
+        assert stream.readline() == LARGE.encode() + b"\n"
+    sender.result()
+    assert inspector.result() == peer.getpeername()
+
+
+# -- Forking -----------------------------------------------------------------------------------
+
+
+class BlockingConverter(AbstractPacketConverter[str, str]):
+    """Makes the packet `block` wait, both ways."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def create_from_dto_packet(self, packet: str, /) -> str:
+        if packet == "block":
+            self.wait()
+        return packet
+
+    def wait(self) -> None:
+        assert self.go_on.wait(SOON)
+
+    convert_to_dto_packet = create_from_dto_packet
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
+def test_fork(listener: socket.socket) -> None:
+    """A child can use the client although threads of its parent had all locks."""
+    converter = BlockingConverter()
+    protocol = StreamProtocol(StringLineSerializer(), converter)
+    with TCPNetworkClient(listener.getsockname()[:2], protocol) as client:
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(SOON)
+            peer.sendall(b"block\n")
+            threads = [
+                InThread(client.recv_packet).waits_in("wait"),
+                InThread(client.send_packet, "block").waits_in("wait"),
+            ]
+            child = fork(talk_to_parent, client)
+            assert peer.recv(100) == b"from the child\n"
+            peer.sendall(b"to the child\n")
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            converter.go_on.set()
+            assert [thread.result() for thread in threads] == ["block", None]
+            assert peer.recv(100) == b"block\n"
+
+
+def talk_to_parent(client: TCPNetworkClient[str, str]) -> None:
+    client.send_packet("from the child", timeout=SOON)
+    assert client.recv_packet(timeout=SOON) == "to the child"
+
+
+def fork(function: Callable[..., object], *args: object) -> int:
+    """Call a function in a child; its exit code says whether that went well."""
+    with warnings.catch_warnings():
+        # Python warns that the child of a process with threads may wait for them. Not this one.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            function(*args)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child

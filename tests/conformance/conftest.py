@@ -1,0 +1,71 @@
+"""The fixture that multiplies the conformance tests: loops x protocols (x address families).
+
+`serve` runs a server for a handler, `new_server` makes one. With them a test runs on every event
+loop of ``anyio_backend`` and with both stream protocols. Where addresses matter, `each_family` on
+top of that runs it for IPv4 and IPv6. Whatever is logged as a warning or an error and is not what
+the test asks for with ``log.problems()`` fails it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from tests.conformance.support import NewServer, Records, Serve, Server, serving
+
+
+@pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])
+def protocol_class(request: pytest.FixtureRequest) -> Any:
+    """Return the class of the protocol object that the server speaks."""
+    return request.param
+
+
+@pytest.fixture
+def host() -> str:
+    """Return the address that the server listens on."""
+    return "127.0.0.1"
+
+
+@pytest.fixture
+def log() -> Iterator[Records]:
+    """Return what is logged while the test runs; no warning may be left that it did not expect."""
+    records = Records()
+    library = logging.getLogger("easynetwork")
+    level = library.level
+    library.setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(records)
+    yield records
+    logging.getLogger().removeHandler(records)
+    library.setLevel(level)
+    assert records.problems() == []
+
+
+@pytest.fixture
+def new_server(protocol_class: Any, host: str, log: Records) -> NewServer:
+    """Return a function that makes a server for a handler; it listens nowhere yet."""
+
+    def make(
+        handler: AsyncStreamRequestHandler[str, str],
+        converter: AbstractPacketConverterComposite[str, str, str, str] | None = None,
+        limit: int = 1 << 20,
+        **options: Any,
+    ) -> Server:
+        protocol = protocol_class(StringLineSerializer(limit=limit), converter)
+        where = options.pop("host", host)
+        return AsyncTCPNetworkServer(where, 0, protocol, handler, **options)
+
+    return make
+
+
+@pytest.fixture
+def serve(new_server: NewServer) -> Serve:
+    """Return a function that serves a handler while a block runs."""
+    return lambda *args, **options: serving(new_server(*args, **options))

@@ -1,0 +1,266 @@
+"""The client object: what can be asked of it, and sending."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from easynetwork.addresses import (
+    INETSocketAttribute,
+    IPv4SocketAddress,
+    IPv6SocketAddress,
+    SocketAttribute,
+    SocketProxy,
+    TLSAttribute,
+)
+from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.exceptions import ClientClosedError, TypedAttributeLookupError
+from easynetwork.servers.handlers import AsyncStreamClient, INETClientAttribute
+from tests.conformance.support import Client, Recorder, Requests, Serve, each_family
+
+pytestmark = pytest.mark.anyio
+
+
+# -- identity
+
+
+async def test_identity(serve: Serve) -> None:
+    """All methods get the same object; clients are equal to themselves only, and hashable."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            self.clients.append(client)
+            await client.send_packet((yield))
+
+        async def on_disconnection(self, client: Client) -> None:
+            self.clients.append(client)
+            await super().on_disconnection(client)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await peer.ask("one")
+        await peer.ask("two")
+        peer.close()
+        await handler.noted("on_disconnection")
+        assert len(handler.clients) == 5
+        assert len(set(handler.clients)) == 1
+        service.connect()
+        await handler.noted("on_connection", times=2)
+        assert handler.clients[-1] != handler.clients[0]
+        assert len(dict.fromkeys(handler.clients)) == 2
+
+
+async def test_memory(serve: Serve) -> None:
+    """A client can be referred to weakly, and goes when its connection has gone."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await peer.ask("hello")
+        assert not hasattr(handler.clients[0], "__dict__")
+        known = weakref.WeakSet(handler.clients)
+        handler.clients.clear()
+        gc.collect()
+        assert len(known) == 1
+        peer.send_eof()
+        await peer.rest()
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert len(known) == 0
+
+
+@each_family
+async def test_repr(serve: Serve) -> None:
+    """Its repr() tells who it is."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("on_connection")
+        [client] = handler.clients
+        assert repr(client) == f"<client with address {peer.name} at {id(client):#x}>"
+
+
+async def test_backend(serve: Serve, anyio_backend_name: str) -> None:
+    """It knows the server's backend."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        service.connect()
+        await handler.noted("on_connection")
+        assert isinstance(handler.clients[0], AsyncStreamClient)
+        assert handler.clients[0].backend() is service.server.backend()
+        assert handler.clients[0].backend().name == anyio_backend_name
+
+
+# -- attributes
+
+
+@each_family
+@pytest.mark.parametrize("moment", ["connected", "gone"])
+async def test_addresses(serve: Serve, host: str, moment: str) -> None:
+    """Both addresses are known from the beginning, and still when the peer has left."""
+    handler = Recorder()
+    kind = IPv6SocketAddress if ":" in host else IPv4SocketAddress
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("on_connection")
+        if moment == "gone":
+            peer.reset()
+            await handler.noted("on_disconnection")
+            await anyio.wait_all_tasks_blocked()
+        extra = handler.clients[0].extra
+        remote = extra(INETClientAttribute.remote_address)
+        local = extra(INETClientAttribute.local_address)
+        assert isinstance(remote, kind)
+        assert isinstance(local, kind)
+        assert remote == peer.address
+        assert local == service.server.get_addresses()[0]
+        assert (remote.host, remote.port) == peer.address[:2]
+
+
+async def test_attribute_aliases(serve: Serve) -> None:
+    """The names for sockets in general lead to the same values."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("on_connection")
+        extra = handler.clients[0].extra
+        for name in INETSocketAttribute.peername, SocketAttribute.peername:
+            assert extra(name) == extra(INETClientAttribute.remote_address) == peer.address
+        for name in INETSocketAttribute.sockname, SocketAttribute.sockname:
+            assert extra(name) == extra(INETClientAttribute.local_address)
+        assert extra(SocketAttribute.family) == socket.AF_INET
+        attributes = handler.clients[0].extra_attributes
+        assert attributes[INETClientAttribute.remote_address]() == peer.address
+
+
+async def test_unknown_attribute(serve: Serve) -> None:
+    """An attribute that is not there is an error, unless there is a default."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        service.connect()
+        await handler.noted("on_connection")
+        extra = handler.clients[0].extra
+        with pytest.raises(TypedAttributeLookupError):
+            extra(TLSAttribute.sslcontext)
+        assert extra(TLSAttribute.sslcontext, None) is None
+        assert extra(TLSAttribute.peercert, "nobody") == "nobody"
+
+
+async def test_socket(serve: Serve) -> None:
+    """The socket is there for its options: no Nagle's algorithm, keep-alive probes."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        service.connect()
+        await handler.noted("on_connection")
+        proxy = handler.clients[0].extra(INETClientAttribute.socket)
+        assert isinstance(proxy, SocketProxy)
+        assert proxy.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert proxy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        proxy.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        assert not proxy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+# -- sending
+
+
+async def test_send_from_another_task(serve: Serve) -> None:
+    """Whoever has the client may send to it, while its handler waits or not."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("handle")
+        await handler.clients[0].send_packet("news")
+        assert await peer.receive() == "news"
+        assert await peer.ask("hello") == "hello"
+
+
+class Refusing(AbstractPacketConverterComposite[str, str, str, str]):
+    """Refuses to make bytes of "trap"."""
+
+    def create_from_dto_packet(self, packet: str) -> str:
+        return packet
+
+    def convert_to_dto_packet(self, obj: str) -> str:
+        if obj == "trap":
+            raise ZeroDivisionError
+        return obj
+
+
+@pytest.mark.parametrize("converter", [None, Refusing()])
+async def test_unsendable_packet(serve: Serve, converter: Any) -> None:
+    """A packet without bytes is a RuntimeError with its cause; the client stays usable."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            try:
+                await client.send_packet("\xe9" if converter is None else "trap")
+            except RuntimeError as exc:
+                await client.send_packet(f"{exc}, {type(exc.__cause__).__name__}")
+
+    cause = "UnicodeEncodeError" if converter is None else "ZeroDivisionError"
+    async with serve(Handler(), converter) as service:
+        peer = service.connect()
+        for _ in range(2):
+            answer = await peer.ask("one")
+            assert answer == f"protocol.generate_chunks() crashed, {cause}"
+
+
+async def test_send_to_a_closed_client(serve: Serve) -> None:
+    """To send behind `aclose()` is an error, from then on."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        service.connect()
+        await handler.noted("on_connection")
+        [client] = handler.clients
+        assert not client.is_closing()
+        await client.aclose()
+        assert client.is_closing()
+        for _ in range(2):
+            with pytest.raises(ClientClosedError, match="^Closed client$"):
+                await client.send_packet("too late")
+
+
+async def test_send_to_a_client_that_left(serve: Serve) -> None:
+    """When the connection is over, nothing can be sent any more."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("on_connection")
+        peer.close()
+        await handler.noted("on_disconnection")
+        with pytest.raises(ClientClosedError):
+            await handler.clients[0].send_packet("too late")
+
+
+async def test_send_on_a_broken_connection(serve: Serve) -> None:
+    """A connection that has broken raises ConnectionError whenever one sends, not once."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            self.note("busy")
+            await self.released.wait()
+            failures = 0
+            while failures < 3:
+                try:
+                    await client.send_packet("hello?")
+                except ConnectionError as exc:
+                    failures += not isinstance(exc, ClientClosedError)
+                await anyio.lowlevel.checkpoint()
+            self.note("broken")
+            yield
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("busy")
+        peer.reset()
+        handler.released.set()
+        await handler.noted("on_disconnection")
+    assert handler.notes[-2:] == ["broken", "on_disconnection"]

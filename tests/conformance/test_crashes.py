@@ -1,0 +1,339 @@
+"""An exception that leaves the handler: who is told, what is logged, what the peer sees."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+
+from easynetwork.exceptions import ClientClosedError
+from tests.conformance.support import Client, Peer, Recorder, Records, Requests, Serve
+
+pytestmark = pytest.mark.anyio
+
+
+def crash(peer: Peer) -> str:
+    return f"Exception occurred during processing of request from {peer.name}"
+
+
+def misuse(peer: Peer) -> str:
+    return f"There have been attempts to do operation on closed client {peer.name}"
+
+
+class Failing(Recorder):
+    """Raises what `fail()` raises, in answer to a request "fail"."""
+
+    async def fail(self, client: Client) -> None:
+        raise NotImplementedError
+
+    async def handle(self, client: Client) -> Requests:
+        request = yield
+        if request == "fail":
+            await self.fail(client)
+        await client.send_packet(request)
+
+
+# -- a crash
+
+
+@pytest.mark.parametrize("kind", [LookupError, OSError, ExceptionGroup])
+async def test_crash(serve: Serve, log: Records, kind: type[Exception]) -> None:
+    """First the goodbye, then the log: "disconnected", one ERROR with traceback; then a reset."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            self.note("failing")
+            raise (
+                ExceptionGroup("two", [LookupError()]) if kind is ExceptionGroup else kind("a bug")
+            )
+
+        async def on_disconnection(self, client: Client) -> None:
+            if self.notes[-1] == "failing":
+                await client.send_packet("bye")
+                self.note(log.messages()[-1])
+
+    handler = Handler()
+    async with serve(handler) as service:
+        other = service.connect()
+        await other.ask("hello")
+        peer = service.connect()
+        peer.send("fail", "more")
+        assert await peer.rest() == ("bye\n", "reset")
+        assert log.messages()[-3:] == [
+            f"Accepted new connection (address = {peer.name})",
+            f"{peer.name} disconnected",
+            crash(peer),
+        ]
+        assert handler.notes[-1].startswith("Accepted")
+        [(level, message, exc)] = log.problems()
+        assert (level, message, type(exc)) == ("ERROR", crash(peer), kind)
+        assert exc is not None
+        assert exc.__traceback__ is not None
+        assert await other.ask("hello") == "hello"
+        assert await service.connect().ask("hello") == "hello"
+
+
+@pytest.mark.parametrize("where", ["first step", "yield", "clean-up", "on_disconnection"])
+async def test_crash_anywhere(serve: Serve, log: Records, where: str) -> None:
+    """Wherever a handler crashes, that is logged once and costs its client only."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            if where == "first step":
+                raise LookupError
+            try:
+                if where == "yield":
+                    yield 0
+                yield
+            finally:
+                if where == "clean-up":
+                    raise LookupError
+
+        async def on_disconnection(self, client: Client) -> None:
+            await super().on_disconnection(client)
+            if where == "on_disconnection":
+                raise LookupError
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        if where in ("clean-up", "on_disconnection"):
+            await handler.noted("on_connection")
+            peer.send_eof()
+        assert await peer.rest() == ("", "reset")
+        [(level, message, exc)] = log.problems()
+        assert (level, message) == ("ERROR", crash(peer))
+        assert isinstance(exc, TimeoutError if where == "yield" else LookupError)
+        assert service.server.is_serving()
+    assert handler.notes == ["on_connection", "on_disconnection"]
+
+
+async def test_two_crashes(serve: Serve, log: Records) -> None:
+    """If `on_disconnection()` crashes behind a crash of `handle()`, both are logged."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise LookupError("first")
+
+        async def on_disconnection(self, client: Client) -> None:
+            raise LookupError("second")
+
+    async with serve(Handler()) as service:
+        peer = service.connect()
+        peer.send("fail")
+        assert await peer.rest() == ("", "reset")
+        assert [str(exc) for _, _, exc in log.problems()] == ["first", "second"]
+
+
+async def test_fatal_exception(serve: Serve, log: Records) -> None:
+    """What is no `Exception` takes the server down, and says goodbye before."""
+
+    class Fatal(BaseException):
+        pass
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise Fatal
+
+    handler = Handler()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with serve(handler) as service:
+            service.connect().send("fail")
+            await anyio.sleep_forever()
+    assert caught.group_contains(Fatal)
+    assert handler.notes[-1] == "on_disconnection"
+
+
+# -- connections that break
+
+
+async def break_down(client: Client) -> None:
+    """Send until the connection, which its peer has reset, is known to be broken."""
+    while True:
+        await client.send_packet("hello?")
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("wrap", [None, "anyio", "framework"])
+async def test_own_connection_error(
+    serve: Serve, anyio_backend_name: str, wrap: str | None
+) -> None:
+    """A ConnectionError of this very client is nobody's fault, in a task group's group as well."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            self.note("failing")
+            await self.released.wait()
+            if wrap is None:
+                await break_down(client)
+            elif wrap == "anyio":
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(break_down, client)
+            elif anyio_backend_name == "asyncio":
+                async with asyncio.TaskGroup() as task_group:
+                    task_group.create_task(break_down(client))
+                    await asyncio.sleep(60)
+            else:
+                async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+                    outer.start_soon(break_down, client)
+                    inner.start_soon(break_down, client)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        peer.send("fail")
+        await handler.noted("failing")
+        peer.reset()
+        handler.released.set()
+        await handler.noted("on_disconnection")
+
+
+async def test_connection_error_with_a_crash(serve: Serve, log: Records) -> None:
+    """Of a group, only what is not this client's ConnectionError is logged."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            self.note("failing")
+            await self.released.wait()
+            errors: list[Exception] = [LookupError("a bug")]
+            try:
+                await break_down(client)
+            except ConnectionError as exc:
+                errors.append(exc)
+            raise ExceptionGroup("both", errors)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        peer.send("fail")
+        await handler.noted("failing")
+        peer.reset()
+        handler.released.set()
+        await handler.noted("on_disconnection")
+        [(level, message, exc)] = log.problems()
+        assert (level, message) == ("ERROR", crash(peer))
+        assert isinstance(exc, ExceptionGroup)
+        assert [type(error) for error in exc.exceptions] == [LookupError]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, ClientClosedError])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_foreign_connection_error(
+    serve: Serve, log: Records, error: type[Exception], grouped: bool
+) -> None:
+    """A ConnectionError of something else, a database say, is a crash like any other."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise ExceptionGroup("", [error("the database")]) if grouped else error("the database")
+
+    async with serve(Handler()) as service:
+        peer = service.connect()
+        peer.send("fail")
+        assert await peer.rest() == ("", "reset")
+        assert [problem[:2] for problem in log.problems()] == [("ERROR", crash(peer))]
+
+
+async def test_other_clients_connection_error(serve: Serve, log: Records) -> None:
+    """The ConnectionError of another client is not this client's."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            first = self.clients[0]
+            if client is first:
+                await self.released.wait()
+            yield
+            await break_down(first)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        first = service.connect()
+        await handler.noted("on_connection")
+        peer = service.connect()
+        first.reset()
+        peer.send("hello")
+        assert await peer.rest() == ("", "reset")
+        assert [problem[:2] for problem in log.problems()] == [("ERROR", crash(peer))]
+        handler.released.set()
+
+
+# -- use after closing
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_use_of_a_closed_client(serve: Serve, log: Records, grouped: bool) -> None:
+    """To send to a client that one has closed is a mistake that gets a warning."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            await client.aclose()
+            if grouped:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(client.send_packet, "too late")
+            await client.send_packet("too late")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        peer.send("fail")
+        assert await peer.rest() == ("", "EOF")
+        await handler.noted("on_disconnection")
+        [(level, message, exc)] = log.problems()
+        assert (level, message) == ("WARNING", misuse(peer))
+        assert isinstance(exc, ExceptionGroup if grouped else ClientClosedError)
+
+
+# -- goodbye
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_connection_error_in_on_disconnection(
+    serve: Serve, log: Records, grouped: bool
+) -> None:
+    """A ConnectionError of this client in `on_disconnection()` is swallowed with a warning."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            self.note("failing")
+            await self.released.wait()
+            raise LookupError("so that the client may still be used")
+
+        async def on_disconnection(self, client: Client) -> None:
+            self.note("on_disconnection")
+            if grouped:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(break_down, client)
+            await break_down(client)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        peer.send("fail")
+        await handler.noted("failing")
+        peer.reset()
+        handler.released.set()
+        await handler.noted("on_disconnection")
+        await log.logged("Exception occurred")
+        (warning, message, _), (error, *_) = log.problems()
+        assert (warning, error) == ("WARNING", "ERROR")
+        assert "ConnectionError raised in request_handler.on_disconnection()" in message
+        assert "\n" not in message
+
+
+async def test_foreign_connection_error_in_on_disconnection(serve: Serve, log: Records) -> None:
+    """One of something else is a crash there as well."""
+
+    class Handler(Recorder):
+        async def on_disconnection(self, client: Client) -> None:
+            raise ConnectionResetError("the database")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("on_connection")
+        peer.send_eof()
+        assert await peer.rest() == ("", "reset")
+        assert [problem[:2] for problem in log.problems()] == [("ERROR", crash(peer))]

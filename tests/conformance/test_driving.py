@@ -1,0 +1,66 @@
+"""What goes wrong with a packet is raised at the `yield` that asked for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.exceptions import DeserializeError, StreamProtocolParseError
+from easynetwork.protocol import StreamProtocol
+from tests.conformance.support import Echo, Serve
+
+pytestmark = pytest.mark.anyio
+
+
+class Trap(AbstractPacketConverterComposite[str, str, str, str]):
+    """A converter with a bug, which a certain packet finds."""
+
+    def create_from_dto_packet(self, packet: str) -> str:
+        return packet if packet != "trap" else str(1 / 0)
+
+    def convert_to_dto_packet(self, obj: str) -> str:
+        return obj
+
+
+async def test_parse_error(serve: Serve) -> None:
+    """Data that is no packet is an error at its place in the stream; the next yield goes on."""
+
+    class Handler(Echo):
+        def describe(self, exc: Exception) -> str:
+            assert isinstance(exc, StreamProtocolParseError)
+            assert isinstance(exc.error, DeserializeError)
+            assert isinstance(exc.error.__cause__, UnicodeDecodeError)
+            return "bad"
+
+    async with serve(Handler()) as service:
+        peer = service.connect()
+        peer.send_bytes(b"one\n\xff\ntwo\n\xff\n\xff\nthree\nfo")
+        answers = [await peer.receive() for _ in range(6)]
+        assert answers == ["one", "bad", "two", "bad", "bad", "three"]
+        peer.send_bytes(b"ur\n")
+        assert await peer.receive() == "four"
+
+
+async def test_overlong_packet(serve: Serve) -> None:
+    """A packet beyond the serializer's limit is such an error too."""
+    async with serve(Echo(), limit=100) as service:
+        peer = service.connect()
+        assert (await peer.ask("x" * 1000)).startswith("StreamProtocolParseError: ")
+
+
+async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
+    """A bug of the protocol object is a RuntimeError with its cause, and can be survived."""
+
+    class Handler(Echo):
+        def describe(self, exc: Exception) -> str:
+            return f"{super().describe(exc)}, {type(exc.__cause__).__name__}"
+
+    source = "chunks" if protocol_class is StreamProtocol else "buffer"
+    async with serve(Handler(), Trap()) as service:
+        peer = service.connect()
+        assert await peer.ask("trap", "one") == (
+            f"RuntimeError: protocol.build_packet_from_{source}() crashed, ZeroDivisionError"
+        )
+        assert await peer.receive() == "one"

@@ -1,0 +1,170 @@
+"""What holds for every test: the backends it runs on, and that it leaves nothing behind.
+
+A coroutine test marked ``pytest.mark.anyio`` runs on each of `BACKENDS`. After any test, no file
+descriptor, thread or task that it started may be left, and nothing that it forgot to close or to
+await: garbage is collected so that such objects speak up, and warnings are errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import importlib.util
+import inspect
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import anyio
+import hypothesis
+import pytest
+
+HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
+
+# A slow machine is no reason to fail.
+hypothesis.settings.register_profile("easynetwork", deadline=None)
+hypothesis.settings.load_profile("easynetwork")
+
+# Seconds. Less than the limit in pyproject.toml, at which the whole run ends.
+TIME_LIMIT = 30.0
+
+# Seconds for what ends by itself to end: threads whose work is done, tasks that were cancelled.
+GRACE = 5.0
+
+# Threads that are made once and then kept for whoever comes next: those of trio.to_thread.
+KEPT_THREADS = ("Trio thread",)
+
+# Where the system lists this process's open file descriptors, if it does.
+DESCRIPTORS = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """Return an asyncio loop whose tasks begin to run when they are created."""
+    loop = asyncio.new_event_loop()
+    if sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+def backend_params() -> Iterator[object]:
+    """Yield what the fixture `anyio_backend` ranges over on this interpreter."""
+    yield pytest.param(("asyncio", {}), id="asyncio")
+    if sys.version_info >= (3, 12):
+        yield pytest.param(("asyncio", {"loop_factory": eager_loop}), id="asyncio-eager")
+    yield pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(not HAS_UVLOOP, reason="uvloop is not installed"),
+    )
+    yield pytest.param(("trio", {}), id="trio")
+
+
+BACKENDS = tuple(backend_params())
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Return the backend a coroutine test runs on: its name, and the options of its runner."""
+    return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Cancel a coroutine test of anyio's that waits for ever, so that the run can go on."""
+    test = pyfuncitem.obj
+    if "anyio_backend" in pyfuncitem.funcargs and inspect.iscoroutinefunction(test):
+
+        @functools.wraps(test)
+        async def cancelled_in_time(**arguments: object) -> None:
+            with anyio.fail_after(TIME_LIMIT):
+                await test(**arguments)
+
+        pyfuncitem.obj = cancelled_in_time
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Do what happens once per process, so that no test is blamed for it.
+
+    libuv makes its pipe for signals with its first loop, and keeps it.
+    """
+    if HAS_UVLOOP:
+        importlib.import_module("uvloop").new_event_loop().close()
+    collect_garbage()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a descriptor, a thread or something unclosed behind."""
+    before = descriptors(), threads()
+    yield
+    collect_garbage()
+    assert wait_until_empty(lambda: threads() - before[1]) == set(), "threads left"
+    assert wait_until_empty(lambda: descriptors() - before[0]) == set(), "descriptors left"
+
+
+@pytest.fixture(autouse=True)
+def no_leftover_tasks(request: pytest.FixtureRequest, no_leaks: None) -> None:
+    """Fail a test of anyio's that leaves a task of its event loop running.
+
+    After `no_leaks`, which therefore looks when the loop is closed.
+    """
+    if "anyio_backend" in request.fixturenames:
+        request.getfixturevalue("tasks_end")
+
+
+@pytest.fixture
+async def tasks_end() -> AsyncIterator[None]:
+    """Wait for the tasks of a test to end, fail if they do not."""
+    before = tasks()
+    yield
+    with anyio.move_on_after(GRACE):
+        while tasks() - before:
+            await anyio.sleep(0.01)
+    assert tasks() - before == set(), "tasks left"
+
+
+def collect_garbage() -> None:
+    """Collect what became garbage since the last time.
+
+    What is left is what modules, reports and the like hold. It is not looked at again: a collection
+    after each test would cost more than most tests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def wait_until_empty(left: Callable[[], set[object]]) -> set[object]:
+    """Return what is left, as soon as that is nothing or when the time is up."""
+    deadline = time.monotonic() + GRACE
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left()
+
+
+def tasks() -> set[str]:
+    """Return the names and the coroutines of the running tasks, but for those of anyio's runner."""
+    running = (f"{task.name}: {task.coro!r}" for task in anyio.get_running_tasks())
+    return {task for task in running if " TestRunner." not in task}
+
+
+def threads() -> set[object]:
+    """Return the threads that somebody has to end."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(KEPT_THREADS)}
+
+
+def descriptors() -> set[object]:
+    """Return the open file descriptors with what each of them is."""
+    if DESCRIPTORS is None:
+        return set()
+    found: set[object] = set()
+    for number in os.listdir(DESCRIPTORS):
+        # The descriptor that lists the folder is gone by now.
+        with contextlib.suppress(OSError):
+            os.fstat(int(number))
+            found.add((int(number), os.readlink(f"{DESCRIPTORS}/{number}")))
+    return found

@@ -1,0 +1,129 @@
+"""The server under attack: a program of its own, so that it can be measured from outside.
+
+It speaks lines of ASCII. It prints its port on standard output, logs to standard error, and ends
+when its standard input does, so that it never outlives the test.
+
+A line is a command:
+
+* ``echo TEXT`` is answered by ``TEXT``;
+* ``stream SIZE COUNT`` by COUNT lines of SIZE bytes, their ends included, sent one by one;
+* ``progress`` by how many bytes of those were sent so far, to all clients together;
+* ``arm HOOK`` by ``armed``: the next time that another client comes to that hook, the hook raises;
+* an empty line by ``empty``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import sys
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+
+from easynetwork.backends import new_builtin_backend
+from easynetwork.exceptions import StreamProtocolParseError
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+
+
+class Handler(AsyncStreamRequestHandler[str, str]):
+    """Does what it is told."""
+
+    __slots__ = ("_armed", "_armed_by", "_sent", "_survives")
+
+    def __init__(self, *, survives: bool) -> None:
+        self._survives = survives  # catches parse errors and goes on
+        self._armed: str | None = None
+        self._armed_by: AsyncStreamClient[str] | None = None
+        self._sent = 0
+
+    async def on_connection(self, client: AsyncStreamClient[str]) -> None:
+        self._explode("on_connection", client)
+
+    async def on_disconnection(self, client: AsyncStreamClient[str]) -> None:
+        self._explode("on_disconnection", client)
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        self._explode("before_yield", client)
+        try:
+            line = yield
+        except GeneratorExit:
+            self._explode("cleanup", client)
+            raise
+        except StreamProtocolParseError:
+            if self._survives:
+                return
+            raise
+        self._explode("after_yield", client)
+        await self._obey(line, client)
+
+    async def _obey(self, line: str, client: AsyncStreamClient[str]) -> None:
+        match line.split(" "):
+            case ["echo", *words]:
+                await client.send_packet(" ".join(words))
+            case ["stream", size, count]:
+                packet = "x" * (int(size) - 1)
+                for _ in range(int(count)):
+                    await client.send_packet(packet)
+                    self._sent += int(size)
+            case ["progress"]:
+                await client.send_packet(str(self._sent))
+            case ["arm", hook]:
+                self._armed, self._armed_by = hook, client
+                await client.send_packet("armed")
+            case [""]:
+                await client.send_packet("empty")
+
+    def _explode(self, hook: str, client: AsyncStreamClient[str]) -> None:
+        if self._armed == hook and self._armed_by is not client:
+            self._armed = self._armed_by = None
+            raise LookupError(f"boom in {hook}")
+
+
+async def serve(options: argparse.Namespace) -> None:
+    protocol = BufferedStreamProtocol if options.buffered else StreamProtocol
+    server = AsyncTCPNetworkServer[str, str](
+        "127.0.0.1",
+        0,
+        protocol(StringLineSerializer()),
+        Handler(survives=options.survives),
+        backlog=4096,  # no peer has to try again, however many come at once
+        log_client_connection=False,
+    )
+    async with server, anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve_forever)
+        print(server.get_addresses()[0].port, flush=True)
+        await anyio.wait_readable(sys.stdin)
+        await server.shutdown()
+
+
+def runner_options(loop: str) -> dict[str, Any]:
+    if loop != "uvloop":
+        return {}
+    import uvloop  # optional dependency
+
+    return {"loop_factory": uvloop.new_event_loop}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("loop", choices=["asyncio", "uvloop", "trio"])
+    parser.add_argument("--buffered", action="store_true", help="BufferedStreamProtocol")
+    parser.add_argument("--survives", action="store_true", help="catch parse errors")
+    parser.add_argument("--descriptors", type=int, help="how many there may be")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    if options.descriptors is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.descriptors, hard))
+    backend = new_builtin_backend("trio" if options.loop == "trio" else "asyncio")
+    backend.bootstrap(serve, options, runner_options=runner_options(options.loop))
+
+
+if __name__ == "__main__":
+    main()

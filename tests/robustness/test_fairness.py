@@ -1,0 +1,103 @@
+"""Peers with a lot to say, or hardly anything, do not keep others waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.robustness.peers import Heartbeat, ask, connect, receive_exactly
+from tests.robustness.process import ServerProcess
+
+# Seconds. The worst case measured is 0.1 with 16 peers: each takes 1,024 lines' time per turn.
+PROMPT = 2.0
+
+
+def storm(port: int, lines: int) -> None:
+    """Send empty lines, 64 KiB at once, and read what answers them."""
+    with connect(port) as sock:
+        reader = threading.Thread(target=receive_exactly, args=(sock, len("empty\n") * lines))
+        reader.start()
+        for _ in range(lines // 65536):
+            sock.sendall(b"\n" * 65536)
+        reader.join()
+
+
+def test_storm_of_empty_lines(loop: str, scale: int) -> None:
+    """64 KiB of the smallest packets from each of eight peers do not silence a ninth."""
+    with ServerProcess(loop) as server:
+        with Heartbeat(server.port) as heartbeat:
+            peers = [
+                threading.Thread(target=storm, args=(server.port, 65536 * scale)) for _ in range(8)
+            ]
+            for peer in peers:
+                peer.start()
+            for peer in peers:
+                peer.join()
+        assert max(heartbeat.delays) < PROMPT
+
+
+@pytest.mark.parametrize("protocol", ["", "--buffered"])
+def test_one_byte_at_a_time(loop: str, protocol: str) -> None:
+    """300 peers who send their lines byte by byte are served like everybody else."""
+    line = b"echo how are you\n"
+    with ServerProcess(loop, *filter(None, [protocol])) as server:
+        with Heartbeat(server.port) as heartbeat:
+            socks = [connect(server.port) for _ in range(300)]
+            for index in range(len(line) - 1):
+                for sock in socks:
+                    sock.sendall(line[index : index + 1])
+            for sock in socks:
+                with sock:
+                    assert ask(sock, "") == "how are you"
+        assert max(heartbeat.delays) < PROMPT
+
+
+class TurnCounter(AsyncStreamRequestHandler[str, str]):
+    """Tells how many turns the event loop made while it was busy."""
+
+    __slots__ = ("turns",)
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    async def count(self) -> None:
+        while True:
+            self.turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        request = yield
+        before = self.turns
+        if request == "stream":
+            for _ in range(8192):
+                await client.send_packet("x")
+        while request == "":
+            request = yield
+        await client.send_packet(str(self.turns - before))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("requests", [b"stream\n", b"\n" * 8192 + b"end\n"])
+async def test_loop_turns_meanwhile(requests: bytes) -> None:
+    """The event loop turns at least every 1,024 packets that are sent or received."""
+    handler = TurnCounter()
+    protocol = StreamProtocol(StringLineSerializer())
+    server = AsyncTCPNetworkServer[str, str]("127.0.0.1", 0, protocol, handler)
+    async with server, anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve_forever)
+        tasks.start_soon(handler.count)
+        async with await anyio.connect_tcp("127.0.0.1", server.get_addresses()[0].port) as stream:
+            await stream.send(requests)
+            answer = b""
+            while not answer.endswith(b"\n") or answer.endswith(b"x\n"):
+                answer += await stream.receive()
+        assert int(answer.split()[-1]) >= 7
+        tasks.cancel_scope.cancel()

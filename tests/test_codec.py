@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from easynetwork.codec import packet_encoder
+from easynetwork.converter import AbstractPacketConverter
+from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
+from easynetwork.exceptions import (
+    DeserializeError,
+    IncrementalDeserializeError,
+    PacketConversionError,
+    StreamProtocolParseError,
+)
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers import JSONSerializer, StringLineSerializer
+from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
+    FixedSizeFraming,
+    SeparatorFraming,
+)
+from easynetwork.serializers.framing import AutoSeparatedPacketSerializer, FixedSizePacketSerializer
+from tests.decoding import PROTOCOLS, MakeProtocol, Protocol, new_decoder, outcomes
+
+LINES = StringLineSerializer()
+
+
+class Loud(Exception):  # noqa: N818  # not an error: proof that a method was called
+    """Raised by the methods that a test's subclass overrides."""
+
+
+def loud(*args: Any) -> Any:
+    raise Loud
+
+
+def subclass(base: type, *names: str) -> Any:
+    """Return a subclass in which the methods of those names raise `Loud`."""
+    return type(f"My{base.__name__}", (base,), {"__slots__": ()} | dict.fromkeys(names, loud))
+
+
+def assert_is_called(protocol: Protocol) -> None:
+    """Assert that parsing comes to a method that `subclass()` has put into a protocol object."""
+    with pytest.raises(RuntimeError, match="crashed") as info:
+        outcomes(protocol, [b"a\n"])
+    assert isinstance(info.value.__cause__, Loud)
+
+
+# -- Which decoder -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"),
+    [
+        (StreamProtocol(LINES), FramedDecoder),
+        (BufferedStreamProtocol(LINES), FramedDecoder),
+        (StreamProtocol(JSONSerializer()), FramedDecoder),
+        (StreamProtocol(JSONSerializer(use_lines=False)), GeneratorDecoder),
+        (subclass(StreamProtocol)(LINES), FramedDecoder),
+        (subclass(BufferedStreamProtocol)(LINES), FramedDecoder),
+        (StreamProtocol(subclass(StringLineSerializer)()), FramedDecoder),
+        (subclass(StreamProtocol, "generate_chunks")(LINES), FramedDecoder),
+        (StreamProtocol(subclass(StringLineSerializer, "deserialize")()), FramedDecoder),
+        (StreamProtocol(subclass(StringLineSerializer, "incremental_serialize")()), FramedDecoder),
+    ],
+)
+def test_decoder(protocol: Protocol, kind: type[StreamDecoder]) -> None:
+    """Whoever knows where packets end, and overrides nothing that parses, gets the fast decoder."""
+    assert isinstance(new_decoder(protocol), kind)
+
+
+@pytest.mark.parametrize("base", [StreamProtocol, BufferedStreamProtocol])
+def test_overridden_serializer(base: Callable[[Any], Protocol]) -> None:
+    """What a serializer's subclass overrides is called, whichever method it is."""
+    parser = (
+        "incremental_deserialize" if base is StreamProtocol else "buffered_incremental_deserialize"
+    )
+    for name in (parser, "deserialize_frame"):
+        assert_is_called(base(subclass(StringLineSerializer, name)()))
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (StreamProtocol, "build_packet_from_chunks"),
+        (BufferedStreamProtocol, "build_packet_from_buffer"),
+        (BufferedStreamProtocol, "create_buffer"),
+    ],
+)
+def test_overridden_protocol(base: type, name: str) -> None:
+    """What a protocol's subclass overrides is called."""
+    with pytest.raises(Loud):
+        outcomes(subclass(base, name)(LINES), [b"a\n"])
+
+
+@pytest.mark.parametrize("base", [AutoSeparatedPacketSerializer, FixedSizePacketSerializer])
+def test_overridden_one_shot(base: type) -> None:
+    """Subclasses of the framing serializers are parsed by their `deserialize()`."""
+    serializer = type("Mine", (base,), {"serialize": loud, "deserialize": loud})
+    for make in PROTOCOLS:
+        assert_is_called(make(serializer(b"\n" if base is AutoSeparatedPacketSerializer else 2)))
+
+
+class ReversingSerializer(StringLineSerializer):
+    """Overrides a shortcut together with what it stands for."""
+
+    __slots__ = ()
+
+    def framing(self) -> SeparatorFraming:
+        return SeparatorFraming(b";", 10)
+
+    def deserialize_frame(self, frame: bytes, /) -> str:
+        return frame.decode()[::-1]
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[str, bytes]]:
+        raise AssertionError("the shortcut was not taken")
+        yield
+
+
+def test_own_shortcut() -> None:
+    """A serializer that defines frames beside its generator is asked for frames."""
+    assert outcomes(StreamProtocol(ReversingSerializer()), [b"ab;c", b"d;"]) == ["ba", "dc"]
+
+
+class FixedSizeFrames(AbstractIncrementalPacketSerializer[bytes, bytes]):
+    """Has no base class that knows anything about frames."""
+
+    __slots__ = ()
+
+    def framing(self) -> FixedSizeFraming:
+        return FixedSizeFraming(2)
+
+    def deserialize_frame(self, frame: bytes, /) -> bytes:
+        return frame
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
+        raise AssertionError("the shortcut was not taken")
+        yield
+
+    def incremental_serialize(self, packet: bytes, /) -> Generator[bytes, None, None]:
+        yield packet
+
+
+def test_users_own_frames() -> None:
+    """Any serializer may say where its packets end."""
+    assert outcomes(StreamProtocol(FixedSizeFrames()), [b"a", b"bcd", b"e"]) == [b"ab", b"cd"]
+
+
+class BareProtocol(StreamProtocol[str, str]):
+    """Needs nothing of its base class but to be one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def generate_chunks(self, packet: str) -> Generator[bytes, None, None]:
+        yield packet.encode()
+        yield b"."
+
+    def build_packet_from_chunks(self) -> Generator[None, bytes, tuple[str, bytes]]:
+        data = yield
+        while b"." not in data:
+            data += yield
+        packet, _, remaining = data.partition(b".")
+        return packet.decode(), remaining
+
+
+class BareBufferedProtocol(BufferedStreamProtocol[str, str, bytearray]):
+    """The same with a buffer."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def create_buffer(self, sizehint: int) -> bytearray:
+        return bytearray(3)
+
+    def generate_chunks(self, packet: str) -> Generator[bytes, None, None]:
+        yield packet.encode() + b"."
+
+    def build_packet_from_buffer(
+        self, buffer: bytearray
+    ) -> Generator[int, int, tuple[str, memoryview]]:
+        received = yield 0
+        while (end := buffer.find(b".", 0, received)) < 0:
+            received += yield received
+        return buffer[:end].decode(), memoryview(buffer)[end + 1 : received]
+
+
+@pytest.mark.parametrize("make", [BareProtocol, BareBufferedProtocol])
+def test_bare_protocol(make: Callable[[], Protocol]) -> None:
+    """A protocol that overrides everything needs no serializer, and no constructor."""
+    protocol = make()
+    assert outcomes(protocol, [b"ab.c", b"d.e.", b"f"]) == ["ab", "cd", "e"]
+    assert packet_encoder(protocol)("ab") == b"ab."
+
+
+# -- Frames to packets -------------------------------------------------------------------------
+
+
+class IntConverter(AbstractPacketConverter[int, str]):
+    """Numbers as text. It is false, as anything that has a length of 0 would be."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def create_from_dto_packet(self, packet: str, /) -> int:
+        if packet == "deep":
+            return self.create_from_dto_packet(packet)
+        if packet == "bug":
+            raise KeyError(packet)
+        if not packet.isdigit():
+            raise PacketConversionError("not a number")
+        return int(packet)
+
+    def convert_to_dto_packet(self, obj: int, /) -> str:
+        return str(obj + 0)
+
+
+each_protocol = pytest.mark.parametrize("make", PROTOCOLS)
+
+
+@each_protocol
+def test_converter(make: Callable[..., Protocol]) -> None:
+    """A converter is asked whichever way a packet takes; its complaints are parse errors."""
+    protocol = make(StringLineSerializer(), IntConverter())
+
+    assert outcomes(protocol, [b"1\nx\ndeep\n2\n"]) == [
+        1,
+        (PacketConversionError, "not a number"),
+        (PacketConversionError, "Data is nested too deeply"),
+        2,
+    ]
+
+
+@each_protocol
+def test_converter_bug(make: Callable[..., Protocol]) -> None:
+    """Any other exception of a converter is a bug; the next packet is fine."""
+    decoder = new_decoder(make(StringLineSerializer(), IntConverter()))
+    decoder.feed(b"bug\n")
+    with pytest.raises(RuntimeError, match=r"^protocol.build_packet_from_\w+\(\) crashed$") as info:
+        decoder.take()
+    assert isinstance(info.value.__cause__, KeyError)
+    decoder.feed(b"3\n")
+    assert decoder.take() == 3
+
+
+class DeepSerializer(AutoSeparatedPacketSerializer[str, str]):
+    """Lets out what a serializer should not."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(b"\n")
+        self.error = error
+
+    def serialize(self, packet: str, /) -> bytes:
+        raise self.error
+
+    def deserialize(self, data: bytes, /) -> str:
+        raise self.error
+
+
+@each_protocol
+def test_serializer_bug(make: MakeProtocol) -> None:
+    """Any exception but parse errors is the serializer's bug."""
+    with pytest.raises(RuntimeError, match=r"^protocol.build_packet_from_\w+\(\) crashed$") as info:
+        outcomes(make(DeepSerializer(KeyError("oops"))), [b"a\n"])
+    assert isinstance(info.value.__cause__, KeyError)
+
+
+@each_protocol
+def test_serializer_recursion(make: MakeProtocol) -> None:
+    """Data that exhausts the stack is the peer's fault."""
+    found = outcomes(make(DeepSerializer(RecursionError("too deep"))), [b"a\n"])
+    assert found == [(IncrementalDeserializeError, "Error when deserializing data: too deep")]
+
+
+class DeepFrames(FixedSizeFrames):
+    """Exhausts the stack on both ways."""
+
+    __slots__ = ()
+
+    def deserialize_frame(self, frame: bytes, /) -> bytes:
+        return self.deserialize_frame(frame)
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
+        data = yield
+        return self.deserialize_frame(data), b""
+
+
+@pytest.mark.parametrize("make", PROTOCOLS[:2])
+def test_recursion(make: MakeProtocol) -> None:
+    """The same for serializers that leave it to the library."""
+    decoder = new_decoder(make(DeepFrames()))
+    decoder.feed(b"ab")
+    with pytest.raises(StreamProtocolParseError) as info:
+        decoder.take()
+    assert str(info.value.error) == "Data is nested too deeply"
+    assert isinstance(info.value.error.__cause__, RecursionError)
+
+
+@each_protocol
+def test_error_belongs_to_its_packet(make: MakeProtocol) -> None:
+    """A parse error has its reason as attribute and as cause."""
+    decoder = new_decoder(make(StringLineSerializer(debug=True)))
+    decoder.feed(b"\xff\n")
+    with pytest.raises(StreamProtocolParseError) as info:
+        decoder.take()
+    assert info.value.__cause__ is info.value.error
+    assert isinstance(info.value.error, DeserializeError)
+    assert info.value.error.error_info == {"data": b"\xff"}
+
+
+# -- Packets to bytes --------------------------------------------------------------------------
+
+
+class ChunkedSerializer(StringLineSerializer):
+    """Sends one character at a time, in whatever is like bytes."""
+
+    __slots__ = ()
+
+    def incremental_serialize(self, packet: str, /) -> Generator[Any, None, None]:
+        for kind, character in zip((bytes, bytearray, memoryview), packet, strict=False):
+            yield kind(character.encode())
+
+
+@each_protocol
+@pytest.mark.parametrize(
+    ("serializer", "packet", "data"),
+    [
+        (StringLineSerializer(), "abc", b"abc\n"),
+        (StringLineSerializer("CRLF"), "abc\r\n", b"abc\r\n"),
+        (StringLineSerializer(), "", b""),
+        (ChunkedSerializer(), "abc", b"abc"),
+    ],
+)
+def test_encoder(make: MakeProtocol, serializer: Any, packet: str, data: bytes) -> None:
+    """A packet's bytes are what `generate_chunks()` yields, joined."""
+    protocol = make(serializer)
+    encoded = packet_encoder(protocol)(packet)
+    assert type(encoded) is bytes
+    assert encoded == data == b"".join(protocol.generate_chunks(packet))
+
+
+@each_protocol
+def test_encoder_converts(make: Callable[..., Protocol]) -> None:
+    """A packet goes through the converter first."""
+    assert packet_encoder(make(StringLineSerializer(), IntConverter()))(12) == b"12\n"
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        StreamProtocol(subclass(StringLineSerializer, "serialize_frame")()),
+        StreamProtocol(subclass(StringLineSerializer, "incremental_serialize")()),
+        subclass(StreamProtocol, "generate_chunks")(LINES),
+        subclass(BufferedStreamProtocol, "generate_chunks")(LINES),
+        StreamProtocol(DeepSerializer(Loud())),
+        StreamProtocol(LINES, subclass(IntConverter, "convert_to_dto_packet")()),
+    ],
+)
+def test_overridden_encoding(protocol: Protocol) -> None:
+    """What a subclass overrides is called; its exceptions are said to be its own."""
+    with pytest.raises(RuntimeError, match=r"^protocol.generate_chunks\(\) crashed$") as info:
+        packet_encoder(protocol)("a")
+    assert isinstance(info.value.__cause__, Loud)
+
+
+@each_protocol
+def test_encoder_crash(make: Callable[..., Protocol]) -> None:
+    """A packet of the wrong type is reported; the next one is fine."""
+    encode = packet_encoder(make(StringLineSerializer(), IntConverter()))
+    with pytest.raises(RuntimeError, match=r"^protocol.generate_chunks\(\) crashed$") as info:
+        encode("not a number")
+    assert isinstance(info.value.__cause__, TypeError)
+    assert encode(1) == b"1\n"
