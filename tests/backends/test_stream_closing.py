@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -40,7 +41,7 @@ async def assert_closed(pair: Pair) -> None:
     assert transport.is_closing()
     with pytest.raises(ConnectionError):
         transport.write(b"a")
-    with pytest.raises(ConnectionError):
+    with suppress(ConnectionError):
         await transport.drain()
     with pytest.raises((EOFError, ConnectionError)):
         await transport.receive()
@@ -85,6 +86,28 @@ async def test_waits_for_slow_peers(pair: Pair) -> None:
             with pytest.raises(ConnectionError):
                 pair.transport.write(b"a")
         assert await pair.peer_receives() == ANSWER
+
+
+@pytest.mark.parametrize("linger", [False, True])
+async def test_drain_while_closing(pair: Pair, linger: bool) -> None:
+    """A producer who waits when another task closes learns that nothing was lost."""
+    pair.congest()
+    drained = []
+
+    async def drain() -> None:
+        await pair.transport.drain()
+        drained.append(True)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(drain)
+        tasks.start_soon(lambda: pair.transport.aclose(linger=linger))
+        await anyio.wait_all_tasks_blocked()
+        assert drained == []
+        await pair.peer_receives()
+        pair.peer.close()
+
+    await drain()
+    assert drained == [True, True]
 
 
 async def test_aclose_wakes_up(pair: Pair) -> None:
@@ -324,6 +347,8 @@ async def test_abort(pair: Pair) -> None:
 
     assert len(await expect_reset(pair)) < written
     await assert_closed(pair)
+    with pytest.raises(ConnectionAbortedError):
+        await pair.transport.drain()
     await pair.transport.aclose()
     assert pair.transport.socket.fileno() == -1
     pair.transport.abort()

@@ -94,7 +94,7 @@ class Recorder(AsyncStreamRequestHandler[str, str]):
 class Echo(Recorder):
     """Answers each request, or what is raised instead of one, until the client leaves."""
 
-    timeout: float | None = None
+    timeout: Any = None
 
     async def handle(self, client: Client) -> Requests:
         while True:

@@ -237,6 +237,31 @@ async def test_close_while_the_handler_is_busy(serve: Serve) -> None:
     assert handler.notes == ["on_connection", "handle", "busy", "done", "on_disconnection"]
 
 
+async def test_close_while_another_task_sends(serve: Serve) -> None:
+    """A task that waits in `send_packet()` then is none the worse: its packet arrives."""
+
+    class Handler(Recorder):
+        async def greet(self, client: Client) -> None:
+            client.extra(INETClientAttribute.socket).setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+            )
+            await super().greet(client)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect(receive_buffer=4096)
+        await handler.noted("on_connection")
+        [client] = handler.clients
+        async with anyio.create_task_group() as tasks:
+            for name in "ab":
+                tasks.start_soon(client.send_packet, name * 500_000)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(client.aclose)
+            received, end = await peer.rest()
+            assert end == "EOF"
+            assert sorted(received.split()) == ["a" * 500_000, "b" * 500_000]
+
+
 # -- cancelled
 
 

@@ -76,6 +76,25 @@ async def test_crash(serve: Serve, log: Records, kind: type[Exception]) -> None:
         assert await service.connect().ask("hello") == "hello"
 
 
+async def test_crash_with_a_complete_goodbye(serve: Serve, log: Records) -> None:
+    """A handler that wants a clean end even then closes the client itself."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise LookupError
+
+        async def on_disconnection(self, client: Client) -> None:
+            await client.send_packet("x" * 5_000_000)
+            await client.aclose()
+
+    async with serve(Handler()) as service:
+        peer = service.connect()
+        peer.send("fail")
+        assert await peer.rest() == ("x" * 5_000_000 + "\n", "EOF")
+        await log.logged("Exception occurred")
+        assert len(log.problems()) == 1
+
+
 @pytest.mark.parametrize("where", ["first step", "yield", "clean-up", "on_disconnection"])
 async def test_crash_anywhere(serve: Serve, log: Records, where: str) -> None:
     """Wherever a handler crashes, that is logged once and costs its client only."""

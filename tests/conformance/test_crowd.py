@@ -86,7 +86,8 @@ async def test_end_with_a_crowd(new_server: NewServer, end: str) -> None:
     """It ends within a second; no task is left, and no descriptor."""
     handler = Patient()
     handler.server = server = new_server(handler)
-    scope, is_over, peers = anyio.CancelScope(), anyio.Event(), []
+    scope, is_over = anyio.CancelScope(), anyio.Event()
+    peers: list[Peer] = []
 
     async def serve() -> None:
         with scope:

@@ -66,6 +66,21 @@ async def test_requests_before_the_end(serve: Serve) -> None:
         assert await peer.rest() == ("".join(f"{line}\n" for line in requests), "EOF")
 
 
+async def test_long_answer_to_a_peer_that_has_sent_everything(serve: Serve) -> None:
+    """However long an answer is, it arrives whole before the end."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            await client.send_packet("x" * 5_000_000)
+
+    async with serve(Handler()) as service:
+        peer = service.connect()
+        peer.send("go")
+        peer.send_eof()
+        assert await peer.rest() == ("x" * 5_000_000 + "\n", "EOF")
+
+
 @pytest.mark.parametrize("how", LEAVE)
 async def test_incomplete_packet(serve: Serve, how: str) -> None:
     """What is left of an incomplete packet is dropped, without an error."""

@@ -8,8 +8,10 @@ import pytest
 
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import DeserializeError, StreamProtocolParseError
-from easynetwork.protocol import StreamProtocol
-from tests.conformance.support import Echo, Serve
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from tests.conformance.support import Echo, Recorder, Records, Serve, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -64,3 +66,40 @@ async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
             f"RuntimeError: protocol.build_packet_from_{source}() crashed, ZeroDivisionError"
         )
         assert await peer.receive() == "one"
+
+
+async def test_protocol_crash_let_out(serve: Serve, log: Records) -> None:
+    """If the handler lets it out, that is a crash: it is a bug of the program."""
+    async with serve(Recorder(), Trap()) as service:
+        peer = service.connect()
+        peer.send("trap")
+        assert await peer.rest() == ("", "reset")
+        [(level, _, exc)] = log.problems()
+        assert level == "ERROR"
+        assert isinstance(exc, RuntimeError)
+        assert isinstance(exc.__cause__, ZeroDivisionError)
+
+
+async def test_size_of_chunks(serve: Serve) -> None:
+    """`max_recv_size` limits what is read at once, not what a packet may be."""
+    async with serve(Recorder(), max_recv_size=3) as service:
+        peer = service.connect()
+        assert await peer.ask("a long request", "b") == "a long request"
+        assert await peer.receive() == "b"
+
+
+@pytest.mark.parametrize(("option", "expected"), [(None, 65536), (1000, 1000)])
+async def test_size_hint(log: Records, option: int | None, expected: int) -> None:
+    """A buffered serializer is told that size as a hint; it is 64 KiB by default."""
+    hints = []
+
+    class Protocol(BufferedStreamProtocol[str, str, bytearray]):
+        def create_buffer(self, sizehint: int) -> bytearray:
+            hints.append(sizehint)
+            return super().create_buffer(sizehint)
+
+    protocol = Protocol(StringLineSerializer())
+    server = AsyncTCPNetworkServer("127.0.0.1", 0, protocol, Recorder(), max_recv_size=option)
+    async with serving(server) as service:
+        assert await service.connect().ask("hello") == "hello"
+    assert set(hints) == {expected}

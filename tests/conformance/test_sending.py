@@ -258,3 +258,22 @@ async def test_heartbeat_in_a_storm(serve: Serve) -> None:
             assert int(await calm.ask("beat")) - before <= clouds * 1024 * 3
         while handler.storm < clouds * drops:
             await anyio.lowlevel.checkpoint()
+
+
+async def test_heartbeat_beside_a_torrent(serve: Serve) -> None:
+    """Nor is it forgotten when a handler sends without end to a peer that reads without end."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            while request == "more":
+                await client.send_packet("x" * 10_000)
+            await client.send_packet(request)
+
+    async with serve(Handler()) as service, anyio.create_task_group() as tasks:
+        calm, greedy = service.connect(), service.connect()
+        greedy.send("more")
+        tasks.start_soon(greedy.rest)
+        for _ in range(10):
+            assert await calm.ask("beat") == "beat"
+        greedy.socket.shutdown(socket.SHUT_RDWR)

@@ -118,6 +118,46 @@ async def test_shutdown_with_unread_requests(serve: Serve) -> None:
         assert await peer.rest() == ("one\nbye\n", "EOF")
 
 
+async def test_shutdown_with_unsent_answers(serve: Serve) -> None:
+    """Answers that the peer has not read yet arrive, if it reads now, before the end."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            with anyio.move_on_after(0):
+                await client.send_packet("x" * 5_000_000)
+            self.note("sent")
+            await anyio.sleep_forever()
+
+    handler = Handler()
+    async with serve(handler) as service, anyio.create_task_group() as tasks:
+        peer = service.connect()
+        peer.send("go")
+        await handler.noted("sent")
+        tasks.start_soon(service.server.shutdown)
+        assert await peer.rest() == ("x" * 5_000_000 + "\n", "EOF")
+
+
+async def test_shutdown_during_goodbye(serve: Serve) -> None:
+    """A goodbye that takes too long is cancelled too, which is not a crash."""
+
+    class Handler(Recorder):
+        async def on_disconnection(self, client: Client) -> None:
+            self.note("goodbye")
+            with self.noting_errors():
+                await anyio.sleep_forever()
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("handle")
+        peer.send_eof()
+        await handler.noted("goodbye")
+        await service.server.shutdown()
+        assert handler.notes[-1] == "cancelled"
+        assert await peer.rest() == ("", "EOF")
+
+
 async def test_shutdown_before_accepting(new_server: NewServer) -> None:
     """A client that is connected and not yet accepted does not delay it."""
     server = new_server(Recorder())
@@ -141,15 +181,21 @@ async def test_shutdown_while_starting(new_server: NewServer, log: Records, mome
     async def start() -> None:
         handler.note("begun")
         await server.serve_forever(is_up_event=is_up)
+        handler.note("returned")
+
+    async def shut_down() -> None:
+        await server.shutdown()
+        assert handler.notes[-1] == "returned"
 
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(start)
             await handler.noted("begun" if moment == "activation" else "starting")
-            await server.shutdown()
-            assert not is_up.is_set()
+            for _ in range(3):
+                tasks.start_soon(shut_down)
+    assert not is_up.is_set()
     if moment == "service_init":
-        assert handler.notes == ["begun", "starting", "cancelled", "unwound"]
+        assert handler.notes == ["begun", "starting", "cancelled", "unwound", "returned"]
         assert log.messages() == ["Server stopped"]
     await server.server_close()
 
@@ -290,9 +336,10 @@ async def test_cancelled(
                     await asyncio.wait([task])
                     assert task.cancelled()
                 else:
+                    timeout = asyncio.timeout(None)
                     tasks.start_soon(provoke, lambda: timeout.reschedule(0))
                     with pytest.raises(TimeoutError):
-                        async with asyncio.timeout(None) as timeout:
+                        async with timeout:
                             await serve_until_cancelled()
             assert server.is_listening()
             assert not server.is_serving()

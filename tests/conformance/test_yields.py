@@ -20,7 +20,7 @@ async def test_time_out(serve: Serve) -> None:
     """A timeout that has expired is a TimeoutError; what has come of a packet is kept."""
 
     class Handler(Echo):
-        timeout = 0.01
+        timeout: Any = 0.01
 
         def describe(self, exc: Exception) -> str:
             self.timeout = None

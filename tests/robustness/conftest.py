@@ -3,7 +3,7 @@
 Each runs a server in a process of its own (``served.py``), on every loop. The figures come from
 Linux's ``/proc``; elsewhere there is nothing to prove.
 
-``ROBUSTNESS_SCALE=8`` in the environment multiplies what is sent where it is not a gigabyte anyway.
+``ROBUSTNESS_SCALE=16`` in the environment makes it a gigabyte wherever less is sent by default.
 """
 
 from __future__ import annotations

@@ -34,15 +34,17 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 class Handler(AsyncStreamRequestHandler[str, str]):
     """Does what it is told."""
 
-    __slots__ = ("_armed", "_armed_by", "_sent", "_survives")
+    __slots__ = ("_armed", "_sent", "_survives", "_victim")
 
     def __init__(self, *, survives: bool) -> None:
         self._survives = survives  # catches parse errors and goes on
         self._armed: str | None = None
-        self._armed_by: AsyncStreamClient[str] | None = None
+        self._victim: AsyncStreamClient[str] | None = None  # the first to connect when armed
         self._sent = 0
 
     async def on_connection(self, client: AsyncStreamClient[str]) -> None:
+        if self._armed is not None and self._victim is None:
+            self._victim = client
         self._explode("on_connection", client)
 
     async def on_disconnection(self, client: AsyncStreamClient[str]) -> None:
@@ -74,14 +76,14 @@ class Handler(AsyncStreamRequestHandler[str, str]):
             case ["progress"]:
                 await client.send_packet(str(self._sent))
             case ["arm", hook]:
-                self._armed, self._armed_by = hook, client
+                self._armed = hook
                 await client.send_packet("armed")
             case [""]:
                 await client.send_packet("empty")
 
     def _explode(self, hook: str, client: AsyncStreamClient[str]) -> None:
-        if self._armed == hook and self._armed_by is not client:
-            self._armed = self._armed_by = None
+        if self._armed == hook and self._victim is client:
+            self._armed = self._victim = None
             raise LookupError(f"boom in {hook}")
 
 
