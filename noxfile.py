@@ -24,13 +24,14 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 ALL_EXTRAS = f".[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 EXAMPLES = "docs/_include/examples/howto/tcp_servers"
-SPHINX = ("-n", "-W", "--keep-going", "docs")
+SPHINX = ("-n", "-W", "--keep-going", "-q", "docs")
 
 
 def install(session: nox.Session, *groups: str, project: str | None = ALL_EXTRAS) -> None:
     """Install the project and dependency groups, unless the environment already has them."""
     wanted = [*(["-e", project] if project else []), *dependencies(*groups)]
-    digest = hashlib.sha256(f"{wanted} {PYPROJECT}".encode()).hexdigest()
+    # The folder, too: an editable install points to where the project was.
+    digest = hashlib.sha256(f"{Path.cwd()} {wanted} {PYPROJECT}".encode()).hexdigest()
     stamp = Path(session.virtualenv.location, "installed")
     if not stamp.exists() or stamp.read_text() != digest:
         session.install(*wanted)

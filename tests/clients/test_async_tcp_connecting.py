@@ -390,8 +390,16 @@ async def test_close_before_connecting(new_client: Callable[[socket.socket], Cli
         await check_all_closed(listener)
 
 
-async def test_close_at_any_moment(new_client: Callable[[socket.socket], Client]) -> None:
+@pytest.mark.parametrize("last", [False, True])
+async def test_close_at_any_moment(
+    new_client: Callable[[socket.socket], Client], last: bool
+) -> None:
     """However far the attempt has come, closing leaves no connection behind."""
+
+    async def close(client: Client, turns: int) -> None:
+        await let_run(turns)
+        await client.aclose()
+
     is_in_time = False
     with anyio.fail_after(PATIENCE), listening() as listener:
         for turns in itertools.count():
@@ -400,9 +408,11 @@ async def test_close_at_any_moment(new_client: Callable[[socket.socket], Client]
             async with anyio.create_task_group() as tasks:
                 for _ in range(2):
                     tasks.start_soon(outcomes.of, client.wait_connected)
-                await let_run(turns)
-                is_in_time = outcomes.all == [None, None]
-                await client.aclose()
+                if last:
+                    tasks.start_soon(close, client, turns)
+                else:
+                    await close(client, turns)
+            is_in_time = outcomes.all == [None, None]
             for each in outcomes.all:
                 assert each is None or type(each) is ClientClosedError
             await check_all_closed(listener)
@@ -426,6 +436,28 @@ async def test_cancel_at_any_moment(new_client: Callable[[socket.socket], Client
             await client.send_packet("packet")
             await client.aclose()
             assert "packet\n" in await check_all_closed(listener)
+            if is_in_time:
+                break
+
+
+async def test_reset_at_any_moment(new_client: Callable[[socket.socket], Client]) -> None:
+    """However far the attempt has come, a peer that leaves is noticed then or later."""
+    is_in_time = False
+    with anyio.fail_after(PATIENCE), listening() as listener:
+        for turns in itertools.count():
+            client = new_client(listener)
+            outcomes = Outcomes()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(outcomes.of, client.wait_connected)
+                await let_run(turns)
+                is_in_time = client.is_connected()
+                if is_waiting(listener):
+                    Accepted(listener).reset()
+            [result] = outcomes.all
+            assert result is None or isinstance(result, OSError)
+            assert client.is_connected() is (result is None)
+            await client.aclose()
+            await check_all_closed(listener)
             if is_in_time:
                 break
 

@@ -107,6 +107,25 @@ async def test_size_of_chunks(lines: Any, max_recv_size: int | None) -> None:
             assert await client.recv_packet() == "y"
 
 
+@pytest.mark.parametrize("max_recv_size", [None, 1000])
+async def test_size_of_buffer(max_recv_size: int | None) -> None:
+    """A protocol object that has a buffer is told how much may arrive at a time."""
+    sizes: list[int] = []
+
+    class Curious(BufferedStreamProtocol[str, str, bytearray]):
+        __slots__ = ()
+
+        def create_buffer(self, sizehint: int) -> bytearray:
+            sizes.append(sizehint)
+            return super().create_buffer(sizehint)
+
+    protocol = Curious(StringLineSerializer())
+    async with connected(protocol, max_recv_size=max_recv_size) as (client, peer):
+        peer.send("packet")
+        assert await client.recv_packet() == "packet"
+    assert set(sizes) == {max_recv_size or 64 * 1024}
+
+
 async def test_wait(lines: Any) -> None:
     """Whoever asks before anything has arrived waits for it."""
     outcomes = Outcomes()
@@ -468,9 +487,8 @@ async def test_until_the_time_is_up(lines: Any) -> None:
         iterator = client.iter_received_packets(timeout=0.05)
         peer.send("a")
         assert await anext(iterator) == "a"
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(peer.send_much, b"b\nhalf")
-            assert await packets(iterator) == ["b"]
+        deliver(b"b\nhalf", peer, client)
+        assert await packets(iterator) == ["b"]
         assert 0.04 < anyio.current_time() - start < PATIENCE / 2
         peer.send(" a packet")
         assert await client.recv_packet() == "half a packet"
@@ -478,12 +496,17 @@ async def test_until_the_time_is_up(lines: Any) -> None:
 
 async def test_time_of_the_caller() -> None:
     """The time that the caller spends between packets does not count."""
+    outcomes = Outcomes()
     async with connected() as (client, peer):
-        iterator = client.iter_received_packets(timeout=0.15)
-        for number in range(3):
-            deliver(b"%d\n" % number, peer, client)
-            assert await anext(iterator) == str(number)
-            await anyio.sleep(0.08)
+        iterator = client.iter_received_packets(timeout=0.3)
+        peer.send("a")
+        assert await anext(iterator) == "a"
+        await anyio.sleep(0.35)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(outcomes.of, iterator.__anext__)
+            await anyio.lowlevel.checkpoint()
+            peer.send("b")
+    assert outcomes.all == ["b"]
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, -math.inf])

@@ -376,6 +376,20 @@ async def test_close_while_the_peer_sends(is_asked_for: bool) -> None:
         peer.close()
 
 
+async def test_close_while_the_peer_goes_on_sending() -> None:
+    """A peer that was interrupted while it sent can finish, and is not reset."""
+    async with connected() as (client, peer), anyio.create_task_group() as tasks:
+        deliver(b"a packet\nanother packet\n", peer, client)
+        assert await client.recv_packet() == "a packet"
+        await client.send_packet("enough")
+        tasks.start_soon(client.aclose)
+        assert await peer.rest() == ("enough\n", "EOF")
+        for _ in range(20):
+            peer.send("more")
+            await anyio.lowlevel.checkpoint()
+        peer.close()
+
+
 async def test_receivers_are_woken_by_a_close() -> None:
     """Even a close that waits for the peer wakes up those who wait for packets."""
     receivers = Outcomes()

@@ -1,0 +1,180 @@
+"""What a page of the site promises, turned into pytest items.
+
+Sybil calls a parser with a document; each region that the parser yields becomes an item. Two
+directives need more than Sybil has:
+
+* ``literalinclude``: the file exists, can be imported, and has what the options name. Sphinx itself
+  resolves the options, so that the test and the page cannot disagree. ``:emphasize-lines:`` must
+  lie inside the snippet and hit lines with something on them: numbers that were right before the
+  example changed are the commonest mistake.
+* ``code-block:: console``: its ``$ python FILE`` commands are run in the folder of the example
+  that was included last, or that the comment ``.. example-folder: PATH`` names, and must print what
+  the page says. Numbers that differ from run to run (see `WILDCARDS`) may differ.
+
+Anything else in a console block must be skipped in the open, with ``.. skip: next``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+from sphinx.config import Config
+from sphinx.directives.code import LiteralInclude, LiteralIncludeReader
+from sybil import Document, Example, Region
+from sybil.parsers.rest.lexers import DirectiveInCommentLexer, DirectiveLexer
+
+__all__ = ["WILDCARDS", "console_blocks", "literal_includes"]
+
+# What differs from run to run, and what stands for it when outputs are compared.
+WILDCARDS = (
+    (r"\bTask-\d+", "Task-N"),
+    (r"\bThread-\d+", "Thread-N"),
+    (r"\b0x[0-9a-fA-F]+", "0xN"),
+    (r"\b\d{1,3}(?:\.\d{1,3}){3}\b", "ADDRESS"),
+    (r"(['\[])[0-9a-f:]*::[0-9a-f:]*(['\]])", r"\1ADDRESS\2"),
+    (r"('(?:ADDRESS|localhost)', )\d+(?:, \d+, \d+)?", r"\1PORT"),
+    (r"\b(ADDRESS\]?|localhost):\d+", r"\1:PORT"),
+)
+
+# Seconds. An example talks to itself on the loopback interface and ends.
+COMMAND_TIMEOUT = 30
+
+_literalinclude = DirectiveLexer("literalinclude")
+_code = DirectiveLexer("code-block|code|sourcecode")
+_example_folder = DirectiveInCommentLexer("example-folder")
+
+
+def literal_includes(document: Document) -> Iterator[Region]:
+    """Yield one item per ``literalinclude``."""
+    for region in _literalinclude(document):
+        region.evaluator = check_literal_include
+        yield region
+
+
+def console_blocks(document: Document) -> Iterator[Region]:
+    """Yield one item per console block; its ``parsed`` is the folder it runs in, or None."""
+    folders = [
+        *((found.start, locate(document, found).parent) for found in _literalinclude(document)),
+        *((found.start, locate(document, found)) for found in _example_folder(document)),
+    ]
+    for region in _code(document):
+        if (region.lexemes["arguments"] or "").strip() == "console":
+            before = [(start, folder) for start, folder in folders if start < region.start]
+            region.parsed = max(before)[1] if before else None
+            region.evaluator = check_console_block
+            yield region
+
+
+def locate(document: Document, region: Region) -> Path:
+    """Return the file that a directive names: below the page, or below the site if it has a /."""
+    page = Path(document.path)
+    name: str = region.lexemes["arguments"].strip()
+    if not name.startswith("/"):
+        return (page.parent / name).resolve()
+    root = next((folder for folder in page.parents if (folder / "conf.py").exists()), page.parent)
+    return (root / name[1:]).resolve()
+
+
+def check_literal_include(example: Example) -> str | None:
+    """Return what is wrong with a ``literalinclude``, None if nothing is."""
+    options = example.region.lexemes["options"]
+    file = locate(example.document, example.region)
+    if not file.is_file():
+        return f"{file} does not exist"
+    if file.suffix == ".py" and (failure := import_failure(file)):
+        return f"{file} cannot be imported:\n{failure}"
+    try:
+        snippet = read_snippet(file, options)
+        emphasized = [*line_numbers(options.get("emphasize-lines", ""))]
+    except (KeyError, ValueError) as exc:
+        return f"an option does not fit {file}: {exc}"
+    for number in emphasized:
+        if number > len(snippet):
+            return f":emphasize-lines: {number}, but the snippet has {len(snippet)} lines"
+        if not snippet[number - 1].strip():
+            return f":emphasize-lines: {number} is a blank line"
+    return None
+
+
+def line_numbers(spec: str) -> Iterator[int]:
+    """Yield the numbers in "1,3-5", counted from 1."""
+    for part in filter(None, spec.split(",")):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def read_snippet(file: Path, options: Mapping[str, str]) -> list[str]:
+    """Return the lines that Sphinx shows for a file and options, ValueError if there are none."""
+    spec = LiteralInclude.option_spec
+    # None stands for an option without a value, as in docutils; the type hint knows only str.
+    converted = {name: spec[name](value or cast("str", None)) for name, value in options.items()}
+    text, _ = LiteralIncludeReader(str(file), converted, Config()).read()
+    return text.splitlines()
+
+
+@functools.cache
+def import_failure(file: Path) -> str:
+    """Import an example as a reader would, in its folder; return the error, "" if there is none."""
+    return run_python(["-W", "error", "-c", f"import {file.stem}"], file.parent)[1]
+
+
+def check_console_block(example: Example) -> str | None:
+    """Return how the output of a console block differs from the page, None if it does not."""
+    if example.parsed is None:
+        return "no folder to run in: include the example before it, or say .. example-folder: PATH"
+    _, *blocks = re.split(r"^\$ ", "\n" + example.region.lexemes["source"], flags=re.MULTILINE)
+    if not blocks:
+        return "there is no command in it: a command starts with '$ '"
+    for block in blocks:
+        command, _, expected = block.partition("\n")
+        program, *arguments = shlex.split(command)
+        if program != "python" or not arguments:
+            return f"only 'python FILE' is run, not {command!r}: skip it with .. skip: next"
+        status, output = run_python(arguments, example.parsed)
+        if status != 0:
+            return f"{command!r} ended with status {status}:\n{output}"
+        if difference := compare(expected, output):
+            return f"{command!r} printed something else:\n{difference}"
+    return None
+
+
+def run_python(arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run this interpreter in a folder; return its status, and all it printed if that is not 0."""
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        return -1, f"{exc}"
+    return done.returncode, done.stdout
+
+
+def compare(expected: str, actual: str) -> str:
+    """Return the difference of two outputs but for wildcards and outer blank lines."""
+    expected, actual = (generalize(text) for text in (expected, actual))
+    diff = difflib.unified_diff(
+        expected.splitlines(), actual.splitlines(), "the page", "the program", lineterm=""
+    )
+    return "\n".join(diff)
+
+
+def generalize(output: str) -> str:
+    """Return an output with the wildcards in place of what differs from run to run."""
+    for pattern, wildcard in WILDCARDS:
+        output = re.sub(pattern, wildcard, output)
+    return output.strip()

@@ -1,0 +1,201 @@
+"""The budgets of the source, so that they stay true: sizes, layers, docstrings, test modules."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_bytes()) for name, path in MODULES.items()}
+
+FILE_LINES = 400
+FUNCTION_LINES = 40
+PARAMETERS = 8
+CLASSES_IN_MRO = 2
+
+# A room imports only itself and rooms before it; servers and clients do not know each other.
+ROOMS = (
+    *("exceptions", "addresses", "serializers", "converter", "protocol", "decoder", "codec"),
+    *("tls", "backends", "servers", "clients"),
+)
+STRANGERS = {("clients", "servers")}
+
+# Only where they are asked for: a function may import them, nothing else needs them.
+OPTIONAL = ("trio", "uvloop", "cbor2", "msgpack", "easynetwork.backends.trio")
+# What may be imported at the top of a module, by package.
+THIRD_PARTY = {"easynetwork.backends.trio": {"anyio", "trio"}, "easynetwork": {"anyio"}}
+
+# Constructors that have more than `PARAMETERS`, because the documented API has.
+LONG_CONSTRUCTORS = {
+    "AsyncTCPNetworkClient",
+    "AsyncTCPNetworkServer",
+    "JSONSerializer",
+    "StandaloneTCPNetworkServer",
+    "StandaloneUDPNetworkServer",
+    "TCPNetworkClient",
+}
+# An exception's bases are a promise to those who catch it: the documented API fixes them.
+LONG_MRO = {"LimitOverrunError"}
+
+# Tested by the conformance suite, which serves real connections on every backend.
+CONFORMANCE = ("easynetwork.backends.", "easynetwork.servers.")
+
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+def functions(tree: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield the functions of a module with their class's name, if they are methods."""
+    for parent in ast.walk(tree):
+        for child in ast.iter_child_nodes(parent):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield (parent.name if isinstance(parent, ast.ClassDef) else ""), child
+
+
+def imports(module: str, tree: ast.AST) -> Iterator[str]:
+    """Yield the absolute names of the modules, or their members, that some code imports."""
+    package = module if MODULES[module].stem == "__init__" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            origin = resolve_name(base, package) if node.level else base
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    """Return whether a module or member is one of some packages, or in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def room(name: str) -> str:
+    """Return the part of easynetwork that a module is in, "" for its front door."""
+    return name.partition(".")[2].partition(".")[0]
+
+
+def is_public(name: str) -> bool:
+    """Return whether no part of a module's name begins with an underscore."""
+    return not any(part.startswith("_") for part in name.split("."))
+
+
+@each_module
+def test_file_size(name: str) -> None:
+    """A file can be read in one go."""
+    assert len(MODULES[name].read_text().splitlines()) <= FILE_LINES
+
+
+@each_module
+def test_function_size(name: str) -> None:
+    """A function fits on a page, its docstring apart."""
+    for _, function in functions(TREES[name]):
+        code = function.body[bool(ast.get_docstring(function)) :]
+        lines = (code[-1].end_lineno or 0) - code[0].lineno + 1 if code else 0
+        assert lines <= FUNCTION_LINES, f"{function.name}: {lines} lines"
+
+
+@each_module
+def test_parameters(name: str) -> None:
+    """A call can be remembered, but for the constructors of the documented API."""
+    for owner, function in functions(TREES[name]):
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        count = len([argument for argument in named if argument.arg not in ("self", "cls")])
+        if not (function.name == "__init__" and owner in LONG_CONSTRUCTORS):
+            assert count <= PARAMETERS, f"{owner}.{function.name}: {count} parameters"
+
+
+@each_module
+def test_imports_in_functions(name: str) -> None:
+    """What a module needs stands at its top; a function imports optional dependencies only."""
+    for _, function in functions(TREES[name]):
+        for imported in imports(name, function):
+            assert within(imported, OPTIONAL), f"{function.name} imports {imported}"
+
+
+@each_module
+def test_layers(name: str) -> None:
+    """A room imports only rooms above it."""
+    for imported in imports(name, TREES[name]):
+        if not within(imported, ("easynetwork",)) or imported == "easynetwork.__version__":
+            continue
+        ours, theirs = room(name), room(imported)
+        assert ours in ROOMS, f"which room is {name} in?"
+        assert ROOMS.index(theirs) <= ROOMS.index(ours), f"{ours} imports {imported}"
+        assert (ours, theirs) not in STRANGERS, f"{ours} imports {imported}"
+
+
+@each_module
+def test_third_party_imports(name: str) -> None:
+    """The one dependency is anyio; trio's backend has trio."""
+    package = next(package for package in THIRD_PARTY if within(name, (package,)))
+    known = {*sys.stdlib_module_names, "easynetwork", "_typeshed"} | THIRD_PARTY[package]
+    inside = {at for _, function in functions(TREES[name]) for at in imports(name, function)}
+    for imported in {*imports(name, TREES[name])} - inside:
+        assert imported.partition(".")[0] in known
+
+
+@each_module
+def test_docstring_and_all(name: str) -> None:
+    """A module says what it is for, and what of it is public."""
+    assert ast.get_docstring(TREES[name])
+    if is_public(name):
+        module = importlib.import_module(name)
+        # The packages of one backend's classes have nothing to hand out themselves.
+        empty = MODULES[name].stem == "__init__" and len(TREES[name].body) == 1
+        assert empty or all(hasattr(module, member) for member in module.__all__)
+
+
+@each_module
+def test_inheritance(name: str) -> None:
+    """Classes are composed: at most two of ours in an MRO, besides what is only an interface."""
+    module = importlib.import_module(name)
+    for cls in vars(module).values():
+        if not inspect.isclass(cls) or cls.__module__ != name or cls.__name__ in LONG_MRO:
+            continue
+        ours = [base for base in cls.__mro__ if within(base.__module__, ("easynetwork",))]
+        concrete = [base.__name__ for base in ours if not is_interface(base)]
+        assert len(concrete) <= CLASSES_IN_MRO, f"{cls.__name__}: {concrete}"
+
+
+def is_interface(cls: type) -> bool:
+    """Return whether a class is there to be implemented: an ABC or a typing.Protocol."""
+    return inspect.isabstract(cls) or getattr(cls, "_is_protocol", False)
+
+
+@each_module
+def test_has_tests(name: str) -> None:
+    """A module has a test module of the same name, in the same place."""
+    path = MODULES[name].relative_to(SOURCE / "easynetwork")
+    conformance = ROOT / "tests" / "conformance"
+    if path.stem == "__init__" or not is_public(name):
+        return
+    if name.startswith(CONFORMANCE) and [*conformance.rglob("test_*.py")]:
+        return
+    assert (ROOT / "tests" / path.with_name(f"test_{path.name}")).exists()
+
+
+def test_rooms_are_in_the_front_door() -> None:
+    """The package's docstring is the map of the house, in the order of the rooms."""
+    text = ast.get_docstring(TREES["easynetwork"])
+    assert text is not None
+    found = [text.find(f"`easynetwork.{name}`") for name in ROOMS if room_exists(name)]
+    assert -1 not in found
+    assert all(one < other for one, other in pairwise(found))
+
+
+def room_exists(name: str) -> bool:
+    """Return whether there is such a part of easynetwork yet."""
+    return f"easynetwork.{name}" in MODULES
