@@ -198,7 +198,7 @@ def test_knows_what_is_unused(
 @settings(max_examples=30)
 def test_lines_come_back(make: MakeProtocol, data: st.DataObject) -> None:
     """Lines of any kind arrive as they were sent, in any number of pieces."""
-    newline = data.draw(st.sampled_from(["LF", "CR", "CRLF"]))
+    newline: Any = data.draw(st.sampled_from(["LF", "CR", "CRLF"]))
     keep_end = data.draw(st.booleans())
     serializer = StringLineSerializer(newline, encoding="utf-8", keep_end=keep_end)
     text = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
@@ -321,7 +321,7 @@ def test_no_separator(make: MakeProtocol) -> None:
     """What never ends is refused each time the limit is passed, and is not kept."""
     decoder = new_decoder(make(StringLineSerializer("CRLF", limit=16)))
 
-    found = []
+    found: list[Any] = []
     for _ in range(1000):
         decoder.feed(b"a" * 10)
         found += taken(decoder)
@@ -376,9 +376,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("serializer", [entry[0] for entry in STREAMS.values()], ids=STREAMS)
-def test_hostile_input(serializer: Serializer, data: bytes) -> None:
+def test_hostile_input(serializer: Any, data: bytes) -> None:
     """Whatever a peer sends ends in packets and parse errors, never in anything else."""
-    for make in (StreamProtocol, BufferedStreamProtocol):
+    makes: list[MakeProtocol] = [StreamProtocol, BufferedStreamProtocol]
+    for make in makes:
         if is_applicable(make, serializer):
             decoder = new_decoder(make(serializer))
             for chunk in (data[:1], data[1:5000], data[5000:]):
@@ -474,7 +475,7 @@ class Work:
                 work.count += len(data)
                 super().__init__(data)
 
-            def __iadd__(self, data: Any) -> Any:
+            def __iadd__(self, data: Any) -> Any:  # type: ignore[misc]  # counts, and that is all
                 work.count += len(data)
                 return super().__iadd__(data)
 

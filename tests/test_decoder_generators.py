@@ -119,6 +119,48 @@ def test_returned_nonsense(make: MakeProtocol, method: str) -> None:
         decoder.take()
 
 
+# -- Long chunks -------------------------------------------------------------------------------
+
+
+def take_counted(*buffer: bytearray) -> Generator[Any, Any, tuple[bytes, bytes]]:
+    """Parse, either way: four digits that count the bytes behind them."""
+    data = b""
+    while len(data) < 4 or len(data) < 4 + int(data[:4]):
+        received = yield
+        data += bytes(buffer[0][:received]) if buffer else received
+    end = 4 + int(data[:4])
+    return data[4:end], data[end:]
+
+
+@pytest.mark.parametrize("make", [StreamProtocol, BufferedStreamProtocol])
+def test_long_chunks(make: MakeProtocol) -> None:
+    """Much more may come at once than a generator is given at once."""
+    packets = [bytes([number % 256]) * (number * 997 % 10_000) for number in range(60)]
+    stream = b"".join(b"%04d" % len(packet) + packet for packet in packets)
+    protocol = make(Script(take_counted))
+
+    assert outcomes(protocol, [stream]) == packets
+    assert outcomes(protocol, [stream[:100_000], stream[100_000:]]) == packets
+    assert outcomes(protocol, [stream + b"9999" + b"x" * 9_998, b"x"]) == [*packets, b"x" * 9_999]
+
+
+@pytest.mark.parametrize("make", [StreamProtocol, BufferedStreamProtocol])
+def test_small_packets_in_long_chunks(make: MakeProtocol) -> None:
+    """What a small packet costs does not depend on how much waits behind it."""
+    given = 0
+
+    def parse(*buffer: bytearray) -> Generator[Any, Any, tuple[bytes, bytes]]:
+        nonlocal given
+        received = yield
+        data = bytes(buffer[0][:received]) if buffer else received
+        given += len(data)
+        return data[:1], data[1:]
+
+    size = 20_000
+    assert len(outcomes(make(Script(parse)), [b"x" * size])) == size
+    assert given <= size * 8192
+
+
 # -- Buffers -----------------------------------------------------------------------------------
 
 

@@ -91,11 +91,13 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
     def build(frame: Frame) -> Any:
         try:
             if not isinstance(frame, bytes):
-                raise frame
+                raise StreamProtocolParseError(b"", frame) from frame
             packet = parse(frame)
             return packet if convert is None else convert(packet)
         except (IncrementalDeserializeError, PacketConversionError) as exc:
             raise StreamProtocolParseError(b"", exc) from exc
+        except StreamProtocolParseError:
+            raise
         except RecursionError as exc:
             error = IncrementalDeserializeError("Data is nested too deeply", b"")
             error.__cause__ = exc

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import anyio
+import anyio.lowlevel
 import pytest
 import trio
+import trio.testing
 
 from easynetwork.backends import ensure_backend, new_builtin_backend
 
@@ -15,7 +16,7 @@ uvloop = pytest.importorskip("uvloop")
 
 
 async def tell(*args: Any) -> tuple[object, ...]:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     return (ensure_backend(None).name, *args)
 
 

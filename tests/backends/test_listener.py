@@ -188,7 +188,7 @@ async def test_episodes(
 ) -> None:
     """After a while without such errors, the next one is news."""
     now = 100.0
-    monkeypatch.setattr(listener_module.anyio, "current_time", lambda: now)
+    monkeypatch.setattr(anyio, "current_time", lambda: now)
     monkeypatch.setattr(listener_module, "_CAPACITY_PAUSE", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)

@@ -18,7 +18,11 @@ import pytest
 
 from easynetwork.protocol import StreamProtocol
 from easynetwork.servers import AsyncTCPNetworkServer
-from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.handlers import (
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+    INETClientAttribute,
+)
 
 # Seconds. Nothing here takes a tenth of it, unless something hangs.
 PATIENCE = 10.0
@@ -89,6 +93,15 @@ class Recorder(AsyncStreamRequestHandler[str, str]):
 
     async def on_disconnection(self, client: Client) -> None:
         self.note("on_disconnection")
+
+
+class Narrow(Recorder):
+    """Lets the kernel hold little of what is sent, so that a peer which does not read is felt."""
+
+    async def greet(self, client: Client) -> None:
+        sock = client.extra(INETClientAttribute.socket)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await super().greet(client)
 
 
 class Echo(Recorder):

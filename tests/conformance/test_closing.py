@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 
 import anyio
 import anyio.lowlevel
@@ -11,7 +10,7 @@ import pytest
 
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.support import Client, Recorder, Requests, Serve, one_protocol
+from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
 
 pytestmark = pytest.mark.anyio
 
@@ -184,32 +183,18 @@ async def test_close_while_the_handler_waits(serve: Serve) -> None:
 
 async def test_close_while_the_handler_waits_and_the_peer_does_not_read(serve: Serve) -> None:
     """Even if what was sent cannot leave yet; it does when the peer reads."""
-
-    class Handler(Recorder):
-        async def greet(self, client: Client) -> None:
-            client.extra(INETClientAttribute.socket).setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
-            )
-            await super().greet(client)
-
-    handler = Handler()
+    handler = Narrow()
     async with serve(handler) as service:
         peer = service.connect(receive_buffer=4096)
         await handler.noted("handle")
         [client] = handler.clients
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(send, client, "x" * 1_000_000)
+            tasks.start_soon(client.send_packet, "x" * 1_000_000)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(client.aclose)
             await handler.noted("on_disconnection")
             assert handler.notes[-2:] == ["GeneratorExit", "on_disconnection"]
             assert await peer.rest() == ("x" * 1_000_000 + "\n", "EOF")
-
-
-async def send(client: Client, packet: str) -> None:
-    """Send a packet; that the client is closed before it has left is no error here."""
-    with contextlib.suppress(ClientClosedError):
-        await client.send_packet(packet)
 
 
 async def test_close_while_the_handler_is_busy(serve: Serve) -> None:
@@ -239,15 +224,7 @@ async def test_close_while_the_handler_is_busy(serve: Serve) -> None:
 
 async def test_close_while_another_task_sends(serve: Serve) -> None:
     """A task that waits in `send_packet()` then is none the worse: its packet arrives."""
-
-    class Handler(Recorder):
-        async def greet(self, client: Client) -> None:
-            client.extra(INETClientAttribute.socket).setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
-            )
-            await super().greet(client)
-
-    handler = Handler()
+    handler = Narrow()
     async with serve(handler) as service:
         peer = service.connect(receive_buffer=4096)
         await handler.noted("on_connection")
@@ -269,22 +246,16 @@ async def test_close_while_another_task_sends(serve: Serve) -> None:
 async def test_cancelled(serve: Serve, waits_for: str) -> None:
     """If it is cancelled while it waits, the connection is reset, and the cancellation goes on."""
 
-    class Handler(Recorder):
+    class Handler(Narrow):
         async def handle(self, client: Client) -> Requests:
             yield
             if waits_for == "the peer to read":
-                await self.fill(client)
+                with anyio.move_on_after(0):
+                    await client.send_packet("x" * 1_000_000)
             with anyio.CancelScope() as self.scope, self.noting_errors():
                 self.note("closing")
                 await client.aclose()
             self.note("done")
-
-        async def fill(self, client: Client) -> None:
-            client.extra(INETClientAttribute.socket).setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
-            )
-            with anyio.move_on_after(0):
-                await client.send_packet("x" * 1_000_000)
 
     handler = Handler()
     async with serve(handler) as service:

@@ -60,8 +60,8 @@ async def test_crash(serve: Serve, log: Records, kind: type[Exception]) -> None:
         other = service.connect()
         await other.ask("hello")
         peer = service.connect()
-        peer.send("fail", "more")
-        assert await peer.rest() == ("bye\n", "reset")
+        peer.send("one", "fail", "more")
+        assert await peer.rest() == ("one\nbye\n", "reset")
         assert log.messages()[-3:] == [
             f"Accepted new connection (address = {peer.name})",
             f"{peer.name} disconnected",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.support import (
     PATIENCE,
     Client,
+    Narrow,
     NewServer,
     Peer,
-    Recorder,
     Requests,
     Server,
 )
@@ -30,15 +28,13 @@ STATES = ("idle", "in a packet", "asleep", "not reading", "half-closed", "greete
 CLIENTS = 102  # the same number of each
 
 
-class Patient(Recorder):
+class Patient(Narrow):
     """Stays in whatever state a client brings it into, until it is released."""
 
     is_greeting = False
 
     async def greet(self, client: Client) -> None:
-        sock = client.extra(INETClientAttribute.socket)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        self.note("accepted")
+        await super().greet(client)
         if self.is_greeting:
             await self.released.wait()
 
@@ -71,7 +67,7 @@ async def bring_into(state: str, peers: list[Peer], handler: Patient) -> None:
     handler.is_greeting = state == "greeted"
     new = [Peer(address, receive_buffer=4096) for _ in range(count)]
     peers += new
-    await handler.noted("accepted" if state == "greeted" else "handle", count)
+    await handler.noted("on_connection" if state == "greeted" else "handle", count)
     requests = {"in a packet": b"pac", "asleep": b"sleep\n", "not reading": b"send\n"}
     for peer in new:
         peer.send_bytes(requests.get(state, b"sleep\n" if state == "half-closed" else b""))

@@ -9,8 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.support import Client, Recorder, Requests, Serve
+from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -130,14 +129,8 @@ async def test_empty_packet(serve: Serve) -> None:
 # -- peers that do not read
 
 
-class Streaming(Recorder):
+class Streaming(Narrow):
     """Sends big packets for ever."""
-
-    async def greet(self, client: Client) -> None:
-        # Small buffers make a connection that is soon full.
-        sock = client.extra(INETClientAttribute.socket)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        await super().greet(client)
 
     async def handle(self, client: Client) -> Requests:
         yield

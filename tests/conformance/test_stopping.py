@@ -1,4 +1,4 @@
-"""How serving ends: shut down, closed, cancelled, failed; and how it begins again."""
+"""How serving ends: shut down, closed, cancelled, failed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from tests.conformance.support import (
     Records,
     Requests,
     Serve,
-    Server,
-    each_family,
     serving,
 )
 
@@ -364,43 +362,3 @@ async def test_broken_listener(new_server: NewServer, log: Records) -> None:
     assert caught.group_contains(OSError)
     assert handler.notes[-2:] == ["cancelled", "on_disconnection"]
     assert log.messages()[-1] == "Server stopped"
-
-
-# -- again
-
-
-@each_family
-async def test_serve_again(new_server: NewServer) -> None:
-    """After a shutdown the server may serve again, on the same port; nobody in between is lost."""
-    server = new_server(Recorder())
-    async with server:
-        addresses = server.get_addresses()
-        for _ in range(3):
-            waiting = [Peer(addresses[0]) for _ in range(5)]
-            for peer in waiting:
-                peer.send("hello")
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(server.serve_forever)
-                for peer in waiting:
-                    assert await peer.receive() == "hello"
-                    peer.close()
-                assert server.get_addresses() == addresses
-                await server.shutdown()
-
-
-async def test_serve_again_at_once(new_server: NewServer) -> None:
-    """`serve_forever()` may be called as soon as `shutdown()` has returned."""
-
-    async def use(server: Server) -> None:
-        async with anyio.create_task_group() as tasks:
-            is_up = anyio.Event()
-            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
-            await server.shutdown()
-            is_up = anyio.Event()
-            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
-            await server.shutdown()
-
-    async with new_server(Recorder()) as server:
-        await use(server)

@@ -111,7 +111,7 @@ class StreamTransport(ABC):
         """Wait until the transport is not congested any more. Any number of tasks may wait.
 
         Raises:
-            ConnectionError: The connection broke or was closed.
+            ConnectionError: The connection broke or was reset, here or by the peer: bytes are lost.
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.backends.abc import HIGH_WATER, LINGER_TIME, StreamTransport, broken_connection
@@ -31,6 +32,7 @@ class SocketTransport(StreamTransport):
     __slots__ = (
         "_at_eof",
         "_error",
+        "_is_broken",
         "_is_closing",
         "_lingering",
         "_lingers",
@@ -57,6 +59,7 @@ class SocketTransport(StreamTransport):
         self._lingers = False  # goes on reading when everything is sent
         self._lingering: anyio.Event | None = None  # while it does; set when that is over
         self._error: OSError | None = None
+        self._is_broken = False  # what was unsent is lost
         self._at_eof = False  # nothing will arrive any more
         self._is_closing = False  # nothing can be sent any more
         self._sends_eof = False
@@ -137,7 +140,7 @@ class SocketTransport(StreamTransport):
     async def drain(self) -> None:
         while self._writable is not None:
             await self._writable.wait()
-        if self._is_closing:
+        if self._is_broken:
             raise broken_connection(self._error)
 
     async def send_eof(self) -> None:
@@ -198,6 +201,8 @@ class SocketTransport(StreamTransport):
         with suppress(OSError, anyio.ClosedResourceError):
             while self.socket.fileno() >= 0:
                 await anyio.wait_readable(self.socket)
+                # On uvloop, anyio does not find time to cancel who is ready at every turn.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 with suppress(BlockingIOError):
                     if not self.socket.recv_into(self._view):
                         break
@@ -206,6 +211,7 @@ class SocketTransport(StreamTransport):
     def abort(self) -> None:
         if self.socket.fileno() >= 0:
             enable_socket_linger(self.socket, 0)  # close() sends RST, at once
+            self._is_broken = True
         self._close()
 
     def is_closing(self) -> bool:
@@ -214,6 +220,7 @@ class SocketTransport(StreamTransport):
     def _break(self, exc: OSError) -> None:
         if self._error is None:
             self._error = exc
+        self._is_broken = True
         self._end()
 
     def _close(self) -> None:

@@ -195,11 +195,9 @@ class AsyncTCPNetworkClient(
             sock.close()
             raise
         tune_tcp(sock)
-        # Takes no time, and a socket that was given to the client cannot be had a second time.
-        with anyio.CancelScope(shield=True):
-            self._transport = await self._backend.wrap_stream_socket(
-                sock, self._decoder.feed, self._max_recv_size
-            )
+        self._transport = await self._backend.wrap_stream_socket(
+            sock, self._decoder.feed, self._max_recv_size
+        )
         local, remote = (new_socket_address(name, sock.family) for name in names)
         self._addresses = local, remote
 
@@ -263,8 +261,6 @@ class AsyncTCPNetworkClient(
         await self._acquire_receiving(deadline)
         try:
             while (packet := decoder.take()) is NEED_DATA:
-                if self._is_closing:
-                    raise _closed_error()
                 try:
                     if decoder.refill():
                         await anyio.lowlevel.checkpoint()

@@ -34,6 +34,7 @@ from easynetwork.backends.listener import close_listener
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
+from easynetwork.servers.reports import PeerFaultLog
 
 
 class _Run:
@@ -57,6 +58,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         "_handler",
         "_is_closed",
         "_listeners",
+        "_peer_faults",
         "_run",
         "logger",
     )
@@ -68,6 +70,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         self, backend: AsyncBackend, handler: BaseRequestHandler, logger: logging.Logger
     ) -> None:
         self.logger = logger
+        self._peer_faults = PeerFaultLog(logger)
         self._backend = backend
         self._handler = handler
         self._listeners: tuple[socket.socket, ...] = ()
@@ -174,6 +177,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                     self._stop(run)
                     run.scope.cancel()
         finally:
+            self._peer_faults.flush()
             self.logger.info("Server stopped")
 
     def _stop(self, run: _Run) -> None:

@@ -20,7 +20,6 @@ from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._base import BaseAsyncNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from easynetwork.servers.reports import PeerFaultLog
 from easynetwork.servers.served_client import ServedClient, StreamService
 from easynetwork.servers.session import StreamSession
 
@@ -48,7 +47,6 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         "_connection_log_level",
         "_hosts",
         "_max_recv_size",
-        "_peer_faults",
         "_port",
         "_protocol",
         "_request_handler",
@@ -110,7 +108,6 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         self._connection_log_level = (
             logging.DEBUG if log_client_connection is False else logging.INFO
         )
-        self._peer_faults = PeerFaultLog(self.logger)
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
         return await open_tcp_listeners(

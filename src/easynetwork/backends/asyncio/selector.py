@@ -90,9 +90,11 @@ class _Watch:
         # in both directions, and the original may be closed while this waits.
         self._sock = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
         self._task = asyncio.create_task(self._repeat())
+        # Not in the task, which may be cancelled before it has begun.
+        self._task.add_done_callback(lambda _: self._sock.close())
 
     async def _repeat(self) -> None:
-        with self._sock, suppress(anyio.ClosedResourceError):
+        with suppress(anyio.ClosedResourceError):
             while True:
                 await self._wait(self._sock)
                 self._callback()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from easynetwork.servers.reports import PeerFaultLog, printable, split_errors
+
+LOGGER = logging.getLogger("tests.reports")
+
+
+class Clock:
+    """Time, as a test wants it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def faults(clock: Clock, caplog: pytest.LogCaptureFixture) -> PeerFaultLog:
+    caplog.set_level(logging.WARNING, LOGGER.name)
+    return PeerFaultLog(LOGGER)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records if record.name == LOGGER.name]
+    caplog.clear()
+    return found
+
+
+def test_warning(faults: PeerFaultLog, caplog: pytest.LogCaptureFixture) -> None:
+    """A peer's fault is one WARNING line without traceback."""
+    faults.warning("%s sent %d bytes", "somebody", 5)
+
+    (record,) = caplog.records
+    assert record.getMessage() == "somebody sent 5 bytes"
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    assert faults.count == 1
+
+
+def test_rate(faults: PeerFaultLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Three lines a second are enough; the others are counted, and their number is told later."""
+    for number in range(10):
+        faults.warning("fault %d", number)
+    assert lines(caplog) == ["fault 0", "fault 1", "fault 2"]
+
+    clock.now = 1.0
+    faults.warning("fault %d", 10)
+
+    assert lines(caplog) == ["7 more faults of peers were not logged", "fault 10"]
+    assert faults.count == 11
+
+
+def test_flood(faults: PeerFaultLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten thousand faults in ten seconds are a few dozen lines."""
+    for number in range(10_000):
+        clock.now = number / 1000
+        faults.warning("fault")
+    faults.flush()
+
+    found = lines(caplog)
+    assert len(found) == 10 * (3 + 1)
+    assert found[-1] == "997 more faults of peers were not logged"
+
+
+def test_flush(faults: PeerFaultLog, caplog: pytest.LogCaptureFixture) -> None:
+    """When there is nothing to tell, nothing is told."""
+    faults.flush()
+    for _ in range(4):
+        faults.warning("fault")
+    faults.flush()
+    faults.flush()
+    assert lines(caplog) == ["fault"] * 3 + ["1 more faults of peers were not logged"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("wrong"), "ValueError: wrong"),
+        (EOFError(), "EOFError"),
+        (ValueError("a\nb\x1b[31m\0"), r"ValueError: a\nb\x1b[31m\x00"),
+        (ValueError("é\u2028\U0001f600\udc80"), r"ValueError: \xe9\u2028\U0001f600\udc80"),
+    ],
+)
+def test_printable(error: Exception, text: str) -> None:
+    """Whatever an error quotes, its text is one line of ASCII."""
+    assert printable(error) == text
+
+
+def test_printable_is_short() -> None:
+    """An error that quotes a lot is cut."""
+    text = printable(ValueError("\n" * 100_000))
+    assert len(text) == 203
+    assert text.endswith("...")
+
+
+MINE, OTHER = ConnectionError("mine"), ValueError("other")
+
+
+def is_mine(error: BaseException) -> bool:
+    return error is MINE
+
+
+def test_split_single() -> None:
+    """One error belongs or does not."""
+    assert split_errors(MINE, is_mine) == (MINE, None)
+    assert split_errors(OTHER, is_mine) == (None, OTHER)
+    assert split_errors(None, is_mine) == (None, None)
+
+
+def test_split_group() -> None:
+    """Of a group, each part is a group of those that belong together."""
+    inner = ExceptionGroup("inner", [MINE, OTHER])
+    own, others = split_errors(ExceptionGroup("outer", [OTHER, inner]), is_mine)
+
+    assert isinstance(own, ExceptionGroup)
+    assert isinstance(others, ExceptionGroup)
+    assert repr(own) == repr(ExceptionGroup("outer", [ExceptionGroup("inner", [MINE])]))
+    assert repr(others) == repr(ExceptionGroup("outer", [OTHER, ExceptionGroup("inner", [OTHER])]))
+
+
+def test_split_uniform_group() -> None:
+    """A group of one kind is one part."""
+    own, others = split_errors(ExceptionGroup("group", [MINE, MINE]), is_mine)
+    assert (repr(own), others) == (repr(ExceptionGroup("group", [MINE, MINE])), None)
+    own, others = split_errors(ExceptionGroup("group", [OTHER]), is_mine)
+    assert (own, repr(others)) == (None, repr(ExceptionGroup("group", [OTHER])))
