@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib.util
@@ -31,6 +32,9 @@ hypothesis.settings.load_profile("easynetwork")
 
 # Seconds. Less than the limit in pyproject.toml, at which the whole run ends.
 TIME_LIMIT = 30.0
+
+# Seconds from the last test to the end of the process.
+EXIT_LIMIT = 60.0
 
 # Seconds for what ends by itself to end: threads whose work is done, tasks that were cancelled.
 GRACE = 5.0
@@ -95,6 +99,12 @@ def pytest_collection_finish() -> None:
     if HAS_UVLOOP:
         importlib.import_module("uvloop").new_event_loop().close()
     collect_garbage()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """See to it that the process ends: if a thread keeps it from exiting, show which and fail."""
+    faulthandler.dump_traceback_later(EXIT_LIMIT, exit=True)
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,13 @@ def test_neither_address_nor_socket(address: Any) -> None:
         AsyncTCPNetworkClient(address, LINES, "asyncio")
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 70_000])
+def test_port_out_of_range(port: int) -> None:
+    """A port that does not exist is not taken for another one."""
+    with pytest.raises(ValueError, match=f"^port must be between 0 and 65535, got {port}$"):
+        AsyncTCPNetworkClient(("127.0.0.1", port), LINES, "asyncio")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -190,7 +190,7 @@ async def test_others_run_meanwhile(lines: Any) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"a\nb\nc\n"], [b"a\n", b"b\n", b"c\n"], [b"a", b"\nb\nc\n"]])
-async def test_packets_go_to_who_asked_first(lines: Any, pieces: list[bytes]) -> None:
+async def test_packets_go_to_who_asked_first(pieces: list[bytes]) -> None:
     """Several tasks get one packet each, in the order in which they asked."""
     asked: list[int] = []
     received: dict[int, str] = {}
@@ -199,7 +199,7 @@ async def test_packets_go_to_who_asked_first(lines: Any, pieces: list[bytes]) ->
         asked.append(task)
         received[task] = await client.recv_packet()
 
-    async with connected(lines) as (client, peer), anyio.create_task_group() as tasks:
+    async with connected() as (client, peer), anyio.create_task_group() as tasks:
         for task in range(3):
             tasks.start_soon(receive, task)
         await anyio.wait_all_tasks_blocked()
@@ -209,7 +209,7 @@ async def test_packets_go_to_who_asked_first(lines: Any, pieces: list[bytes]) ->
 
 
 @pytest.mark.parametrize("cancelled", range(3))
-async def test_who_leaves_the_queue_takes_nothing(lines: Any, cancelled: int) -> None:
+async def test_who_leaves_the_queue_takes_nothing(cancelled: int) -> None:
     """When a task that waits for its turn is cancelled, the others get the packets."""
     received: list[tuple[int, str]] = []
     scopes = [anyio.CancelScope() for _ in range(3)]
@@ -218,7 +218,7 @@ async def test_who_leaves_the_queue_takes_nothing(lines: Any, cancelled: int) ->
         with scopes[task]:
             received.append((task, await client.recv_packet()))
 
-    async with connected(lines) as (client, peer), anyio.create_task_group() as tasks:
+    async with connected() as (client, peer), anyio.create_task_group() as tasks:
         for task in range(3):
             tasks.start_soon(receive, task)
             await anyio.wait_all_tasks_blocked()
@@ -230,10 +230,10 @@ async def test_who_leaves_the_queue_takes_nothing(lines: Any, cancelled: int) ->
 
 
 @each_end
-async def test_the_end_for_all(lines: Any, end: str) -> None:
+async def test_the_end_for_all(end: str) -> None:
     """When the connection ends, everybody who waits is told."""
     outcomes = Outcomes()
-    async with connected(lines) as (client, peer), anyio.create_task_group() as tasks:
+    async with connected() as (client, peer), anyio.create_task_group() as tasks:
         for _ in range(3):
             tasks.start_soon(outcomes.of, client.recv_packet)
         await anyio.wait_all_tasks_blocked()
@@ -447,14 +447,14 @@ async def test_what_the_kernel_holds_for_a_new_client(lines: Any) -> None:
 
 @pytest.mark.parametrize("timeout", [None, math.inf])
 @each_end
-async def test_until_the_end(lines: Any, timeout: float | None, end: str) -> None:
+async def test_until_the_end(timeout: float | None, end: str) -> None:
     """Without a limit, an iterator gives everything until the connection ends."""
     received: list[str] = []
 
     async def receive() -> None:
         received.extend(await packets(client.iter_received_packets(timeout=timeout)))
 
-    async with connected(lines) as (client, peer), anyio.create_task_group() as tasks:
+    async with connected() as (client, peer), anyio.create_task_group() as tasks:
         tasks.start_soon(receive)
         for number in range(3):
             await hand_over(b"packet %d\n" % number, peer, client)
@@ -510,9 +510,9 @@ async def test_time_of_the_caller() -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, -math.inf])
-async def test_negative_time(lines: Any, timeout: float) -> None:
+async def test_negative_time(timeout: float) -> None:
     """With a negative limit, there are no packets; they remain for whoever asks next."""
-    async with connected(lines) as (client, peer):
+    async with connected() as (client, peer):
         deliver(b"a\nb\n", peer, client)
         assert await packets(client.iter_received_packets(timeout=timeout)) == []
         assert await client.recv_packet() == "a"

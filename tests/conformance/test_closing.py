@@ -10,7 +10,15 @@ import pytest
 
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
+from tests.conformance.support import (
+    Client,
+    Narrow,
+    Recorder,
+    Records,
+    Requests,
+    Serve,
+    one_protocol,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -275,7 +283,7 @@ async def test_cancelled(serve: Serve, waits_for: str) -> None:
     assert handler.notes == ["on_connection", "closing", "cancelled", "done", "on_disconnection"]
 
 
-async def test_cancelled_by_another_task(serve: Serve) -> None:
+async def test_cancelled_by_another_task(serve: Serve, log: Records) -> None:
     """If another task's `aclose()` is cancelled, the session does not wait either."""
 
     class Handler(Recorder):
@@ -298,8 +306,8 @@ async def test_cancelled_by_another_task(serve: Serve) -> None:
         await anyio.wait_all_tasks_blocked()
         handler.released.set()
         await handler.noted("on_disconnection")
+        await service.server.server_close()
         with anyio.fail_after(0.5):
             scope.cancel()
-            while client.extra(INETClientAttribute.socket).fileno() >= 0:
-                await anyio.lowlevel.checkpoint()
-            await service.server.shutdown()
+            await log.logged("Server stopped")
+        assert client.extra(INETClientAttribute.socket).fileno() == -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from easynetwork.exceptions import ClientClosedError
 from tests.conformance.support import (
     Client,
     NewServer,
@@ -208,6 +209,24 @@ async def test_state_after_disconnection(serve: Serve, how: str) -> None:
         await handler.noted("on_connection")
         LEAVE[how](peer)
         await handler.noted("closing: True")
+
+
+async def test_no_goodbye_after_disconnection(serve: Serve) -> None:
+    """Nothing is sent any more then, even if the peer would still read."""
+
+    class Handler(Recorder):
+        async def on_disconnection(self, client: Client) -> None:
+            with pytest.raises(ClientClosedError):
+                await client.send_packet("bye")
+            await super().on_disconnection(client)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await handler.noted("on_connection")
+        peer.send_eof()
+        assert await peer.rest() == ("", "EOF")
+        assert handler.notes[-1] == "on_disconnection"
 
 
 async def test_state_after_aclose(serve: Serve) -> None:

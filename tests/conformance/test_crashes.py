@@ -76,6 +76,20 @@ async def test_crash(serve: Serve, log: Records, kind: type[Exception]) -> None:
         assert await service.connect().ask("hello") == "hello"
 
 
+async def test_answers_before_a_crash(serve: Serve, log: Records) -> None:
+    """Requests that were answered before it stay answered."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise LookupError
+
+    async with serve(Handler()) as service:
+        peer = service.connect()
+        peer.send("one", "two", "fail", "more")
+        assert await peer.rest() == ("one\ntwo\n", "reset")
+        assert len(log.problems()) == 1
+
+
 async def test_crash_with_a_complete_goodbye(serve: Serve, log: Records) -> None:
     """A handler that wants a clean end even then closes the client itself."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -75,6 +76,7 @@ async def test_server(new_server: NewServer, anyio_backend_name: str) -> None:
     class Handler(Recorder):
         async def service_init(self, exit_stack: AsyncExitStack, proxy: Any) -> None:
             assert proxy == server
+            assert type(proxy) is weakref.ProxyType
             assert isinstance(proxy, AsyncTCPNetworkServer)
             assert proxy.get_addresses() == server.get_addresses() != ()
             assert len(proxy.get_sockets()) == 1

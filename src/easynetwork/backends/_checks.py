@@ -36,3 +36,17 @@ def check_delay(seconds: float | None) -> float:
     if seconds < 0:
         raise ValueError("Invalid delay: negative value")
     return seconds
+
+
+def check_port(port: object) -> int:
+    """Return a port number.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: There is no such port. (The resolver would take it modulo 65,536.)
+    """
+    if not isinstance(port, int):
+        raise TypeError(f"Expected a port number, got {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be between 0 and 65535, got {port}")
+    return port

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from easynetwork.backends._checks import check_port
+
 
 @contextmanager
 def owned(target: object) -> Iterator[None]:
@@ -31,13 +33,13 @@ def check_target(
     Raises:
         TypeError: It is something else, or the options do not go with it. A socket is closed then,
             and in the following cases.
-        ValueError: The socket is not one of TCP.
+        ValueError: There is no such port, or the socket is not one of TCP.
         OSError: The socket is not connected.
     """
     with owned(target):
         match target:
             case (str(host), int(port)):
-                return host, port
+                return host, check_port(port)
             case socket.socket() if not address_options:
                 _check_socket(target)
                 return target

@@ -13,7 +13,7 @@ import anyio.abc
 
 from easynetwork.addresses import new_socket_address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends._checks import check_max_recv_size
+from easynetwork.backends._checks import check_max_recv_size, check_port
 from easynetwork.backends.listener import accept_forever
 from easynetwork.backends.sockets import open_tcp_listeners, tune_tcp
 from easynetwork.codec import new_decoder_factory, packet_encoder
@@ -157,15 +157,6 @@ def check_hosts(host: str | Sequence[str] | None) -> list[str | None]:
     if not all(item is None or isinstance(item, str) for item in hosts):
         raise TypeError(f"Expected a host name or a sequence of host names, got {host!r}")
     return [str(item) if item else None for item in hosts]
-
-
-def check_port(port: object) -> int:
-    """Return a port number."""
-    if not isinstance(port, int):
-        raise TypeError(f"Expected a port number, got {port!r}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be between 0 and 65535, got {port}")
-    return port
 
 
 def check_backlog(backlog: object) -> int:
