@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
-import pytest
 
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.backends import StreamTransport, ensure_backend
-from tests.conftest import BACKENDS
 
 MAX_RECV_SIZE = 16 * 1024
 
 # Seconds for what must not happen to happen.
 SOON = 0.05
-
-
-class LoopWithoutReaders(asyncio.SelectorEventLoop):
-    """Does not tell when a socket is ready, like the loop that is the default on Windows."""
-
-    add_reader = asyncio.AbstractEventLoop.add_reader
-    remove_reader = asyncio.AbstractEventLoop.remove_reader
-    add_writer = asyncio.AbstractEventLoop.add_writer
-    remove_writer = asyncio.AbstractEventLoop.remove_writer
-
-
-WITHOUT_READERS = ("asyncio", {"loop_factory": LoopWithoutReaders})
-TRANSPORT_BACKENDS = (*BACKENDS, pytest.param(WITHOUT_READERS, id="asyncio-without-readers"))
 
 
 class Pair:

@@ -231,22 +231,29 @@ async def test_run_in_thread(backend: AsyncBackend) -> None:
 @pytest.mark.parametrize("abandon", [False, True])
 async def test_run_in_thread_cancelled(backend: AsyncBackend, abandon: bool) -> None:
     """Who is cancelled waits for the thread, or leaves it alone if told so."""
-    gate = threading.Event()
-    finished = threading.Event()
+    started, gate, finished = threading.Event(), threading.Event(), threading.Event()
+    returned = anyio.Event()
+    scope = backend.open_cancel_scope()
 
     def work() -> None:
+        started.set()
         gate.wait(10)
         finished.set()
 
-    async with backend.create_task_group() as tasks:
-        with backend.move_on_after(0.01):
-            if not abandon:
-                threading.Timer(0.03, gate.set).start()
+    async def call() -> None:
+        with scope:
             await backend.run_in_thread(work, abandon_on_cancel=abandon)
         assert finished.is_set() is not abandon
+        returned.set()
+
+    async with backend.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await backend.run_in_thread(started.wait, 10)
+        scope.cancel()
+        if abandon:
+            await returned.wait()
         gate.set()
-        await backend.run_in_thread(finished.wait, 10)
-        tasks.cancel_scope.cancel()
+    finished.wait(10)
 
 
 async def test_create_threads_portal(backend: AsyncBackend) -> None:

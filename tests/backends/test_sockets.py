@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import pytest
@@ -44,35 +44,49 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6
 
 
 @contextmanager
-def listening(host: str = "127.0.0.1", port: int = 0, **options: Any) -> Iterator[int]:
+def listening(host: str, port: int = 0) -> Iterator[int]:
     """Listen; yield the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, **options) as listener:
+    with socket.create_server((host, port)) as listener:
         yield listener.getsockname()[1]
 
 
-@contextmanager
-def not_listening() -> Iterator[int]:
-    """Yield a port of both loopback addresses that refuses connections as long as this lasts."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
+Behaviour: TypeAlias = Literal["accepts", "refuses", "ignores"]
+"""What happens to connections: a listener, nobody, or a backlog that is full."""
 
 
 @contextmanager
-def not_answering(host: str, port: int = 0) -> Iterator[int]:
-    """Listen with a backlog that is full: the kernel ignores further attempts to connect."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def loopback(v4: Behaviour, v6: Behaviour | None = None) -> Iterator[int]:
+    """Yield a port of 127.0.0.1, and of ::1, where connections are treated like that."""
     with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket(family))
-        listener.bind((host, port))
-        listener.listen(0)
-        address = listener.getsockname()
-        for _ in range(4):
-            sock = stack.enter_context(socket.socket(family))
-            sock.setblocking(False)
-            sock.connect_ex(address)
-        yield address[1]
+        one, other = bind_both(with_ipv6=v6 is not None)
+        for sock, behaviour in ((one, v4), (other, v6)):
+            stack.enter_context(sock)
+            if behaviour == "accepts":
+                sock.listen()
+            elif behaviour == "ignores":
+                sock.listen(0)
+                for _ in range(4):
+                    peer = stack.enter_context(socket.socket(sock.family))
+                    peer.setblocking(False)
+                    peer.connect_ex(sock.getsockname())
+        yield one.getsockname()[1]
+
+
+def bind_both(*, with_ipv6: bool) -> tuple[socket.socket, socket.socket]:
+    """Return sockets bound to the same port of 127.0.0.1 and of ::1."""
+    while True:
+        one = socket.socket()
+        other = socket.socket(socket.AF_INET6 if with_ipv6 else socket.AF_INET)
+        one.bind(("127.0.0.1", 0))
+        try:
+            if with_ipv6:
+                other.bind(("::1", one.getsockname()[1]))
+            return one, other
+        except OSError as exc:
+            one.close()
+            other.close()
+            if exc.errno != errno.EADDRINUSE:
+                raise
 
 
 @pytest.fixture
@@ -246,7 +260,7 @@ async def test_same_host_twice(opened: Callable[..., Any]) -> None:
 @on_each_backend
 async def test_port_in_use(opened: Callable[..., Any]) -> None:
     """The error names each address, with the reason, and nothing stays open."""
-    with listening() as port, listening("127.0.0.2", port):
+    with listening("127.0.0.1") as port, listening("127.0.0.2", port):
         with pytest.raises(ExceptionGroup, match="Error when trying to create listeners") as info:
             await opened(["127.0.0.1", "127.0.0.3", "127.0.0.2"], port)
     assert [str(error) for error in info.value.exceptions] == [
@@ -335,7 +349,7 @@ async def test_missing_family(
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_connect(host: str) -> None:
     """A connection is a non-blocking socket."""
-    with listening() as port:
+    with loopback("accepts") as port:
         with await connect_tcp(host, port) as sock:
             assert sock.getpeername() == ("127.0.0.1", port)
             assert sock.gettimeout() == 0
@@ -344,7 +358,7 @@ async def test_connect(host: str) -> None:
 @on_each_backend
 async def test_refused() -> None:
     """The error has the class of what happened, names the address, and says so once."""
-    with not_listening() as port:
+    with loopback("refuses") as port:
         with pytest.raises(ConnectionRefusedError) as info:
             await connect_tcp("127.0.0.1", port)
     assert str(info.value) == (
@@ -364,7 +378,7 @@ async def test_refused() -> None:
 @needs_ipv6
 async def test_all_refused(dual: str) -> None:
     """Several addresses that fail alike are one error; the attempts are its cause."""
-    with not_listening() as port:
+    with loopback("refuses", "refuses") as port:
         with pytest.raises(ConnectionRefusedError) as info:
             await connect_tcp(dual, port)
     assert isinstance(info.value.__cause__, ExceptionGroup)
@@ -377,7 +391,7 @@ async def test_all_refused(dual: str) -> None:
 @needs_ipv6
 async def test_failed_differently(dual: str) -> None:
     """Several addresses that fail for different reasons are an error that lists them."""
-    with not_listening() as port:
+    with loopback("refuses", "refuses") as port:
         with pytest.raises(OSError, match="cannot connect to 'dual.example'") as info:
             await connect_tcp(dual, port, local_address=("127.0.0.1", 0))
     assert type(info.value) is OSError
@@ -398,7 +412,7 @@ def test_same_error_without_number() -> None:
 @needs_ipv6
 async def test_next_address_after_failure(dual: str) -> None:
     """When an address fails, the next one is tried at once."""
-    with listening() as port:
+    with loopback("accepts", "refuses") as port:
         with await connect_tcp(dual, port, happy_eyeballs_delay=math.inf) as sock:
             assert sock.family == socket.AF_INET
 
@@ -407,7 +421,7 @@ async def test_next_address_after_failure(dual: str) -> None:
 @needs_ipv6
 async def test_next_address_after_delay(dual: str) -> None:
     """When an address does not answer, the next one is tried after a while, and the first wins."""
-    with listening() as port, not_answering("::1", port):
+    with loopback("accepts", "ignores") as port:
         start = time.monotonic()
         with await connect_tcp(dual, port, happy_eyeballs_delay=SOON) as sock:
             assert sock.family == socket.AF_INET
@@ -418,7 +432,7 @@ async def test_next_address_after_delay(dual: str) -> None:
 @needs_ipv6
 async def test_first_address_is_preferred(dual: str) -> None:
     """Of two that answer, it is IPv6."""
-    with listening() as port, listening("::1", port):
+    with loopback("accepts", "accepts") as port:
         with await connect_tcp(dual, port) as sock:
             assert sock.family == socket.AF_INET6
 
@@ -427,7 +441,7 @@ async def test_first_address_is_preferred(dual: str) -> None:
 @needs_ipv6
 async def test_one_after_the_other(dual: str) -> None:
     """Without end to the delay, one address that does not answer is waited for; giving up works."""
-    with listening() as port, not_answering("::1", port):
+    with loopback("accepts", "ignores") as port:
         with anyio.move_on_after(SOON) as scope:
             await connect_tcp(dual, port, happy_eyeballs_delay=math.inf)
         assert scope.cancelled_caught
@@ -437,7 +451,7 @@ async def test_one_after_the_other(dual: str) -> None:
 @needs_ipv6
 async def test_all_at_once(dual: str) -> None:
     """Without any delay, all addresses are tried; what is not needed is closed."""
-    with listening() as port, listening("::1", port):
+    with loopback("accepts", "accepts") as port:
         with await connect_tcp(dual, port, happy_eyeballs_delay=0):
             pass
 
@@ -445,7 +459,7 @@ async def test_all_at_once(dual: str) -> None:
 @on_each_backend
 async def test_cancelled() -> None:
     """An attempt that is given up leaves nothing open."""
-    with not_answering("127.0.0.1") as port:
+    with loopback("ignores") as port:
         with anyio.move_on_after(SOON) as scope:
             await connect_tcp("127.0.0.1", port)
         assert scope.cancelled_caught
@@ -454,15 +468,15 @@ async def test_cancelled() -> None:
 @on_each_backend
 async def test_local_address() -> None:
     """A connection comes from where it is said to."""
-    with listening() as port, not_listening() as free_port:
-        with await connect_tcp("127.0.0.1", port, local_address=("127.0.0.2", free_port)) as sock:
-            assert sock.getsockname() == ("127.0.0.2", free_port)
+    with loopback("accepts") as port:
+        with await connect_tcp("127.0.0.1", port, local_address=("127.0.0.2", 0)) as sock:
+            assert sock.getsockname()[0] == "127.0.0.2"
 
 
 @on_each_backend
 async def test_local_address_in_use() -> None:
     """If it cannot, the error says which address, and why."""
-    with listening() as port, listening() as used_port:
+    with loopback("accepts") as port, loopback("refuses") as used_port:
         with pytest.raises(OSError, match="Address already in use") as info:
             await connect_tcp("127.0.0.1", port, local_address=("127.0.0.1", used_port))
     assert info.value.errno == errno.EADDRINUSE

@@ -1,81 +1,89 @@
-"""Callbacks on loops that have them and on loops that have not."""
+"""Loops without `add_reader`, such as the one that is the default on Windows.
+
+Each conversation has a process of its own, because anyio keeps the thread that selects for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+import subprocess
+import sys
 
-import anyio.lowlevel
 import pytest
 
-from easynetwork.backends.asyncio.selector import selector_of
-from tests.backends.pairs import WITHOUT_READERS, connected_sockets
+PROGRAM = """
+import asyncio
+import os
 
-pytestmark = pytest.mark.anyio
+from easynetwork.clients import AsyncTCPNetworkClient
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamRequestHandler
 
-
-@pytest.fixture(params=[("asyncio", {}), WITHOUT_READERS], ids=["callbacks", "tasks"])
-def anyio_backend(request: pytest.FixtureRequest, selector_thread: None) -> object:
-    return request.param
-
-
-class Ends:
-    """Two connected sockets, and what was called for the first of them."""
-
-    def __init__(self) -> None:
-        self.sock, self.peer = connected_sockets()
-        self.received = bytearray()
-        self.writable = anyio.Event()
-
-    def on_readable(self) -> None:
-        self.received += self.sock.recv(1)
-
-    def on_writable(self) -> None:
-        self.writable.set()
-        selector_of(asyncio.get_running_loop()).remove_writer(self.sock.fileno())
+PROTOCOL = StreamProtocol(StringLineSerializer(limit=10_000_000))
 
 
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    ends = Ends()
-    with ends.sock, ends.peer:
-        yield ends
+class Loop(asyncio.SelectorEventLoop):
+    add_reader = asyncio.AbstractEventLoop.add_reader
+    remove_reader = asyncio.AbstractEventLoop.remove_reader
+    add_writer = asyncio.AbstractEventLoop.add_writer
+    remove_writer = asyncio.AbstractEventLoop.remove_writer
 
 
-async def test_loop_itself(anyio_backend: object) -> None:
-    """A loop that has the methods needs no stand-in; another has one stand-in for all."""
-    loop = asyncio.get_running_loop()
-    assert (selector_of(loop) is loop) is (anyio_backend != WITHOUT_READERS)
-    assert selector_of(loop) is selector_of(loop)
+class Echo(AsyncStreamRequestHandler):
+    async def handle(self, client):
+        packet = yield
+        await client.send_packet(packet)
 
 
-async def test_callbacks(ends: Ends) -> None:
-    """A function is called as long as there is something to read, or may be written, each."""
-    selector = selector_of(asyncio.get_running_loop())
-    fd = ends.sock.fileno()
-    selector.add_reader(fd, ends.on_readable)
-    selector.add_writer(fd, ends.on_writable)
-    ends.peer.send(b"abc")
-    await ends.writable.wait()
-    while ends.received != b"abc":
-        await anyio.lowlevel.checkpoint()
-
-    assert selector.remove_reader(fd)
-    assert not selector.remove_reader(fd)
-    assert not selector.remove_writer(fd)
-    ends.peer.send(b"d")
-    await anyio.wait_all_tasks_blocked()
-    assert ends.received == b"abc"
+async def main():
+    async with AsyncTCPNetworkServer("127.0.0.1", 0, PROTOCOL, Echo()) as server:
+        is_up = asyncio.Event()
+        serving = asyncio.create_task(server.serve_forever(is_up_event=is_up))
+        await is_up.wait()
+        await CONVERSATION(server.get_addresses()[0])
+        await server.shutdown()
+        await serving
 
 
-async def test_removed_at_once(ends: Ends) -> None:
-    """A function that is not to be called after all leaves nothing open."""
-    selector = selector_of(asyncio.get_running_loop())
-    fd = ends.sock.fileno()
-    selector.add_reader(fd, ends.on_readable)
-    selector.add_writer(fd, ends.on_writable)
-    selector.remove_reader(fd)
-    selector.remove_writer(fd)
-    ends.sock.close()
-    await anyio.wait_readable(ends.peer)
-    assert ends.peer.recv(1) == b""
+async def short(address):
+    async with AsyncTCPNetworkClient(address, PROTOCOL) as client:
+        for _ in range(3):
+            await client.send_packet("hello")
+            assert await client.recv_packet() == "hello"
+
+
+async def large(address):
+    # More than fits into the kernel's buffers, both ways: reading pauses, writing waits.
+    async with AsyncTCPNetworkClient(address, PROTOCOL) as client:
+        sending = asyncio.create_task(client.send_packet("x" * 9_000_000))
+        assert len(await client.recv_packet()) == 9_000_000
+        await sending
+
+
+async def many(address):
+    await asyncio.gather(*(short(address) for _ in range(20)))
+
+
+async def unread(address):
+    # The client closes while the server sends: it reads to the end.
+    async with AsyncTCPNetworkClient(address, PROTOCOL) as client:
+        for number in range(1000):
+            await client.send_packet(str(number))
+        assert await client.recv_packet() == "0"
+
+
+with asyncio.Runner(loop_factory=Loop) as runner:
+    runner.run(main())
+print("done", flush=True)
+os._exit(0)  # anyio's thread has nothing to clean up
+"""
+
+
+@pytest.mark.parametrize("conversation", ["short", "large", "many", "unread"])
+def test_conversation(conversation: str) -> None:
+    """Servers and clients work on such a loop, and leave nothing unclosed."""
+    program = PROGRAM.replace("CONVERSATION", conversation)
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (process.stdout, process.returncode) == ("done\n", 0), process.stderr
