@@ -83,6 +83,8 @@ class StreamTransport(ABC):
     async def receive(self, deadline: float = math.inf) -> None:
         """Wait until the feed function says that something complete has arrived.
 
+        Also returns when the connection ends meanwhile; the next call tells how.
+
         What arrived and is incomplete when this is cancelled or times out is not lost. At most one
         task may wait at a time. Reading from the socket pauses when more than `HIGH_WATER` bytes
         have come since the last call: what is not asked for stays in the kernel and slows down the
