@@ -13,7 +13,9 @@ import pytest
 PROGRAM = """
 import asyncio
 import os
+import socket
 
+from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -73,6 +75,16 @@ async def unread(address):
         assert await client.recv_packet() == "0"
 
 
+async def at_once(address):
+    # Closed before the task that waits for it has begun.
+    one, other = socket.socketpair()
+    with other:
+        one.setblocking(False)
+        other.settimeout(5)
+        await AsyncIOStreamTransport(one, bool, 1000).aclose()
+        assert await asyncio.to_thread(other.recv, 1) == b""
+
+
 with asyncio.Runner(loop_factory=Loop) as runner:
     runner.run(main())
 print("done", flush=True)
@@ -80,7 +92,7 @@ os._exit(0)  # anyio's thread has nothing to clean up
 """
 
 
-@pytest.mark.parametrize("conversation", ["short", "large", "many", "unread"])
+@pytest.mark.parametrize("conversation", ["short", "large", "many", "unread", "at_once"])
 def test_conversation(conversation: str) -> None:
     """Servers and clients work on such a loop, and leave nothing unclosed."""
     program = PROGRAM.replace("CONVERSATION", conversation)
