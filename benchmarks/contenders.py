@@ -18,9 +18,9 @@ class Contender:
 
     Attributes:
         name: What it is called on the command line and in tables.
-        family: "tcp", "udp" or "import".
+        family: "tcp", "tls", "udp" or "import".
         program: File in ``servers/``; for "import", the statement.
-        arguments: What the program gets besides the limit.
+        arguments: What the program gets besides the limit and, with TLS, the certificate.
         requires: Modules without which it is skipped.
     """
 
@@ -44,6 +44,12 @@ def _easynetwork_tcp(loop: str, style: str) -> Contender:
     return Contender(name, "tcp", "easynetwork_tcp.py", (loop, style), requires)
 
 
+def _easynetwork_tls(loop: str) -> Contender:
+    requires = ("easynetwork", "trustme") if loop == "asyncio" else ("easynetwork", "trustme", loop)
+    arguments = (loop, "loop")
+    return Contender(f"easynetwork-{loop}-tls", "tls", "easynetwork_tcp.py", arguments, requires)
+
+
 CONTENDERS = (
     _easynetwork_tcp("asyncio", "loop"),
     _easynetwork_tcp("asyncio", "request"),
@@ -60,6 +66,14 @@ CONTENDERS = (
     Contender("gevent", "tcp", "gevent_streams.py", (), ("gevent",)),
     Contender("twisted", "tcp", "twisted_lines.py", (), ("twisted",)),
     Contender("epoll-floor", "tcp", "epoll_loop.py"),
+    _easynetwork_tls("asyncio"),
+    _easynetwork_tls("uvloop"),
+    _easynetwork_tls("trio"),
+    Contender("asyncio-streams-tls", "tls", "asyncio_streams.py", ("asyncio",), ("trustme",)),
+    Contender(
+        "uvloop-streams-tls", "tls", "asyncio_streams.py", ("uvloop",), ("uvloop", "trustme")
+    ),
+    Contender("trio-streams-tls", "tls", "trio_streams.py", (), ("trio", "trustme")),
     Contender("asyncio-datagrams", "udp", "asyncio_datagrams.py", ("asyncio",)),
     Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
     Contender("socketserver-udp", "udp", "socketserver_udp.py"),
@@ -78,5 +92,10 @@ CONTENDERS = (
     ),
 )
 
-REFERENCES = {"tcp": "asyncio-streams", "udp": "asyncio-datagrams", "import": "import-asyncio"}
+REFERENCES = {
+    "tcp": "asyncio-streams",
+    "tls": "asyncio-streams-tls",
+    "udp": "asyncio-datagrams",
+    "import": "import-asyncio",
+}
 """Whom the ratios of a family are against, unless the command line says otherwise."""

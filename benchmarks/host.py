@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from .certificates import certificate
 from .contenders import Contender
 from .links import WrongAnswerError, open_links
 from .process import ServerError, ServerProcess
@@ -60,6 +61,8 @@ class Host:
 
     def _start(self, contender: Contender, limit: int) -> ServerProcess:
         arguments = [str(limit), *contender.arguments]
+        if contender.family == "tls":
+            arguments.append(certificate())
         return ServerProcess(contender.program, arguments, core=self.settings.server_core)
 
 

@@ -1,6 +1,6 @@
 """One connection of the load: sends batches of one line and checks every byte of the echo.
 
-Both kinds have the same face: `ask` sends a batch, `take` reads what has come, `missing` says how
+All kinds have the same face: `ask` sends a batch, `take` reads what has come, `missing` says how
 many bytes of answers are still to come. Sockets are non-blocking; what the kernel does not take
 at once waits in `unsent` for `flush`.
 """
@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
+
+from .certificates import client_context
 
 __all__ = [
     "HOST",
@@ -17,6 +20,7 @@ __all__ = [
     "DatagramLink",
     "Link",
     "StreamLink",
+    "TLSLink",
     "WrongAnswerError",
     "make_line",
     "open_links",
@@ -95,6 +99,65 @@ class StreamLink:
             self.take()
 
 
+class TLSLink(StreamLink):
+    """A TCP connection with TLS."""
+
+    __slots__ = ("_incoming", "_outgoing", "_tls")
+
+    def __init__(self, port: int, line: bytes, in_flight: int, cycle: bytes) -> None:
+        """Connect, and do the handshake; see `StreamLink`."""
+        super().__init__(port, line, in_flight, cycle)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = client_context().wrap_bio(
+            self._incoming, self._outgoing, server_hostname="localhost"
+        )
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._outgoing.read())
+                self._incoming.write(self.sock.recv(CHUNK))
+        self.sock.sendall(self._outgoing.read())
+
+    def greet(self) -> None:
+        self._tls.write(b"hello\n")
+        self.sock.sendall(self._outgoing.read())
+        while not (answer := self._decrypt(self.sock.recv(CHUNK))):
+            pass
+        if answer != b"hello\n":
+            raise WrongAnswerError(f"expected b'hello\\n', got {answer[:80]!r}")
+        self.sock.setblocking(False)
+
+    def ask(self, now: float) -> None:
+        self.asked_at = now
+        self.missing += len(self.batch)
+        for start in range(0, len(self.batch), CHUNK):
+            self._tls.write(self.batch[start : start + CHUNK])
+        self.unsent += self._outgoing.read()
+        with contextlib.suppress(BlockingIOError):
+            self.flush()
+
+    def take(self) -> int:
+        data = self._decrypt(self.sock.recv(CHUNK))
+        if not self.cycle.startswith(data, self.offset):
+            raise WrongAnswerError(f"expected the echo of the request, got {data[:80]!r}")
+        self.offset = (self.offset + len(data)) % self.line_size
+        self.missing -= len(data)
+        return len(data)
+
+    def _decrypt(self, ciphertext: bytes) -> bytes:
+        """Return what is complete."""
+        if not ciphertext:
+            raise WrongAnswerError("the server has left")
+        self._incoming.write(ciphertext)
+        plaintext = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while self._incoming.pending:
+                plaintext += self._tls.read(CHUNK)
+        return plaintext
+
+
 class DatagramLink:
     """A connected UDP socket; each line of a batch is a datagram."""
 
@@ -159,7 +222,7 @@ def open_links(
     """Open links to a server; at the end take what is outstanding and close them.
 
     Args:
-        family: "tcp" or "udp".
+        family: "tcp", "tls" or "udp".
         port: The server's port.
         count: How many links.
         size: Bytes of each line, newline included.
@@ -170,10 +233,11 @@ def open_links(
     with contextlib.ExitStack() as stack:
         links: list[Link] = []
         for _ in range(count):
-            if family == "tcp":
-                links.append(StreamLink(port, line, in_flight, cycle))
-            else:
+            if family == "udp":
                 links.append(DatagramLink(port, line, in_flight))
+            else:
+                kind = TLSLink if family == "tls" else StreamLink
+                links.append(kind(port, line, in_flight, cycle))
             stack.enter_context(links[-1].sock)
             links[-1].greet()
         yield links

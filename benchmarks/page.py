@@ -55,6 +55,14 @@ TABLES = (
         ),
     ),
     (
+        "TLS 1.3, lines of 64 bytes, 50 connections",
+        (
+            ("1 in flight: processor time, µs", "tls-50x64x1", "cpu_us"),
+            ("16 in flight: processor time, µs", "tls-50x64x16", "cpu_us"),
+            ("idle: memory of one, KiB", "tls-idle", "kib"),
+        ),
+    ),
+    (
         "UDP, datagrams of 64 bytes, 50 sockets: processor time per request, µs",
         (("1 in flight", "udp-50x64x1", "cpu_us"), ("8 in flight", "udp-50x64x8", "cpu_us")),
     ),

@@ -43,11 +43,13 @@ INTERPRETERS = 3
 STALLED = 0.2
 
 
-def idle(server: ServerProcess, *, connections: int, seconds: float) -> dict[str, float]:
+def idle(
+    server: ServerProcess, family: str, *, connections: int, seconds: float
+) -> dict[str, float]:
     """Memory and processor time of connections that had one request answered and then rest."""
-    with open_links("tcp", server.port, int(connections * FIRST_CONNECTIONS), size=64):
+    with open_links(family, server.port, int(connections * FIRST_CONNECTIONS), size=64):
         before = server.memory()
-        with open_links("tcp", server.port, connections, size=64):
+        with open_links(family, server.port, connections, size=64):
             grown = server.memory() - before
             start = server.read()
             time.sleep(seconds)

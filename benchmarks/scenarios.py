@@ -29,6 +29,10 @@ CPU = Metric("cpu_us", "processor time", "µs")
 RATE = Metric("per_second", "requests", "1/s")
 P50 = Metric("p50_ms", "p50", "ms")
 P99 = Metric("p99_ms", "p99", "ms")
+IDLE = (
+    Metric("kib", "memory per connection", "KiB"),
+    Metric("idle_ms", "processor time per second, all together", "ms"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ def _notes(load: Load) -> Iterator[str]:
 def _idle(host: Host, contender: Contender) -> Sample:
     count, seconds = host.settings.idle_connections, host.settings.idle_seconds
     with host.fresh(contender) as server:
-        return Sample(probes.idle(server, connections=count, seconds=seconds))
+        figures = probes.idle(server, contender.family, connections=count, seconds=seconds)
+        return Sample(figures)
 
 
 def _churn(host: Host, contender: Contender) -> Sample:
@@ -183,6 +188,18 @@ def _young() -> Iterator[Scenario]:
         )
 
 
+def _encrypted() -> Iterator[Scenario]:
+    for in_flight in (1, 16):
+        yield Scenario(
+            f"tls-50x64x{in_flight}",
+            f"TLS, 50 connections, 64 B, {in_flight} in flight",
+            "tls",
+            (CPU, RATE, P50, P99),
+            functools.partial(_requests, connections=50, size=64, in_flight=in_flight),
+        )
+    yield Scenario("tls-idle", "TLS, idle connections", "tls", IDLE, _idle, rounds=2)
+
+
 def _datagrams() -> Iterator[Scenario]:
     for in_flight in (1, 8):
         yield Scenario(
@@ -231,10 +248,7 @@ SCENARIOS = (
         "tcp-idle",
         "TCP, idle connections",
         "tcp",
-        (
-            Metric("kib", "memory per connection", "KiB"),
-            Metric("idle_ms", "processor time per second, all together", "ms"),
-        ),
+        IDLE,
         _idle,
         rounds=2,
     ),
@@ -249,6 +263,7 @@ SCENARIOS = (
         _never_reader,
         rounds=1,
     ),
+    *_encrypted(),
     *_datagrams(),
     Scenario(
         "import",

@@ -87,6 +87,15 @@ TARGETS = (
     _requests("easynetwork-uvloop-loop", "uvloop-streams", 1, 1.10, 0.80),
     *_styles(),
     Target(
+        "tls-50x64x1: easynetwork-asyncio-tls / asyncio-streams-tls",
+        "tls-50x64x1",
+        "cpu_us",
+        "easynetwork-asyncio-tls",
+        "asyncio-streams-tls",
+        0.90,
+        0.60,
+    ),
+    Target(
         "idle, KiB per connection: easynetwork-asyncio-loop",
         "tcp-idle",
         "kib",

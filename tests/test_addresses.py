@@ -221,11 +221,12 @@ def test_tls_attributes() -> None:
         TLSAttribute.peercert,
         TLSAttribute.cipher,
         TLSAttribute.compression,
+        TLSAttribute.alpn_protocol,
         TLSAttribute.standard_compatible,
         TLSAttribute.tls_version,
     }
 
-    assert len(keys) == 6
+    assert len(keys) == 7
 
 
 # -- Options -----------------------------------------------------------------------------------

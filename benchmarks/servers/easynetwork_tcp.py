@@ -1,11 +1,13 @@
 """easynetwork: ``AsyncTCPNetworkServer`` with each of the two usual shapes of ``handle()``.
 
-Usage: easynetwork_tcp.py LIMIT {asyncio|uvloop|trio} {request|loop}
+Usage: easynetwork_tcp.py LIMIT {asyncio|uvloop|trio} {request|loop} [CERTIFICATE]
+(with one: over TLS)
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncGenerator
 from typing import Literal
@@ -37,24 +39,32 @@ class EchoLoop(AsyncStreamRequestHandler[str, str]):
             await client.send_packet(line)
 
 
-async def main(limit: int, style: str, backend: Literal["asyncio", "trio"]) -> None:
+async def main(
+    limit: int, style: str, certificates: list[str], backend: Literal["asyncio", "trio"]
+) -> None:
     """Serve until the process is ended."""
+    context = None
+    for certificate in certificates:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
     protocol = StreamProtocol(StringLineSerializer(limit=limit))
     handler = EchoLoop() if style == "loop" else EchoPerRequest()
-    async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, handler, backend) as server:
+    async with AsyncTCPNetworkServer(
+        "127.0.0.1", 0, protocol, handler, backend, ssl=context
+    ) as server:
         print(server.get_addresses()[0].port, flush=True)
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    limit, loop, style = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    limit, loop, style, *certificates = int(sys.argv[1]), *sys.argv[2:]
     if loop == "trio":
         import trio
 
-        trio.run(main, limit, style, "trio")
+        trio.run(main, limit, style, certificates, "trio")
     elif loop == "uvloop":
         import uvloop
 
-        uvloop.run(main(limit, style, "asyncio"))
+        uvloop.run(main(limit, style, certificates, "asyncio"))
     else:
-        asyncio.run(main(limit, style, "asyncio"))
+        asyncio.run(main(limit, style, certificates, "asyncio"))

@@ -1,17 +1,19 @@
 """trio: ``serve_tcp`` with the lines cut by hand, for trio has no ``readline``.
 
-Usage: trio_streams.py LIMIT    (it has no limit of its own)
+Usage: trio_streams.py LIMIT [CERTIFICATE]    (it has no limit of its own; with one: over TLS)
 """
 
 from __future__ import annotations
 
 import functools
+import ssl
 import sys
+from typing import Any
 
 import trio
 
 
-async def handle(stream: trio.SocketStream) -> None:
+async def handle(stream: trio.SocketStream | trio.SSLStream[Any]) -> None:
     """Answer one connection, line by line."""
     partial = b""
     try:
@@ -24,13 +26,19 @@ async def handle(stream: trio.SocketStream) -> None:
         print("the peer broke the connection:", exc, file=sys.stderr)
 
 
-async def main() -> None:
+async def main(certificates: list[str]) -> None:
     """Serve until the process is ended."""
+    serve: Any = functools.partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
+    for certificate in certificates:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        serve = functools.partial(trio.serve_ssl_over_tcp, handle, 0, context, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        serve = functools.partial(trio.serve_tcp, handle, 0, host="127.0.0.1")
-        listeners = await nursery.start(serve)
-        print(listeners[0].socket.getsockname()[1], flush=True)
+        listener: Any = (await nursery.start(serve))[0]
+        while not hasattr(listener, "socket"):
+            listener = listener.transport_listener
+        print(listener.socket.getsockname()[1], flush=True)
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    trio.run(main, sys.argv[2:])

@@ -308,6 +308,8 @@ class TLSAttribute(TypedAttributeSet):
     """The cipher in use: name, version of TLS that defines it, number of secret bits."""
     compression: str = typed_attribute()
     """The compression algorithm in use."""
+    alpn_protocol: str = typed_attribute()
+    """What both sides want to speak over the connection (RFC 7301)."""
     standard_compatible: bool = typed_attribute()
     """Whether the connection ends with TLS's closing handshake (RFC 8446, 6.1)."""
     tls_version: str = typed_attribute()

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import anyio
+import pytest
 
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.backends import StreamTransport, ensure_backend
+from easynetwork.backends._tls_options import TLSOptions, check_server_tls
+from easynetwork.backends.sockets import tune_tcp
+from easynetwork.backends.tls_transport import start_tls
+from tests.tls_peers import TLSSocket, client_context, server_context
 
 MAX_RECV_SIZE = 16 * 1024
 
 # Seconds for what must not happen to happen.
 SOON = 0.05
+
+# For the half-closed connections that TLS does not have.
+without_tls = pytest.mark.parametrize("pair", [False], indirect=True, ids=["tcp"])
 
 
 class Pair:
@@ -27,7 +37,7 @@ class Pair:
         peer: The other end.
     """
 
-    def __init__(self, peer: socket.socket) -> None:
+    def __init__(self, peer: Any) -> None:
         self.transport: StreamTransport
         self.peer = peer
         self.fed = bytearray()
@@ -41,15 +51,23 @@ class Pair:
 
     def reset(self) -> None:
         """Let the peer reset the connection."""
-        enable_socket_linger(self.peer, 0)
-        self.peer.close()
+        raw = self.peer.raw if isinstance(self.peer, TLSSocket) else self.peer
+        enable_socket_linger(raw, 0)
+        raw.close()
 
     async def peer_sends(self, data: bytes) -> None:
         """Send everything from the peer, however long that takes."""
+        await self._send_all(self.peer, data)
+
+    async def peer_sends_raw(self, data: bytes) -> None:
+        """Send what takes the place of ciphertext."""
+        await self._send_all(self.peer.raw, data)
+
+    async def _send_all(self, peer: Any, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             with suppress(BlockingIOError):
-                rest = rest[self.peer.send(rest) :]
+                rest = rest[peer.send(rest) :]
                 continue
             # anyio's thread (as of 4.16) cannot wait for one descriptor in both directions.
             with self.peer.dup() as duplicate:
@@ -93,23 +111,48 @@ def connected_sockets(buffer_size: int = 64 * 1024) -> tuple[socket.socket, sock
         peer.connect(listener.getsockname())
         sock, _ = listener.accept()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_size)
+    tune_tcp(sock)
+    tune_tcp(peer)
     sock.setblocking(False)
     peer.setblocking(False)
     return sock, peer
 
 
 @asynccontextmanager
-async def open_pair() -> AsyncIterator[Pair]:
+async def open_pair(
+    tls: TLSOptions | None = None, context: ssl.SSLContext | None = None
+) -> AsyncIterator[Pair]:
     """Connect a transport of the running event loop with a peer; close both at the end."""
     sock, peer = connected_sockets()
-    pair = Pair(peer)
+    pair = Pair(peer if tls is None else TLSSocket(peer, context or client_context()))
     with peer:
         pair.transport = await ensure_backend(None).wrap_stream_socket(
             sock, pair.feed, MAX_RECV_SIZE
         )
         try:
+            if tls is not None:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(do_handshake, pair.peer)
+                    pair.transport = await start_tls(pair.transport, tls)
             yield pair
         finally:
             pair.transport.abort()
             with anyio.CancelScope(shield=True):
                 await pair.transport.aclose()
+
+
+async def do_handshake(peer: TLSSocket) -> None:
+    """Do the peer's part of the handshake."""
+    while True:
+        try:
+            return peer.do_handshake()
+        except BlockingIOError:
+            await anyio.wait_readable(peer.raw)
+
+
+def tls_options(**options: Any) -> TLSOptions:
+    """Return how a transport does TLS."""
+    names = ("ssl_handshake_timeout", "ssl_shutdown_timeout", "ssl_standard_compatible")
+    tls = check_server_tls(server_context(), **dict.fromkeys(names) | options)
+    assert tls is not None
+    return tls

@@ -11,14 +11,14 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork.backends.abc import HIGH_WATER, broken_connection
-from tests.backends.pairs import MAX_RECV_SIZE, SOON, Pair, open_pair
+from tests.backends.pairs import MAX_RECV_SIZE, SOON, Pair, open_pair, tls_options, without_tls
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def pair(anyio_backend: object) -> AsyncIterator[Pair]:
-    async with open_pair() as pair:
+@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+async def pair(request: pytest.FixtureRequest, anyio_backend: object) -> AsyncIterator[Pair]:
+    async with open_pair(tls_options() if request.param else None) as pair:
         yield pair
 
 
@@ -286,6 +286,7 @@ async def test_drain_cancelled(pair: Pair) -> None:
     assert len(await pair.peer_receives(written)) == written
 
 
+@without_tls
 async def test_send_eof(pair: Pair) -> None:
     """The peer gets what was waiting and the end of the stream; it may go on sending."""
     written = pair.congest()
@@ -300,6 +301,7 @@ async def test_send_eof(pair: Pair) -> None:
     assert not pair.transport.is_closing()
 
 
+@without_tls
 async def test_send_eof_with_nothing_waiting(pair: Pair) -> None:
     """Of an empty stream, the peer gets the end."""
     await pair.transport.send_eof()
@@ -397,6 +399,7 @@ async def test_write_after_reset(pair: Pair) -> None:
         await write()
 
 
+@without_tls
 async def test_send_eof_after_reset(pair: Pair) -> None:
     """There is nobody to tell the end to, and that is not an error."""
     pair.reset()

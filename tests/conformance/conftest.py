@@ -1,15 +1,23 @@
-"""The fixture that multiplies the conformance tests: loops x protocols (x address families).
+"""The fixture that multiplies the conformance tests: loops x protocols x TLS (x address families).
 
 `serve` runs a server for a handler, `new_server` makes one. With them a test runs on every event
-loop of ``anyio_backend`` and with both stream protocols. Where addresses matter, `each_family` on
-top of that runs it for IPv4 and IPv6. Whatever is logged as a warning or an error and is not what
-the test asks for with ``log.problems()`` fails it.
+loop of ``anyio_backend`` and with both stream protocols, and then over TLS. Where addresses matter,
+`each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged as a warning or an error
+and is not what the test asks for with ``log.problems()`` fails it.
+
+TLS knows nothing of protocols, and its versions nothing of loops. So version 1.3 is tried with one
+protocol, and version 1.2 with the other, on one loop; ``CONFORMANCE=all`` in the environment tries
+them on all loops.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import re
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +27,41 @@ from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from tests.conformance.support import NewServer, Records, Serve, Server, serving
+from tests.conformance.support import NewServer, Peer, Records, Serve, Server, serving
+from tests.tls_peers import client_context, server_context
+
+FOLDER = Path(__file__).parent
+# What differs from other tests in nothing that matters, see above.
+REPETITIONS = re.compile(r"\[(asyncio-eager-(\w+-)?|(uvloop|trio)-buffer-)tls")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave repetitions out, unless all tests are asked for."""
+    if os.environ.get("CONFORMANCE") != "all":
+        items[:] = [
+            item
+            for item in items
+            if item.path.parent != FOLDER or not REPETITIONS.search(item.name)
+        ]
 
 
 @pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])
 def protocol_class(request: pytest.FixtureRequest) -> Any:
     """Return the class of the protocol object that the server speaks."""
     return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+def tls(
+    request: pytest.FixtureRequest, protocol_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> ssl.SSLContext | None:
+    """Return what the server does TLS with, if it does; peers do it too."""
+    if not request.param:
+        return None
+    is_newest = protocol_class is StreamProtocol
+    version = ssl.TLSVersion.TLSv1_3 if is_newest else ssl.TLSVersion.TLSv1_2
+    monkeypatch.setattr(Peer, "tls", client_context(version))
+    return server_context(version)
 
 
 @pytest.fixture
@@ -49,7 +85,9 @@ def log() -> Iterator[Records]:
 
 
 @pytest.fixture
-def new_server(protocol_class: Any, host: str, log: Records) -> NewServer:
+def new_server(
+    protocol_class: Any, tls: ssl.SSLContext | None, host: str, log: Records
+) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
 
     def make(
@@ -60,6 +98,7 @@ def new_server(protocol_class: Any, host: str, log: Records) -> NewServer:
     ) -> Server:
         protocol = protocol_class(StringLineSerializer(limit=limit), converter)
         where = options.pop("host", host)
+        options.setdefault("ssl", tls)
         return AsyncTCPNetworkServer(where, 0, protocol, handler, **options)
 
     return make

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -23,6 +24,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     INETClientAttribute,
 )
+from tests.tls_peers import TLSSocket
 
 # Seconds. Nothing here takes a tenth of it, unless something hangs.
 PATIENCE = 10.0
@@ -130,7 +132,12 @@ class Peer:
     """The other end, without the library: a blocking socket, read in a worker thread.
 
     What is sent here fits into the kernel's buffers, unless it goes through `send_much`.
+
+    Attributes:
+        tls: With which it connects, if at all.
     """
+
+    tls: ClassVar[ssl.SSLContext | None] = None
 
     def __init__(
         self,
@@ -140,7 +147,8 @@ class Peer:
         connects: bool = True,
     ) -> None:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket: Any = socket.socket(family, socket.SOCK_STREAM)
+        self._raw = self.socket
         self.socket.settimeout(PATIENCE)
         if receive_buffer is not None:  # what the kernel may hold until somebody reads
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -152,6 +160,13 @@ class Peer:
                 self.socket.close()
                 raise
         self.address = self.socket.getsockname()
+        if self.tls is not None:
+            self.socket = TLSSocket(self.socket, self.tls)
+
+    async def start(self) -> None:
+        """Do the handshake, if there is one; otherwise that is done when something is received."""
+        if isinstance(self.socket, TLSSocket):
+            await anyio.to_thread.run_sync(self.socket.do_handshake)
 
     @property
     def name(self) -> str:
@@ -224,8 +239,8 @@ class Peer:
 
     def reset(self) -> None:
         """Leave rudely."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.socket.close()
+        self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self._raw.close()
 
 
 class Service:
@@ -235,10 +250,11 @@ class Service:
         self.server = server
         self.peers: list[Peer] = []
 
-    def connect(self, receive_buffer: int | None = None) -> Peer:
+    async def connect(self, receive_buffer: int | None = None) -> Peer:
         """Return a new peer; it is closed with the service at the latest."""
         peer = Peer(self.server.get_addresses()[0], receive_buffer)
         self.peers.append(peer)
+        await peer.start()
         return peer
 
     def close(self) -> None:
@@ -275,9 +291,9 @@ class Records(logging.Handler):
         self.records.append(record)
         self._changes.announce()
 
-    async def logged(self, text: str) -> None:
+    async def logged(self, text: str, minimum: int = logging.INFO) -> None:
         """Wait until a message contains a text."""
-        await self._changes.wait_for(lambda: any(text in line for line in self.messages()))
+        await self._changes.wait_for(lambda: any(text in line for line in self.messages(minimum)))
 
     def messages(self, minimum: int = logging.INFO) -> list[str]:
         """Return what the library said, in order."""

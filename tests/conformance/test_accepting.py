@@ -32,7 +32,7 @@ def no_more_descriptors() -> Iterator[None]:
 async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
     """Accepting pauses, with one line in the log, and goes on by itself; the others are served."""
     async with serve(Recorder()) as service:
-        old = service.connect()
+        old = await service.connect()
         assert await old.ask("hello") == "hello"
         spare = os.dup(0)
         [address] = service.server.get_addresses()

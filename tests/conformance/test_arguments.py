@@ -18,6 +18,7 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler, BaseRequestHandler, RecvParams
 from tests.conformance.support import NewServer, Recorder, Records, serving
+from tests.tls_peers import client_context, server_context
 
 
 @pytest.fixture
@@ -69,6 +70,36 @@ def test_max_recv_size(make: Callable[..., Any], wrong: Any) -> None:
     """The most bytes to receive is a positive number."""
     with pytest.raises(ValueError, match=r"^'max_recv_size' must be a strictly positive integer$"):
         make(max_recv_size=wrong)
+
+
+@pytest.mark.parametrize(
+    "option", ["ssl_handshake_timeout", "ssl_shutdown_timeout", "ssl_standard_compatible"]
+)
+def test_option_of_tls(make: Callable[..., Any], option: str) -> None:
+    """Options of TLS go with TLS."""
+    with pytest.raises(ValueError, match=f"^{option} is only meaningful with ssl$"):
+        make(**{option: 1.0})
+
+
+@pytest.mark.parametrize("wrong", [True, False, "certificate.pem", object()])
+def test_tls_context(make: Callable[..., Any], wrong: Any) -> None:
+    """There is no such thing as a default certificate of a server."""
+    with pytest.raises(TypeError, match="^Expected an ssl.SSLContext object, got "):
+        make(ssl=wrong)
+
+
+def test_tls_context_of_a_client(make: Callable[..., Any]) -> None:
+    """A context that no server can use is refused."""
+    with pytest.raises(ValueError, match="Cannot create a server socket"):
+        make(ssl=client_context())
+
+
+@pytest.mark.parametrize("option", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+@pytest.mark.parametrize("wrong", [-1, float("nan")])
+def test_tls_timeouts(make: Callable[..., Any], option: str, wrong: float) -> None:
+    """A time-out is a number of seconds."""
+    with pytest.raises(ValueError, match="^Invalid delay: "):
+        make(ssl=server_context(), **{option: wrong})
 
 
 @pytest.mark.parametrize("wrong", [0, -5])
@@ -230,7 +261,7 @@ async def test_server_that_is_done_with(new_server: NewServer) -> None:
     assert known() is None
     server = new_server(Recorder())
     async with serving(server) as service:
-        await service.connect().ask("hello")
+        await (await service.connect()).ask("hello")
     known = weakref.ref(server)
     del server, service
     gc.collect()

@@ -44,14 +44,14 @@ async def test_identity(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.ask("one")
         await peer.ask("two")
         peer.close()
         await handler.noted("on_disconnection")
         assert len(handler.clients) == 5
         assert len(set(handler.clients)) == 1
-        service.connect()
+        await service.connect()
         await handler.noted("on_connection", times=2)
         assert handler.clients[-1] != handler.clients[0]
         assert len(dict.fromkeys(handler.clients)) == 2
@@ -61,7 +61,7 @@ async def test_memory(serve: Serve) -> None:
     """A client can be referred to weakly, and goes when its connection has gone."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.ask("hello")
         assert not hasattr(handler.clients[0], "__dict__")
         known = weakref.WeakSet(handler.clients)
@@ -80,7 +80,7 @@ async def test_repr(serve: Serve) -> None:
     """Its repr() tells who it is."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         [client] = handler.clients
         assert repr(client) == f"<client with address {peer.name} at {id(client):#x}>"
@@ -90,7 +90,7 @@ async def test_backend(serve: Serve, anyio_backend_name: str) -> None:
     """It knows the server's backend."""
     handler = Recorder()
     async with serve(handler) as service:
-        service.connect()
+        await service.connect()
         await handler.noted("on_connection")
         assert isinstance(handler.clients[0], AsyncStreamClient)
         assert handler.clients[0].backend() is service.server.backend()
@@ -107,7 +107,7 @@ async def test_addresses(serve: Serve, host: str, moment: str) -> None:
     handler = Recorder()
     kind = IPv6SocketAddress if ":" in host else IPv4SocketAddress
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         if moment == "gone":
             peer.reset()
@@ -127,7 +127,7 @@ async def test_attribute_aliases(serve: Serve) -> None:
     """The names for sockets in general lead to the same values."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         extra = handler.clients[0].extra
         for name in INETSocketAttribute.peername, SocketAttribute.peername:
@@ -139,11 +139,12 @@ async def test_attribute_aliases(serve: Serve) -> None:
         assert attributes[INETClientAttribute.remote_address]() == peer.address
 
 
+@pytest.mark.parametrize("tls", [None], ids=["tcp"])
 async def test_unknown_attribute(serve: Serve) -> None:
     """An attribute that is not there is an error, unless there is a default."""
     handler = Recorder()
     async with serve(handler) as service:
-        service.connect()
+        await service.connect()
         await handler.noted("on_connection")
         extra = handler.clients[0].extra
         with pytest.raises(TypedAttributeLookupError):
@@ -156,7 +157,7 @@ async def test_socket(serve: Serve) -> None:
     """The socket is there for its options: no Nagle's algorithm, keep-alive probes."""
     handler = Recorder()
     async with serve(handler) as service:
-        service.connect()
+        await service.connect()
         await handler.noted("on_connection")
         proxy = handler.clients[0].extra(INETClientAttribute.socket)
         assert isinstance(proxy, SocketProxy)
@@ -173,7 +174,7 @@ async def test_send_from_another_task(serve: Serve) -> None:
     """Whoever has the client may send to it, while its handler waits or not."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("handle")
         await handler.clients[0].send_packet("news")
         assert await peer.receive() == "news"
@@ -206,7 +207,7 @@ async def test_unsendable_packet(serve: Serve, converter: Any) -> None:
 
     cause = "UnicodeEncodeError" if converter is None else "ZeroDivisionError"
     async with serve(Handler(), converter) as service:
-        peer = service.connect()
+        peer = await service.connect()
         for _ in range(2):
             answer = await peer.ask("one")
             assert answer == f"protocol.generate_chunks() crashed, {cause}"
@@ -216,7 +217,7 @@ async def test_send_to_a_closed_client(serve: Serve) -> None:
     """To send behind `aclose()` is an error, from then on."""
     handler = Recorder()
     async with serve(handler) as service:
-        service.connect()
+        await service.connect()
         await handler.noted("on_connection")
         [client] = handler.clients
         assert not client.is_closing()
@@ -231,7 +232,7 @@ async def test_send_to_a_client_that_left(serve: Serve) -> None:
     """When the connection is over, nothing can be sent any more."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         peer.close()
         await handler.noted("on_disconnection")
@@ -258,7 +259,7 @@ async def test_send_on_a_broken_connection(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("busy")
         peer.reset()
         handler.released.set()

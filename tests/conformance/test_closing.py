@@ -39,7 +39,7 @@ async def test_close_from_handle(serve: Serve) -> None:
     """The peer gets its answer and the end of the stream; the handler goes on and is done."""
     handler = Closing()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("hello") == "hello"
         assert await peer.rest() == ("", "EOF")
         await handler.noted("on_disconnection")
@@ -57,7 +57,7 @@ async def test_close_before_the_first_yield(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.rest() == ("", "EOF")
         await handler.noted("on_disconnection")
     assert handler.notes == ["on_connection", "GeneratorExit", "on_disconnection"]
@@ -75,7 +75,7 @@ async def test_yield_after_closing(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two", "three")
         assert await peer.rest() == ("", "EOF")
         await handler.noted("on_disconnection")
@@ -86,7 +86,7 @@ async def test_close_twice(serve: Serve) -> None:
     """Closing again, and at the same time, does nothing more."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
@@ -110,7 +110,7 @@ async def test_answer_arrives_whole(serve: Serve, size: int) -> None:
             await client.aclose()
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("go")
         assert await peer.rest() == ("x" * size + "\n", "EOF")
 
@@ -130,7 +130,7 @@ async def test_unread_requests(serve: Serve, arrive: str, size: int) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         if arrive == "at once":
             peer.send("one", "two", "three")
         else:
@@ -158,7 +158,7 @@ async def test_peer_that_goes_on_sending(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two")
         assert await peer.rest(leave=False) == ("one\n", "EOF")
         with contextlib.suppress(ConnectionError):
@@ -180,7 +180,7 @@ async def test_close_while_the_handler_waits(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("hello") == "hello"
         await handler.noted("handle", times=2)
         await handler.clients[0].aclose()
@@ -193,7 +193,7 @@ async def test_close_while_the_handler_waits_and_the_peer_does_not_read(serve: S
     """Even if what was sent cannot leave yet; it does when the peer reads."""
     handler = Narrow()
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         await handler.noted("handle")
         [client] = handler.clients
         async with anyio.create_task_group() as tasks:
@@ -220,7 +220,7 @@ async def test_close_while_the_handler_is_busy(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service, anyio.create_task_group() as tasks:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two")
         await handler.noted("busy")
         tasks.start_soon(handler.clients[0].aclose)
@@ -234,7 +234,7 @@ async def test_close_while_another_task_sends(serve: Serve) -> None:
     """A task that waits in `send_packet()` then is none the worse: its packet arrives."""
     handler = Narrow()
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         await handler.noted("on_connection")
         [client] = handler.clients
         async with anyio.create_task_group() as tasks:
@@ -267,7 +267,7 @@ async def test_cancelled(serve: Serve, waits_for: str) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         peer.send("one", "two")
         await handler.noted("closing")
         await anyio.wait_all_tasks_blocked()
@@ -299,7 +299,7 @@ async def test_cancelled_by_another_task(serve: Serve, log: Records) -> None:
     handler = Handler()
     scope = anyio.CancelScope()
     async with serve(handler) as service, anyio.create_task_group() as tasks:
-        service.connect().send("one", "two")
+        (await service.connect()).send("one", "two")
         await handler.noted("busy")
         [client] = handler.clients
         tasks.start_soon(close, client, scope)

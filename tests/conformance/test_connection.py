@@ -37,7 +37,7 @@ async def test_echo_connection(serve: Serve, log: Records) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("one") == "one"
         assert await peer.ask("two") == "two"
         peer.send_eof()
@@ -63,7 +63,7 @@ async def test_peer_that_vanished_before_it_was_accepted(
     for _ in range(3):
         Peer(server.get_addresses()[0]).reset()
     async with serving(server) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("hello") == "hello"
         accepted = [message for message in log.messages() if "Accepted" in message]
     assert len(accepted) == 1
@@ -74,7 +74,7 @@ async def test_many_connections(serve: Serve) -> None:
     """Clients are served side by side: one that waits holds up nobody."""
     handler = Recorder()
     async with serve(handler) as service:
-        peers = [service.connect() for _ in range(20)]
+        peers = [await service.connect() for _ in range(20)]
         for peer in reversed(peers):
             assert await peer.ask("hello") == "hello"
     assert len({id(client) for client in handler.clients}) == 20
@@ -103,13 +103,13 @@ async def test_all_in_one_task(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.ask("one")
         peer.close()
         await handler.released.wait()
         assert len(handler.notes) == 6
         assert len(set(handler.notes)) == 1
-        service.connect()
+        await service.connect()
         await handler.noted(handler.notes[0], times=6)
 
 
@@ -125,7 +125,7 @@ async def test_code_before_the_first_yield(serve: Serve) -> None:
             await client.send_packet((yield))
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.receive() == "ready"
         assert await peer.ask("one") == "one"
         assert await peer.receive() == "ready"
@@ -143,7 +143,7 @@ async def test_several_yields(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("a", "b", "c") == "a b"
         assert await peer.ask("d") == "c d"
         assert handler.notes.count("handle") == 3
@@ -169,7 +169,7 @@ async def test_refusal(serve: Serve, log: Records, requests: int, waits: bool) -
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         if requests:
             peer.send("hello")
         answer, end = await peer.rest()
@@ -205,7 +205,7 @@ async def test_state_after_disconnection(serve: Serve, how: str) -> None:
     """When the peer has left, the client is closing in `on_disconnection()`."""
     handler = Goodbye()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         LEAVE[how](peer)
         await handler.noted("closing: True")
@@ -222,7 +222,7 @@ async def test_no_goodbye_after_disconnection(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         peer.send_eof()
         assert await peer.rest() == ("", "EOF")
@@ -233,7 +233,7 @@ async def test_state_after_aclose(serve: Serve) -> None:
     """When the handler has closed the client, it is closing in `on_disconnection()`."""
     handler = Goodbye()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("close")
         assert await peer.rest() == ("", "EOF")
     assert handler.notes == ["on_connection", "closing: True"]
@@ -243,7 +243,7 @@ async def test_state_after_crash(serve: Serve, log: Records) -> None:
     """When the handler has raised, it can still say goodbye."""
     handler = Goodbye()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("raise")
         assert await peer.rest() == ("bye\n", "reset")
         assert [level for level, _, _ in log.problems()] == ["ERROR"]
@@ -255,7 +255,7 @@ async def test_state_after_shutdown(serve: Serve, is_busy: bool) -> None:
     """When the server stops, it can still say goodbye, and the peer sees the end of the stream."""
     handler = Goodbye()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         if is_busy:
             peer.send("sleep")

@@ -57,9 +57,9 @@ async def test_crash(serve: Serve, log: Records, kind: type[Exception]) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        other = service.connect()
+        other = await service.connect()
         await other.ask("hello")
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "fail", "more")
         assert await peer.rest() == ("one\nbye\n", "reset")
         assert log.messages()[-3:] == [
@@ -73,7 +73,7 @@ async def test_crash(serve: Serve, log: Records, kind: type[Exception]) -> None:
         assert exc is not None
         assert exc.__traceback__ is not None
         assert await other.ask("hello") == "hello"
-        assert await service.connect().ask("hello") == "hello"
+        assert await (await service.connect()).ask("hello") == "hello"
 
 
 async def test_answers_before_a_crash(serve: Serve, log: Records) -> None:
@@ -84,7 +84,7 @@ async def test_answers_before_a_crash(serve: Serve, log: Records) -> None:
             raise LookupError
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two", "fail", "more")
         assert await peer.rest() == ("one\ntwo\n", "reset")
         assert len(log.problems()) == 1
@@ -102,7 +102,7 @@ async def test_crash_with_a_complete_goodbye(serve: Serve, log: Records) -> None
             await client.aclose()
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         assert await peer.rest() == ("x" * 5_000_000 + "\n", "EOF")
         await log.logged("Exception occurred")
@@ -132,7 +132,7 @@ async def test_crash_anywhere(serve: Serve, log: Records, where: str) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         if where in ("clean-up", "on_disconnection"):
             await handler.noted("on_connection")
             peer.send_eof()
@@ -155,7 +155,7 @@ async def test_two_crashes(serve: Serve, log: Records) -> None:
             raise LookupError("second")
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         assert await peer.rest() == ("", "reset")
         assert [str(exc) for _, _, exc in log.problems()] == ["first", "second"]
@@ -174,7 +174,7 @@ async def test_fatal_exception(serve: Serve, log: Records) -> None:
     handler = Handler()
     with pytest.raises(BaseExceptionGroup) as caught:
         async with serve(handler) as service:
-            service.connect().send("fail")
+            (await service.connect()).send("fail")
             await anyio.sleep_forever()
     assert caught.group_contains(Fatal)
     assert handler.notes[-1] == "on_disconnection"
@@ -216,7 +216,7 @@ async def test_own_connection_error(
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         await handler.noted("failing")
         peer.reset()
@@ -240,7 +240,7 @@ async def test_connection_error_with_a_crash(serve: Serve, log: Records) -> None
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         await handler.noted("failing")
         peer.reset()
@@ -264,7 +264,7 @@ async def test_foreign_connection_error(
             raise ExceptionGroup("", [error("the database")]) if grouped else error("the database")
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         assert await peer.rest() == ("", "reset")
         assert [problem[:2] for problem in log.problems()] == [("ERROR", crash(peer))]
@@ -283,9 +283,9 @@ async def test_other_clients_connection_error(serve: Serve, log: Records) -> Non
 
     handler = Handler()
     async with serve(handler) as service:
-        first = service.connect()
+        first = await service.connect()
         await handler.noted("on_connection")
-        peer = service.connect()
+        peer = await service.connect()
         first.reset()
         peer.send("hello")
         assert await peer.rest() == ("", "reset")
@@ -310,7 +310,7 @@ async def test_use_of_a_closed_client(serve: Serve, log: Records, grouped: bool)
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         assert await peer.rest() == ("", "EOF")
         await handler.noted("on_disconnection")
@@ -343,7 +343,7 @@ async def test_connection_error_in_on_disconnection(
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("fail")
         await handler.noted("failing")
         peer.reset()
@@ -365,7 +365,7 @@ async def test_foreign_connection_error_in_on_disconnection(serve: Serve, log: R
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         peer.send_eof()
         assert await peer.rest() == ("", "reset")

@@ -18,7 +18,7 @@ async def test_disconnection(serve: Serve, how: str) -> None:
     """At a yield, the end of a connection is GeneratorExit, never ConnectionError."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.ask("hello")
         LEAVE[how](peer)
         await handler.noted("on_disconnection")
@@ -39,7 +39,7 @@ async def test_cleanup_may_take_its_time(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_eof()
         await handler.noted("cleaning up")
         await anyio.wait_all_tasks_blocked()
@@ -60,7 +60,7 @@ async def test_requests_before_the_end(serve: Serve) -> None:
 
     requests = [f"request {number}" for number in range(100)]
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send(*requests)
         peer.send_eof()
         assert await peer.rest() == ("".join(f"{line}\n" for line in requests), "EOF")
@@ -75,7 +75,7 @@ async def test_long_answer_to_a_peer_that_has_sent_everything(serve: Serve) -> N
             await client.send_packet("x" * 5_000_000)
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("go")
         peer.send_eof()
         assert await peer.rest() == ("x" * 5_000_000 + "\n", "EOF")
@@ -86,7 +86,7 @@ async def test_incomplete_packet(serve: Serve, how: str) -> None:
     """What is left of an incomplete packet is dropped, without an error."""
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("one") == "one"
         peer.send_bytes(b"tw")
         await anyio.wait_all_tasks_blocked()
@@ -109,7 +109,7 @@ async def test_disconnection_while_busy(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("hello")
         await handler.noted("busy")
         peer.close()
@@ -139,7 +139,7 @@ async def test_send_fails_while_busy(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("hello")
         await handler.noted("busy")
         peer.reset()

@@ -37,7 +37,7 @@ async def test_parse_error(serve: Serve) -> None:
             return "bad"
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_bytes(b"one\n\xff\ntwo\n\xff\n\xff\nthree\nfo")
         answers = [await peer.receive() for _ in range(6)]
         assert answers == ["one", "bad", "two", "bad", "bad", "three"]
@@ -48,7 +48,7 @@ async def test_parse_error(serve: Serve) -> None:
 async def test_overlong_packet(serve: Serve) -> None:
     """A packet beyond the serializer's limit is such an error too."""
     async with serve(Echo(), limit=100) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert (await peer.ask("x" * 1000)).startswith("StreamProtocolParseError: ")
 
 
@@ -61,7 +61,7 @@ async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
 
     source = "chunks" if protocol_class is StreamProtocol else "buffer"
     async with serve(Handler(), Trap()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("trap", "one") == (
             f"RuntimeError: protocol.build_packet_from_{source}() crashed, ZeroDivisionError"
         )
@@ -71,7 +71,7 @@ async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
 async def test_protocol_crash_let_out(serve: Serve, log: Records) -> None:
     """If the handler lets it out, that is a crash: it is a bug of the program."""
     async with serve(Recorder(), Trap()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("trap")
         assert await peer.rest() == ("", "reset")
         [(level, _, exc)] = log.problems()
@@ -83,7 +83,7 @@ async def test_protocol_crash_let_out(serve: Serve, log: Records) -> None:
 async def test_size_of_chunks(serve: Serve) -> None:
     """`max_recv_size` limits what is read at once, not what a packet may be."""
     async with serve(Recorder(), max_recv_size=3) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("a long request", "b") == "a long request"
         assert await peer.receive() == "b"
 
@@ -101,5 +101,5 @@ async def test_size_hint(log: Records, option: int | None, expected: int) -> Non
     protocol = Protocol(StringLineSerializer())
     server = AsyncTCPNetworkServer("127.0.0.1", 0, protocol, Recorder(), max_recv_size=option)
     async with serving(server) as service:
-        assert await service.connect().ask("hello") == "hello"
+        assert await (await service.connect()).ask("hello") == "hello"
     assert set(hints) == {expected}

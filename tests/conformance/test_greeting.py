@@ -37,7 +37,7 @@ async def test_no_hooks(serve: Serve) -> None:
             await client.send_packet((yield))
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("hello") == "hello"
         peer.send_eof()
         assert await peer.rest() == ("", "EOF")
@@ -54,7 +54,7 @@ async def test_coroutine_comes_first(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two")
         await handler.noted("begin")
         await anyio.wait_all_tasks_blocked()
@@ -69,7 +69,7 @@ async def test_generator_runs_once(serve: Serve) -> None:
     """A generator is driven like `handle()`, once; later requests are for `handle()`."""
     handler = Login()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("Ada", "one") == "hello Ada"
         assert await peer.receive() == "one"
         assert await peer.ask("two") == "two"
@@ -94,7 +94,7 @@ async def test_generator_gets_errors(serve: Serve) -> None:
                     await client.send_packet(type(exc).__name__)
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_bytes(b"\xff\n")
         assert await peer.receive() == "StreamProtocolParseError"
         assert await peer.receive() == "TimeoutError"
@@ -112,7 +112,7 @@ async def test_generator_without_yield(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("hello") == "hello"
         peer.close()
         await handler.noted("on_disconnection")
@@ -141,7 +141,7 @@ async def test_raises(serve: Serve, log: Records, way: str) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         if way == "after the yield":
             peer.send("hello")
         assert await peer.rest() == ("", "reset")
@@ -159,7 +159,7 @@ async def test_raises_at_once(serve: Serve, log: Records) -> None:
             raise LookupError("a bug")
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.rest() == ("", "reset")
         assert [problem[:2] for problem in log.problems()] == [("ERROR", complaint(peer))]
 
@@ -173,7 +173,7 @@ async def test_returns_nonsense(serve: Serve, log: Records) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.rest() == ("", "reset")
         [(level, message, exc)] = log.problems()
         assert (level, message) == ("ERROR", complaint(peer))
@@ -185,7 +185,7 @@ async def test_disconnection_during_generator(serve: Serve) -> None:
     """A peer that leaves while a generator waits: it is closed, and nothing else is called."""
     handler = Login()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("login")
         peer.send_eof()
         assert await peer.rest() == ("", "EOF")
@@ -202,7 +202,7 @@ async def test_disconnection_during_coroutine(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("begin")
         peer.close()
         handler.released.set()
@@ -222,7 +222,7 @@ async def test_shutdown_meanwhile(serve: Serve, way: str) -> None:
 
     handler = Coroutine() if way == "coroutine" else Login()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("login")
         await service.server.shutdown()
         assert await peer.rest() == ("", "EOF")
@@ -242,7 +242,7 @@ async def test_closes_and_returns(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.rest() == ("go away\n", "EOF")
         await handler.noted("on_disconnection")
     assert handler.notes == ["on_disconnection"]
@@ -260,7 +260,7 @@ async def test_closes_and_yields(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("hello")
         assert await peer.rest() == ("", "EOF")
         await handler.noted("GeneratorExit")

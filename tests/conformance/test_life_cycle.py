@@ -173,7 +173,7 @@ async def test_serve(new_server: NewServer, state: str) -> None:
             async with serving(server) as service:
                 assert server.is_listening()
                 assert server.is_serving()
-                assert await service.connect().ask("hello") == "hello"
+                assert await (await service.connect()).ask("hello") == "hello"
 
 
 async def test_event(new_server: NewServer) -> None:
@@ -223,7 +223,7 @@ async def test_shutdown_concurrently(serve: Serve) -> None:
     """Any number of tasks may shut a server down; all wait until it has stopped."""
     handler = Recorder()
     async with serve(handler) as service:
-        await service.connect().ask("hello")
+        await (await service.connect()).ask("hello")
 
         async def shut_down() -> None:
             await service.server.shutdown()

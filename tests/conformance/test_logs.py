@@ -28,7 +28,7 @@ async def test_good_day(serve: Serve, log: Records) -> None:
     """A server that starts, serves and stops says so, in this order, and at level INFO."""
     async with serve(Recorder()) as service:
         [address] = service.server.get_addresses()
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("hello") == "hello"
         peer.send_eof()
         await peer.rest()
@@ -57,7 +57,7 @@ async def test_level_of_connections(
 ) -> None:
     """Connections are logged at INFO, or at DEBUG if the server was told so."""
     async with serve(Recorder(), log_client_connection=option) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.ask("hello")
         peer.send_eof()
         await peer.rest()
@@ -79,7 +79,7 @@ async def test_own_logger(serve: Serve, log: Records) -> None:
     own = logging.getLogger("easynetwork.tests.own")
     async with serve(Handler(), logger=own) as service:
         for request in b"fail\n", b"\xff\n":
-            peer = service.connect()
+            peer = await service.connect()
             peer.send_bytes(request)
             await peer.rest()
     assert {record.name for record in log.records} == {own.name}
@@ -101,7 +101,7 @@ async def test_nobodys_fault(serve: Serve, log: Records, leave: Any, moment: str
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         if moment == "in a packet":
             peer.send_bytes(b"hal")
         elif moment == "while it is answered":

@@ -25,7 +25,7 @@ async def test_parse_error_let_out(serve: Serve, log: Records) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer, other = service.connect(), service.connect()
+        peer, other = await service.connect(), await service.connect()
         assert await other.ask("hello") == "hello"
         peer.send_bytes(b"hello\n\xff\nmore\n")
         assert (await peer.rest())[0] == "hello\nbye\n"
@@ -47,7 +47,7 @@ async def test_parse_error_in_a_group(serve: Serve, log: Records) -> None:
                 yield
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_bytes(b"\xff\n")
         await peer.rest()
         [(level, message, exc)] = log.problems()
@@ -72,7 +72,7 @@ async def test_parse_error_of_another_client(serve: Serve, log: Records) -> None
                 raise self.error
 
     async with serve(Handler()) as service:
-        peer, other = service.connect(), service.connect()
+        peer, other = await service.connect(), await service.connect()
         peer.send_bytes(b"\xff\n")
         assert await peer.rest() == ("", "EOF")
         other.send("hello")
@@ -93,7 +93,7 @@ class Quoting(AbstractPacketConverterComposite[str, str, str, str]):
 async def test_escaping(serve: Serve, log: Records) -> None:
     """What a peer sent appears in the log escaped, on one line, and shortened."""
     async with serve(Recorder(), Quoting()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_bytes(b"\x1b[2J\rERROR the disk is on fire" + b"!" * 10_000 + b"\n")
         await peer.rest()
         [(_, message, _)] = log.problems()
@@ -108,7 +108,7 @@ async def test_flood(serve: Serve, log: Records) -> None:
     async with serve(Recorder()) as service:
         begin = int(time.monotonic())
         for _ in range(50):
-            peer = service.connect()
+            peer = await service.connect()
             peer.send_bytes(b"\xff\n")
             await peer.rest()
         seconds = int(time.monotonic()) - begin + 1

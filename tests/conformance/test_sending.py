@@ -29,7 +29,7 @@ async def test_pipelined_requests(serve: Serve) -> None:
     """Requests that come all at once are answered in their order, however many they are."""
     requests = [f"request {number}" for number in range(10_000)]
     async with serve(Recorder()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.send_much("".join(f"{line}\n" for line in requests).encode())
         assert await peer.receive_lines(len(requests)) == requests
 
@@ -38,7 +38,7 @@ async def test_answers_leave_while_the_handler_waits(serve: Serve) -> None:
     """Answers to pipelined requests are not kept back while the handler waits for something."""
     handler = Pausing()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "pause", "three")
         assert await peer.receive_lines(2) == ["one", "pause"]
         assert handler.notes == ["on_connection", "pause"]
@@ -55,7 +55,7 @@ async def test_answers_leave_at_a_later_yield(serve: Serve) -> None:
                 await client.send_packet((yield 60))
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two")
         peer.send_bytes(b"thr")
         assert await peer.receive() == "one"
@@ -72,7 +72,7 @@ async def test_broadcast(serve: Serve) -> None:
 
     handler = Recorder()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         async with anyio.create_task_group() as tasks:
             for name in "ab":
@@ -96,7 +96,7 @@ async def test_gathered_and_sent_elsewhere(serve: Serve) -> None:
                 tasks.start_soon(client.send_packet, f"behind {request}")
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "two")
         expected = ["one", "behind one", "two", "behind two"]
         assert await peer.receive_lines(4) == expected
@@ -106,7 +106,7 @@ async def test_large_packet(serve: Serve) -> None:
     """A packet larger than any buffer goes through, both ways."""
     packet = "x" * 10_000_000
     async with serve(Recorder(), limit=20_000_000) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await peer.send_much(f"{packet}\n".encode())
         assert await peer.receive() == packet
 
@@ -121,7 +121,7 @@ async def test_empty_packet(serve: Serve) -> None:
             await client.send_packet(request)
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("one", "two") == "one"
         assert await peer.receive() == "two"
 
@@ -152,7 +152,7 @@ async def test_back_pressure(serve: Serve) -> None:
     """A peer that does not read makes `send_packet()` wait, and loses nothing of it."""
     handler = Streaming()
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         peer.send("go")
         await handler.noted("sent")
         sent = await settled(lambda: handler.notes.count("sent"))
@@ -167,7 +167,7 @@ async def test_back_pressure_on_several_tasks(serve: Serve) -> None:
     """All tasks that send to such a peer wait, and all go on."""
     handler = Streaming()
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         await handler.noted("on_connection")
         async with anyio.create_task_group() as tasks:
             for name in "abcde":
@@ -188,7 +188,7 @@ async def test_reset_while_waiting_to_send(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         peer.send("go")
         await handler.noted("sent")
         await settled(lambda: handler.notes.count("sent"))
@@ -202,7 +202,7 @@ async def test_client_that_does_not_read_its_answers(serve: Serve) -> None:
     handler = Recorder()
     packet = "x" * 50_000 + "\n"
     async with serve(handler) as service:
-        peer = service.connect(receive_buffer=4096)
+        peer = await service.connect(receive_buffer=4096)
         peer.socket.setblocking(False)
         await handler.noted("on_connection")
         sent = 0
@@ -240,8 +240,8 @@ async def test_heartbeat_in_a_storm(serve: Serve) -> None:
     clouds, drops = 3, 15_000
     handler = Handler()
     async with serve(handler) as service:
-        calm = service.connect()
-        storm = [service.connect() for _ in range(clouds)]
+        calm = await service.connect()
+        storm = [await service.connect() for _ in range(clouds)]
         await handler.noted("on_connection", times=1 + clouds)
         for peer in storm:
             await peer.send_much(b"one of very many...\n" * drops)
@@ -267,7 +267,7 @@ async def test_turns_in_a_torrent(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service, anyio.create_task_group() as tasks:
-        greedy = service.connect()
+        greedy = await service.connect()
         greedy.send("go")
         tasks.start_soon(greedy.rest)
         try:

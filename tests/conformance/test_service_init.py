@@ -53,7 +53,7 @@ async def test_once_per_serving(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        service.connect()
+        await service.connect()
         await handler.noted("on_connection")
         await service.server.shutdown()
         # The stack is unwound behind the last client's task.
@@ -67,7 +67,7 @@ async def test_once_per_serving(serve: Serve) -> None:
 async def test_default(serve: Serve) -> None:
     """It need not be there."""
     async with serve(Recorder()) as service:
-        assert await service.connect().ask("hello") == "hello"
+        assert await (await service.connect()).ask("hello") == "hello"
 
 
 async def test_server(new_server: NewServer, anyio_backend_name: str) -> None:
@@ -120,7 +120,7 @@ async def test_failure(new_server: NewServer, log: Records, wait: bool) -> None:
         assert log.messages() == ["Server stopped"]
         handler.fails = False
         async with serving(server) as service:
-            assert await service.connect().ask("hello") == "hello"
+            assert await (await service.connect()).ask("hello") == "hello"
 
 
 async def test_failing_exit(new_server: NewServer, log: Records) -> None:
@@ -214,8 +214,9 @@ async def test_failing_background_task(new_server: NewServer, log: Records, kind
     handler = Handler(kind)
     server = new_server(handler)
     with anyio.fail_after(PATIENCE):
-        async with server:
+        async with server, anyio.create_task_group() as tasks:
             peer = Peer(server.get_addresses()[0])
+            tasks.start_soon(peer.start)
             with pytest.raises(ExceptionGroup) as caught:
                 await server.serve_forever()
             assert await peer.rest() == ("", "EOF")
@@ -250,14 +251,14 @@ async def test_context_of_the_service(new_server: NewServer) -> None:
     handler = Handler()
     server = new_server(handler)
     async with serving(server) as service:
-        peers = [service.connect() for _ in range(3)]
+        peers = [await service.connect() for _ in range(3)]
         for peer in peers:
             assert await peer.receive_lines(2) == ["service", "service"]
             peer.close()
         await handler.noted("service", times=3)
         await server.shutdown()
         async with restarting(server):
-            assert await service.connect().receive_lines(2) == ["service", "service"]
+            assert await (await service.connect()).receive_lines(2) == ["service", "service"]
     assert who.get() == "nobody"
 
 
@@ -282,7 +283,7 @@ async def test_context_of_a_connection(serve: Serve) -> None:
     handler = Handler()
     async with serve(handler) as service:
         for _ in range(2):
-            one, two = service.connect(), service.connect()
+            one, two = await service.connect(), await service.connect()
             assert await one.ask("one") == "greeted"
             assert await two.ask("two") == "greeted"
             assert await one.ask("three") == "one"

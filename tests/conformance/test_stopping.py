@@ -63,7 +63,7 @@ async def test_shutdown_trace(serve: Serve, log: Records) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("sleep")
         await handler.noted("sleep")
         with anyio.fail_after(1):
@@ -108,7 +108,7 @@ async def test_shutdown_with_unread_requests(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service, anyio.create_task_group() as tasks:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("one", "sleep")
         await handler.noted("sleep")
         peer.send("two", "three")
@@ -129,7 +129,7 @@ async def test_shutdown_with_unsent_answers(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service, anyio.create_task_group() as tasks:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send("go")
         await handler.noted("sent")
         tasks.start_soon(service.server.shutdown)
@@ -147,7 +147,7 @@ async def test_shutdown_during_goodbye(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("handle")
         peer.send_eof()
         await handler.noted("goodbye")
@@ -236,7 +236,7 @@ async def test_close_from_a_handler(serve: Serve, log: Records) -> None:
     handler = Handler()
     async with serve(handler) as service:
         [address] = service.server.get_addresses()
-        peer, other = service.connect(), service.connect()
+        peer, other = await service.connect(), await service.connect()
         assert await other.ask("hello") == "hello"
         assert await peer.ask("close") == "close"
         assert handler.notes[-1] == "()"
@@ -280,7 +280,7 @@ async def test_shutdown_behind_close(serve: Serve) -> None:
     """A server that was closed can still be shut down."""
     handler = Sleeping()
     async with serve(handler) as service:
-        service.connect().send("sleep")
+        (await service.connect()).send("sleep")
         await handler.noted("sleep")
         await service.server.server_close()
         await service.server.shutdown()
@@ -354,7 +354,7 @@ async def test_broken_listener(new_server: NewServer, log: Records) -> None:
     server = new_server(handler)
     with pytest.raises(ExceptionGroup) as caught:
         async with serving(server) as service:
-            service.connect().send("sleep")
+            (await service.connect()).send("sleep")
             await handler.noted("sleep")
             with socket.socket(fileno=socket.dup(server.get_sockets()[0].fileno())) as listener:
                 listener.shutdown(socket.SHUT_RDWR)  # accept(2) fails from now on: EINVAL

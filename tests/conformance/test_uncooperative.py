@@ -41,7 +41,7 @@ async def test_generator_that_will_not_go(serve: Serve, log: Records) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await handler.noted("on_connection")
         peer.send_eof()
         assert await peer.rest() == ("", "reset")
@@ -72,7 +72,7 @@ async def test_generator_that_swallows_its_cancellation(serve: Serve, where: str
     """A handler that goes on when it is cancelled cannot keep the server from stopping."""
     handler = Stubborn(anyio.get_cancelled_exc_class(), where)
     async with serve(handler) as service:
-        service.connect().send("hello")
+        (await service.connect()).send("hello")
         await handler.noted("waiting")
         await service.server.shutdown()
         assert service.server.is_listening()
@@ -85,7 +85,7 @@ async def test_generator_that_swallows_everything(serve: Serve, log: Records, wh
     """Nor can one that swallows GeneratorExit as well."""
     handler = Stubborn(BaseException, where)
     async with serve(handler) as service:
-        service.connect().send("hello")
+        (await service.connect()).send("hello")
         await handler.noted("waiting")
         await service.server.shutdown()
         assert handler.notes[-1] == "on_disconnection"
@@ -117,7 +117,7 @@ async def test_foreign_cancellation(
 
     handler = Handler()
     async with serve(handler) as service:
-        peer, other = service.connect(), service.connect()
+        peer, other = await service.connect(), await service.connect()
         peer.send("suffer")
         assert await peer.rest() == ("", "reset")
         assert handler.notes[-1] == "on_disconnection"

@@ -27,7 +27,7 @@ async def test_time_out(serve: Serve) -> None:
             return super().describe(exc)
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_bytes(b"hel")
         assert await peer.receive() == "TimeoutError: timed out"
         assert await peer.ask("lo") == "hello"
@@ -49,7 +49,7 @@ async def test_time_out_at_each_yield(serve: Serve, delay: float, position: int)
                 await client.aclose()
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         if position == 2:
             assert await peer.ask("hello") == "hello"
         assert await peer.receive() == "timed out"
@@ -66,7 +66,7 @@ async def test_patience(serve: Serve, wait: Any) -> None:
         timeout = wait
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         await anyio.wait_all_tasks_blocked()
         assert await peer.ask("hello") == "hello"
 
@@ -84,7 +84,7 @@ async def test_no_patience_needed(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.ask("one") == "one"
         await handler.noted("first")
         peer.send("two", "three")
@@ -114,7 +114,7 @@ async def test_bad_timeout(serve: Serve, wait: Any, error: str, wrapped: bool) -
             return super().describe(exc)
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         assert await peer.receive() == error
         assert await peer.ask("hello") == "hello"
 
@@ -161,7 +161,7 @@ async def test_timeout_around_yields(serve: Serve, anyio_backend_name: str, sour
                 await client.send_packet("timed out")
 
     async with serve(Handler()) as service:
-        peer = service.connect()
+        peer = await service.connect()
         for _ in range(2):
             assert await peer.ask("one") == "one"
             assert await peer.ask("two") == "two"
@@ -180,7 +180,7 @@ async def test_cancel_scope_around_yield(serve: Serve) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        peer = service.connect()
+        peer = await service.connect()
         peer.send_bytes(b"hel")
         await handler.noted("waiting")
         await anyio.wait_all_tasks_blocked()
@@ -203,7 +203,7 @@ async def test_shutdown_cancels(serve: Serve, where: str) -> None:
 
     handler = Handler()
     async with serve(handler) as service:
-        service.connect()
+        await service.connect()
         await handler.noted("waiting")
         await service.server.shutdown()
     assert handler.notes == ["on_connection", "waiting", "cancelled", "on_disconnection"]

@@ -70,11 +70,12 @@ class Watched(AsyncStreamRequestHandler[Any, Any]):
 async def serving(
     handler: AsyncStreamRequestHandler[Any, Any],
     protocol: StreamProtocol[Any, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[AsyncTCPNetworkServer[Any, Any]]:
     """Serve a handler on a free port while the block runs, then shut the server down."""
     protocol = protocol or StreamProtocol(StringLineSerializer(encoding="utf-8"))
     with anyio.fail_after(PATIENCE):
-        async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, handler) as server:
+        async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, handler, **options) as server:
             async with anyio.create_task_group() as task_group:
                 is_up = anyio.Event()
                 task_group.start_soon(lambda: server.serve_forever(is_up_event=is_up))

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.tls_peers import authority
+
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
 
@@ -32,6 +34,21 @@ def loop(request: pytest.FixtureRequest) -> str:
     if request.param == "uvloop" and importlib.util.find_spec("uvloop") is None:
         pytest.skip("uvloop is not installed")
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def over_tls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments with which the server speaks TLS."""
+    path = tmp_path_factory.mktemp("robustness") / "certificate.pem"
+    certificate = authority().issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
+    return ["--tls", str(path)]
+
+
+@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+def transport(request: pytest.FixtureRequest, over_tls: list[str]) -> list[str]:
+    """The arguments with which the server speaks TLS, or does not."""
+    return over_tls if request.param else []
 
 
 @pytest.fixture

@@ -8,25 +8,34 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from tests.robustness.process import ServerProcess
 
 # Seconds until a peer gives up, and the test with it.
 TIMEOUT = 20.0
 
 
-def connect(port: int, receive_buffer: int | None = None) -> socket.socket:
-    """Return a new connection to the server.
+def connect(server: ServerProcess, receive_buffer: int | None = None) -> socket.socket:
+    """Return a new connection to a server, over TLS if it speaks that.
 
     Args:
-        port: The server's port.
+        server: The server.
         receive_buffer: The size of the kernel's buffer for what the server sends.
     """
+    sock = connect_plain(server, receive_buffer)
+    return sock if server.tls is None else server.tls.wrap_socket(sock, server_hostname="localhost")
+
+
+def connect_plain(server: ServerProcess, receive_buffer: int | None = None) -> socket.socket:
+    """Return a new connection to a server on which nothing is said yet."""
     sock = socket.socket()
     try:
         sock.settimeout(TIMEOUT)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.connect(("127.0.0.1", port))
+        sock.connect(("127.0.0.1", server.port))
     except BaseException:
         sock.close()
         raise
@@ -98,13 +107,19 @@ class Heartbeat:
 
     A context manager; fails at its end if anything at all went wrong.
 
+    Args:
+        server: The server.
+        anew: Whether it connects anew each time.
+
     Attributes:
         delays: How long each answer took, in seconds.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, server: ServerProcess, *, anew: bool = False) -> None:
         self.delays: list[float] = []
-        self._sock = connect(port)
+        self._server = server
+        self._anew = anew
+        self._sock = connect(server)
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="heartbeat")
@@ -131,6 +146,9 @@ class Heartbeat:
             while not self._stopped.wait(0.005):
                 number = str(len(self.delays))
                 begin = time.perf_counter()
+                if self._anew:
+                    self._sock.close()
+                    self._sock = connect(self._server)
                 assert ask(self._sock, f"echo {number}") == number
                 self.delays.append(time.perf_counter() - begin)
         except BaseException as exc:

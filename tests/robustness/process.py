@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.tls_peers import client_context
+
 PROGRAM = Path(__file__).parent / "served.py"
 
 # Seconds. Generous: an interpreter has to start, and other tests may be running.
@@ -25,6 +27,7 @@ class ServerProcess:
     Attributes:
         pid: The process.
         port: Where it listens.
+        tls: With which to connect, if it speaks TLS.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -38,6 +41,7 @@ class ServerProcess:
         )
         self.pid = self._process.pid
         self.port = 0
+        self.tls = client_context() if "--tls" in arguments else None
 
     def __enter__(self) -> Self:
         assert self._process.stdout is not None

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import resource
+import ssl
 import sys
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -96,12 +97,20 @@ async def serve(options: argparse.Namespace) -> None:
         Handler(survives=options.survives),
         backlog=4096,  # no peer has to try again, however many come at once
         log_client_connection=False,
+        ssl=None if options.tls is None else tls_context(options.tls),
+        ssl_handshake_timeout=options.handshake_timeout,
     )
     async with server, anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve_forever)
         print(server.get_addresses()[0].port, flush=True)
         await anyio.wait_readable(sys.stdin)
         await server.shutdown()
+
+
+def tls_context(certificate: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
 
 
 def runner_options(loop: str) -> dict[str, Any]:
@@ -117,6 +126,8 @@ def main() -> None:
     parser.add_argument("loop", choices=["asyncio", "uvloop", "trio"])
     parser.add_argument("--buffered", action="store_true", help="BufferedStreamProtocol")
     parser.add_argument("--survives", action="store_true", help="catch parse errors")
+    parser.add_argument("--tls", help="file with a certificate and its key")
+    parser.add_argument("--handshake-timeout", type=float, help="in seconds")
     parser.add_argument("--descriptors", type=int, help="how many there may be")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")

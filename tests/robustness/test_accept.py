@@ -12,9 +12,9 @@ from tests.robustness.process import ServerProcess
 def test_no_descriptors_left(loop: str) -> None:
     """Connections wait; one line is logged per episode; hardly any work is done meanwhile."""
     with ServerProcess(loop, "--descriptors", "64") as server:
-        with Heartbeat(server.port) as heartbeat:
+        with Heartbeat(server) as heartbeat:
             for _ in range(2):  # the second time is still the same episode
-                served, waiting = exhaust(server.port)
+                served, waiting = exhaust(server)
                 wait_until(lambda: "accept() failed" in server.log())
                 assert work(server, 0.3) < 0.1
                 for sock in served:
@@ -29,9 +29,9 @@ def test_no_descriptors_left(loop: str) -> None:
         assert "Too many open files" in lines[1]
 
 
-def exhaust(port: int) -> tuple[list[socket.socket], list[socket.socket]]:
+def exhaust(server: ServerProcess) -> tuple[list[socket.socket], list[socket.socket]]:
     """Return connections that are served, and some that cannot be before those are closed."""
-    socks = [connect(port) for _ in range(90)]
+    socks = [connect(server) for _ in range(90)]
     served, waiting = socks[:40], socks[40:]
     for sock in served:
         assert ask(sock, "echo x") == "x"

@@ -20,9 +20,9 @@ from tests.robustness.process import ServerProcess
 PROMPT = 2.0
 
 
-def storm(port: int, lines: int) -> None:
+def storm(server: ServerProcess, lines: int) -> None:
     """Send empty lines, 64 KiB at once, and read what answers them."""
-    with connect(port) as sock:
+    with connect(server) as sock:
         reader = threading.Thread(target=receive_exactly, args=(sock, len("empty\n") * lines))
         reader.start()
         for _ in range(lines // 65536):
@@ -33,10 +33,8 @@ def storm(port: int, lines: int) -> None:
 def test_storm_of_empty_lines(loop: str, scale: int) -> None:
     """64 KiB of the smallest packets from each of four peers do not silence a fifth."""
     with ServerProcess(loop) as server:
-        with Heartbeat(server.port) as heartbeat:
-            peers = [
-                threading.Thread(target=storm, args=(server.port, 65536 * scale)) for _ in range(4)
-            ]
+        with Heartbeat(server) as heartbeat:
+            peers = [threading.Thread(target=storm, args=(server, 65536 * scale)) for _ in range(4)]
             for peer in peers:
                 peer.start()
             for peer in peers:
@@ -49,8 +47,8 @@ def test_one_byte_at_a_time(loop: str, protocol: str) -> None:
     """300 peers who send their lines byte by byte are served like everybody else."""
     line = b"echo how are you\n"
     with ServerProcess(loop, *filter(None, [protocol])) as server:
-        with Heartbeat(server.port) as heartbeat:
-            socks = [connect(server.port) for _ in range(300)]
+        with Heartbeat(server) as heartbeat:
+            socks = [connect(server) for _ in range(300)]
             for index in range(len(line) - 1):
                 for sock in socks:
                     sock.sendall(line[index : index + 1])

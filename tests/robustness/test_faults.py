@@ -19,10 +19,10 @@ GARBAGE = [
 
 def test_peers_that_reset(loop: str) -> None:
     """2,000 peers that connect and reset, half of them in the middle of a line, are no news."""
-    with ServerProcess(loop) as server, Heartbeat(server.port) as heartbeat:
+    with ServerProcess(loop) as server, Heartbeat(server) as heartbeat:
         for _ in range(1000):
-            reset(connect(server.port))
-            sock = connect(server.port)
+            reset(connect(server))
+            sock = connect(server)
             sock.sendall(b"echo x\necho")
             reset(sock)
         heartbeat.wait_beat()
@@ -32,9 +32,9 @@ def test_peers_that_reset(loop: str) -> None:
 def test_peers_that_send_garbage(loop: str) -> None:
     """200 such peers are cut off, with at most four lines per second in the log."""
     begin = time.monotonic()
-    with ServerProcess(loop) as server, Heartbeat(server.port) as heartbeat:
+    with ServerProcess(loop) as server, Heartbeat(server) as heartbeat:
         for number in range(200):
-            with connect(server.port) as sock:
+            with connect(server) as sock:
                 sock.sendall(GARBAGE[number % len(GARBAGE)])
                 wait_cut_off(sock)
         heartbeat.wait_beat()
@@ -53,13 +53,13 @@ def test_handler_that_raises_in_each_hook(loop: str) -> None:
     hooks = ["on_connection", "before_yield", "after_yield", "cleanup", "on_disconnection"]
     with (
         ServerProcess(loop) as server,
-        Heartbeat(server.port) as heartbeat,
-        connect(server.port) as sock,
+        Heartbeat(server) as heartbeat,
+        connect(server) as sock,
     ):
         for hook in hooks:
             assert ask(sock, f"arm {hook}") == "armed"
             # It may be reset so early that connecting fails.
-            with suppress(ConnectionResetError), connect(server.port) as victim:
+            with suppress(ConnectionResetError), connect(server) as victim:
                 if hook == "after_yield":
                     victim.sendall(b"echo x\n")
                 if hook in ("cleanup", "on_disconnection"):

@@ -33,19 +33,19 @@ def test_idle_connections(loop: str, last_words: str) -> None:
     with ServerProcess(loop, "--survives") as server:
         with ExitStack() as stack:
             for _ in range(100):
-                stack.enter_context(use(server.port, last_words))
+                stack.enter_context(use(server, last_words))
             before = server.memory()
             for _ in range(count):
-                stack.enter_context(use(server.port, last_words))
+                stack.enter_context(use(server, last_words))
             assert (server.memory() - before) / count <= LIMIT
             work = server.processor_time()
             time.sleep(0.3)
             assert server.processor_time() - work < 0.01
 
 
-def use(port: int, last_words: str) -> socket.socket:
+def use(server: ServerProcess, last_words: str) -> socket.socket:
     """Return a connection that has been served."""
-    sock = connect(port)
+    sock = connect(server)
     sock.sendall(LAST_WORDS[last_words])
     receive_exactly(sock, 60_001 if last_words == "large" else 2)
     return sock

@@ -30,8 +30,8 @@ PROMPT = 2.0
 @contextmanager
 def bounded(server: ServerProcess) -> Iterator[None]:
     """Check that the process does not grow, and serves somebody else promptly."""
-    with Heartbeat(server.port) as heartbeat:
-        with connect(server.port) as sock:
+    with Heartbeat(server) as heartbeat:
+        with connect(server) as sock:
             ask(sock, "echo warm")
         before = server.memory()
         server.forget_peak()
@@ -43,7 +43,7 @@ def bounded(server: ServerProcess) -> Iterator[None]:
 
 def wait_stalled(server: ServerProcess) -> int:
     """Wait until the handler makes no more progress; return the bytes that it could send."""
-    with connect(server.port) as sock:
+    with connect(server) as sock:
         before, unchanged = "", 0
         while unchanged < 20:
             now = ask(sock, "progress")
@@ -53,10 +53,10 @@ def wait_stalled(server: ServerProcess) -> int:
 
 
 @pytest.mark.parametrize("size", [65536, 4])
-def test_peer_that_never_reads(loop: str, size: int) -> None:
+def test_peer_that_never_reads(loop: str, transport: list[str], size: int) -> None:
     """A handler that streams a gigabyte to it waits, at the high-water mark."""
-    with ServerProcess(loop) as server, bounded(server):
-        with connect(server.port, receive_buffer=1024) as sock:
+    with ServerProcess(loop, *transport) as server, bounded(server):
+        with connect(server, receive_buffer=1024) as sock:
             sock.sendall(b"stream %d %d\n" % (size, GIBIBYTE // size))
             sent = wait_stalled(server)
             assert 0 < sent < GIBIBYTE / 64
@@ -65,7 +65,7 @@ def test_peer_that_never_reads(loop: str, size: int) -> None:
 def test_twenty_peers_that_never_read(loop: str) -> None:
     """Each costs its high-water mark: 64 KiB, and the packet that exceeds it."""
     with ServerProcess(loop) as server, bounded(server):
-        socks = [connect(server.port, receive_buffer=1024) for _ in range(20)]
+        socks = [connect(server, receive_buffer=1024) for _ in range(20)]
         for sock in socks:
             sock.sendall(b"stream 65536 16384\n")
         wait_stalled(server)
@@ -77,16 +77,17 @@ def test_twenty_peers_that_never_read(loop: str) -> None:
 def test_peer_that_reads_fast(loop: str, size: int, volume: int, scale: int) -> None:
     """A peer that reads as fast as a handler writes does not keep the loop to itself."""
     with ServerProcess(loop) as server, bounded(server):
-        with connect(server.port) as sock:
+        with connect(server) as sock:
             sock.sendall(b"stream %d %d\n" % (size, volume * scale // size))
             receive_exactly(sock, volume * scale)
 
 
 @pytest.mark.parametrize("protocol", ["", "--buffered"])
-def test_line_without_end(loop: str, protocol: str) -> None:
+def test_line_without_end(loop: str, transport: list[str], protocol: str) -> None:
     """A peer that would send a gigabyte without an end of line is cut off at the limit."""
-    with ServerProcess(loop, *filter(None, [protocol])) as server, bounded(server):
-        with connect(server.port) as sock:
+    options = [*transport, *filter(None, [protocol])]
+    with ServerProcess(loop, *options) as server, bounded(server):
+        with connect(server) as sock:
             # What it gets rid of beyond the limit is in the kernel's buffers.
             assert send_until(sock, b"x" * 65536, GIBIBYTE) < 32 * MEBIBYTE
             wait_cut_off(sock)
@@ -98,16 +99,16 @@ def test_line_without_end_that_is_forgiven(loop: str, protocol: str, scale: int)
     """A handler that catches the error and goes on costs no memory either, and sees the end."""
     options = ["--survives", *filter(None, [protocol])]
     with ServerProcess(loop, *options) as server, bounded(server):
-        with connect(server.port) as sock:
+        with connect(server) as sock:
             send_until(sock, b"x" * 65536, 64 * MEBIBYTE * scale)
             sock.sendall(b"x\n")  # no command: not answered
             assert ask(sock, "echo alive") == "alive"
 
 
-def test_requests_for_ever_and_answers_never_read(loop: str) -> None:
+def test_requests_for_ever_and_answers_never_read(loop: str, transport: list[str]) -> None:
     """The server stops reading requests when their answers are not taken."""
-    with ServerProcess(loop) as server, bounded(server):
-        with connect(server.port, receive_buffer=1024) as sock:
+    with ServerProcess(loop, *transport) as server, bounded(server):
+        with connect(server, receive_buffer=1024) as sock:
             sock.settimeout(0.3)
             requests = (b"echo " + b"x" * 58 + b"\n") * 1024
             assert send_until(sock, requests, GIBIBYTE) < 32 * MEBIBYTE

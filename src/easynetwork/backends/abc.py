@@ -79,6 +79,11 @@ class StreamTransport(ABC):
     socket: socket.socket
     """The socket, to ask for addresses and options. Not to be read, written or closed."""
 
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What is known of the connection besides what its socket knows; see `extra()`."""
+        return {}
+
     @abstractmethod
     async def receive(self, deadline: float = math.inf) -> None:
         """Wait until the feed function says that something complete has arrived.

@@ -43,6 +43,27 @@ poll(2), does not take descriptors from 1024 on elsewhere."""
 _DISCARD_SIZE: Final = 64 * 1024
 
 
+# -- errors
+
+_LOST: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""tcp(7): besides a `ConnectionError`, how an operation learns that the peer is out of reach."""
+
+_NOT_A_SOCKET: Final = {errno.EBADF, errno.ENOTSOCK}
+
+
+def explain(exc: OSError) -> None:
+    """Raise what an error of the socket means, or add to it what it means."""
+    if isinstance(exc, ConnectionError) or exc.errno in _LOST:
+        raise aborted() from exc
+    if exc.errno in _NOT_A_SOCKET:
+        exc.add_note("The socket file descriptor was closed unexpectedly.")
+
+
+def aborted(detail: str = "") -> ConnectionAbortedError:
+    """Return the error of an operation on a connection that has ended."""
+    return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED) + detail)
+
+
 # -- deadlines
 
 
@@ -66,10 +87,11 @@ def timed_out() -> TimeoutError:
 class ClientLocks:
     """One lock for sending, closing and inspecting a client, and one for receiving.
 
-    After a fork, the child gets new ones: the threads that may hold them are not there.
+    Inside of either, there is one for TLS, which is never held while waiting. After a fork, the
+    child gets new ones: the threads that may hold them are not there.
     """
 
-    __slots__ = ("__weakref__", "receiving", "sending")
+    __slots__ = ("__weakref__", "receiving", "sending", "tls")
 
     def __init__(self) -> None:
         self.renew()
@@ -79,6 +101,7 @@ class ClientLocks:
         """Forget who holds them."""
         self.sending = threading.Lock()
         self.receiving = threading.Lock()
+        self.tls = threading.Lock()
 
 
 _all_locks: Final[weakref.WeakSet[ClientLocks]] = weakref.WeakSet()
@@ -131,6 +154,36 @@ def wait_ready(selector: selectors.BaseSelector, deadline: float, interval: floa
     return False
 
 
+def wait_writable(sock: socket.socket, deadline: float, interval: float) -> None:
+    """Wait until a socket takes bytes, looking every `interval` seconds.
+
+    Raises:
+        TimeoutError: The deadline has passed, and it does not.
+    """
+    with new_selector(sock, selectors.EVENT_WRITE) as selector:
+        while not wait_ready(selector, deadline, interval):
+            pass
+
+
+def send_some(sock: socket.socket, data: memoryview, deadline: float, interval: float) -> int:
+    """Send what the kernel takes; if that is nothing, wait until it may take something.
+
+    Returns:
+        How many bytes were sent, maybe none.
+
+    Raises:
+        OSError: The connection ended, or the deadline has passed.
+    """
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        wait_writable(sock, deadline, interval)
+        return 0
+    except OSError as exc:
+        explain(exc)
+        raise
+
+
 def connect_tcp(
     host: str, port: int, *, local_address: tuple[str, int] | None, timeout: float | None
 ) -> socket.socket:
@@ -164,9 +217,7 @@ def connect_tcp(
 def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: float) -> None:
     try:
         if not start_connecting(sock, address):
-            with new_selector(sock, selectors.EVENT_WRITE) as selector:
-                while not wait_ready(selector, deadline, LONGEST_WAIT):
-                    pass
+            wait_writable(sock, deadline, LONGEST_WAIT)
             check_connected(sock, address)
     except TimeoutError:
         sock.close()

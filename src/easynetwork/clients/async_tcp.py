@@ -8,6 +8,7 @@ import errno
 import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
+import ssl
 import warnings
 from typing import Any, Generic, TypeVar, overload
 
@@ -17,8 +18,10 @@ import anyio.lowlevel
 from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends._checks import check_delay, check_max_recv_size
+from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.sockets import connect_tcp, tune_tcp
+from easynetwork.backends.tls_transport import start_tls
 from easynetwork.clients._target import check_target, owned
 from easynetwork.clients.abc import AbstractAsyncNetworkClient
 from easynetwork.codec import new_decoder_factory, packet_encoder
@@ -61,6 +64,7 @@ class AsyncTCPNetworkClient(
         "_proxy",
         "_receiving",
         "_target",
+        "_tls",
         "_transport",
     )
 
@@ -74,6 +78,11 @@ class AsyncTCPNetworkClient(
         *,
         local_address: tuple[str, int] | None = None,
         happy_eyeballs_delay: float | None = None,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         max_recv_size: int | None = None,
     ) -> None: ...
 
@@ -85,6 +94,11 @@ class AsyncTCPNetworkClient(
         protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         max_recv_size: int | None = None,
     ) -> None: ...
 
@@ -97,6 +111,11 @@ class AsyncTCPNetworkClient(
         *,
         local_address: tuple[str, int] | None = None,
         happy_eyeballs_delay: float | None = None,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         max_recv_size: int | None = None,
     ) -> None:
         """Check the arguments; the connection is made later.
@@ -109,6 +128,14 @@ class AsyncTCPNetworkClient(
             local_address: The address to connect from; chosen by the kernel by default.
             happy_eyeballs_delay: Seconds until the host's next address is tried while others are
                 being tried (RFC 8305). 0.25 by default; `math.inf` for one after the other.
+            ssl: Speak TLS, as this context says; True for `ssl.create_default_context()`.
+            server_hostname: Whose certificate the server must have: the host that was asked for by
+                default, "" for anybody's.
+            ssl_handshake_timeout: Seconds that the handshake may take. 60 by default.
+            ssl_shutdown_timeout: Seconds that the server has, when the client is closed, to take
+                what waits for it. 30 by default.
+            ssl_standard_compatible: Whether the connection ends with a closing alert (RFC 8446,
+                6.1), and its absence is an error of its own. True by default.
             max_recv_size: The most bytes taken from the connection at a time. 64 KiB by default.
 
         Raises:
@@ -127,6 +154,14 @@ class AsyncTCPNetworkClient(
             self._backend = ensure_backend(backend)
             self._max_recv_size = check_max_recv_size(max_recv_size)
             check_delay(happy_eyeballs_delay)
+            self._tls = check_client_tls(
+                ssl,
+                None if isinstance(self._target, _socket.socket) else self._target[0],
+                server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+                ssl_standard_compatible=ssl_standard_compatible,
+            )
         self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
         self._encode = packet_encoder(protocol)
         self._transport: StreamTransport | None = None
@@ -195,9 +230,10 @@ class AsyncTCPNetworkClient(
             sock.close()
             raise
         tune_tcp(sock)
-        self._transport = await self._backend.wrap_stream_socket(
+        transport = await self._backend.wrap_stream_socket(
             sock, self._decoder.feed, self._max_recv_size
         )
+        self._transport = await start_tls(transport, self._tls) if self._tls else transport
         local, remote = (new_socket_address(name, sock.family) for name in names)
         self._addresses = local, remote
 
@@ -236,7 +272,7 @@ class AsyncTCPNetworkClient(
                 async with self._draining:
                     await transport.drain()
         except ConnectionError as exc:
-            raise self._ended(exc) from exc
+            raise self._ended(exc) from exc.__cause__ or exc
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more will be sent. Receiving goes on.
@@ -245,12 +281,13 @@ class AsyncTCPNetworkClient(
         raises `RuntimeError`.
 
         Raises:
+            UnsupportedOperation: TLS cannot do that. The client can still be used.
             OSError: The client was not connected yet, and cannot be.
         """
         if not self._is_closing:
             transport = await self._connected()
-            self._has_sent_eof = True
             await transport.send_eof()
+            self._has_sent_eof = True
 
     async def recv_packet(self) -> _T_Received:
         return await self._receive(math.inf)
@@ -267,7 +304,7 @@ class AsyncTCPNetworkClient(
                     else:
                         await transport.receive(deadline)
                 except (EOFError, ConnectionError) as exc:
-                    raise self._ended(exc) from exc
+                    raise self._ended(exc) from exc.__cause__ or exc
         finally:
             self._receiving.release()
         received: _T_Received = packet

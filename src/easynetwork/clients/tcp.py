@@ -11,42 +11,45 @@ from __future__ import annotations
 __all__ = ["TCPNetworkClient"]
 
 import errno
-import os
+import math
 import selectors
 import socket as _socket  # the property of this name hides the module inside the class
+import ssl
 import time
 import warnings
+from collections.abc import Iterable
 from contextlib import closing, suppress
-from typing import Final, Generic, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
 from easynetwork.backends._checks import check_max_recv_size
+from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.backends.sockets import tune_tcp
 from easynetwork.clients._blocking import (
     LONGEST_WAIT,
     ClientLocks,
+    aborted,
     connect_tcp,
     deadline_after,
     end_stream,
+    explain,
     new_selector,
+    send_some,
     timed_out,
     wait_for_lock,
     wait_ready,
+    wait_writable,
 )
+from easynetwork.clients._blocking_tls import BlockingTLS
 from easynetwork.clients._target import check_target, owned
 from easynetwork.clients.abc import AbstractNetworkClient
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import ClientClosedError
+from easynetwork.exceptions import ClientClosedError, UnsupportedOperation
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
-
-_LOST: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
-"""tcp(7): besides a `ConnectionError`, how an operation learns that the peer is out of reach."""
-
-_NOT_A_SOCKET: Final = {errno.EBADF, errno.ENOTSOCK}
 
 
 class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
@@ -81,6 +84,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         "_remote_address",
         "_retry_interval",
         "_socket",
+        "_tls",
     )
 
     @overload
@@ -92,6 +96,11 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         *,
         connect_timeout: float | None = None,
         local_address: tuple[str, int] | None = None,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         max_recv_size: int | None = None,
         retry_interval: float = 1.0,
     ) -> None: ...
@@ -103,6 +112,11 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         /,
         protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
         *,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         max_recv_size: int | None = None,
         retry_interval: float = 1.0,
     ) -> None: ...
@@ -115,6 +129,11 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         *,
         connect_timeout: float | None = None,
         local_address: tuple[str, int] | None = None,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         max_recv_size: int | None = None,
         retry_interval: float = 1.0,
     ) -> None:
@@ -126,6 +145,14 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             protocol: The protocol object.
             connect_timeout: Seconds for each address. By default, the kernel decides.
             local_address: The address to connect from; chosen by the kernel by default.
+            ssl: Speak TLS, as this context says; True for `ssl.create_default_context()`.
+            server_hostname: Whose certificate the server must have: the host that was asked for by
+                default, "" for anybody's.
+            ssl_handshake_timeout: Seconds that the handshake may take. 60 by default.
+            ssl_shutdown_timeout: Seconds that the server has, when the client is closed, to take
+                what waits for it. 30 by default.
+            ssl_standard_compatible: Whether the connection ends with a closing alert (RFC 8446,
+                6.1), and its absence is an error of its own. True by default.
             max_recv_size: The most bytes taken from the connection at a time. 64 KiB by default.
             retry_interval: Seconds after which a waiting thread looks whether the client has been
                 closed, should the kernel not tell it.
@@ -135,7 +162,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             ValueError: An argument has a value that cannot be used.
             OSError: The connection cannot be made, or the socket is not connected. If all addresses
                 failed alike, an error of that kind, `ConnectionRefusedError` say, with the group of
-                the single errors as its cause.
+                the single errors as its cause. If TLS fails, an `ssl.SSLError`.
         """
         with owned(address):
             check_stream_protocol(protocol)
@@ -147,6 +174,14 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             self._encode = packet_encoder(protocol)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
             target = check_target(address, [k for k, v in options.items() if v is not None])
+            tls = check_client_tls(
+                ssl,
+                None if isinstance(target, _socket.socket) else target[0],
+                server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+                ssl_standard_compatible=ssl_standard_compatible,
+            )
         if not isinstance(target, _socket.socket):
             target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
         with owned(target):
@@ -154,8 +189,11 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             tune_tcp(target)
             self._local_address = new_socket_address(target.getsockname(), target.family)
             self._remote_address = new_socket_address(target.getpeername(), target.family)
+            self._locks = locks = ClientLocks()
+            self._tls = None if tls is None else BlockingTLS(tls, locks)
+            if self._tls is not None:
+                self._decoder.feed(self._tls.handshake(target))
             self._readable = new_selector(target, selectors.EVENT_READ)
-        self._locks = locks = ClientLocks()
         self._proxy = SocketProxy(target, lock=lambda: locks.sending)
         self._has_sent_eof = False
         self._is_torn = False  # in the middle of a packet
@@ -188,7 +226,11 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         with self._locks.sending:
             if not self._is_closed:
                 self._is_closed = True
-                self._close_socket()
+                try:
+                    if self._tls is not None and not self._is_torn:
+                        self._tls.close(self._socket)
+                finally:
+                    self._close_socket()
 
     def _close_socket(self) -> None:
         """Close the descriptor, or have it closed by the thread that is receiving.
@@ -203,7 +245,10 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         try:
             with suppress(OSError), closing(self._socket), closing(self._readable):
                 if self._socket.fileno() >= 0:  # otherwise another receiver was here first
-                    end_stream(self._socket, is_peer_sending=bool(self._decoder))
+                    is_peer_sending = bool(self._decoder) or (
+                        self._tls is not None and self._tls.awaits_tickets()
+                    )
+                    end_stream(self._socket, is_peer_sending=is_peer_sending)
         finally:
             receiving.release()
 
@@ -224,32 +269,29 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
                     "Only a part of an earlier packet was sent, and nothing can follow it. "
                     "Close this client and connect another one",
                 )
-            self._send(memoryview(self._encode(packet)), deadline)
+            self._send(self._encode(packet), deadline)
         finally:
             lock.release()
 
-    def _send(self, data: memoryview, deadline: float) -> None:
-        unsent = data
+    def _send(self, packet: bytes, deadline: float) -> None:
+        pieces: Iterable[bytes] = [packet]
+        if self._tls is not None:
+            if deadline < math.inf:  # when it is encrypted, there is no way back
+                wait_writable(self._socket, deadline, self._retry_interval)
+            pieces = self._tls.encrypt(packet)
+        has_begun = self._tls is not None
         try:
-            while unsent:
-                unsent = unsent[self._send_some(unsent, deadline) :]
+            for piece in pieces:
+                unsent = memoryview(piece)
+                while unsent:
+                    sent = send_some(self._socket, unsent, deadline, self._retry_interval)
+                    has_begun = has_begun or sent > 0
+                    unsent = unsent[sent:]
         except OSError:
-            self._is_torn = len(unsent) < len(data)
+            self._is_torn = has_begun
             raise
         except BaseException:  # who knows how far `send()` was: KeyboardInterrupt comes at any time
             self._is_torn = True
-            raise
-
-    def _send_some(self, data: memoryview, deadline: float) -> int:
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            with new_selector(self._socket, selectors.EVENT_WRITE) as writable:
-                while not wait_ready(writable, deadline, self._retry_interval):
-                    pass
-            return 0
-        except OSError as exc:
-            _explain(exc)
             raise
 
     def send_eof(self) -> None:
@@ -257,8 +299,13 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
 
         Does nothing if it was called before, or if the client is closed. After it, `send_packet()`
         raises `RuntimeError`. Waits for threads that are sending.
+
+        Raises:
+            UnsupportedOperation: TLS cannot do that. The client can still be used.
         """
         with self._locks.sending:
+            if self._tls is not None and not self._is_closed:
+                raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
             if not self._is_closed and not self._has_sent_eof:
                 self._has_sent_eof = True
                 with suppress(OSError):  # not connected any more, as the next operation will say
@@ -289,11 +336,13 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
                 raise timed_out()
             chunk = self._read(deadline)
             may_read = len(chunk) == max_recv_size  # the kernel probably has more
-            decoder.feed(chunk)
+            decoder.feed(chunk if self._tls is None else self._tls.decrypt(chunk))
         received: _T_Received = packet
         return received
 
     def _read(self, deadline: float) -> bytes:
+        if self._tls is not None and self._tls.is_over():
+            raise self._tls.ended()
         while not wait_ready(self._readable, deadline, self._retry_interval):
             self._check_open()
         try:
@@ -302,11 +351,11 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             return self._read(deadline)
         except OSError as exc:
             self._check_open()
-            _explain(exc)
+            explain(exc)
             raise
         self._check_open()
         if not chunk:
-            raise _aborted(" (end-of-stream)")
+            raise aborted(" (end-of-stream)") if self._tls is None else self._tls.ended()
         return chunk
 
     def _check_open(self) -> None:
@@ -340,15 +389,3 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
 
     def fileno(self) -> int:
         return -1 if self._is_closed else self._socket.fileno()
-
-
-def _explain(exc: OSError) -> None:
-    """Raise what an error of the socket means, or add to it what it means."""
-    if isinstance(exc, ConnectionError) or exc.errno in _LOST:
-        raise _aborted() from exc
-    if exc.errno in _NOT_A_SOCKET:
-        exc.add_note("The socket file descriptor was closed unexpectedly.")
-
-
-def _aborted(detail: str = "") -> ConnectionAbortedError:
-    return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED) + detail)

@@ -6,6 +6,7 @@ __all__ = ["AsyncTCPNetworkServer"]
 
 import logging
 import socket
+import ssl
 from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -14,11 +15,13 @@ import anyio.abc
 from easynetwork.addresses import new_socket_address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends._checks import check_max_recv_size, check_port
+from easynetwork.backends._tls_options import check_server_tls
 from easynetwork.backends.listener import accept_forever
 from easynetwork.backends.sockets import open_tcp_listeners, tune_tcp
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._base import BaseAsyncNetworkServer
+from easynetwork.servers._tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.servers.served_client import ServedClient, StreamService
 from easynetwork.servers.session import StreamSession
@@ -51,6 +54,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         "_protocol",
         "_request_handler",
         "_reuse_port",
+        "_tls",
     )
 
     def __init__(
@@ -61,6 +65,10 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
+        ssl: ssl.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
         max_recv_size: int | None = None,
@@ -76,6 +84,13 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all clients.
             backend: The backend, or its name; by default, the framework that is running.
+            ssl: Serve over TLS, with the certificate and everything else in this context.
+            ssl_handshake_timeout: Seconds that a handshake may take. 60 by default.
+            ssl_shutdown_timeout: Seconds that a client has, when its connection is closed, to take
+                what waits for it. 30 by default.
+            ssl_standard_compatible: Whether connections end with a closing alert (RFC 8446, 6.1),
+                and clients that leave without are noted in the log, at level DEBUG. True by
+                default.
             backlog: Connections that may wait to be accepted, as for listen(2). 100 by default.
             reuse_port: Let several processes listen on the same port, if all of them say so
                 (`SO_REUSEPORT`). Not available on Windows.
@@ -108,6 +123,13 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         self._connection_log_level = (
             logging.DEBUG if log_client_connection is False else logging.INFO
         )
+        tls = check_server_tls(
+            ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ssl_standard_compatible=ssl_standard_compatible,
+        )
+        self._tls = None if tls is None else TLSAcceptor(tls, self.logger, self._peer_faults)
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
         return await open_tcp_listeners(
@@ -147,8 +169,15 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             sock.close()
             self.logger.debug("%s left before it was served: %s", peername, exc)
             return
-        client = ServedClient(service, transport, decoder, local_address, address)
-        await StreamSession(service, client).run()
+        if self._tls is None:
+            client = ServedClient(service, transport, decoder, local_address, address)
+            await StreamSession(service, client).run()
+        elif (secured := await self._tls.accept(transport, address)) is not None:
+            client = ServedClient(service, secured, decoder, local_address, address)
+            try:
+                await StreamSession(service, client).run()
+            finally:
+                self._tls.report_end(secured, address)
 
 
 def check_hosts(host: str | Sequence[str] | None) -> list[str | None]:

@@ -90,13 +90,15 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
         Raises:
             TypedAttributeLookupError: There is no such attribute, and no default.
         """
+        getter = self.extra_attributes.get(attribute)
         try:
-            getter = self.extra_attributes[attribute]
-        except KeyError:
+            if getter is None:
+                raise TypedAttributeLookupError("Attribute not found")
+            return getter()
+        except TypedAttributeLookupError:
             if default is _NO_DEFAULT:
-                raise TypedAttributeLookupError("Attribute not found") from None
+                raise
             return default
-        return getter()
 
     @abstractmethod
     async def send_packet(self, packet: _T_Response, /) -> None:

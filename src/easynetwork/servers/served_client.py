@@ -110,6 +110,7 @@ class ServedClient(AsyncStreamClient[Any]):
             INETSocketAttribute.family: lambda: sock.family,
             INETSocketAttribute.sockname: lambda: self._local_address,
             INETSocketAttribute.peername: lambda: self.address,
+            **self.transport.extra_attributes,
         }
 
     def is_closing(self) -> bool:

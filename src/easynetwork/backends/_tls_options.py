@@ -1,0 +1,130 @@
+"""The TLS arguments that servers and clients have in common."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final
+
+from easynetwork.backends._checks import check_delay
+from easynetwork.tls import TLSSession
+
+_HANDSHAKE_TIMEOUT: Final = 60.0
+"""Seconds. The default of asyncio, and of nginx."""
+
+_SHUTDOWN_TIMEOUT: Final = 30.0
+"""Seconds. The default of asyncio."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSOptions:
+    """How connections get TLS.
+
+    Attributes:
+        context: Certificates, versions, and everything else that can be chosen.
+        server_side: Whether this is the server's end.
+        server_hostname: Whom a client expects at the other end; None if it does not say.
+        handshake_timeout: Seconds that the handshake may take.
+        shutdown_timeout: Seconds that the peer has, at the end, to take what waits for it.
+        standard_compatible: Whether both sides say that nothing follows (RFC 8446, 6.1).
+    """
+
+    context: ssl.SSLContext
+    server_side: bool
+    server_hostname: str | None
+    handshake_timeout: float
+    shutdown_timeout: float
+    standard_compatible: bool
+
+    def new_session(self) -> TLSSession:
+        """Return the session of one more connection."""
+        return TLSSession(
+            self.context, server_side=self.server_side, server_hostname=self.server_hostname
+        )
+
+
+def check_server_tls(context: ssl.SSLContext | None, **options: Any) -> TLSOptions | None:
+    """Return how a server's connections get TLS; None if they do not.
+
+    Args:
+        context: The argument `ssl`.
+        **options: The arguments `ssl_…`, under their names.
+
+    Raises:
+        TypeError: `context` is not an `ssl.SSLContext`.
+        ValueError: It is a client's, or there is none for the options, or a timeout is negative or
+            not a number.
+    """
+    if context is None:
+        _check_unused(options)
+        return None
+    return _new_options(context, True, None, **options)
+
+
+def check_client_tls(
+    context: ssl.SSLContext | bool | None,
+    host: str | None,
+    server_hostname: str | None,
+    **options: Any,
+) -> TLSOptions | None:
+    """Return how a client's connection gets TLS; None if it does not.
+
+    Args:
+        context: The argument `ssl`.
+        host: What the client connects to; None for a socket that is connected.
+        server_hostname: The argument of that name.
+        **options: The arguments `ssl_…`, under their names.
+
+    Raises:
+        TypeError: `context` is neither an `ssl.SSLContext` nor a bool.
+        ValueError: It is a server's, or there is none for the options, or a timeout is negative or
+            not a number, or it is not known whose certificate to expect.
+    """
+    if context is None or context is False:
+        _check_unused({"server_hostname": server_hostname, **options})
+        return None
+    if server_hostname is None:
+        if not host:
+            raise ValueError("You must set server_hostname when using ssl without a host")
+        server_hostname = host
+    if context is True:
+        context = ssl.create_default_context()
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+        if not server_hostname:
+            context.check_hostname = False
+    return _new_options(context, False, server_hostname or None, **options)
+
+
+def _check_unused(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name} is only meaningful with ssl")
+
+
+def _new_options(
+    context: object,
+    server_side: bool,
+    server_hostname: str | None,
+    *,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+    ssl_standard_compatible: bool | None,
+) -> TLSOptions:
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"Expected an ssl.SSLContext object, got {context!r}")
+    if context.check_hostname and not server_side and server_hostname is None:
+        # OpenSSL would not mind: it would not check anything.
+        raise ValueError("check_hostname requires server_hostname")
+    options = TLSOptions(
+        context,
+        server_side,
+        server_hostname,
+        _HANDSHAKE_TIMEOUT if ssl_handshake_timeout is None else check_delay(ssl_handshake_timeout),
+        _SHUTDOWN_TIMEOUT if ssl_shutdown_timeout is None else check_delay(ssl_shutdown_timeout),
+        ssl_standard_compatible is not False,
+    )
+    try:
+        options.new_session()
+    except ssl.SSLError as exc:  # the context is one for the other side
+        raise ValueError(f"ssl: {exc}") from exc
+    return options

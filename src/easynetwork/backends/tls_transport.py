@@ -1,0 +1,232 @@
+"""TLS on top of any stream transport.
+
+Ciphertext that the inner transport feeds is decrypted on the spot, and fed to whom it is meant for:
+one chunk in, at most one chunk out, and no task or wake-up in between. So everything that the inner
+transport promises (back-pressure, deadlines, nothing lost when cancelled) holds here as well. What
+is sent is encrypted at once; a chunk of answers is still one write.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TLSStreamTransport", "start_tls"]
+
+import errno
+import math
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from easynetwork.addresses import TLSAttribute
+from easynetwork.backends._tls_options import TLSOptions
+from easynetwork.backends.abc import StreamTransport, broken_connection
+from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+
+_T = TypeVar("_T")
+
+_PIECE: Final = 64 * 1024
+"""Bytes encrypted, and handed over, at a time: a huge packet does not need twice its memory."""
+
+
+async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
+    """Do a handshake over a connection and return the transport of what is said behind it.
+
+    Args:
+        inner: The connection, on which nothing has been received. It belongs to the new transport,
+            which takes its feed function from it; it is closed if this fails.
+        options: Everything about TLS.
+
+    Raises:
+        ssl.SSLError: The handshake failed.
+        ConnectionError: The connection broke, or the peer left.
+        TimeoutError: The handshake took too long.
+    """
+    transport = TLSStreamTransport(inner, options)
+    try:
+        await transport.handshake()
+    except (ssl.SSLError, ConnectionError):
+        await transport.aclose()  # in good order: an alert may tell the peer why
+        raise
+    except BaseException:
+        transport.abort()
+        with anyio.CancelScope(shield=True):
+            await transport.aclose()
+        raise
+    return transport
+
+
+class TLSStreamTransport(StreamTransport):
+    """A TLS connection.
+
+    Attributes:
+        is_truncated: Whether the peer left without the closing alert that it should have sent.
+        error: What the peer did against the rules of TLS, if it did; the connection is broken then.
+    """
+
+    __slots__ = (
+        "_inner",
+        "_is_closing",
+        "_options",
+        "_session",
+        "congested",
+        "feed",
+        "is_truncated",
+        "socket",
+    )
+
+    def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
+        self.feed = inner.feed
+        self.socket = inner.socket
+        self.congested = False
+        self.is_truncated = False
+        self._inner = inner
+        self._options = options
+        self._session = options.new_session()
+        self._is_closing = False
+        inner.feed = self._feed_handshake
+
+    @property
+    def error(self) -> ssl.SSLError | None:
+        return self._session.error
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        tls = self._session.object
+        return {
+            TLSAttribute.sslcontext: lambda: tls.context,
+            TLSAttribute.peercert: lambda: _known(tls.getpeercert()),
+            TLSAttribute.cipher: lambda: _known(tls.cipher()),
+            TLSAttribute.compression: lambda: _known(tls.compression()),
+            TLSAttribute.alpn_protocol: lambda: _known(tls.selected_alpn_protocol()),
+            TLSAttribute.tls_version: lambda: _known(tls.version()),
+            TLSAttribute.standard_compatible: lambda: self._options.standard_compatible,
+        }
+
+    # -- the handshake
+
+    async def handshake(self) -> None:
+        """Do the handshake; to be called once, before anything else. See `start_tls`."""
+        timeout = self._options.handshake_timeout
+        deadline = anyio.current_time() + timeout
+        try:
+            while not self._go_on():
+                await self._inner.receive(deadline)
+        except (EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
+            message = "The peer left during the TLS handshake"
+            raise ConnectionAbortedError(errno.ECONNABORTED, message) from exc
+        except TimeoutError:
+            message = f"The TLS handshake took longer than {timeout} seconds"
+            raise TimeoutError(errno.ETIMEDOUT, message) from None
+        self._inner.feed = self._feed_ciphertext
+        self._feed_ciphertext(b"")
+
+    def _go_on(self) -> bool:
+        try:
+            return self._session.handshake()
+        finally:
+            self._send_output()
+
+    def _feed_handshake(self, data: bytes) -> bool:
+        self._session.receive(data)
+        return True
+
+    def _send_output(self) -> None:
+        with suppress(ConnectionError):  # reported to whoever uses the connection next
+            if output := self._session.take_output():
+                self._inner.write(output)
+
+    # -- receiving
+
+    def _feed_ciphertext(self, data: bytes) -> bool:
+        session = self._session
+        plaintext = session.receive(data)
+        if session.has_output and not self._inner.congested:
+            self._send_output()
+        is_complete = bool(plaintext) and self.feed(plaintext)
+        return is_complete or session.is_over
+
+    async def receive(self, deadline: float = math.inf) -> None:
+        if self._session.is_over and not self._is_closing:
+            if self._session.error is not None:
+                raise broken_connection(self._session.error)
+            raise EOFError
+        try:
+            await self._inner.receive(deadline)
+        except EOFError:
+            if self._options.standard_compatible and not self._is_closing:
+                self._check_end()
+            raise
+
+    def _check_end(self) -> None:
+        try:
+            self._session.check_end()
+        except ssl.SSLEOFError as exc:
+            self.is_truncated = True
+            raise broken_connection(exc) from exc
+
+    # -- sending
+
+    def write(self, data: bytes) -> None:
+        if self._is_closing or self._session.error is not None:
+            raise broken_connection(self._session.error)
+        try:
+            if len(data) <= _PIECE:
+                self._inner.write(self._session.send(data))
+            else:
+                with memoryview(data) as view:
+                    for start in range(0, len(view), _PIECE):
+                        self._inner.write(self._session.send(view[start : start + _PIECE]))
+        except ssl.SSLError as exc:
+            raise broken_connection(exc) from exc
+        self.congested = self._inner.congested
+
+    async def drain(self) -> None:
+        await self._inner.drain()
+        self.congested = self._inner.congested
+
+    async def send_eof(self) -> None:
+        raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
+
+    # -- closing
+
+    async def aclose(self, *, linger: bool = False) -> None:
+        """Close gracefully, with a closing alert if the connection is to be standard compatible.
+
+        That of the peer is not waited for (RFC 8446, 6.1): who reads ours has read everything.
+        What is waited for, like anything that the peer is in the middle of sending, are tickets.
+        """
+        if not self._is_closing:
+            self._stop()
+            if self._options.standard_compatible and self._session.error is None:
+                with suppress(ConnectionError):
+                    self._inner.write(self._session.close())
+        session = self._session
+        is_peer_sending = session.error is not None or not session.is_over
+        with anyio.move_on_after(self._options.shutdown_timeout):
+            await self._inner.aclose(linger=is_peer_sending and (linger or session.awaits_tickets))
+
+    def abort(self) -> None:
+        self._stop()
+        self._inner.abort()
+
+    def _stop(self) -> None:
+        self._is_closing = True
+        self._inner.feed = _ignore  # otherwise, the two would refer to each other for ever
+
+    def is_closing(self) -> bool:
+        return self._is_closing or self._session.error is not None or self._inner.is_closing()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._inner.call_soon(callback)
+
+
+def _ignore(data: bytes) -> bool:
+    return False
+
+
+def _known(value: _T | None) -> _T:
+    if value is None:
+        raise TypedAttributeLookupError("value not available")
+    return value

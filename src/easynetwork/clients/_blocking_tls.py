@@ -1,0 +1,152 @@
+"""TLS for threads that wait.
+
+One thread may send while another one receives, but OpenSSL can only be called by one of them at a
+time. So there is a lock around each call, which is never held while waiting. Who encrypts has the
+lock for sending as well: records leave in the order in which they were made. What TLS itself has to
+say leaves with the next packet, as it may (RFC 8446, 4.6.3).
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from easynetwork.backends._tls_options import TLSOptions
+from easynetwork.clients._blocking import (
+    LONGEST_WAIT,
+    ClientLocks,
+    aborted,
+    explain,
+    new_selector,
+    send_some,
+    wait_ready,
+)
+
+_PIECE: Final = 64 * 1024
+"""Bytes encrypted at a time: a huge packet does not need twice its memory."""
+
+_RECV_SIZE: Final = 64 * 1024
+
+
+class BlockingTLS:
+    """TLS between a client and its socket."""
+
+    __slots__ = ("_locks", "_options", "_session")
+
+    def __init__(self, options: TLSOptions, locks: ClientLocks) -> None:
+        self._options = options
+        self._locks = locks
+        self._session = options.new_session()
+
+    # -- the handshake
+
+    def handshake(self, sock: socket.socket) -> bytes:
+        """Do the handshake; to be called once, before anything else.
+
+        Returns:
+            What the server has sent behind it so far.
+
+        Raises:
+            ssl.SSLError: It failed.
+            ConnectionAbortedError: The connection ended.
+            TimeoutError: It took too long.
+        """
+        timeout = self._options.handshake_timeout
+        deadline = time.monotonic() + timeout
+        try:
+            with new_selector(sock, selectors.EVENT_READ) as readable:
+                while not self._go_on(sock, deadline):
+                    while not wait_ready(readable, deadline, LONGEST_WAIT):
+                        pass
+                    self._session.receive(_receive(sock))
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
+            raise aborted(" (during the TLS handshake)") from exc
+        except TimeoutError:
+            message = f"The TLS handshake took longer than {timeout} seconds"
+            raise TimeoutError(errno.ETIMEDOUT, message) from None
+        return self._session.receive(b"")
+
+    def _go_on(self, sock: socket.socket, deadline: float) -> bool:
+        try:
+            is_complete = self._session.handshake()
+        except ssl.SSLError:
+            with suppress(OSError):  # the alert tells the server why; the error tells the user
+                _send_all(sock, self._session.take_output(), deadline)
+            raise
+        _send_all(sock, self._session.take_output(), deadline)
+        return is_complete
+
+    # -- afterwards
+
+    def encrypt(self, packet: bytes) -> Iterator[bytes]:
+        """Yield what to send for a packet, piece by piece. Called with the lock for sending.
+
+        Raises:
+            ConnectionAbortedError: TLS is broken.
+        """
+        with memoryview(packet) as view:
+            for start in range(0, len(view), _PIECE):
+                try:
+                    with self._locks.tls:
+                        piece = self._session.send(view[start : start + _PIECE])
+                except ssl.SSLError as exc:
+                    raise aborted() from exc
+                yield piece
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Return the plaintext of what was received. Called with the lock for receiving."""
+        with self._locks.tls:
+            return self._session.receive(ciphertext)
+
+    def is_over(self) -> bool:
+        """Whether there is nothing more to receive."""
+        return self._session.is_over
+
+    def awaits_tickets(self) -> bool:
+        """Whether the server is about to send what nobody asked for; see `TLSSession`."""
+        return self._session.awaits_tickets
+
+    def ended(self) -> ConnectionAbortedError:
+        """Return the error for whoever receives from a connection that has ended."""
+        error = self._session.error
+        if error is None and self._options.standard_compatible:
+            try:
+                self._session.check_end()
+            except ssl.SSLEOFError as exc:
+                error = exc
+        result = aborted(" (end-of-stream)" if self._session.error is None else "")
+        result.__cause__ = error
+        return result
+
+    def close(self, sock: socket.socket) -> None:
+        """Send the closing alert, if there has to be one. Called with the lock for sending."""
+        if self._options.standard_compatible:
+            with self._locks.tls:
+                alert = self._session.close()
+            with suppress(OSError):
+                _send_all(sock, alert, time.monotonic() + self._options.shutdown_timeout)
+
+
+def _receive(sock: socket.socket) -> bytes:
+    try:
+        data = sock.recv(_RECV_SIZE)
+    except BlockingIOError:  # a spurious wake-up
+        return b""
+    except OSError as exc:
+        explain(exc)
+        raise
+    if not data:
+        raise aborted(" (end-of-stream during the TLS handshake)")
+    return data
+
+
+def _send_all(sock: socket.socket, data: bytes, deadline: float) -> None:
+    unsent = memoryview(data)
+    while unsent:
+        unsent = unsent[send_some(sock, unsent, deadline, LONGEST_WAIT) :]

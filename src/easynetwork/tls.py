@@ -1,0 +1,252 @@
+"""Ciphertext to plaintext and back, without touching a socket.
+
+Strategy: whoever owns the connection gives `TLSSession.receive` what the network delivered, cut in
+any way, and sends what `send`, `close` and `take_output` return. OpenSSL does the work, between two
+buffers in memory.
+
+Invariants:
+
+* OpenSSL gets whole records only, a few KiB of them at a time. So it is never asked for what it
+  cannot have (to be told so, by an exception, costs more than to decrypt a record), its buffers
+  stay small, and it is known how many records had no data in them: a peer may not send many.
+* What TLS itself has to answer, and nobody has sent yet, is bounded.
+* Nothing is decrypted before the handshake is complete, nor behind the peer's closing alert. A
+  connection that ends without that alert was cut off, by whomever; `check_end` tells.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_REPLIES", "MAX_USELESS_RECORDS", "RECORD_SIZE", "TLSSession"]
+
+import ssl
+from contextlib import suppress
+from typing import Final
+
+RECORD_SIZE: Final = 16 * 1024
+"""The most plaintext in a record (RFC 8446, 5.1)."""
+
+MAX_USELESS_RECORDS: Final = 32
+"""Records without data that a peer may send in a row: key updates, attempts to renegotiate, ...
+
+Each takes a few bytes to send, and here 15 microseconds and an answer (measured: key updates). As
+BoringSSL; Go allows 16. For each `_PARDON` records with data, there may be one more.
+"""
+
+MAX_REPLIES: Final = 16 * 1024
+"""Bytes that TLS itself has to answer and that nobody has sent, because the peer does not read."""
+
+_PARDON: Final = 16
+_GROUP_SIZE: Final = 4 * 1024  # of small records: enough for their number not to matter
+
+_HEADER_SIZE: Final = 5  # content type, version (2 bytes), length (2 bytes): RFC 8446, 5.1
+_CONTENT_TYPES: Final = range(20, 25)  # RFC 8446, B.1; RFC 6520
+_MAX_RECORD: Final = _HEADER_SIZE + RECORD_SIZE + 2048  # RFC 5246, 6.2.3
+
+
+class TLSSession:
+    """One end of a TLS connection.
+
+    Not thread-safe: no two methods may run at the same time.
+
+    Args:
+        context: Certificates, versions, and everything else that can be chosen.
+        server_side: Whether this is the server's end.
+        server_hostname: Whom a client thinks it talks to; None if it does not tell.
+
+    Attributes:
+        object: To be asked for certificates, version, and the like.
+        is_established: Whether the handshake is complete.
+        is_over: Whether nothing will be received any more: the peer said that nothing follows, or
+            the connection broke.
+        error: What broke the connection.
+        has_output: Whether TLS itself may have something to send.
+        awaits_tickets: Whether the server is probably about to send something that nobody asked
+            for: its first words behind a handshake of TLS 1.3 (RFC 8446, 4.6.1).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_incoming",
+        "_needs_more",
+        "_outgoing",
+        "_partial",
+        "_useless",
+        "awaits_tickets",
+        "error",
+        "has_output",
+        "is_established",
+        "is_over",
+        "object",
+    )
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self._needs_more = server_side  # from the peer, to go on with the handshake
+        self._partial = b""  # the beginning of a record
+        self._useless = 0  # records without data, times `_PARDON`
+        self.is_established = False
+        self.is_over = False
+        self.error: ssl.SSLError | None = None
+        self.has_output = False
+        self.awaits_tickets = False
+
+    # -- the beginning
+
+    def handshake(self) -> bool:
+        """Go on with the handshake as far as possible.
+
+        Returns:
+            Whether it is complete. If not, the next call needs more from the peer.
+
+        Raises:
+            ssl.SSLError: It failed. The output tells the peer why.
+        """
+        if self._needs_more and not self._incoming.pending:
+            return False  # OpenSSL would only take memory for it: 32 KiB, measured
+        self.has_output = True
+        try:
+            self.object.do_handshake()
+        except ssl.SSLWantReadError:
+            self._needs_more = True
+            return False
+        self.is_established = True
+        self.awaits_tickets = not self.object.server_side and self.object.version() == "TLSv1.3"
+        return True
+
+    # -- receiving
+
+    def receive(self, ciphertext: bytes) -> bytes:
+        """Add bytes that arrived, decrypt what is complete.
+
+        Returns:
+            The plaintext. None during the handshake; behind it, call this once, with no bytes at
+            all if need be, for what came together with its last message.
+        """
+        if self.is_over:
+            return b""
+        data = self._partial + ciphertext if self._partial else ciphertext
+        if len(data) > _HEADER_SIZE and data[3] << 8 | data[4] == len(data) - _HEADER_SIZE:
+            self._partial = b""
+            return self._decrypt(data, 1)  # the usual case
+        plaintext = []
+        start, is_more = 0, True
+        while is_more:
+            end, count = _whole_records(data, start)
+            plaintext.append(self._decrypt(data[start:end], count))
+            is_more = start < end < len(data)
+            start = end
+        self._partial = data[start:]
+        return b"".join(plaintext)
+
+    def _decrypt(self, records: bytes, count: int) -> bytes:
+        self._incoming.write(records)
+        if not self.is_established or self.is_over:
+            return b""
+        plaintext: list[bytes] = []
+        if count:
+            self.awaits_tickets = False
+        try:
+            while size := self._incoming.pending:  # never less than the next record has in it
+                if not (data := self.object.read(size)):
+                    self.is_over = True
+                    break
+                plaintext.append(data)
+        except ssl.SSLWantReadError:  # the last record had no data
+            pass
+        except ssl.SSLZeroReturnError:  # the end, behind `close()`
+            self.is_over = True
+        except ssl.SSLError as exc:
+            self._break(exc)
+        if len(plaintext) != count or self._useless:
+            self._count_useless(count - len(plaintext), len(plaintext))
+        return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
+
+    def _count_useless(self, useless: int, useful: int) -> None:
+        self.has_output = True
+        self._useless = max(self._useless + _PARDON * useless - useful, 0)
+        is_flood = self._useless > _PARDON * MAX_USELESS_RECORDS
+        if not self.is_over and (is_flood or self._outgoing.pending > MAX_REPLIES):
+            message = "The peer keeps TLS itself busy, and sends no data"
+            self._break(ssl.SSLError(ssl.SSL_ERROR_SSL, message))
+
+    def _break(self, error: ssl.SSLError) -> None:
+        self.error = error.with_traceback(None)  # whose frames would keep the session alive
+        self.is_over = self.has_output = True
+
+    def check_end(self) -> None:
+        """See to it that the peer has had its say, when no more bytes will arrive.
+
+        Raises:
+            ssl.SSLEOFError: It did not say that nothing follows: something may be missing.
+        """
+        if not self.is_over or self.error is not None:
+            message = "The connection ended without a closing alert: data may be missing"
+            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, message)
+
+    # -- sending
+
+    def send(self, plaintext: bytes | memoryview) -> bytes:
+        """Return what to send for some bytes, behind all other output.
+
+        The result is as large as `plaintext`, in records that are as large as they may be.
+
+        Raises:
+            ssl.SSLError: The connection is broken, now if it was not before. (If the peer wants to
+                renegotiate, for instance: nothing can be sent meanwhile.)
+        """
+        if len(plaintext) <= RECORD_SIZE:
+            self._encrypt(plaintext)
+            return self._outgoing.read()
+        records = []
+        with memoryview(plaintext) as view:
+            for start in range(0, len(view), RECORD_SIZE):
+                self._encrypt(view[start : start + RECORD_SIZE])
+                records.append(self._outgoing.read())  # at once: OpenSSL keeps the room for it
+        return b"".join(records)
+
+    def _encrypt(self, data: bytes | memoryview) -> None:
+        if self.error is not None:
+            raise self.error
+        try:
+            if data:
+                self.object.write(data)
+        except ssl.SSLError as exc:
+            self._break(exc)
+            raise
+
+    def close(self) -> bytes:
+        """Return what to send to say that nothing follows, behind all other output."""
+        if self.is_established and self.error is None:
+            with suppress(ssl.SSLError):  # raised unless the peer has said so before
+                self.object.unwrap()
+        return self._outgoing.read()
+
+    def take_output(self) -> bytes:
+        """Return what TLS itself has to send."""
+        self.has_output = False
+        return self._outgoing.read()
+
+
+def _whole_records(data: bytes, start: int) -> tuple[int, int]:
+    """Return where the next group of whole records ends, and how many there are.
+
+    What is not a record belongs to the group as well: OpenSSL knows best what is wrong with it.
+    """
+    end, count = start, 0
+    while len(data) - end >= _HEADER_SIZE and end - start < _GROUP_SIZE:
+        size = _HEADER_SIZE + (data[end + 3] << 8 | data[end + 4])
+        if data[end] not in _CONTENT_TYPES or data[end + 1] != 3 or size > _MAX_RECORD:
+            return len(data), count + 1
+        if size > len(data) - end:
+            break
+        end += size
+        count += 1
+    return end, count

@@ -1,0 +1,456 @@
+"""The how-to page for TCP servers, its section on TLS: what it says is what happens.
+
+As in `test_howto_tcp_servers`, what stands in quotation marks in a docstring is what the page says.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import datetime
+import logging
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trustme
+
+from docs._include.examples.howto.tcp_servers import ssl_explanation as examples
+from easynetwork.addresses import TLSAttribute
+from easynetwork.clients import AsyncTCPNetworkClient
+from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.docs.howto_support import DOCS, PATIENCE, Watched, connected, serving, words
+from tests.tls_peers import (
+    TLSSocket,
+    authority,
+    client_context,
+    new_client_context,
+    server_context,
+)
+
+pytestmark = pytest.mark.anyio
+
+FOLDER = DOCS / "_include/examples/howto/tcp_servers"
+
+Client = AsyncStreamClient[str]
+
+
+class Echo(AsyncStreamRequestHandler[str, str]):
+    async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+        request = yield
+        await client.send_packet(request)
+        if request == "bye":
+            await client.aclose()
+
+
+class WatchedEcho(Watched, Echo):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go where the files are that the examples name."""
+    monkeypatch.chdir(tmp_path)
+    certificate = authority().issue_cert("localhost", "example.com")
+    certificate.cert_chain_pems[0].write_to_path("fullchain.pem")
+    certificate.private_key_pem.write_to_path("privkey.pem")
+    authority().cert_pem.write_to_path("employees-ca.pem")
+    employee = authority().issue_cert("zoe@example.com")
+    employee.private_key_and_cert_chain_pem.write_to_path("employee.pem")
+    return tmp_path
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    server: Any, context: ssl.SSLContext | bool | None = None, **options: Any
+) -> AsyncIterator[AsyncTCPNetworkClient[str, str]]:
+    """Connect a client of the library to a server."""
+    protocol = StreamProtocol(StringLineSerializer(encoding="utf-8"))
+    address = ("localhost", server.get_addresses()[0].port)
+    async with AsyncTCPNetworkClient[str, str](
+        address, protocol, ssl=client_context() if context is None else context, **options
+    ) as client:
+        yield client
+
+
+async def answer(client: AsyncTCPNetworkClient[str, str], request: str) -> str:
+    await client.send_packet(request)
+    return await client.recv_packet()
+
+
+def complaints(log: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the library logged as a warning or worse."""
+    return [record.getMessage() for record in log.records if record.levelno >= logging.WARNING]
+
+
+def test_quotations() -> None:
+    """What the tests quote is what the page says; each test quotes something."""
+    page = words("howto/tcp_servers.rst")
+    tests = {name: test for name, test in globals().items() if name.startswith("test_")}
+    del tests["test_quotations"]
+    for name, test in tests.items():
+        quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
+        assert quotations, name
+        assert [quotation for quotation in quotations if quotation not in page] == [], name
+
+
+# SSL/TLS Connection
+
+
+def test_background_server() -> None:
+    """The program talks to itself, over TLS.
+
+    "The output is that of the program without TLS"
+    """
+    done = subprocess.run(
+        [sys.executable, "background_server_ssl.py"],
+        cwd=FOLDER,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=True,
+    )
+    answers = re.findall(r"^From server: (.*)$", done.stdout, re.MULTILINE)
+    assert [ast.literal_eval(text)["request"]["message"] for text in answers] == [
+        f"Hello world {number}" for number in (1, 2, 3)
+    ]
+    assert done.stderr == ""
+
+
+async def test_files(
+    files: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """A certificate from an authority is all a server needs; its clients need nothing.
+
+    "Your clients then say ssl=True, which trusts the authorities that their operating system
+    trusts."
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", "employees-ca.pem")
+    async with serving(WatchedEcho(), ssl=examples.context_from_files()) as server:
+        async with asking(server, True) as client:
+            assert await answer(client, "hello") == "hello"
+    assert complaints(log) == []
+
+
+async def test_unknown_server() -> None:
+    """Who cannot prove who it is, is not talked to.
+
+    "A server that cannot prove to be the host that was asked for is not talked to: connecting
+    raises ssl.SSLCertVerificationError."
+    """
+    async with serving(WatchedEcho(), ssl=server_context()) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with asking(server, True):
+                pass
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with asking(server, server_hostname="example.net"):
+                pass
+
+
+async def test_handshake() -> None:
+    """It comes before everything else, for each client alone.
+
+    "A connection with TLS begins with a handshake, which runs in the task of the client, before
+    on_connection(). Nobody waits for the handshake of somebody else."
+
+    "A client that has not come to its end after 60 seconds has to leave. The argument
+    ssl_handshake_timeout is another number."
+    """
+    handler = WatchedEcho()
+    async with serving(handler, ssl=server_context(), ssl_handshake_timeout=0.1) as server:
+        async with connected(server) as silent, asking(server) as client:
+            assert await answer(client, "hello") == "hello"
+            assert handler.calls.count("on_connection") == 1
+            begin = time.monotonic()
+            assert await silent.ending() == "connection reset"
+            assert time.monotonic() - begin < PATIENCE
+            assert await answer(client, "still here") == "still here"
+
+
+async def test_failed_handshake(log: pytest.LogCaptureFixture) -> None:
+    """A failed handshake is a line in the log.
+
+    "A client whose handshake fails never reaches your handler. The log gets one warning line
+    without a traceback, which begins with Error in client task (during TLS handshake)."
+
+    "A client that just leaves, or that says nothing until its time is up, is only mentioned at
+    level DEBUG."
+    """
+    handler = WatchedEcho()
+    async with serving(handler, ssl=server_context(), ssl_handshake_timeout=0.1) as server:
+        async with connected(server):
+            pass
+        async with connected(server) as silent:
+            await silent.ending()
+        async with connected(server) as peer:
+            await peer.send("hello")
+            await peer.ending()
+    assert handler.calls == []
+    [line] = complaints(log)
+    assert line.startswith("Error in client task (during TLS handshake)")
+    assert [record for record in log.records if record.exc_info] == []
+    mentioned = [record for record in log.records if "left during" in record.getMessage()]
+    assert [record.levelno for record in mentioned] == [logging.DEBUG] * 2
+
+
+async def test_attributes() -> None:
+    """Without TLS, nothing is known about it.
+
+    "Without TLS, there are none: client.extra(TLSAttribute.tls_version) raises
+    TypedAttributeLookupError then, and client.extra(TLSAttribute.tls_version, None) returns None."
+    """
+    handler = WatchedEcho()
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.ask("hello")
+        [client] = handler.clients
+        with pytest.raises(TypedAttributeLookupError):
+            client.extra(TLSAttribute.tls_version)
+        assert client.extra(TLSAttribute.tls_version, None) is None
+
+
+# Asking Clients For Certificates
+
+
+async def test_client_certificate(files: Path) -> None:
+    """The handler knows whom it talks to.
+
+    "A client can prove who it is, too"
+    """
+    context = examples.context_that_asks_for_certificates()
+    mine = examples.client_context_with_certificate()
+    authority().configure_trust(mine)
+    async with serving(examples.EmployeeRequestHandler(), ssl=context) as server:
+        async with asking(server, mine) as client:
+            assert await answer(client, "where?") == "zoe@example.com asked: where?"
+
+
+def certificate_of(kind: str) -> trustme.LeafCert | None:
+    """Return a certificate that is not good enough."""
+    match kind:
+        case "expired":
+            long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+            return authority().issue_cert("zoe@example.com", not_after=long_ago)
+        case "signed by somebody else":
+            return trustme.CA().issue_cert("zoe@example.com")
+    return None
+
+
+@pytest.mark.parametrize("kind", ["none", "expired", "signed by somebody else"])
+async def test_bad_client_certificate(files: Path, kind: str) -> None:
+    """Who cannot prove it, is turned away; it learns why when it receives.
+
+    "A client without a certificate, or with one that has expired or that somebody else has signed,
+    is turned away"
+
+    "So a client that is turned away can connect, and learns why when it receives:
+    ConnectionAbortedError is raised, and its __cause__ is the ssl.SSLError."
+    """
+    mine = new_client_context()
+    if (certificate := certificate_of(kind)) is not None:
+        certificate.configure_cert(mine)
+
+    class Handler(Watched, examples.EmployeeRequestHandler):
+        pass
+
+    handler = Handler()
+    context = examples.context_that_asks_for_certificates()
+    async with serving(handler, ssl=context) as server:
+        async with asking(server, mine) as client:
+            with pytest.raises(ConnectionAbortedError) as info:
+                await client.recv_packet()
+            assert isinstance(info.value.__cause__, ssl.SSLError)
+    assert handler.calls == []
+
+
+# Choosing A Context
+
+
+def limited_to(version: ssl.TLSVersion) -> ssl.SSLContext:
+    """Return the context of a client that does not know anything newer."""
+    context = new_client_context()
+    context.maximum_version = version
+    return context
+
+
+async def test_versions(files: Path) -> None:
+    """The example leaves out TLS 1.2, which is accepted otherwise, and nothing older is.
+
+    "it accepts TLS 1.2 and newer"
+
+    "If you know all your clients, do without TLS 1.2"
+    """
+    old = limited_to(ssl.TLSVersion.TLSv1_2)
+    assert examples.context_from_files().minimum_version >= ssl.TLSVersion.TLSv1_2
+    async with serving(WatchedEcho(), ssl=examples.context_from_files()) as server:
+        async with asking(server, old) as client:
+            assert await answer(client, "hello") == "hello"
+    async with serving(WatchedEcho(), ssl=examples.context_for_recent_clients()) as server:
+        async with asking(server) as client:
+            assert await answer(client, "hello") == "hello"
+        with pytest.raises(ssl.SSLError):
+            async with asking(server, old):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("known", "chosen"),
+    [
+        (["chat/1", "chat/2"], "chat/2"),
+        (["chat/1"], "chat/1"),
+        (["chat/1", "chat/3"], "chat/1"),
+        ([], "chat/1"),
+    ],
+)
+async def test_alpn(files: Path, known: list[str], chosen: str) -> None:
+    """Both agree on a protocol, and the handler knows which.
+
+    "A client may say which protocols it knows, and the server chooses: its first one that the
+    client knows too (ALPN)."
+
+    "The second argument is for clients that did not say anything"
+    """
+    mine = new_client_context()
+    if known:
+        mine.set_alpn_protocols(known)
+    context = examples.context_with_alpn()
+    async with serving(examples.VersionRequestHandler(), ssl=context) as server:
+        async with asking(server, mine) as client:
+            assert await answer(client, "hello") == f"{chosen}: hello"
+
+
+async def test_names() -> None:
+    """Each name has its certificate, and other names have none.
+
+    "A client says which host it wants to talk to, so that one server can have several names (SNI).
+    A callback of the context chooses another context, or sends the client away"
+    """
+    contexts = []
+    for name in "example.com", "example.org":
+        contexts.append(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+        authority().issue_cert(name).configure_cert(contexts[-1])
+    handler = WatchedEcho()
+    async with serving(handler, ssl=examples.context_for_two_names(*contexts)) as server:
+        for name, context in zip(["example.com", "example.org"], contexts, strict=True):
+            async with asking(server, server_hostname=name) as client:
+                assert await answer(client, "hello") == "hello"
+                assert handler.clients[-1].extra(TLSAttribute.sslcontext) is context
+        with pytest.raises(ssl.SSLError, match="(?i)unrecognized.name"):
+            async with asking(server, server_hostname="example.net"):
+                pass
+
+
+# The End Of A Connection
+
+
+async def ask(tls: TLSSocket, line: str) -> str:
+    """Ask without the library."""
+
+    def ask() -> str:
+        tls.do_handshake()
+        tls.sendall(f"{line}\n".encode())
+        return tls.recv(1000).decode().strip()
+
+    return await anyio.to_thread.run_sync(ask)
+
+
+@pytest.mark.parametrize("is_standard", [True, False])
+async def test_server_says_goodbye(is_standard: bool) -> None:
+    """A connection ends with an alert, unless it need not.
+
+    "Servers and clients send it by themselves, whenever a connection ends in good order."
+
+    "With ssl_standard_compatible=False, a server or client does not expect it, and does not send
+    it."
+    """
+    context = server_context()
+    options: dict[str, Any] = {"ssl": context, "ssl_standard_compatible": is_standard}
+    async with serving(WatchedEcho(), **options) as server, connected(server) as plain:
+        tls = TLSSocket(plain.socket, client_context())
+        assert await ask(tls, "bye") == "bye"
+        if is_standard:
+            assert await anyio.to_thread.run_sync(tls.recv, 1000) == b""
+        else:
+            with pytest.raises(ssl.SSLEOFError):
+                await anyio.to_thread.run_sync(tls.recv, 1000)
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+async def test_client_leaves(says_goodbye: bool, log: pytest.LogCaptureFixture) -> None:
+    """Who leaves without saying goodbye has left as well.
+
+    "A client that leaves without a closing alert has left, like any other. At level DEBUG, the log
+    mentions that the end of what it sent may be missing."
+    """
+    handler = WatchedEcho()
+    async with serving(handler, ssl=server_context()) as server:
+        async with connected(server) as plain:
+            tls = TLSSocket(plain.socket, client_context())
+            assert await ask(tls, "hello") == "hello"
+            if says_goodbye:
+                tls.shutdown(socket.SHUT_WR)
+        await handler.gone.wait()
+    assert handler.calls[-1] == "on_disconnection"
+    assert complaints(log) == []
+    mentioned = [r for r in log.records if "the end of what it sent is missing" in r.getMessage()]
+    assert [record.levelno for record in mentioned] == [logging.DEBUG] * (not says_goodbye)
+
+
+@pytest.mark.parametrize("says_goodbye", [True, False])
+async def test_server_leaves(says_goodbye: bool) -> None:
+    """A client of the library can tell how its server left.
+
+    "If a server leaves like that, recv_packet() raises ConnectionAbortedError as it does at any
+    end, and its __cause__ is ssl.SSLEOFError."
+
+    "TLS cannot close one direction only: send_eof() raises UnsupportedOperation."
+    """
+    options: dict[str, Any] = {"ssl": server_context(), "ssl_standard_compatible": says_goodbye}
+    async with serving(WatchedEcho(), **options) as server, asking(server) as client:
+        with pytest.raises(UnsupportedOperation):
+            await client.send_eof()
+        assert await answer(client, "bye") == "bye"
+        with pytest.raises(ConnectionAbortedError) as info:
+            await client.recv_packet()
+        assert isinstance(info.value.__cause__, ssl.SSLEOFError) != says_goodbye
+
+
+async def test_shutdown_timeout() -> None:
+    """Nobody waits for ever for who does not read.
+
+    "A client that does not take what was sent to it before the end is waited for, but not longer
+    than ssl_shutdown_timeout: 30 seconds by default."
+    """
+
+    class Handler(WatchedEcho):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            with anyio.move_on_after(0.1):
+                while True:
+                    await client.send_packet("x" * 100_000)
+            begin = time.monotonic()
+            await client.aclose()
+            self.calls.append("closed in time" if time.monotonic() - begin < 5 else "too late")
+
+    handler = Handler()
+    options: dict[str, Any] = {"ssl": server_context(), "ssl_shutdown_timeout": 0.1}
+    async with serving(handler, **options) as server, connected(server) as plain:
+        await ask(TLSSocket(plain.socket, client_context()), "go on")
+        await handler.gone.wait()
+    assert "closed in time" in handler.calls
