@@ -126,20 +126,25 @@ class StreamDecoder(ABC):
 class FramedDecoder(StreamDecoder):
     """Frames are cut in C, a chunk at a time."""
 
-    __slots__ = ("_cutter", "_scanned")
+    __slots__ = ("_cut", "_cutter", "_scanned")
 
     def __init__(self, cutter: _Cutter, build: Callable[[Frame], Any]) -> None:
         super().__init__()
         self.build = build
         self._cutter = cutter
+        self._cut = cutter.cut  # looked up once: this is done for every chunk
         self._scanned = 0  # bytes of `_rest` known to complete no frame
 
     def feed(self, data: bytes) -> bool:
         if self._rest or self.frames:
             self._append(data)
             return self.refill()
-        self._cut(data)
-        return bool(self.frames)
+        frames, rest = self._cut(data)
+        if rest:
+            self._keep(rest, len(frames))
+        frames.reverse()  # list.pop() takes from the end
+        self.frames = frames
+        return bool(frames)
 
     def take(self) -> Any:
         if not self.frames:
@@ -151,17 +156,17 @@ class FramedDecoder(StreamDecoder):
             return True
         if len(self._rest) > self._scanned:
             if self._cutter.is_worth_cutting(self._rest, self._scanned):
-                self._cut(bytes(self._rest))
+                frames, rest = self._cut(bytes(self._rest))
+                self._keep(rest, len(frames))
+                frames.reverse()
+                self.frames = frames
             else:
                 self._scanned = len(self._rest)
         return bool(self.frames)
 
-    def _cut(self, data: bytes) -> None:
-        frames, rest = self._cutter.cut(data)
-        self._scanned = len(rest) if len(frames) < MAX_BATCH else 0
+    def _keep(self, rest: bytes, frames_before: int) -> None:
         self._rest = bytearray(rest) if rest else b""
-        frames.reverse()  # list.pop() takes from the end
-        self.frames = frames
+        self._scanned = len(rest) if frames_before < MAX_BATCH else 0
 
 
 class _Cutter(ABC):

@@ -92,7 +92,7 @@ class StreamTransport(ABC):
     """The socket, to ask for addresses and options. Not to be read, written or closed."""
 
     @abstractmethod
-    async def receive(self, deadline: float = math.inf) -> None:
+    def receive(self, deadline: float = math.inf) -> Awaitable[None]:
         """Wait until the feed function says that something complete has arrived.
 
         Also returns when the connection ends meanwhile; the next call tells how.
@@ -245,13 +245,13 @@ class AsyncBackend(ABC):
             max_recv_size: The most bytes taken from the connection per turn of the loop.
         """
 
+    @abstractmethod
     async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
         """Put a bound or connected, non-blocking datagram socket under the loop's care.
 
         Args:
             sock: The socket. It belongs to the endpoint from now on.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def create_session_tasks(self) -> SessionTasks:

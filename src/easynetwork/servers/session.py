@@ -14,6 +14,7 @@ __all__ = ["StreamSession"]
 
 import enum
 import math
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -70,7 +71,7 @@ class StreamSession:
         try:
             end = await self._greet()
             is_greeted = end is not _End.LEFT
-            if is_greeted and not self._client.is_closing():
+            if is_greeted and not self._client.is_closed:
                 end = await self._converse(self._service.handler.handle, once=False)
         except BaseException as exc:
             end = _own(exc)
@@ -101,10 +102,19 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
         client, decoder = self._client, self._client.decoder
+        firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = new_generator(client)
+            start = generator.asend
+            # The event loop need not remember this generator: it is closed here, whatever happens.
+            # That costs more than all the rest of starting it.
+            sys.set_asyncgen_hooks(None)
             try:
-                yielded = await generator.asend(None)
+                first = start(None)
+            finally:
+                sys.set_asyncgen_hooks(firstiter)
+            try:
+                yielded = await first
             except StopAsyncIteration:
                 return _End.REFUSED
             try:
@@ -123,20 +133,22 @@ class StreamSession:
                     else:
                         yielded = await generator.asend(packet)
             except StopAsyncIteration:
-                if once or client.is_closing():
+                if once or client.is_closed:
                     return _End.FINISHED
 
     async def _next_packet(self, yielded: Yielded) -> Any:
         client = self._client
-        timeout = yielded.timeout if isinstance(yielded, RecvParams) else yielded
-        check_delay(timeout)
-        deadline = math.inf
+        deadline, timeout = math.inf, None
+        if yielded is not None:
+            timeout = yielded.timeout if isinstance(yielded, RecvParams) else yielded
+            check_delay(timeout)
         while (packet := client.decoder.take()) is NEED_DATA:
             if timeout is not None:
                 deadline, timeout = self._service.backend.current_time() + timeout, None
             try:
-                client.flush()
-                if client.is_closing():
+                if client.gathered:
+                    client.flush()
+                if client.is_closed:
                     raise _DisconnectedError
                 if client.decoder.refill():
                     await anyio.lowlevel.checkpoint()
@@ -175,12 +187,12 @@ class StreamSession:
             client.flush()
         client.stop_listening()
         if not has_crashed and not is_stopping:
-            client.mark_closed()
+            client.is_closed = True
         try:
             if is_greeted:
                 errors += await self._say_goodbye()
         finally:
-            client.mark_closed()
+            client.is_closed = True
             self._log_connection("%s disconnected", client.address)
             for error in errors:
                 self._report(error)
