@@ -105,7 +105,7 @@ TARGETS = (
         1,
     ),
     Target(
-        "import, ms beyond asyncio and anyio: easynetwork.servers",
+        "import, ms beyond asyncio and anyio: AsyncTCPNetworkServer",
         "import",
         "beyond_ms",
         "import-easynetwork",

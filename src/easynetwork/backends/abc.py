@@ -26,15 +26,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, ClassVar, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.abc
-import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
 from easynetwork.backends.datagram import DatagramEndpoint
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -370,6 +372,8 @@ class AsyncBackend(ABC):
         """
         return await anyio.to_thread.run_sync(func, *args, abandon_on_cancel=abandon_on_cancel)
 
-    def create_threads_portal(self) -> anyio.from_thread.BlockingPortal:
+    def create_threads_portal(self) -> BlockingPortal:
         """Return an asynchronous context manager through which other threads call into the loop."""
-        return anyio.from_thread.BlockingPortal()
+        from anyio.from_thread import BlockingPortal
+
+        return BlockingPortal()

@@ -6,7 +6,16 @@ One format a module. `easynetwork.serializers.abc` says what a serializer promis
 
 from __future__ import annotations
 
-from easynetwork.serializers.json import JSONSerializer
-from easynetwork.serializers.line import StringLineSerializer
+from typing import TYPE_CHECKING
+
+from easynetwork._lazy import attribute_getter
+
+if TYPE_CHECKING:
+    from easynetwork.serializers.json import JSONSerializer
+    from easynetwork.serializers.line import StringLineSerializer
+else:
+    __getattr__ = attribute_getter(
+        __name__, {"JSONSerializer": "json", "StringLineSerializer": "line"}
+    )
 
 __all__ = ["JSONSerializer", "StringLineSerializer"]

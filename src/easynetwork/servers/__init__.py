@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncTCPNetworkServer"]
+from typing import TYPE_CHECKING
 
-from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
+from easynetwork._lazy import attribute_getter
+
+if TYPE_CHECKING:
+    from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
+else:
+    __getattr__ = attribute_getter(__name__, {"AsyncTCPNetworkServer": "async_tcp"})
+
+__all__ = ["AsyncTCPNetworkServer"]
