@@ -155,8 +155,8 @@ class FramedDecoder(StreamDecoder):
         if self.frames:
             return True
         if len(self._rest) > self._scanned:
-            if self._cutter.is_worth_cutting(self._rest, self._scanned):
-                frames, rest = self._cut(bytes(self._rest))
+            frames, rest = self._cutter.resume(self._rest, self._scanned)
+            if frames:
                 self._keep(rest, len(frames))
                 frames.reverse()
                 self.frames = frames
@@ -179,8 +179,11 @@ class _Cutter(ABC):
         """Return at most `MAX_BATCH` frames in order, and the bytes behind them."""
 
     @abstractmethod
-    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
-        """Whether `cut` would find anything, given that `data[:scanned]` completes no frame."""
+    def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
+        """Do what `cut` does, given that `data[:scanned]` completes no frame.
+
+        If nothing else does, there are no frames, and the other result means nothing.
+        """
 
 
 class SeparatorCutter(_Cutter):
@@ -217,11 +220,19 @@ class SeparatorCutter(_Cutter):
         message = "Separator is found, but chunk is longer than limit"
         return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
 
-    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
-        overlap = len(self._separator) - 1
-        if data.find(self._separator, max(scanned - overlap, 0)) >= 0:
-            return True
-        return len(data) - overlap > self._limit
+    def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
+        separator = self._separator
+        overlap = len(separator) - 1
+        end = data.find(separator, max(scanned - overlap, 0))
+        if end < 0:
+            return self.cut(bytes(data)) if len(data) - overlap > self._limit else ([], b"")
+        # A large frame is copied once here, not twice.
+        first = self._check(bytes(memoryview(data)[:end]))
+        if self._keep_end and isinstance(first, bytes):
+            first += separator
+        frames, rest = self.cut(bytes(memoryview(data)[end + len(separator) :]))
+        frames.insert(0, first)
+        return frames, rest
 
 
 class FixedSizeCutter(_Cutter):
@@ -237,8 +248,8 @@ class FixedSizeCutter(_Cutter):
         end = min(len(data) // size, MAX_BATCH) * size
         return [data[start : start + size] for start in range(0, end, size)], data[end:]
 
-    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
-        return len(data) >= self._size
+    def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
+        return self.cut(bytes(data)) if len(data) >= self._size else ([], b"")
 
 
 _PARSER_CHUNK: Final = 8 * 1024
