@@ -199,13 +199,13 @@ class SeparatorCutter(_Cutter):
         reserve = 1 + len(framing.separator) if buffered else 0
         self._limit = max(framing.limit - reserve, 0)
 
-    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
+    def cut(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes]:
         separator = self._separator
-        frames: list[Frame] = data.split(separator, MAX_BATCH)  # type: ignore[assignment]  # bytes only, so far
+        frames: list[Frame] = data.split(separator, most)  # type: ignore[assignment]  # bytes only, so far
         rest: bytes = frames.pop()  # type: ignore[assignment]  # as above
         if len(data) > self._limit:
             frames = [self._check(frame) for frame in frames]  # type: ignore[arg-type]  # as above
-            if len(frames) < MAX_BATCH and (offset := len(rest) + 1 - len(separator)) > self._limit:
+            if len(frames) < most and (offset := len(rest) + 1 - len(separator)) > self._limit:
                 message = "Separator is not found, and chunk exceed the limit"
                 error = LimitOverrunError(message, rest, offset, separator)
                 frames.append(error)
@@ -230,7 +230,7 @@ class SeparatorCutter(_Cutter):
         first = self._check(bytes(memoryview(data)[:end]))
         if self._keep_end and isinstance(first, bytes):
             first += separator
-        frames, rest = self.cut(bytes(memoryview(data)[end + len(separator) :]))
+        frames, rest = self.cut(bytes(memoryview(data)[end + len(separator) :]), MAX_BATCH - 1)
         frames.insert(0, first)
         return frames, rest
 
