@@ -115,8 +115,10 @@ class StreamTransport(ABC):
         """
 
     @abstractmethod
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Send bytes, now as far as the kernel takes them, the rest in the background.
+
+        A bytearray belongs to the transport from now on.
 
         Raises:
             ConnectionError: The connection broke or was closed.
@@ -183,7 +185,10 @@ class SessionTasks(ABC):
 
     @abstractmethod
     def start(
-        self, coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]], *args: *_Ts, name: str
+        self,
+        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
+        *args: *_Ts,
+        name: str | None = None,
     ) -> None:
         """Run a coroutine function in a task of its own, in a copy of the current context.
 
@@ -192,7 +197,7 @@ class SessionTasks(ABC):
         Args:
             coro_func: The coroutine function.
             *args: Its positional arguments.
-            name: The task's name, for debuggers.
+            name: The task's name, for debuggers; by default, the framework's choice.
         """
 
     @abstractmethod

@@ -80,7 +80,7 @@ class SocketTransport(StreamTransport):
 
     # -- sending
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         if self._is_closing:
             raise broken_connection(self._error)
         if self._unsent is None:

@@ -32,7 +32,10 @@ class AsyncIOSessionTasks(SessionTasks):
         self._idle: anyio.Event | None = None  # while somebody waits until no task is left
 
     def start(
-        self, coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]], *args: *_Ts, name: str
+        self,
+        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
+        *args: *_Ts,
+        name: str | None = None,
     ) -> None:
         coroutine = self._run(coro_func, *args)
         # A task factory belongs to somebody who wants to see all tasks.

@@ -24,7 +24,10 @@ class TrioSessionTasks(SessionTasks):
         self._manager = trio.open_nursery()
 
     def start(
-        self, coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]], *args: *_Ts, name: str
+        self,
+        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
+        *args: *_Ts,
+        name: str | None = None,
     ) -> None:
         self._nursery.start_soon(coro_func, *args, name=name)
 
