@@ -55,6 +55,17 @@ def deadline_after(timeout: float | None) -> float:
     return math.inf if timeout is None else time.monotonic() + check_delay(timeout)
 
 
+def check_retry_interval(seconds: float) -> float:
+    """Return how long one system call may wait, in seconds.
+
+    Raises:
+        ValueError: It is not strictly positive, or not a number.
+    """
+    if not seconds > 0:
+        raise ValueError("retry_interval must be a strictly positive float")
+    return min(seconds, LONGEST_WAIT)
+
+
 def timed_out() -> TimeoutError:
     """Return the error of an operation whose deadline has passed."""
     return TimeoutError(errno.ETIMEDOUT, "The operation timed out")
