@@ -8,7 +8,23 @@ from easynetwork._lazy import attribute_getter
 
 if TYPE_CHECKING:
     from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
+    from easynetwork.servers.async_udp import AsyncUDPNetworkServer
+    from easynetwork.servers.standalone_tcp import StandaloneTCPNetworkServer
+    from easynetwork.servers.standalone_udp import StandaloneUDPNetworkServer
 else:
-    __getattr__ = attribute_getter(__name__, {"AsyncTCPNetworkServer": "async_tcp"})
+    __getattr__ = attribute_getter(
+        __name__,
+        {
+            "AsyncTCPNetworkServer": "async_tcp",
+            "AsyncUDPNetworkServer": "async_udp",
+            "StandaloneTCPNetworkServer": "standalone_tcp",
+            "StandaloneUDPNetworkServer": "standalone_udp",
+        },
+    )
 
-__all__ = ["AsyncTCPNetworkServer"]
+__all__ = [
+    "AsyncTCPNetworkServer",
+    "AsyncUDPNetworkServer",
+    "StandaloneTCPNetworkServer",
+    "StandaloneUDPNetworkServer",
+]

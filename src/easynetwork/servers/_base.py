@@ -107,6 +107,9 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
             sessions: Where to start these.
         """
 
+    def _end_serving(self) -> None:
+        """Take note that the last session is over, and none will follow for now."""
+
     def _close_listener(self, listener: socket.socket) -> None:
         """Close a listening socket, whoever waits for it."""
         close_listener(listener)
@@ -151,7 +154,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                 self._check_open("Server has been closed")
             except ServerClosedError:
                 for listener in listeners:
-                    listener.close()
+                    self._close_listener(listener)
                 raise
             self._listeners = tuple(listeners)
 
@@ -181,6 +184,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                     await self._serve_clients(run, is_up_event)
                 finally:
                     self._stop(run)
+                    self._end_serving()
                     run.scope.cancel()
         finally:
             self._peer_faults.flush()

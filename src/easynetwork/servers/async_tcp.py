@@ -16,7 +16,8 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensur
 from easynetwork.backends._checks import check_max_recv_size, check_port
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.listener import accept_forever
-from easynetwork.backends.sockets import open_tcp_listeners, tune_tcp
+from easynetwork.backends.listening import open_tcp_listeners
+from easynetwork.backends.sockets import tune_tcp
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._base import BaseAsyncNetworkServer
