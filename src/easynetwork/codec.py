@@ -150,19 +150,21 @@ def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], 
     with the original exception as its cause if it is the protocol object's.
     """
     parse: Callable[[bytes], Any] = protocol.build_packet_from_datagram
-    if _definer(protocol, parse.__name__) is DatagramProtocol and protocol.converter is None:
+    peers_fault: tuple[type[Exception], ...] = ()
+    if _needs_no_protocol(protocol, "build_packet_from_datagram"):
         parse = protocol.serializer.deserialize
+        peers_fault = (DeserializeError, RecursionError)
 
     def build(datagram: bytes) -> Any:
         try:
             return parse(datagram)
         except DatagramProtocolParseError:
             raise
-        except DeserializeError as exc:
-            raise DatagramProtocolParseError(exc) from exc
-        except RecursionError as exc:
-            error = DeserializeError("Data is nested too deeply")
-            error.__cause__ = exc
+        except peers_fault as exc:
+            error = exc
+            if not isinstance(error, DeserializeError):
+                error = DeserializeError("Data is nested too deeply")
+                error.__cause__ = exc
             raise DatagramProtocolParseError(error) from error
         except Exception as exc:
             raise RuntimeError("protocol.build_packet_from_datagram() crashed") from exc
@@ -176,7 +178,7 @@ def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], by
     The function raises what that of `packet_encoder` raises.
     """
     serialize: Callable[[Any], bytes] = protocol.make_datagram
-    if _definer(protocol, serialize.__name__) is DatagramProtocol and protocol.converter is None:
+    if _needs_no_protocol(protocol, "make_datagram"):
         serialize = protocol.serializer.serialize
 
     def encode(packet: Any) -> bytes:
@@ -186,3 +188,8 @@ def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], by
             raise RuntimeError("protocol.make_datagram() crashed") from exc
 
     return encode
+
+
+def _needs_no_protocol(protocol: DatagramProtocol[Any, Any], method: str) -> bool:
+    """Whether a method of a protocol object does no more than the serializer's."""
+    return _definer(protocol, method) is DatagramProtocol and protocol.converter is None

@@ -179,10 +179,14 @@ class DatagramEndpoint(ABC):
 
     def _take_some(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> None:
-        """Hand over what the socket holds, up to a bound; see `serve`."""
+    ) -> bool:
+        """Hand over what the socket holds, up to a bound; see `serve`.
+
+        Returns:
+            Whether it came to the bound.
+        """
         if self.socket.fileno() < 0:
-            return
+            return False
         receive, view = self.socket.recvfrom_into, self._view
         batch: Batch = []
         for _ in range(BATCH_SIZE):
@@ -197,6 +201,7 @@ class DatagramEndpoint(ABC):
                 batch.append((view[:nbytes].tobytes(), address))
         if batch:
             received(batch)
+        return len(batch) == BATCH_SIZE
 
     def _forget_error(self) -> None:
         """Take note that the socket has reported an error, which is not its end.

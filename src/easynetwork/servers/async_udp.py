@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncUDPNetworkServer"]
+__all__ = ["AsyncUDPNetworkServer", "DatagramStatistics"]
 
 import logging
 import socket

@@ -81,9 +81,8 @@ class PeerTable:
         self._ready: deque[DatagramSession] = deque()  # of those, the ones that have yet to begin
         self._worker = _NOBODY  # the task that began last, as long as it has not waited
         self._is_starting = False
-        self._held: weakref.WeakValueDictionary[Any, ServedDatagramClient] = (
-            weakref.WeakValueDictionary()
-        )  # clients of other peers, as far as a handler keeps them
+        # Clients of other peers, as far as a handler keeps them; most keep none.
+        self._held: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
 
     async def serve(self, tasks: SessionTasks) -> None:
         """Take what arrives until the socket is closed.
@@ -111,7 +110,7 @@ class PeerTable:
                 session.put(datagram)
             elif counts.peers < _MAX_PEERS:
                 counts.peers += 1
-                client = self._held.get(address) if self._held else None
+                client = None if self._held is None else self._held.get(address)
                 if client is None:
                     client = ServedDatagramClient(self.outlet, address)
                 session = sessions[address] = DatagramSession(self.service, client, datagram)
@@ -189,6 +188,8 @@ class PeerTable:
         reference = weakref.ref(session.client)
         del session.client
         if (client := reference()) is not None:  # somebody else holds it
+            if self._held is None:
+                self._held = weakref.WeakValueDictionary()
             self._held[client.raw_address] = client
 
 
@@ -250,8 +251,10 @@ class DatagramSession:
 
     def has_next(self) -> bool:
         """Take the datagram that starts the next generator; return whether there is one."""
+        if not self._waiting:
+            return False
         self._datagram = self._pop()
-        return self._datagram is not None
+        return True
 
     def drop_waiting(self) -> None:
         """Drop what is waiting, because the server stops."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from easynetwork.servers.statistics import DatagramStatistics
-from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, restarting
+from tests.conformance.datagrams.support import (
+    Client,
+    NewServer,
+    Peer,
+    Recorder,
+    Requests,
+    Serve,
+    restarting,
+)
 from tests.conformance.support import Records
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +62,20 @@ async def test_waiting_datagrams(serve: Serve, log: Records) -> None:
         assert await peer.ask("after") == "after"
 
 
+async def test_burst(new_server: NewServer) -> None:
+    """As long as handlers do not wait, nothing of what the kernel has kept is dropped."""
+    server = new_server(Recorder())
+    async with server:
+        with contextlib.closing(Peer(server.get_addresses()[0])) as peer:
+            for number in range(200):
+                peer.send(str(number))
+            async with restarting(server):
+                for number in range(200):
+                    assert await peer.receive() == str(number)
+        assert server.get_statistics().received == 200
+        assert server.get_statistics().dropped == 0
+
+
 async def test_waiting_bytes(serve: Serve, log: Records) -> None:
     """Of one peer, 256 KiB wait; a shorter datagram may still fit in."""
     handler = Holding()
@@ -68,6 +92,26 @@ async def test_waiting_bytes(serve: Serve, log: Records) -> None:
         handler.released.set()
         answers = [(await peer.receive()).strip() for _ in range(6)]
         assert answers == ["0", "1", "2", "3", "4", "short"]
+
+
+async def test_bytes_that_are_taken(serve: Serve) -> None:
+    """What a generator has taken does not count any more, however long that runs."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            while True:
+                request = yield
+                self.note("taken")
+                await anyio.lowlevel.checkpoint()
+                await client.send_packet(request[:10])
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        for _ in range(10):
+            peer.send("x" * 60_000, "y" * 60_000)
+            assert [await peer.receive() for _ in range(2)] == ["x" * 10, "y" * 10]
+        await service.statistics(received=20, dropped=0, peers=1)
 
 
 async def test_peers(serve: Serve, log: Records, host: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import anyio
 import anyio.lowlevel
@@ -10,7 +11,10 @@ import pytest
 
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import DatagramProtocolParseError, DeserializeError
-from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve
+from easynetwork.protocol import DatagramProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncUDPNetworkServer
+from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, serving
 from tests.conformance.support import Records
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +134,38 @@ async def test_longest_datagram(serve: Serve, host: str) -> None:
         assert await service.connect().ask(longest) == longest
 
 
+async def test_datagrams_are_forgotten(host: str, log: Records) -> None:
+    """A generator that goes on costs what it keeps itself, not the datagrams that it got."""
+    taken: list[bytes] = []
+
+    class Serializer(StringLineSerializer):
+        def deserialize(self, data: bytes, /) -> str:
+            taken.append(data)
+            return super().deserialize(data)
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            self.note("taken")
+            await self.released.wait()
+            yield
+            self.note("taken")
+            yield
+
+    handler = Handler()
+    protocol = DatagramProtocol(Serializer())
+    async with serving(AsyncUDPNetworkServer(host, 0, protocol, handler)) as service:
+        peer = service.connect()
+        for number in range(2):
+            peer.send("x" * 60_000)
+            await handler.noted("taken", number + 1)
+            await anyio.wait_all_tasks_blocked()
+            datagram, other = taken.pop(), bytes(60_000)
+            held, free = sys.getrefcount(datagram), sys.getrefcount(other)
+            assert held == free
+            handler.released.set()
+
+
 # -- concurrency
 
 
@@ -184,6 +220,32 @@ async def test_tasks(serve: Serve, anyio_backend_name: str) -> None:
                 await peer.receive()
                 await peer.receive()
     assert len(waiting) == 60
+
+
+async def test_task_after_waiting(serve: Serve) -> None:
+    """A generator that follows one that has waited does not get its task."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            tasks.append(anyio.get_current_task())
+            request = yield
+            self.note(request)
+            await self.released.wait()
+            await client.send_packet(request)
+
+    tasks: list[anyio.TaskInfo] = []
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        peer.send("one")
+        await handler.noted("one")
+        first = {task.id for task in anyio.get_running_tasks()}
+        peer.send("two")
+        await service.statistics(waiting=1)
+        handler.released.set()
+        assert [await peer.receive() for _ in range(2)] == ["one", "two"]
+        assert tasks[0].id in first
+        assert tasks[1].id not in first
 
 
 async def test_one_task_for_an_exchange(serve: Serve) -> None:

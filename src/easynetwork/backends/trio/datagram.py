@@ -23,7 +23,9 @@ class TrioDatagramEndpoint(DatagramEndpoint):
     ) -> None:
         while self.socket.fileno() >= 0:
             await self._readable(math.inf)
-            self._take_some(received, failed)
+            if self._take_some(received, failed):
+                # trio shuffles tasks: let those that were started meanwhile have their turn first.
+                await trio.lowlevel.checkpoint()
 
     async def _readable(self, deadline: float) -> None:
         if deadline == math.inf:
