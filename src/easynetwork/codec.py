@@ -12,14 +12,18 @@ __all__ = ["new_decoder_factory", "packet_encoder"]
 from collections.abc import Callable
 from typing import Any
 
+from easynetwork.cutters import (
+    Cutter,
+    FixedSizeCutter,
+    Frame,
+    LengthPrefixCutter,
+    SeparatorCutter,
+)
 from easynetwork.decoder import (
     BufferParser,
     ChunkParser,
-    FixedSizeCutter,
-    Frame,
     FramedDecoder,
     GeneratorDecoder,
-    SeparatorCutter,
     StreamDecoder,
 )
 from easynetwork.exceptions import (
@@ -28,7 +32,8 @@ from easynetwork.exceptions import (
     StreamProtocolParseError,
 )
 from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
-from easynetwork.serializers.abc import Framing, SeparatorFraming
+from easynetwork.serializers.abc import Framing, LengthPrefixFraming, SeparatorFraming
+from easynetwork.serializers.framing import new_length_field
 
 
 def new_decoder_factory(
@@ -46,12 +51,15 @@ def new_decoder_factory(
         if isinstance(protocol, BufferedStreamProtocol):
             return lambda: GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
         return lambda: GeneratorDecoder(lambda: ChunkParser(protocol))
-    cutter: SeparatorCutter | FixedSizeCutter
+    build = _frame_builder(protocol)
+    if isinstance(framing, LengthPrefixFraming):
+        field = new_length_field(framing)
+        return lambda: FramedDecoder(LengthPrefixCutter(field), build)
+    cutter: Cutter
     if isinstance(framing, SeparatorFraming):
         cutter = SeparatorCutter(framing, buffered=buffered)
     else:
         cutter = FixedSizeCutter(framing)
-    build = _frame_builder(protocol)
     return lambda: FramedDecoder(cutter, build)
 
 

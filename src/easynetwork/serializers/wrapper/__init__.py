@@ -1,0 +1,29 @@
+"""Serializers around a serializer: it makes bytes of packets, they make other bytes of these.
+
+`easynetwork.serializers.wrapper.base64` makes text of them, and can prove that they arrived as they
+were sent; `easynetwork.serializers.wrapper.compressor` makes fewer of them;
+`easynetwork.serializers.wrapper.length_prefixed` puts their number in front. What is wrapped may be
+any serializer, one-shot ones included: where a packet ends is the wrapper's business.
+"""
+
+from __future__ import annotations
+
+from easynetwork.serializers.wrapper.base64 import Base64EncoderSerializer
+from easynetwork.serializers.wrapper.compressor import (
+    AbstractCompressorSerializer,
+    BZ2CompressorSerializer,
+    CompressorInterface,
+    DecompressorInterface,
+    ZlibCompressorSerializer,
+)
+from easynetwork.serializers.wrapper.length_prefixed import LengthPrefixedSerializer
+
+__all__ = [
+    "AbstractCompressorSerializer",
+    "BZ2CompressorSerializer",
+    "Base64EncoderSerializer",
+    "CompressorInterface",
+    "DecompressorInterface",
+    "LengthPrefixedSerializer",
+    "ZlibCompressorSerializer",
+]
