@@ -38,19 +38,19 @@ class Contender:
         return None
 
 
-def _easynetwork_tcp(loop: str, style: str) -> Contender:
+def _easynetwork(family: str, loop: str, style: str) -> Contender:
     requires = ("easynetwork",) if loop == "asyncio" else ("easynetwork", loop)
-    name = f"easynetwork-{loop}-{style}"
-    return Contender(name, "tcp", "easynetwork_tcp.py", (loop, style), requires)
+    name = f"easynetwork-{'udp-' if family == 'udp' else ''}{loop}-{style}"
+    return Contender(name, family, f"easynetwork_{family}.py", (loop, style), requires)
 
 
 CONTENDERS = (
-    _easynetwork_tcp("asyncio", "loop"),
-    _easynetwork_tcp("asyncio", "request"),
-    _easynetwork_tcp("uvloop", "loop"),
-    _easynetwork_tcp("uvloop", "request"),
-    _easynetwork_tcp("trio", "loop"),
-    _easynetwork_tcp("trio", "request"),
+    _easynetwork("tcp", "asyncio", "loop"),
+    _easynetwork("tcp", "asyncio", "request"),
+    _easynetwork("tcp", "uvloop", "loop"),
+    _easynetwork("tcp", "uvloop", "request"),
+    _easynetwork("tcp", "trio", "loop"),
+    _easynetwork("tcp", "trio", "request"),
     Contender("asyncio-streams", "tcp", "asyncio_streams.py", ("asyncio",)),
     Contender("asyncio-protocol", "tcp", "asyncio_protocol.py", ("asyncio",)),
     Contender("uvloop-streams", "tcp", "asyncio_streams.py", ("uvloop",), ("uvloop",)),
@@ -60,11 +60,23 @@ CONTENDERS = (
     Contender("gevent", "tcp", "gevent_streams.py", (), ("gevent",)),
     Contender("twisted", "tcp", "twisted_lines.py", (), ("twisted",)),
     Contender("epoll-floor", "tcp", "epoll_loop.py"),
+    _easynetwork("udp", "asyncio", "loop"),
+    _easynetwork("udp", "asyncio", "request"),
+    _easynetwork("udp", "uvloop", "loop"),
+    _easynetwork("udp", "uvloop", "request"),
+    _easynetwork("udp", "trio", "loop"),
+    _easynetwork("udp", "trio", "request"),
     Contender("asyncio-datagrams", "udp", "asyncio_datagrams.py", ("asyncio",)),
     Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
     Contender("socketserver-udp", "udp", "socketserver_udp.py"),
     Contender("socket-floor", "udp", "socket_udp.py"),
-    Contender("import-easynetwork", "import", "import easynetwork.servers", (), ("easynetwork",)),
+    Contender(
+        "import-easynetwork",
+        "import",
+        "from easynetwork.servers import AsyncTCPNetworkServer",
+        (),
+        ("easynetwork",),
+    ),
     Contender("import-asyncio", "import", "import asyncio, anyio", (), ("anyio",)),
     Contender("import-trio", "import", "import trio", (), ("trio",)),
     Contender("import-socketserver", "import", "import socketserver"),

@@ -64,9 +64,17 @@ def _requests(
     aim: float | None = None,
     *,
     young: bool = False,
+    family: str = "tcp",
 ) -> Target:
     load = f"50x64x{in_flight}{'-young' if young else ''}"
-    return Target(f"{load}: {ours} / {theirs}", f"tcp-{load}", "cpu_us", ours, theirs, must, aim)
+    title = f"{load}: {ours} / {theirs}"
+    return Target(title, f"{family}-{load}", "cpu_us", ours, theirs, must, aim)
+
+
+def _datagrams(
+    loop: str, theirs: str, must: float | None = None, aim: float | None = None
+) -> Target:
+    return _requests(f"easynetwork-udp-{loop}-request", theirs, 1, must, aim, family="udp")
 
 
 def _styles() -> Iterator[Target]:
@@ -86,6 +94,9 @@ TARGETS = (
     _requests("easynetwork-trio-loop", "trio-streams", 16, 0.30, 0.15),
     _requests("easynetwork-uvloop-loop", "uvloop-streams", 1, 1.10, 0.80),
     *_styles(),
+    _datagrams("asyncio", "asyncio-datagrams", 0.50, 0.28),
+    _datagrams("uvloop", "uvloop-datagrams"),
+    _datagrams("trio", "asyncio-datagrams"),  # trio has nothing like it
     Target(
         "idle, KiB per connection: easynetwork-asyncio-loop",
         "tcp-idle",
@@ -105,7 +116,7 @@ TARGETS = (
         1,
     ),
     Target(
-        "import, ms beyond asyncio and anyio: easynetwork.servers",
+        "import, ms beyond asyncio and anyio: AsyncTCPNetworkServer",
         "import",
         "beyond_ms",
         "import-easynetwork",

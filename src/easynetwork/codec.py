@@ -7,7 +7,7 @@ This is where the two are told apart, once for a server or a client.
 
 from __future__ import annotations
 
-__all__ = ["new_decoder_factory", "packet_encoder"]
+__all__ = ["datagram_builder", "datagram_encoder", "new_decoder_factory", "packet_encoder"]
 
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +27,18 @@ from easynetwork.decoder import (
     StreamDecoder,
 )
 from easynetwork.exceptions import (
+    DatagramProtocolParseError,
+    DeserializeError,
     IncrementalDeserializeError,
     PacketConversionError,
     StreamProtocolParseError,
 )
-from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
+from easynetwork.protocol import (
+    AnyStreamProtocolType,
+    BufferedStreamProtocol,
+    DatagramProtocol,
+    StreamProtocol,
+)
 from easynetwork.serializers.abc import Framing, LengthPrefixFraming, SeparatorFraming
 from easynetwork.serializers.framing import new_length_field
 
@@ -140,5 +147,50 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
             return serialize(packet if convert is None else convert(packet))
         except Exception as exc:
             raise RuntimeError("protocol.generate_chunks() crashed") from exc
+
+    return encode
+
+
+def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], Any]:
+    """Return a function that makes a packet of a datagram, as `build_packet_from_datagram` would.
+
+    The function raises `DatagramProtocolParseError` if that is the peer's fault, and `RuntimeError`
+    with the original exception as its cause if it is the protocol object's.
+    """
+    parse: Callable[[bytes], Any] = protocol.build_packet_from_datagram
+    if _definer(protocol, parse.__name__) is DatagramProtocol and protocol.converter is None:
+        parse = protocol.serializer.deserialize
+
+    def build(datagram: bytes) -> Any:
+        try:
+            return parse(datagram)
+        except DatagramProtocolParseError:
+            raise
+        except DeserializeError as exc:
+            raise DatagramProtocolParseError(exc) from exc
+        except RecursionError as exc:
+            error = DeserializeError("Data is nested too deeply")
+            error.__cause__ = exc
+            raise DatagramProtocolParseError(error) from error
+        except Exception as exc:
+            raise RuntimeError("protocol.build_packet_from_datagram() crashed") from exc
+
+    return build
+
+
+def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], bytes]:
+    """Return a function that makes a datagram of a packet, as `make_datagram` would.
+
+    The function raises what that of `packet_encoder` raises.
+    """
+    serialize: Callable[[Any], bytes] = protocol.make_datagram
+    if _definer(protocol, serialize.__name__) is DatagramProtocol and protocol.converter is None:
+        serialize = protocol.serializer.serialize
+
+    def encode(packet: Any) -> bytes:
+        try:
+            return serialize(packet)
+        except Exception as exc:
+            raise RuntimeError("protocol.make_datagram() crashed") from exc
 
     return encode

@@ -139,9 +139,7 @@ class FramedDecoder(StreamDecoder):
         return self.build(self.frames.pop())
 
     def refill(self) -> bool:
-        if self.frames:
-            return True
-        if len(self._rest) > self._scanned:
+        if not self.frames and len(self._rest) > self._scanned:
             frames, rest = self._cutter.resume(self._rest, self._scanned)
             if frames:
                 self._keep(rest, len(frames))

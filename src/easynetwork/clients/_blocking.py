@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import selectors
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from easynetwork.backends._checks import check_delay
+from easynetwork.backends._forks import call_after_fork
 from easynetwork.backends.abc import LINGER_TIME
 from easynetwork.backends.sockets import (
     check_connected,
@@ -55,6 +54,17 @@ def deadline_after(timeout: float | None) -> float:
     return math.inf if timeout is None else time.monotonic() + check_delay(timeout)
 
 
+def check_retry_interval(seconds: float) -> float:
+    """Return how long one system call may wait, in seconds.
+
+    Raises:
+        ValueError: It is not strictly positive, or not a number.
+    """
+    if not seconds > 0:
+        raise ValueError("retry_interval must be a strictly positive float")
+    return min(seconds, LONGEST_WAIT)
+
+
 def timed_out() -> TimeoutError:
     """Return the error of an operation whose deadline has passed."""
     return TimeoutError(errno.ETIMEDOUT, "The operation timed out")
@@ -73,24 +83,12 @@ class ClientLocks:
 
     def __init__(self) -> None:
         self.renew()
-        _all_locks.add(self)
+        call_after_fork(self, ClientLocks.renew)
 
     def renew(self) -> None:
         """Forget who holds them."""
         self.sending = threading.Lock()
         self.receiving = threading.Lock()
-
-
-_all_locks: Final[weakref.WeakSet[ClientLocks]] = weakref.WeakSet()
-
-
-def _renew_all_locks() -> None:
-    for locks in _all_locks:
-        locks.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all_locks)
 
 
 def wait_for_lock(lock: threading.Lock, deadline: float) -> None:

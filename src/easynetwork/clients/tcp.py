@@ -1,10 +1,4 @@
-"""A TCP client for programs, or threads, that wait.
-
-Two locks: one for whoever sends, closes or inspects, one for whoever receives; so a thread may
-receive while another one sends. The descriptor is closed under both of them: `close()` does not
-wait for a receiver but wakes it up, and leaves the descriptor to it. So nobody works on a
-descriptor that has been closed meanwhile, and maybe given to another file.
-"""
+"""A TCP client for programs, or threads, that wait."""
 
 from __future__ import annotations
 
@@ -12,32 +6,23 @@ __all__ = ["TCPNetworkClient"]
 
 import errno
 import os
-import selectors
 import socket as _socket  # the property of this name hides the module inside the class
 import time
-import warnings
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Final, Generic, TypeVar, overload
 
-from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
 from easynetwork.backends._checks import check_max_recv_size
 from easynetwork.backends.sockets import tune_tcp
 from easynetwork.clients._blocking import (
-    LONGEST_WAIT,
-    ClientLocks,
+    check_retry_interval,
     connect_tcp,
-    deadline_after,
     end_stream,
-    new_selector,
     timed_out,
-    wait_for_lock,
-    wait_ready,
 )
+from easynetwork.clients._blocking_base import BlockingClient
 from easynetwork.clients._target import check_target, owned
-from easynetwork.clients.abc import AbstractNetworkClient
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 
 _T_Sent = TypeVar("_T_Sent")
@@ -46,18 +31,17 @@ _T_Received = TypeVar("_T_Received")
 _LOST: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """tcp(7): besides a `ConnectionError`, how an operation learns that the peer is out of reach."""
 
-_NOT_A_SOCKET: Final = {errno.EBADF, errno.ENOTSOCK}
 
-
-class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
     """Sends and receives packets over a TCP connection.
 
     All methods may be called by any thread, at any time. Protocol objects are used by one thread to
     send and by one thread to receive at a time.
 
     Resource handling: a client owns its socket from the beginning, and closes it at once if it
-    cannot be made. `close()` closes it, and so does leaving `with`. A process that forks shares the
-    connection with its child: only one of the two should use it, and close it.
+    cannot be made. `close()` closes it, and so does leaving `with`. While the peer is in the middle
+    of sending something that nobody has asked for, that takes up to a second. A process that forks
+    shares the connection with its child: only one of the two should use it, and close it.
 
     Error handling: a connection that ends, for whatever reason, is a `ConnectionAbortedError` for
     whoever sends or receives; operations on a client closed here raise `ClientClosedError`.
@@ -67,21 +51,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
     that one. Each further `send_packet()` raises `ConnectionAbortedError`; receiving goes on.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_encode",
-        "_has_sent_eof",
-        "_is_closed",
-        "_is_torn",
-        "_local_address",
-        "_locks",
-        "_max_recv_size",
-        "_proxy",
-        "_readable",
-        "_remote_address",
-        "_retry_interval",
-        "_socket",
-    )
+    __slots__ = ("_decoder", "_encode", "_has_sent_eof", "_is_torn", "_max_recv_size")
 
     @overload
     def __init__(
@@ -139,9 +109,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         """
         with owned(address):
             check_stream_protocol(protocol)
-            if not retry_interval > 0:
-                raise ValueError("retry_interval must be a strictly positive float")
-            self._retry_interval = min(retry_interval, LONGEST_WAIT)
+            self._retry_interval = check_retry_interval(retry_interval)
             self._max_recv_size = check_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             self._encode = packet_encoder(protocol)
@@ -149,107 +117,40 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             target = check_target(address, [k for k, v in options.items() if v is not None])
         if not isinstance(target, _socket.socket):
             target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
-        with owned(target):
-            target.setblocking(False)
-            tune_tcp(target)
-            self._local_address = new_socket_address(target.getsockname(), target.family)
-            self._remote_address = new_socket_address(target.getpeername(), target.family)
-            self._readable = new_selector(target, selectors.EVENT_READ)
-        self._locks = locks = ClientLocks()
-        self._proxy = SocketProxy(target, lock=lambda: locks.sending)
         self._has_sent_eof = False
         self._is_torn = False  # in the middle of a packet
-        self._is_closed = False
-        self._socket = target
+        with owned(target):
+            tune_tcp(target)
+            self._take_over(target)
 
-    def __del__(self) -> None:
-        sock = getattr(self, "_socket", None)
-        if sock is not None and not self._is_closed:
-            self._readable.close()
-            sock.close()
-            message = f"unclosed client {self!r}; call its close() method"
-            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+    def _explain(self, exc: OSError) -> None:
+        if isinstance(exc, ConnectionError) or exc.errno in _LOST:
+            raise _aborted() from exc
+        super()._explain(exc)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} endpoint={self._remote_address}>"
-
-    # -- the connection
-
-    def is_closed(self) -> bool:
-        return self._is_closed
-
-    def close(self) -> None:
-        """Close the client for good; what was sent still arrives. May be called several times.
-
-        Waits for a thread that is sending, not for one that is receiving: that one gets a
-        `ClientClosedError`. While the peer is in the middle of sending something that nobody has
-        asked for, it takes up to a second.
-        """
-        with self._locks.sending:
-            if not self._is_closed:
-                self._is_closed = True
-                self._close_socket()
-
-    def _close_socket(self) -> None:
-        """Close the descriptor, or have it closed by the thread that is receiving.
-
-        Called with the lock for sending.
-        """
-        receiving = self._locks.receiving
-        if not receiving.acquire(blocking=False):
-            with suppress(OSError):  # not connected any more
-                self._socket.shutdown(_socket.SHUT_RDWR)  # wakes up the receiver
-            return
-        try:
-            with suppress(OSError), closing(self._socket), closing(self._readable):
-                if self._socket.fileno() >= 0:  # otherwise another receiver was here first
-                    end_stream(self._socket, is_peer_sending=bool(self._decoder))
-        finally:
-            receiving.release()
+    def _finish(self) -> None:
+        end_stream(self._socket, is_peer_sending=bool(self._decoder))
 
     # -- packets
 
-    def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
-        deadline = deadline_after(timeout)
-        lock = self._locks.sending
-        if not lock.acquire(blocking=False):
-            wait_for_lock(lock, deadline)
-        try:
-            self._check_open()
-            if self._has_sent_eof:
-                raise RuntimeError("send_eof() has been called earlier")
-            if self._is_torn:
-                raise ConnectionAbortedError(
-                    errno.ECONNABORTED,
-                    "Only a part of an earlier packet was sent, and nothing can follow it. "
-                    "Close this client and connect another one",
-                )
-            self._send(memoryview(self._encode(packet)), deadline)
-        finally:
-            lock.release()
-
-    def _send(self, data: memoryview, deadline: float) -> None:
-        unsent = data
+    def _send(self, packet: _T_Sent, deadline: float) -> None:
+        if self._has_sent_eof:
+            raise RuntimeError("send_eof() has been called earlier")
+        if self._is_torn:
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED,
+                "Only a part of an earlier packet was sent, and nothing can follow it. "
+                "Close this client and connect another one",
+            )
+        data = unsent = memoryview(self._encode(packet))
         try:
             while unsent:
-                unsent = unsent[self._send_some(unsent, deadline) :]
+                unsent = unsent[self._write(unsent, deadline) :]
         except OSError:
             self._is_torn = len(unsent) < len(data)
             raise
         except BaseException:  # who knows how far `send()` was: KeyboardInterrupt comes at any time
             self._is_torn = True
-            raise
-
-    def _send_some(self, data: memoryview, deadline: float) -> int:
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            with new_selector(self._socket, selectors.EVENT_WRITE) as writable:
-                while not wait_ready(writable, deadline, self._retry_interval):
-                    pass
-            return 0
-        except OSError as exc:
-            _explain(exc)
             raise
 
     def send_eof(self) -> None:
@@ -264,21 +165,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
                 with suppress(OSError):  # not connected any more, as the next operation will say
                     self._socket.shutdown(_socket.SHUT_WR)
 
-    def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
-        deadline = deadline_after(timeout)
-        lock = self._locks.receiving
-        if not lock.acquire(blocking=False):
-            wait_for_lock(lock, deadline)
-        try:
-            return self._receive(deadline)
-        finally:
-            lock.release()
-            if self._is_closed:
-                with self._locks.sending:
-                    self._close_socket()
-
     def _receive(self, deadline: float) -> _T_Received:
-        self._check_open()
         decoder = self._decoder
         max_recv_size = self._max_recv_size
         may_read = True
@@ -287,67 +174,13 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
                 continue
             if not may_read and time.monotonic() >= deadline:
                 raise timed_out()
-            chunk = self._read(deadline)
+            chunk = self._read(max_recv_size, deadline)
+            if not chunk:
+                raise _aborted(" (end-of-stream)")
             may_read = len(chunk) == max_recv_size  # the kernel probably has more
             decoder.feed(chunk)
         received: _T_Received = packet
         return received
-
-    def _read(self, deadline: float) -> bytes:
-        while not wait_ready(self._readable, deadline, self._retry_interval):
-            self._check_open()
-        try:
-            chunk = self._socket.recv(self._max_recv_size)
-        except BlockingIOError:  # a spurious wake-up
-            return self._read(deadline)
-        except OSError as exc:
-            self._check_open()
-            _explain(exc)
-            raise
-        self._check_open()
-        if not chunk:
-            raise _aborted(" (end-of-stream)")
-        return chunk
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClientClosedError("Closed client")
-
-    # -- addresses
-
-    @property
-    def socket(self) -> SocketProxy:
-        """The socket, to look at; the same object each time. Its methods wait for senders."""
-        return self._proxy
-
-    def get_local_address(self) -> SocketAddress:
-        """Return this end's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-        """
-        self._check_open()
-        return self._local_address
-
-    def get_remote_address(self) -> SocketAddress:
-        """Return the peer's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-        """
-        self._check_open()
-        return self._remote_address
-
-    def fileno(self) -> int:
-        return -1 if self._is_closed else self._socket.fileno()
-
-
-def _explain(exc: OSError) -> None:
-    """Raise what an error of the socket means, or add to it what it means."""
-    if isinstance(exc, ConnectionError) or exc.errno in _LOST:
-        raise _aborted() from exc
-    if exc.errno in _NOT_A_SOCKET:
-        exc.add_note("The socket file descriptor was closed unexpectedly.")
 
 
 def _aborted(detail: str = "") -> ConnectionAbortedError:

@@ -9,8 +9,9 @@ A format is imported when it is first asked for: a program pays only for those t
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from easynetwork.serializers.cbor import CBORSerializer
@@ -26,6 +27,25 @@ if TYPE_CHECKING:
         BZ2CompressorSerializer,
         LengthPrefixedSerializer,
         ZlibCompressorSerializer,
+    )
+else:
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "BZ2CompressorSerializer": "wrapper.compressor",
+            "Base64EncoderSerializer": "wrapper.base64",
+            "CBORSerializer": "cbor",
+            "JSONSerializer": "json",
+            "LengthPrefixedSerializer": "wrapper.length_prefixed",
+            "MessagePackSerializer": "msgpack",
+            "NamedTupleStructSerializer": "struct",
+            "NetstringSerializer": "netstring",
+            "PickleSerializer": "pickle",
+            "StapledPacketSerializer": "composite",
+            "StringLineSerializer": "line",
+            "StructSerializer": "struct",
+            "ZlibCompressorSerializer": "wrapper.compressor",
+        },
     )
 
 __all__ = [
@@ -43,31 +63,3 @@ __all__ = [
     "StructSerializer",
     "ZlibCompressorSerializer",
 ]
-
-_MODULES: Final = {
-    "BZ2CompressorSerializer": "wrapper.compressor",
-    "Base64EncoderSerializer": "wrapper.base64",
-    "CBORSerializer": "cbor",
-    "JSONSerializer": "json",
-    "LengthPrefixedSerializer": "wrapper.length_prefixed",
-    "MessagePackSerializer": "msgpack",
-    "NamedTupleStructSerializer": "struct",
-    "NetstringSerializer": "netstring",
-    "PickleSerializer": "pickle",
-    "StapledPacketSerializer": "composite",
-    "StringLineSerializer": "line",
-    "StructSerializer": "struct",
-    "ZlibCompressorSerializer": "wrapper.compressor",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_MODULES]

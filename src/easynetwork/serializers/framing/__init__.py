@@ -10,17 +10,43 @@ exception is `FileBasedPacketSerializer`: only who reads such a packet finds its
 
 from __future__ import annotations
 
-from easynetwork.serializers.framing._frames import parse_frame as parse_frame
-from easynetwork.serializers.framing._frames import parse_in_buffer as parse_in_buffer
-from easynetwork.serializers.framing._lengths import Frame as Frame
-from easynetwork.serializers.framing._lengths import LengthField as LengthField
-from easynetwork.serializers.framing._lengths import new_length_field as new_length_field
-from easynetwork.serializers.framing.file_based import FileBasedPacketSerializer
-from easynetwork.serializers.framing.fixed_size import FixedSizePacketSerializer
-from easynetwork.serializers.framing.length_prefixed import LengthPrefixedPacketSerializer
-from easynetwork.serializers.framing.separated import AutoSeparatedPacketSerializer
-from easynetwork.serializers.framing.separated import new_separated_buffer as new_separated_buffer
-from easynetwork.serializers.framing.separated import read_separated_frame as read_separated_frame
+from typing import TYPE_CHECKING
+
+from easynetwork._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from easynetwork.serializers.framing._frames import parse_frame as parse_frame
+    from easynetwork.serializers.framing._frames import parse_in_buffer as parse_in_buffer
+    from easynetwork.serializers.framing._lengths import Frame as Frame
+    from easynetwork.serializers.framing._lengths import LengthField as LengthField
+    from easynetwork.serializers.framing._lengths import new_length_field as new_length_field
+    from easynetwork.serializers.framing.file_based import FileBasedPacketSerializer
+    from easynetwork.serializers.framing.fixed_size import FixedSizePacketSerializer
+    from easynetwork.serializers.framing.length_prefixed import LengthPrefixedPacketSerializer
+    from easynetwork.serializers.framing.separated import AutoSeparatedPacketSerializer
+    from easynetwork.serializers.framing.separated import (
+        new_separated_buffer as new_separated_buffer,
+    )
+    from easynetwork.serializers.framing.separated import (
+        read_separated_frame as read_separated_frame,
+    )
+else:
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "AutoSeparatedPacketSerializer": "separated",
+            "FileBasedPacketSerializer": "file_based",
+            "FixedSizePacketSerializer": "fixed_size",
+            "Frame": "_lengths",
+            "LengthField": "_lengths",
+            "LengthPrefixedPacketSerializer": "length_prefixed",
+            "new_length_field": "_lengths",
+            "new_separated_buffer": "separated",
+            "parse_frame": "_frames",
+            "parse_in_buffer": "_frames",
+            "read_separated_frame": "separated",
+        },
+    )
 
 __all__ = [
     "AutoSeparatedPacketSerializer",

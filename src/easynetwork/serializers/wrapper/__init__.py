@@ -8,15 +8,33 @@ any serializer, one-shot ones included: where a packet ends is the wrapper's bus
 
 from __future__ import annotations
 
-from easynetwork.serializers.wrapper.base64 import Base64EncoderSerializer
-from easynetwork.serializers.wrapper.compressor import (
-    AbstractCompressorSerializer,
-    BZ2CompressorSerializer,
-    CompressorInterface,
-    DecompressorInterface,
-    ZlibCompressorSerializer,
-)
-from easynetwork.serializers.wrapper.length_prefixed import LengthPrefixedSerializer
+from typing import TYPE_CHECKING
+
+from easynetwork._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from easynetwork.serializers.wrapper.base64 import Base64EncoderSerializer
+    from easynetwork.serializers.wrapper.compressor import (
+        AbstractCompressorSerializer,
+        BZ2CompressorSerializer,
+        CompressorInterface,
+        DecompressorInterface,
+        ZlibCompressorSerializer,
+    )
+    from easynetwork.serializers.wrapper.length_prefixed import LengthPrefixedSerializer
+else:
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "AbstractCompressorSerializer": "compressor",
+            "BZ2CompressorSerializer": "compressor",
+            "Base64EncoderSerializer": "base64",
+            "CompressorInterface": "compressor",
+            "DecompressorInterface": "compressor",
+            "LengthPrefixedSerializer": "length_prefixed",
+            "ZlibCompressorSerializer": "compressor",
+        },
+    )
 
 __all__ = [
     "AbstractCompressorSerializer",
