@@ -8,15 +8,23 @@ import sys
 
 import pytest
 
-PACKAGES = ("easynetwork.clients", "easynetwork.serializers", "easynetwork.servers")
+PACKAGES = (
+    "easynetwork.clients",
+    "easynetwork.serializers",
+    "easynetwork.serializers.framing",
+    "easynetwork.serializers.wrapper",
+    "easynetwork.servers",
+)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_everything_can_be_imported(package: str) -> None:
-    """What a package says it has, it has."""
+    """What a package says it has, it has, and shows to whoever looks around."""
     module = importlib.import_module(package)
     for name in module.__all__:
         assert getattr(module, name).__name__ == name
+        assert name in dir(module)
+    assert "__all__" in dir(module)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -35,6 +43,8 @@ def test_unknown_name(package: str) -> None:
         ("from easynetwork.servers import AsyncTCPNetworkServer", "easynetwork.serializers.json"),
         ("from easynetwork.servers import AsyncTCPNetworkServer", "easynetwork.backends.trio"),
         ("from easynetwork.servers import AsyncTCPNetworkServer", "anyio.from_thread"),
+        ("from easynetwork.serializers import StringLineSerializer", "json"),
+        ("from easynetwork.serializers import StringLineSerializer", "zlib"),
     ],
 )
 def test_only_that(statement: str, unused: str) -> None:

@@ -12,14 +12,18 @@ __all__ = ["datagram_builder", "datagram_encoder", "new_decoder_factory", "packe
 from collections.abc import Callable
 from typing import Any
 
+from easynetwork.cutters import (
+    Cutter,
+    FixedSizeCutter,
+    Frame,
+    LengthPrefixCutter,
+    SeparatorCutter,
+)
 from easynetwork.decoder import (
     BufferParser,
     ChunkParser,
-    FixedSizeCutter,
-    Frame,
     FramedDecoder,
     GeneratorDecoder,
-    SeparatorCutter,
     StreamDecoder,
 )
 from easynetwork.exceptions import (
@@ -35,7 +39,8 @@ from easynetwork.protocol import (
     DatagramProtocol,
     StreamProtocol,
 )
-from easynetwork.serializers.abc import Framing, SeparatorFraming
+from easynetwork.serializers.abc import Framing, LengthPrefixFraming, SeparatorFraming
+from easynetwork.serializers.framing import new_length_field
 
 
 def new_decoder_factory(
@@ -53,12 +58,15 @@ def new_decoder_factory(
         if isinstance(protocol, BufferedStreamProtocol):
             return lambda: GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
         return lambda: GeneratorDecoder(lambda: ChunkParser(protocol))
-    cutter: SeparatorCutter | FixedSizeCutter
+    build = _frame_builder(protocol)
+    if isinstance(framing, LengthPrefixFraming):
+        field = new_length_field(framing)
+        return lambda: FramedDecoder(LengthPrefixCutter(field), build)
+    cutter: Cutter
     if isinstance(framing, SeparatorFraming):
         cutter = SeparatorCutter(framing, buffered=buffered)
     else:
         cutter = FixedSizeCutter(framing)
-    build = _frame_builder(protocol)
     return lambda: FramedDecoder(cutter, build)
 
 

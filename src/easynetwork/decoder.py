@@ -22,29 +22,19 @@ __all__ = [
     "NEED_DATA",
     "BufferParser",
     "ChunkParser",
-    "FixedSizeCutter",
-    "Frame",
     "FramedDecoder",
     "GeneratorDecoder",
-    "SeparatorCutter",
     "StreamDecoder",
 ]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+from easynetwork.cutters import MAX_BATCH, Cutter, Frame
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
-from easynetwork.serializers.abc import FixedSizeFraming, SeparatorFraming
-
-MAX_BATCH: Final = 1024
-"""Packets cut before the event loop gets a turn.
-
-A chunk of 64 KiB can hold 65,536 empty lines. At 1 to 10 microseconds of handler each, that many
-would stop every other connection for half a second; a thousand cost a few milliseconds.
-"""
 
 
 class NeedData(Enum):
@@ -55,9 +45,6 @@ class NeedData(Enum):
 
 NEED_DATA: Final = NeedData.NEED_DATA
 """What `StreamDecoder.take` returns when no complete packet is at hand."""
-
-Frame: TypeAlias = bytes | LimitOverrunError
-"""A frame, or why there is none."""
 
 
 class StreamDecoder(ABC):
@@ -128,7 +115,7 @@ class FramedDecoder(StreamDecoder):
 
     __slots__ = ("_cut", "_cutter", "_scanned")
 
-    def __init__(self, cutter: _Cutter, build: Callable[[Frame], Any]) -> None:
+    def __init__(self, cutter: Cutter, build: Callable[[Frame], Any]) -> None:
         super().__init__()
         self.build = build
         self._cutter = cutter
@@ -167,89 +154,6 @@ class FramedDecoder(StreamDecoder):
         self._scanned = len(rest) if frames_before < MAX_BATCH else 0
 
 
-class _Cutter(ABC):
-    """One framing's way of cutting; shared by all connections of a server."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
-        """Return at most `MAX_BATCH` frames in order, and the bytes behind them."""
-
-    @abstractmethod
-    def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
-        """Do what `cut` does, given that `data[:scanned]` completes no frame.
-
-        If nothing else does, there are no frames, and the other result means nothing.
-        """
-
-
-class SeparatorCutter(_Cutter):
-    """Cuts behind each separator."""
-
-    __slots__ = ("_keep_end", "_limit", "_separator")
-
-    def __init__(self, framing: SeparatorFraming, *, buffered: bool) -> None:
-        self._separator = framing.separator
-        self._keep_end = framing.keep_end
-        # A buffered serializer parses inside a buffer of `limit` bytes, which has to hold the
-        # separator too: what its generator would refuse is refused here.
-        reserve = 1 + len(framing.separator) if buffered else 0
-        self._limit = max(framing.limit - reserve, 0)
-
-    def cut(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes]:
-        separator = self._separator
-        frames: list[Frame] = data.split(separator, most)  # type: ignore[assignment]  # bytes only, so far
-        rest: bytes = frames.pop()  # type: ignore[assignment]  # as above
-        if len(data) > self._limit:
-            frames = [self._check(frame) for frame in frames]  # type: ignore[arg-type]  # as above
-            if len(frames) < most and (offset := len(rest) + 1 - len(separator)) > self._limit:
-                message = "Separator is not found, and chunk exceed the limit"
-                error = LimitOverrunError(message, rest, offset, separator)
-                frames.append(error)
-                rest = bytes(error.remaining_data)
-        if self._keep_end:
-            frames = [f + separator if isinstance(f, bytes) else f for f in frames]
-        return frames, rest
-
-    def _check(self, frame: bytes) -> Frame:
-        if len(frame) <= self._limit:
-            return frame
-        message = "Separator is found, but chunk is longer than limit"
-        return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
-
-    def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
-        separator = self._separator
-        overlap = len(separator) - 1
-        end = data.find(separator, max(scanned - overlap, 0))
-        if end < 0:
-            return self.cut(bytes(data)) if len(data) - overlap > self._limit else ([], b"")
-        # A large frame is copied once here, not twice.
-        first = self._check(bytes(memoryview(data)[:end]))
-        if self._keep_end and isinstance(first, bytes):
-            first += separator
-        frames, rest = self.cut(bytes(memoryview(data)[end + len(separator) :]), MAX_BATCH - 1)
-        frames.insert(0, first)
-        return frames, rest
-
-
-class FixedSizeCutter(_Cutter):
-    """Cuts after so many bytes."""
-
-    __slots__ = ("_size",)
-
-    def __init__(self, framing: FixedSizeFraming) -> None:
-        self._size = framing.size
-
-    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
-        size = self._size
-        end = min(len(data) // size, MAX_BATCH) * size
-        return [data[start : start + size] for start in range(0, end, size)], data[end:]
-
-    def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
-        return self.cut(bytes(data)) if len(data) >= self._size else ([], b"")
-
-
 _PARSER_CHUNK: Final = 8 * 1024
 """The most bytes given to a generator at once. It returns what follows its packet, so each packet
 costs a copy of what it was given: with all that waits, a peer who sends many small packets would
@@ -259,7 +163,7 @@ make their cost quadratic (measured: 135 ms for 1,024 packets of 128 KiB, 5 ms o
 class GeneratorDecoder(StreamDecoder):
     """Packets are found by the protocol object's own generators, one for each packet."""
 
-    __slots__ = ("_budget", "_leftover", "_new_parser", "_parser")
+    __slots__ = ("_budget", "_leftover", "_new_parser", "_parser", "_skip")
 
     def __init__(self, new_parser: Callable[[], _Parser]) -> None:
         super().__init__()
@@ -267,6 +171,7 @@ class GeneratorDecoder(StreamDecoder):
         self._parser: _Parser | None = None
         self._leftover = b""  # what the last generator did not need; before `_rest`
         self._budget = MAX_BATCH
+        self._skip = 0  # of the bytes that come next, how many belong to a packet that is too large
 
     def __bool__(self) -> bool:
         # A parser stays only while it has half a packet.
@@ -287,12 +192,16 @@ class GeneratorDecoder(StreamDecoder):
 
     def take(self) -> Any:
         while self._budget and (self._leftover or self._rest):
+            if self._skip:
+                self._drop()
+                continue
             parser, self._parser = self._parser or self._new_parser(), None
             self._budget -= 1
             try:
                 result = parser.send(self._next_chunk())
             except StreamProtocolParseError as exc:
                 self._leftover = bytes(exc.remaining_data)
+                self._skip = parser.missing(exc)
                 raise
             if result is not NEED_DATA:
                 packet, leftover = result
@@ -300,6 +209,11 @@ class GeneratorDecoder(StreamDecoder):
                 return packet
             self._parser = parser
         return NEED_DATA
+
+    def _drop(self) -> None:
+        chunk = self._next_chunk()
+        self._leftover = chunk[self._skip :]
+        self._skip = max(self._skip - len(chunk), 0)
 
     def _next_chunk(self) -> bytes:
         if self._leftover:
@@ -316,9 +230,18 @@ class GeneratorDecoder(StreamDecoder):
 class _Parser(ABC):
     """One packet's generator and what it needs to be fed."""
 
-    __slots__ = ("_generator",)
+    __slots__ = ("_generator", "_sent")
 
     _generator: Generator[Any, Any, tuple[Any, Any]]
+    _sent: int  # bytes that the generator got
+
+    def missing(self, exc: StreamProtocolParseError) -> int:
+        """Return how many bytes of the packet that `exc` is about are yet to come.
+
+        There are some only if the packet is too large, and the generator knows how large.
+        """
+        consumed = exc.error.consumed if isinstance(exc.error, LimitOverrunError) else 0
+        return max(consumed - self._sent, 0)
 
     def _prime(self, method: str) -> Any:
         try:
@@ -339,10 +262,12 @@ class ChunkParser(_Parser):
     __slots__ = ()
 
     def __init__(self, protocol: StreamProtocol[Any, Any]) -> None:
+        self._sent = 0
         self._generator = protocol.build_packet_from_chunks()
         self._prime("build_packet_from_chunks")
 
     def send(self, data: bytes) -> Any:
+        self._sent += len(data)
         try:
             self._generator.send(data)
         except StopIteration as stop:
@@ -370,6 +295,7 @@ class BufferParser(_Parser):
             raise ValueError("protocol.create_buffer() returned a read-only buffer")
         if not self._view:
             raise ValueError("protocol.create_buffer() returned a null buffer")
+        self._sent = 0
         self._generator = protocol.build_packet_from_buffer(buffer)
         self._start = self._prime("build_packet_from_buffer")
 
@@ -380,6 +306,7 @@ class BufferParser(_Parser):
             nbytes = min(len(room), len(data) - fed)
             room[:nbytes] = data[fed : fed + nbytes]
             fed += nbytes
+            self._sent += nbytes
             try:
                 self._start = self._generator.send(nbytes)
             except StopIteration as stop:

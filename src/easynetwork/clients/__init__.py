@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easynetwork._lazy import attribute_getter
+from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from easynetwork.clients.tcp import TCPNetworkClient
     from easynetwork.clients.udp import UDPNetworkClient
 else:
-    __getattr__ = attribute_getter(
+    __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
             "AsyncTCPNetworkClient": "async_tcp",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easynetwork._lazy import attribute_getter
+from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from easynetwork.servers.standalone_tcp import StandaloneTCPNetworkServer
     from easynetwork.servers.standalone_udp import StandaloneUDPNetworkServer
 else:
-    __getattr__ = attribute_getter(
+    __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
             "AsyncTCPNetworkServer": "async_tcp",
