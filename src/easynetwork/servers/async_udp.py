@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncUDPNetworkServer", "DatagramStatistics"]
+__all__ = ["AsyncUDPNetworkServer"]
 
 import logging
 import socket
@@ -16,7 +16,7 @@ from easynetwork.backends._checks import check_port
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.listening import open_udp_sockets
 from easynetwork.codec import datagram_builder, datagram_encoder
-from easynetwork.protocol import DatagramProtocol
+from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.servers._base import BaseAsyncNetworkServer
 from easynetwork.servers.async_tcp import check_hosts, check_reuse_port
 from easynetwork.servers.datagram_client import Outlet
@@ -79,8 +79,7 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        if not isinstance(protocol, DatagramProtocol):
-            raise TypeError(f"Expected a DatagramProtocol object, got {protocol!r}")
+        check_datagram_protocol(protocol)
         if not isinstance(request_handler, AsyncDatagramRequestHandler):
             raise TypeError(
                 f"Expected an AsyncDatagramRequestHandler object, got {request_handler!r}"
