@@ -47,7 +47,15 @@ from tests.docs.client_support import (
     variants,
     warns_when_forgotten,
 )
-from tests.docs.howto_support import Lines, Peer, check_quotations, in_thread, serving, until
+from tests.docs.howto_support import (
+    PATIENCE,
+    Lines,
+    Peer,
+    check_quotations,
+    in_thread,
+    serving,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -224,11 +232,11 @@ async def test_happy_eyeballs(resolver: Any) -> None:
     "client.backend().timeout() is one that works on all of them."
     """
 
-    async def time_to_connect(delay: float | None) -> float:
+    async def time_to_connect(delay: float | None, limit: float = PATIENCE) -> float:
         client = AsyncTCPNetworkClient(("example", 80), PROTOCOL, happy_eyeballs_delay=delay)
         start = anyio.current_time()
         try:
-            with client.backend().timeout(0.5):
+            with client.backend().timeout(limit):
                 await client.wait_connected()
             assert client.get_remote_address() == listener.getsockname()
             return anyio.current_time() - start
@@ -237,10 +245,10 @@ async def test_happy_eyeballs(resolver: Any) -> None:
 
     with silent() as address, deaf() as sock, socket.create_server(("127.0.0.1", 0)) as listener:
         resolver(address, listener.getsockname())
-        assert 0.25 <= await time_to_connect(None) < 0.5
+        assert await time_to_connect(None) >= 0.25
         assert 0.01 <= await time_to_connect(0.01) < 0.25
         with pytest.raises(TimeoutError):
-            await time_to_connect(math.inf)
+            await time_to_connect(math.inf, limit=0.3)
         resolver(sock.getsockname(), listener.getsockname())
         assert await time_to_connect(math.inf) < 0.25
 
@@ -533,8 +541,9 @@ async def test_several_packets(examples: Any, capsys: pytest.CaptureFixture[str]
             async def answer() -> None:
                 assert await peer.receive() == "backlog"
                 await peer.send("one", "two")
+                peer.socket.shutdown(socket.SHUT_WR)
 
-            await call(examples.print_backlog, client, patience=0.2)
+            await call(examples.print_backlog, client, patience=PATIENCE)
     assert capsys.readouterr().out == "one\ntwo\n"
 
 
