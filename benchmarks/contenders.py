@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Iterator
+
+from .packets import FORMATS
 
 __all__ = ["CONTENDERS", "REFERENCES", "Contender"]
 
@@ -18,7 +21,7 @@ class Contender:
 
     Attributes:
         name: What it is called on the command line and in tables.
-        family: "tcp", "udp" or "import".
+        family: "tcp", "udp", a format (over TCP) or "import".
         program: File in ``servers/``; for "import", the statement.
         arguments: What the program gets besides the limit.
         requires: Modules without which it is skipped.
@@ -42,6 +45,19 @@ def _easynetwork(family: str, loop: str, style: str) -> Contender:
     requires = ("easynetwork",) if loop == "asyncio" else ("easynetwork", loop)
     name = f"easynetwork-{'udp-' if family == 'udp' else ''}{loop}-{style}"
     return Contender(name, family, f"easynetwork_{family}.py", (loop, style), requires)
+
+
+def _formats() -> Iterator[Contender]:
+    for name in FORMATS:
+        library = ("msgpack",) if name == "msgpack" else ()
+        yield Contender(
+            f"easynetwork-asyncio-{name}",
+            name,
+            "easynetwork_formats.py",
+            (name,),
+            ("easynetwork", *library),
+        )
+        yield Contender(f"asyncio-streams-{name}", name, "asyncio_formats.py", (name,), library)
 
 
 CONTENDERS = (
@@ -70,6 +86,7 @@ CONTENDERS = (
     Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
     Contender("socketserver-udp", "udp", "socketserver_udp.py"),
     Contender("socket-floor", "udp", "socket_udp.py"),
+    *_formats(),
     Contender(
         "import-easynetwork",
         "import",
@@ -90,5 +107,10 @@ CONTENDERS = (
     ),
 )
 
-REFERENCES = {"tcp": "asyncio-streams", "udp": "asyncio-datagrams", "import": "import-asyncio"}
+REFERENCES = {
+    "tcp": "asyncio-streams",
+    "udp": "asyncio-datagrams",
+    **{name: f"asyncio-streams-{name}" for name in FORMATS},
+    "import": "import-asyncio",
+}
 """Whom the ratios of a family are against, unless the command line says otherwise."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from .packets import FORMATS
 from .results import Results
 
 __all__ = ["TARGETS", "Target", "Verdict", "judge", "limit"]
@@ -84,6 +85,14 @@ def _styles() -> Iterator[Target]:
             yield _requests(f"{ours}-request", f"{ours}-loop", in_flight, 1.25)
 
 
+def _formats() -> Iterator[Target]:
+    for name in FORMATS:
+        ours, theirs = f"easynetwork-asyncio-{name}", f"asyncio-streams-{name}"
+        for scenario, must in ((f"{name}-50x1-young", 0.60), (f"{name}-50x1", None)):
+            title = f"{scenario}: {ours} / {theirs}"
+            yield Target(title, scenario, "cpu_us", ours, theirs, must)
+
+
 TARGETS = (
     _requests("easynetwork-asyncio-loop", "asyncio-streams", 1, 0.55, 0.35, young=True),
     _requests("easynetwork-asyncio-loop", "asyncio-streams", 16, 0.30, 0.20, young=True),
@@ -97,6 +106,7 @@ TARGETS = (
     _datagrams("asyncio", "asyncio-datagrams", 0.50, 0.28),
     _datagrams("uvloop", "uvloop-datagrams"),
     _datagrams("trio", "asyncio-datagrams"),  # trio has nothing like it
+    *_formats(),
     Target(
         "idle, KiB per connection: easynetwork-asyncio-loop",
         "tcp-idle",
