@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Iterator
+
+from .packets import FORMATS
 
 __all__ = ["CONTENDERS", "REFERENCES", "Contender"]
 
@@ -18,7 +21,7 @@ class Contender:
 
     Attributes:
         name: What it is called on the command line and in tables.
-        family: "tcp", "tls", "udp" or "import".
+        family: "tcp", "tls", "udp", a format (over TCP) or "import".
         program: File in ``servers/``; for "import", the statement.
         arguments: What the program gets besides the limit and, with TLS, the certificate.
         requires: Modules without which it is skipped.
@@ -38,10 +41,23 @@ class Contender:
         return None
 
 
-def _easynetwork_tcp(loop: str, style: str) -> Contender:
+def _easynetwork(family: str, loop: str, style: str) -> Contender:
     requires = ("easynetwork",) if loop == "asyncio" else ("easynetwork", loop)
-    name = f"easynetwork-{loop}-{style}"
-    return Contender(name, "tcp", "easynetwork_tcp.py", (loop, style), requires)
+    name = f"easynetwork-{'udp-' if family == 'udp' else ''}{loop}-{style}"
+    return Contender(name, family, f"easynetwork_{family}.py", (loop, style), requires)
+
+
+def _formats() -> Iterator[Contender]:
+    for name in FORMATS:
+        library = ("msgpack",) if name == "msgpack" else ()
+        yield Contender(
+            f"easynetwork-asyncio-{name}",
+            name,
+            "easynetwork_formats.py",
+            (name,),
+            ("easynetwork", *library),
+        )
+        yield Contender(f"asyncio-streams-{name}", name, "asyncio_formats.py", (name,), library)
 
 
 def _easynetwork_tls(loop: str) -> Contender:
@@ -51,12 +67,12 @@ def _easynetwork_tls(loop: str) -> Contender:
 
 
 CONTENDERS = (
-    _easynetwork_tcp("asyncio", "loop"),
-    _easynetwork_tcp("asyncio", "request"),
-    _easynetwork_tcp("uvloop", "loop"),
-    _easynetwork_tcp("uvloop", "request"),
-    _easynetwork_tcp("trio", "loop"),
-    _easynetwork_tcp("trio", "request"),
+    _easynetwork("tcp", "asyncio", "loop"),
+    _easynetwork("tcp", "asyncio", "request"),
+    _easynetwork("tcp", "uvloop", "loop"),
+    _easynetwork("tcp", "uvloop", "request"),
+    _easynetwork("tcp", "trio", "loop"),
+    _easynetwork("tcp", "trio", "request"),
     Contender("asyncio-streams", "tcp", "asyncio_streams.py", ("asyncio",)),
     Contender("asyncio-protocol", "tcp", "asyncio_protocol.py", ("asyncio",)),
     Contender("uvloop-streams", "tcp", "asyncio_streams.py", ("uvloop",), ("uvloop",)),
@@ -74,11 +90,24 @@ CONTENDERS = (
         "uvloop-streams-tls", "tls", "asyncio_streams.py", ("uvloop",), ("uvloop", "trustme")
     ),
     Contender("trio-streams-tls", "tls", "trio_streams.py", (), ("trio", "trustme")),
+    _easynetwork("udp", "asyncio", "loop"),
+    _easynetwork("udp", "asyncio", "request"),
+    _easynetwork("udp", "uvloop", "loop"),
+    _easynetwork("udp", "uvloop", "request"),
+    _easynetwork("udp", "trio", "loop"),
+    _easynetwork("udp", "trio", "request"),
     Contender("asyncio-datagrams", "udp", "asyncio_datagrams.py", ("asyncio",)),
     Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
     Contender("socketserver-udp", "udp", "socketserver_udp.py"),
     Contender("socket-floor", "udp", "socket_udp.py"),
-    Contender("import-easynetwork", "import", "import easynetwork.servers", (), ("easynetwork",)),
+    *_formats(),
+    Contender(
+        "import-easynetwork",
+        "import",
+        "from easynetwork.servers import AsyncTCPNetworkServer",
+        (),
+        ("easynetwork",),
+    ),
     Contender("import-asyncio", "import", "import asyncio, anyio", (), ("anyio",)),
     Contender("import-trio", "import", "import trio", (), ("trio",)),
     Contender("import-socketserver", "import", "import socketserver"),
@@ -96,6 +125,7 @@ REFERENCES = {
     "tcp": "asyncio-streams",
     "tls": "asyncio-streams-tls",
     "udp": "asyncio-datagrams",
+    **{name: f"asyncio-streams-{name}" for name in FORMATS},
     "import": "import-asyncio",
 }
 """Whom the ratios of a family are against, unless the command line says otherwise."""

@@ -1,5 +1,7 @@
 """One connection of the load: sends batches of one line and checks every byte of the echo.
 
+Where a format is measured, the "line" is a packet of that format.
+
 All kinds have the same face: `ask` sends a batch, `take` reads what has come, `missing` says how
 many bytes of answers are still to come. Sockets are non-blocking; what the kernel does not take
 at once waits in `unsent` for `flush`.
@@ -13,6 +15,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 
 from .certificates import client_context
+from .packets import PACKETS
 
 __all__ = [
     "HOST",
@@ -41,9 +44,21 @@ class WrongAnswerError(Exception):
 class StreamLink:
     """A TCP connection."""
 
-    __slots__ = ("asked_at", "batch", "cycle", "line_size", "missing", "offset", "sock", "unsent")
+    __slots__ = (
+        "asked_at",
+        "batch",
+        "cycle",
+        "greeting",
+        "line_size",
+        "missing",
+        "offset",
+        "sock",
+        "unsent",
+    )
 
-    def __init__(self, port: int, line: bytes, in_flight: int, cycle: bytes) -> None:
+    def __init__(
+        self, port: int, line: bytes, in_flight: int, cycle: bytes, greeting: bytes = b"hello\n"
+    ) -> None:
         """Connect.
 
         Args:
@@ -51,19 +66,21 @@ class StreamLink:
             line: What to send, newline included.
             in_flight: How many lines make a batch.
             cycle: The line over and over, longer than CHUNK by one line; shared by all links.
+            greeting: A short request.
         """
         self.sock = socket.create_connection((HOST, port), timeout=PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.batch, self.cycle, self.line_size = line * in_flight, cycle, len(line)
+        self.greeting = greeting
         self.unsent = b""
         self.missing = self.offset = 0
         self.asked_at = 0.0
 
     def greet(self) -> None:
         """Have a short line answered: then the server has accepted, however short its queue."""
-        self.sock.sendall(b"hello\n")
-        if (answer := self.sock.recv(CHUNK)) != b"hello\n":
-            raise WrongAnswerError(f"expected b'hello\\n', got {answer[:80]!r}")
+        self.sock.sendall(self.greeting)
+        if (answer := self.sock.recv(CHUNK)) != self.greeting:
+            raise WrongAnswerError(f"expected {self.greeting!r}, got {answer[:80]!r}")
         self.sock.setblocking(False)
 
     def ask(self, now: float) -> None:
@@ -222,19 +239,22 @@ def open_links(
     """Open links to a server; at the end take what is outstanding and close them.
 
     Args:
-        family: "tcp", "tls" or "udp".
+        family: "tcp", "tls", "udp" or a format.
         port: The server's port.
         count: How many links.
-        size: Bytes of each line, newline included.
+        size: Bytes of each line, newline included. A format's packets have a size of their own.
         in_flight: Lines in each batch.
     """
-    line = make_line(size)
-    cycle = line * (CHUNK // size + 2)
+    packet = PACKETS.get(family)
+    line = packet or make_line(size)
+    cycle = line * (CHUNK // len(line) + 2)
     with contextlib.ExitStack() as stack:
         links: list[Link] = []
         for _ in range(count):
             if family == "udp":
                 links.append(DatagramLink(port, line, in_flight))
+            elif packet:
+                links.append(StreamLink(port, packet, in_flight, cycle, greeting=packet))
             else:
                 kind = TLSLink if family == "tls" else StreamLink
                 links.append(kind(port, line, in_flight, cycle))

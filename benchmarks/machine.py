@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["describe"]
 
-LIBRARIES = ("easynetwork", "anyio", "trio", "uvloop", "gevent", "twisted")
+LIBRARIES = ("easynetwork", "anyio", "trio", "uvloop", "gevent", "twisted", "msgpack")
 
 
 def describe() -> dict[str, str]:

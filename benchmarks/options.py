@@ -20,8 +20,8 @@ DESCRIPTION = """\
 Measure easynetwork against what a user would pick instead.
 
 Every server runs in a process of its own on one core, the load on another. All contenders of a
-family do the same work: cut lines, decode to str, encode, answer. Ratios are the result; absolute
-times are weather. "spread" is half the distance between the extreme rounds.
+family do the same work: cut lines (or packets in a format), decode, encode, answer. Ratios are the
+result; absolute times are weather. "spread" is half the distance between the extreme rounds.
 """
 EPILOG = """\
 examples:

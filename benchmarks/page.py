@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 
+from .packets import FORMATS
 from .report import figure
 from .results import Results
 from .targets import judge, limit
@@ -65,6 +66,17 @@ TABLES = (
     (
         "UDP, datagrams of 64 bytes, 50 sockets: processor time per request, µs",
         (("1 in flight", "udp-50x64x1", "cpu_us"), ("8 in flight", "udp-50x64x8", "cpu_us")),
+    ),
+    *(
+        (
+            f"TCP, packets in the format {name}, 50 connections: processor time per request, µs",
+            tuple(
+                (f"{in_flight} in flight{text}", f"{name}-50x{in_flight}{young}", "cpu_us")
+                for text, young in ((", before any client has left", "-young"), ("", ""))
+                for in_flight in (1, 16)
+            ),
+        )
+        for name in FORMATS
     ),
     (
         "Start-up, ms",

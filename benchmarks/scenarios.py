@@ -15,6 +15,7 @@ from .contenders import Contender
 from .host import LINE_LIMIT, Host
 from .links import open_links
 from .load import Load, closed_loop, open_loop
+from .packets import FORMATS
 from .process import TICK
 from .results import Metric, Sample, percentile
 
@@ -211,6 +212,25 @@ def _datagrams() -> Iterator[Scenario]:
         )
 
 
+def _formats() -> Iterator[Scenario]:
+    """Requests in each format, in a server that no client has left yet, and in one with a past."""
+    for name in FORMATS:
+        for in_flight in (1, 16):
+            for past in (False, True):
+                yield Scenario(
+                    f"{name}-50x{in_flight}{'' if past else '-young'}",
+                    f"Format {name}, 50 connections, {in_flight} in flight"
+                    f"{'' if past else ', before any client has left'}",
+                    name,
+                    (CPU, RATE, P50, P99),
+                    functools.partial(
+                        _requests, connections=50, size=64, in_flight=in_flight, past=past
+                    ),
+                    in_quick=name == "struct" and in_flight == 1,
+                    rounds=2 if past else 3,
+                )
+
+
 SCENARIOS = (
     *_matrix(),
     *_young(),
@@ -265,6 +285,7 @@ SCENARIOS = (
     ),
     *_encrypted(),
     *_datagrams(),
+    *_formats(),
     Scenario(
         "import",
         "Start-up: processor time of the import",

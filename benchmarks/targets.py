@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from .packets import FORMATS
 from .results import Results
 
 __all__ = ["TARGETS", "Target", "Verdict", "judge", "limit"]
@@ -64,9 +65,17 @@ def _requests(
     aim: float | None = None,
     *,
     young: bool = False,
+    family: str = "tcp",
 ) -> Target:
     load = f"50x64x{in_flight}{'-young' if young else ''}"
-    return Target(f"{load}: {ours} / {theirs}", f"tcp-{load}", "cpu_us", ours, theirs, must, aim)
+    title = f"{load}: {ours} / {theirs}"
+    return Target(title, f"{family}-{load}", "cpu_us", ours, theirs, must, aim)
+
+
+def _datagrams(
+    loop: str, theirs: str, must: float | None = None, aim: float | None = None
+) -> Target:
+    return _requests(f"easynetwork-udp-{loop}-request", theirs, 1, must, aim, family="udp")
 
 
 def _styles() -> Iterator[Target]:
@@ -74,6 +83,14 @@ def _styles() -> Iterator[Target]:
         for in_flight in (1, 16):
             ours = f"easynetwork-{loop}"
             yield _requests(f"{ours}-request", f"{ours}-loop", in_flight, 1.25)
+
+
+def _formats() -> Iterator[Target]:
+    for name in FORMATS:
+        ours, theirs = f"easynetwork-asyncio-{name}", f"asyncio-streams-{name}"
+        for scenario, must in ((f"{name}-50x1-young", 0.60), (f"{name}-50x1", None)):
+            title = f"{scenario}: {ours} / {theirs}"
+            yield Target(title, scenario, "cpu_us", ours, theirs, must)
 
 
 TARGETS = (
@@ -86,6 +103,10 @@ TARGETS = (
     _requests("easynetwork-trio-loop", "trio-streams", 16, 0.30, 0.15),
     _requests("easynetwork-uvloop-loop", "uvloop-streams", 1, 1.10, 0.80),
     *_styles(),
+    _datagrams("asyncio", "asyncio-datagrams", 0.50, 0.28),
+    _datagrams("uvloop", "uvloop-datagrams"),
+    _datagrams("trio", "asyncio-datagrams"),  # trio has nothing like it
+    *_formats(),
     Target(
         "tls-50x64x1: easynetwork-asyncio-tls / asyncio-streams-tls",
         "tls-50x64x1",
@@ -114,7 +135,7 @@ TARGETS = (
         1,
     ),
     Target(
-        "import, ms beyond asyncio and anyio: easynetwork.servers",
+        "import, ms beyond asyncio and anyio: AsyncTCPNetworkServer",
         "import",
         "beyond_ms",
         "import-easynetwork",

@@ -90,14 +90,16 @@ def tidy_docstring(
         lines[0] = f": {lines[0]}"
 
 
+MEANT = {"type": "builtins.type", "BlockingPortal": "anyio.from_thread.BlockingPortal"}
+
+
 def adjust_page(app: Sphinx, page: nodes.document) -> None:
-    """Link ``type`` in annotations to Python's, not to the sockets' attribute of that name.
+    """Link names in annotations to what they mean: ``type`` is no attribute of a socket.
 
     And tell furo, which has its own, that a page's table of contents is meant.
     """
     for reference in page.findall(addnodes.pending_xref):
-        if reference["reftarget"] == "type":
-            reference["reftarget"] = "builtins.type"
+        reference["reftarget"] = MEANT.get(reference["reftarget"], reference["reftarget"])
     for topic in page.findall(nodes.topic):
         if "contents" in topic["classes"]:
             topic["classes"].append("this-will-duplicate-information-and-it-is-still-useful-here")

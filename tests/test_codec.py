@@ -21,7 +21,11 @@ from easynetwork.serializers.abc import (
     FixedSizeFraming,
     SeparatorFraming,
 )
-from easynetwork.serializers.framing import AutoSeparatedPacketSerializer, FixedSizePacketSerializer
+from easynetwork.serializers.framing import (
+    AutoSeparatedPacketSerializer,
+    FixedSizePacketSerializer,
+    LengthPrefixedPacketSerializer,
+)
 from tests.decoding import PROTOCOLS, MakeProtocol, Protocol, new_decoder, outcomes
 
 LINES = StringLineSerializer()
@@ -40,10 +44,10 @@ def subclass(base: type, *names: str) -> Any:
     return type(f"My{base.__name__}", (base,), {"__slots__": ()} | dict.fromkeys(names, loud))
 
 
-def assert_is_called(protocol: Protocol) -> None:
+def assert_is_called(protocol: Protocol, data: bytes = b"a\n") -> None:
     """Assert that parsing comes to a method that `subclass()` has put into a protocol object."""
     with pytest.raises(RuntimeError, match="crashed") as info:
-        outcomes(protocol, [b"a\n"])
+        outcomes(protocol, [data])
     assert isinstance(info.value.__cause__, Loud)
 
 
@@ -94,12 +98,19 @@ def test_overridden_protocol(base: type, name: str) -> None:
         outcomes(subclass(base, name)(LINES), [b"a\n"])
 
 
-@pytest.mark.parametrize("base", [AutoSeparatedPacketSerializer, FixedSizePacketSerializer])
-def test_overridden_one_shot(base: type) -> None:
+@pytest.mark.parametrize(
+    ("base", "argument"),
+    [
+        (AutoSeparatedPacketSerializer, b"\n"),
+        (FixedSizePacketSerializer, 2),
+        (LengthPrefixedPacketSerializer, "varint"),
+    ],
+)
+def test_overridden_one_shot(base: type, argument: Any) -> None:
     """Subclasses of the framing serializers are parsed by their `deserialize()`."""
     serializer = type("Mine", (base,), {"serialize": loud, "deserialize": loud})
     for make in PROTOCOLS:
-        assert_is_called(make(serializer(b"\n" if base is AutoSeparatedPacketSerializer else 2)))
+        assert_is_called(make(serializer(argument)), b"\1\n")
 
 
 class ReversingSerializer(StringLineSerializer):

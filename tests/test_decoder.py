@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easynetwork import cutters as cutters_module
 from easynetwork import decoder as decoder_module
 from easynetwork.decoder import MAX_BATCH, NEED_DATA, FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
@@ -485,7 +486,8 @@ class Work:
                 return index
 
         self.bytes = CountedBytes
-        monkeypatch.setattr(decoder_module, "bytes", CountedBytes, raising=False)
+        for module in (cutters_module, decoder_module):
+            monkeypatch.setattr(module, "bytes", CountedBytes, raising=False)
         monkeypatch.setattr(decoder_module, "bytearray", CountedBytearray, raising=False)
 
     def per_byte(self, data: bytes, size: int) -> float:

@@ -169,7 +169,7 @@ def through_frames(
     def end_of_frame(data: bytes) -> int | None:
         if isinstance(framing, FixedSizeFraming):
             return framing.size if len(data) >= framing.size else None
-        assert framing is not None
+        assert isinstance(framing, SeparatorFraming)
         index = data.find(framing.separator)
         return index + len(framing.separator) if index >= 0 else None
 

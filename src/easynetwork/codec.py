@@ -7,28 +7,40 @@ This is where the two are told apart, once for a server or a client.
 
 from __future__ import annotations
 
-__all__ = ["new_decoder_factory", "packet_encoder"]
+__all__ = ["datagram_builder", "datagram_encoder", "new_decoder_factory", "packet_encoder"]
 
 from collections.abc import Callable
 from typing import Any
 
+from easynetwork.cutters import (
+    Cutter,
+    FixedSizeCutter,
+    Frame,
+    LengthPrefixCutter,
+    SeparatorCutter,
+)
 from easynetwork.decoder import (
     BufferParser,
     ChunkParser,
-    FixedSizeCutter,
-    Frame,
     FramedDecoder,
     GeneratorDecoder,
-    SeparatorCutter,
     StreamDecoder,
 )
 from easynetwork.exceptions import (
+    DatagramProtocolParseError,
+    DeserializeError,
     IncrementalDeserializeError,
     PacketConversionError,
     StreamProtocolParseError,
 )
-from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
-from easynetwork.serializers.abc import Framing, SeparatorFraming
+from easynetwork.protocol import (
+    AnyStreamProtocolType,
+    BufferedStreamProtocol,
+    DatagramProtocol,
+    StreamProtocol,
+)
+from easynetwork.serializers.abc import Framing, LengthPrefixFraming, SeparatorFraming
+from easynetwork.serializers.framing import new_length_field
 
 
 def new_decoder_factory(
@@ -46,12 +58,15 @@ def new_decoder_factory(
         if isinstance(protocol, BufferedStreamProtocol):
             return lambda: GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
         return lambda: GeneratorDecoder(lambda: ChunkParser(protocol))
-    cutter: SeparatorCutter | FixedSizeCutter
+    build = _frame_builder(protocol)
+    if isinstance(framing, LengthPrefixFraming):
+        field = new_length_field(framing)
+        return lambda: FramedDecoder(LengthPrefixCutter(field), build)
+    cutter: Cutter
     if isinstance(framing, SeparatorFraming):
         cutter = SeparatorCutter(framing, buffered=buffered)
     else:
         cutter = FixedSizeCutter(framing)
-    build = _frame_builder(protocol)
     return lambda: FramedDecoder(cutter, build)
 
 
@@ -134,3 +149,55 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
             raise RuntimeError("protocol.generate_chunks() crashed") from exc
 
     return encode
+
+
+def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], Any]:
+    """Return a function that makes a packet of a datagram, as `build_packet_from_datagram` would.
+
+    The function raises `DatagramProtocolParseError` if that is the peer's fault, and `RuntimeError`
+    with the original exception as its cause if it is the protocol object's.
+    """
+    parse: Callable[[bytes], Any] = protocol.build_packet_from_datagram
+    peers_fault: tuple[type[Exception], ...] = ()
+    if _needs_no_protocol(protocol, "build_packet_from_datagram"):
+        parse = protocol.serializer.deserialize
+        peers_fault = (DeserializeError, RecursionError)
+
+    def build(datagram: bytes) -> Any:
+        try:
+            return parse(datagram)
+        except DatagramProtocolParseError:
+            raise
+        except peers_fault as exc:
+            error = exc
+            if not isinstance(error, DeserializeError):
+                error = DeserializeError("Data is nested too deeply")
+                error.__cause__ = exc
+            raise DatagramProtocolParseError(error) from error
+        except Exception as exc:
+            raise RuntimeError("protocol.build_packet_from_datagram() crashed") from exc
+
+    return build
+
+
+def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], bytes]:
+    """Return a function that makes a datagram of a packet, as `make_datagram` would.
+
+    The function raises what that of `packet_encoder` raises.
+    """
+    serialize: Callable[[Any], bytes] = protocol.make_datagram
+    if _needs_no_protocol(protocol, "make_datagram"):
+        serialize = protocol.serializer.serialize
+
+    def encode(packet: Any) -> bytes:
+        try:
+            return serialize(packet)
+        except Exception as exc:
+            raise RuntimeError("protocol.make_datagram() crashed") from exc
+
+    return encode
+
+
+def _needs_no_protocol(protocol: DatagramProtocol[Any, Any], method: str) -> bool:
+    """Whether a method of a protocol object does no more than the serializer's."""
+    return _definer(protocol, method) is DatagramProtocol and protocol.converter is None

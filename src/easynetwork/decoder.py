@@ -22,29 +22,19 @@ __all__ = [
     "NEED_DATA",
     "BufferParser",
     "ChunkParser",
-    "FixedSizeCutter",
-    "Frame",
     "FramedDecoder",
     "GeneratorDecoder",
-    "SeparatorCutter",
     "StreamDecoder",
 ]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+from easynetwork.cutters import MAX_BATCH, Cutter, Frame
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
-from easynetwork.serializers.abc import FixedSizeFraming, SeparatorFraming
-
-MAX_BATCH: Final = 1024
-"""Packets cut before the event loop gets a turn.
-
-A chunk of 64 KiB can hold 65,536 empty lines. At 1 to 10 microseconds of handler each, that many
-would stop every other connection for half a second; a thousand cost a few milliseconds.
-"""
 
 
 class NeedData(Enum):
@@ -55,9 +45,6 @@ class NeedData(Enum):
 
 NEED_DATA: Final = NeedData.NEED_DATA
 """What `StreamDecoder.take` returns when no complete packet is at hand."""
-
-Frame: TypeAlias = bytes | LimitOverrunError
-"""A frame, or why there is none."""
 
 
 class StreamDecoder(ABC):
@@ -126,20 +113,25 @@ class StreamDecoder(ABC):
 class FramedDecoder(StreamDecoder):
     """Frames are cut in C, a chunk at a time."""
 
-    __slots__ = ("_cutter", "_scanned")
+    __slots__ = ("_cut", "_cutter", "_scanned")
 
-    def __init__(self, cutter: _Cutter, build: Callable[[Frame], Any]) -> None:
+    def __init__(self, cutter: Cutter, build: Callable[[Frame], Any]) -> None:
         super().__init__()
         self.build = build
         self._cutter = cutter
+        self._cut = cutter.cut  # looked up once: this is done for every chunk
         self._scanned = 0  # bytes of `_rest` known to complete no frame
 
     def feed(self, data: bytes) -> bool:
         if self._rest or self.frames:
             self._append(data)
             return self.refill()
-        self._cut(data)
-        return bool(self.frames)
+        frames, rest = self._cut(data)
+        if rest:
+            self._keep(rest, len(frames))
+        frames.reverse()  # list.pop() takes from the end
+        self.frames = frames
+        return bool(frames)
 
     def take(self) -> Any:
         if not self.frames:
@@ -147,93 +139,19 @@ class FramedDecoder(StreamDecoder):
         return self.build(self.frames.pop())
 
     def refill(self) -> bool:
-        if self.frames:
-            return True
-        if len(self._rest) > self._scanned:
-            if self._cutter.is_worth_cutting(self._rest, self._scanned):
-                self._cut(bytes(self._rest))
+        if not self.frames and len(self._rest) > self._scanned:
+            frames, rest = self._cutter.resume(self._rest, self._scanned)
+            if frames:
+                self._keep(rest, len(frames))
+                frames.reverse()
+                self.frames = frames
             else:
                 self._scanned = len(self._rest)
         return bool(self.frames)
 
-    def _cut(self, data: bytes) -> None:
-        frames, rest = self._cutter.cut(data)
-        self._scanned = len(rest) if len(frames) < MAX_BATCH else 0
+    def _keep(self, rest: bytes, frames_before: int) -> None:
         self._rest = bytearray(rest) if rest else b""
-        frames.reverse()  # list.pop() takes from the end
-        self.frames = frames
-
-
-class _Cutter(ABC):
-    """One framing's way of cutting; shared by all connections of a server."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
-        """Return at most `MAX_BATCH` frames in order, and the bytes behind them."""
-
-    @abstractmethod
-    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
-        """Whether `cut` would find anything, given that `data[:scanned]` completes no frame."""
-
-
-class SeparatorCutter(_Cutter):
-    """Cuts behind each separator."""
-
-    __slots__ = ("_keep_end", "_limit", "_separator")
-
-    def __init__(self, framing: SeparatorFraming, *, buffered: bool) -> None:
-        self._separator = framing.separator
-        self._keep_end = framing.keep_end
-        # A buffered serializer parses inside a buffer of `limit` bytes, which has to hold the
-        # separator too: what its generator would refuse is refused here.
-        reserve = 1 + len(framing.separator) if buffered else 0
-        self._limit = max(framing.limit - reserve, 0)
-
-    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
-        separator = self._separator
-        frames: list[Frame] = data.split(separator, MAX_BATCH)  # type: ignore[assignment]  # bytes only, so far
-        rest: bytes = frames.pop()  # type: ignore[assignment]  # as above
-        if len(data) > self._limit:
-            frames = [self._check(frame) for frame in frames]  # type: ignore[arg-type]  # as above
-            if len(frames) < MAX_BATCH and (offset := len(rest) + 1 - len(separator)) > self._limit:
-                message = "Separator is not found, and chunk exceed the limit"
-                error = LimitOverrunError(message, rest, offset, separator)
-                frames.append(error)
-                rest = bytes(error.remaining_data)
-        if self._keep_end:
-            frames = [f + separator if isinstance(f, bytes) else f for f in frames]
-        return frames, rest
-
-    def _check(self, frame: bytes) -> Frame:
-        if len(frame) <= self._limit:
-            return frame
-        message = "Separator is found, but chunk is longer than limit"
-        return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
-
-    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
-        overlap = len(self._separator) - 1
-        if data.find(self._separator, max(scanned - overlap, 0)) >= 0:
-            return True
-        return len(data) - overlap > self._limit
-
-
-class FixedSizeCutter(_Cutter):
-    """Cuts after so many bytes."""
-
-    __slots__ = ("_size",)
-
-    def __init__(self, framing: FixedSizeFraming) -> None:
-        self._size = framing.size
-
-    def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
-        size = self._size
-        end = min(len(data) // size, MAX_BATCH) * size
-        return [data[start : start + size] for start in range(0, end, size)], data[end:]
-
-    def is_worth_cutting(self, data: bytes | bytearray, scanned: int) -> bool:
-        return len(data) >= self._size
+        self._scanned = len(rest) if frames_before < MAX_BATCH else 0
 
 
 _PARSER_CHUNK: Final = 8 * 1024
@@ -245,7 +163,7 @@ make their cost quadratic (measured: 135 ms for 1,024 packets of 128 KiB, 5 ms o
 class GeneratorDecoder(StreamDecoder):
     """Packets are found by the protocol object's own generators, one for each packet."""
 
-    __slots__ = ("_budget", "_leftover", "_new_parser", "_parser")
+    __slots__ = ("_budget", "_leftover", "_new_parser", "_parser", "_skip")
 
     def __init__(self, new_parser: Callable[[], _Parser]) -> None:
         super().__init__()
@@ -253,6 +171,7 @@ class GeneratorDecoder(StreamDecoder):
         self._parser: _Parser | None = None
         self._leftover = b""  # what the last generator did not need; before `_rest`
         self._budget = MAX_BATCH
+        self._skip = 0  # of the bytes that come next, how many belong to a packet that is too large
 
     def __bool__(self) -> bool:
         # A parser stays only while it has half a packet.
@@ -273,12 +192,16 @@ class GeneratorDecoder(StreamDecoder):
 
     def take(self) -> Any:
         while self._budget and (self._leftover or self._rest):
+            if self._skip:
+                self._drop()
+                continue
             parser, self._parser = self._parser or self._new_parser(), None
             self._budget -= 1
             try:
                 result = parser.send(self._next_chunk())
             except StreamProtocolParseError as exc:
                 self._leftover = bytes(exc.remaining_data)
+                self._skip = parser.missing(exc)
                 raise
             if result is not NEED_DATA:
                 packet, leftover = result
@@ -286,6 +209,11 @@ class GeneratorDecoder(StreamDecoder):
                 return packet
             self._parser = parser
         return NEED_DATA
+
+    def _drop(self) -> None:
+        chunk = self._next_chunk()
+        self._leftover = chunk[self._skip :]
+        self._skip = max(self._skip - len(chunk), 0)
 
     def _next_chunk(self) -> bytes:
         if self._leftover:
@@ -302,9 +230,18 @@ class GeneratorDecoder(StreamDecoder):
 class _Parser(ABC):
     """One packet's generator and what it needs to be fed."""
 
-    __slots__ = ("_generator",)
+    __slots__ = ("_generator", "_sent")
 
     _generator: Generator[Any, Any, tuple[Any, Any]]
+    _sent: int  # bytes that the generator got
+
+    def missing(self, exc: StreamProtocolParseError) -> int:
+        """Return how many bytes of the packet that `exc` is about are yet to come.
+
+        There are some only if the packet is too large, and the generator knows how large.
+        """
+        consumed = exc.error.consumed if isinstance(exc.error, LimitOverrunError) else 0
+        return max(consumed - self._sent, 0)
 
     def _prime(self, method: str) -> Any:
         try:
@@ -325,10 +262,12 @@ class ChunkParser(_Parser):
     __slots__ = ()
 
     def __init__(self, protocol: StreamProtocol[Any, Any]) -> None:
+        self._sent = 0
         self._generator = protocol.build_packet_from_chunks()
         self._prime("build_packet_from_chunks")
 
     def send(self, data: bytes) -> Any:
+        self._sent += len(data)
         try:
             self._generator.send(data)
         except StopIteration as stop:
@@ -356,6 +295,7 @@ class BufferParser(_Parser):
             raise ValueError("protocol.create_buffer() returned a read-only buffer")
         if not self._view:
             raise ValueError("protocol.create_buffer() returned a null buffer")
+        self._sent = 0
         self._generator = protocol.build_packet_from_buffer(buffer)
         self._start = self._prime("build_packet_from_buffer")
 
@@ -366,6 +306,7 @@ class BufferParser(_Parser):
             nbytes = min(len(room), len(data) - fed)
             room[:nbytes] = data[fed : fed + nbytes]
             fed += nbytes
+            self._sent += nbytes
             try:
                 self._start = self._generator.send(nbytes)
             except StopIteration as stop:

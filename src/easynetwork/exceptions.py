@@ -70,7 +70,8 @@ class LimitOverrunError(IncrementalDeserializeError):
     Args:
         message: What happened.
         buffer: Everything received and not yet parsed.
-        consumed: How many bytes of `buffer` are known to belong to the oversized packet.
+        consumed: How many bytes are known to belong to the oversized packet. More than `buffer` has
+            if the packet's size is known and the rest of it is yet to come, to be dropped then.
         separator: What ends a packet. If given, the packet's own separator is dropped as well: all
             of it when it begins at `consumed`, otherwise `remaining_data` begins where a separator,
             maybe one whose end is yet to come, does.

@@ -37,6 +37,7 @@ __all__ = [
     "BufferedStreamProtocol",
     "DatagramProtocol",
     "StreamProtocol",
+    "check_datagram_protocol",
     "check_stream_protocol",
 ]
 
@@ -322,3 +323,13 @@ class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[An
             return self._serializer.deserialize(datagram)
         except RecursionError as exc:
             raise DeserializeError(_TOO_DEEP) from exc
+
+
+def check_datagram_protocol(protocol: object) -> None:
+    """Make sure that `protocol` is a `DatagramProtocol`.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(protocol, DatagramProtocol):
+        raise TypeError(f"Expected a DatagramProtocol object, got {protocol!r}")

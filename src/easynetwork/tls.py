@@ -193,10 +193,11 @@ class TLSSession:
 
     # -- sending
 
-    def send(self, plaintext: bytes | memoryview) -> bytes:
+    def send(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """Return what to send for some bytes, behind all other output.
 
-        The result is as large as `plaintext`, in records that are as large as they may be.
+        The records are as large as they may be. All of them are in memory together: hand over a
+        huge packet in pieces.
 
         Raises:
             ssl.SSLError: The connection is broken, now if it was not before. (If the peer wants to
@@ -212,7 +213,7 @@ class TLSSession:
                 records.append(self._outgoing.read())  # at once: OpenSSL keeps the room for it
         return b"".join(records)
 
-    def _encrypt(self, data: bytes | memoryview) -> None:
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
         if self.error is not None:
             raise self.error
         try:

@@ -94,6 +94,10 @@ class Pair:
         assert self.transport.congested
         return size
 
+    async def receive(self) -> None:
+        """Do what the transport's `receive()` does, as a coroutine."""
+        await self.transport.receive()
+
     async def receive_to_end(self) -> None:
         """Receive until that raises an exception."""
         while True:

@@ -5,20 +5,18 @@ import math
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Literal, TypeAlias
 
 import anyio
 import pytest
 
-from easynetwork.backends import sockets as sockets_module
 from easynetwork.backends.sockets import (
     connect_tcp,
     connection_error,
     interleave,
     new_client_socket,
-    open_tcp_listeners,
     resolve,
     resolve_blocking,
     tune_tcp,
@@ -172,174 +170,6 @@ def test_interleave() -> None:
     v6 = [(*IPV6, (f"::{number}", 80, 0, 0)) for number in range(2)]
     assert interleave([*v4, *v6]) == [v6[0], v4[0], v6[1], v4[1], v4[2]]
     assert interleave(v4) == v4
-
-
-# -- Listening ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def opened(anyio_backend: object) -> AsyncIterator[Callable[..., Any]]:
-    """A function that opens listeners, for as long as the test runs."""
-    with ExitStack() as stack:
-
-        async def open_them(
-            hosts: list[str | None], port: int = 0, *, reuse_port: bool = False
-        ) -> list[socket.socket]:
-            listeners = await open_tcp_listeners(hosts, port, backlog=5, reuse_port=reuse_port)
-            for listener in listeners:
-                stack.enter_context(listener)
-            return listeners
-
-        yield open_them
-
-
-@on_each_backend
-async def test_listen(opened: Callable[..., Any]) -> None:
-    """A listener accepts connections, and never blocks."""
-    (listener,) = await opened(["127.0.0.1"])
-    assert listener.gettimeout() == 0
-    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
-    with socket.create_connection(listener.getsockname()):
-        listener.setblocking(True)
-        listener.accept()[0].close()
-
-
-@on_each_backend
-@needs_ipv6
-@pytest.mark.parametrize("hosts", [[None], ["127.0.0.1", "::1"], ["::1", "127.0.0.1"]])
-async def test_one_port_for_all(opened: Callable[..., Any], hosts: list[str | None]) -> None:
-    """With port 0, all addresses of all families have the same port, and each its own socket."""
-    listeners = await opened(hosts)
-    assert {listener.family for listener in listeners} == {socket.AF_INET, socket.AF_INET6}
-    (port,) = {listener.getsockname()[1] for listener in listeners}
-    for host in ("127.0.0.1", "::1"):
-        socket.create_connection((host, port)).close()
-    for listener in listeners:
-        if listener.family == socket.AF_INET6:
-            assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-
-
-@on_each_backend
-@needs_ipv6
-async def test_random_port_is_taken(
-    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If the random port is taken for another family, another one is drawn."""
-    listen = sockets_module._listen
-    tried = []
-
-    def fail_at_first(listener: Any, address: Any, **options: Any) -> None:
-        tried.append(address[:2])
-        if len(tried) <= 6 and address[1] != 0:
-            raise OSError(errno.EADDRINUSE, "forced")
-        listen(listener, address, **options)
-
-    monkeypatch.setattr(sockets_module, "_listen", fail_at_first)
-
-    listeners = await opened(["127.0.0.1", "::1"])
-
-    assert len(tried) == 8
-    assert len({listener.getsockname()[1] for listener in listeners}) == 1
-
-
-@on_each_backend
-async def test_no_port_is_free(opened: Callable[..., Any]) -> None:
-    """Addresses that exclude each other are found out, and reported."""
-    with pytest.raises(ExceptionGroup) as info:
-        await opened(["0.0.0.0", "127.0.0.1"])
-    (error,) = info.value.exceptions
-    assert "error while attempting to bind on address ('127.0.0.1', " in str(error)
-
-
-@on_each_backend
-async def test_same_host_twice(opened: Callable[..., Any]) -> None:
-    """A host that is given twice is listened on once."""
-    assert len(await opened(["127.0.0.1", "127.0.0.1"])) == 1
-
-
-@on_each_backend
-async def test_port_in_use(opened: Callable[..., Any]) -> None:
-    """The error names each address, with the reason, and nothing stays open."""
-    with listening("127.0.0.1") as port, listening("127.0.0.2", port):
-        with pytest.raises(ExceptionGroup, match="Error when trying to create listeners") as info:
-            await opened(["127.0.0.1", "127.0.0.3", "127.0.0.2"], port)
-    assert [str(error) for error in info.value.exceptions] == [
-        f"[Errno {errno.EADDRINUSE}] error while attempting to bind on address "
-        f"('{host}', {port}): Address already in use"
-        for host in ("127.0.0.1", "127.0.0.2")
-    ]
-    assert {error.errno for error in info.value.exceptions if isinstance(error, OSError)} == {
-        errno.EADDRINUSE
-    }
-    with listening("127.0.0.3", port):
-        pass
-
-
-@on_each_backend
-async def test_not_our_address(opened: Callable[..., Any]) -> None:
-    """So does the error of an address that this machine does not have."""
-    with pytest.raises(ExceptionGroup) as info:
-        await opened(["203.0.113.1"])
-    (error,) = info.value.exceptions
-    assert isinstance(error, OSError)
-    assert error.errno == errno.EADDRNOTAVAIL
-    assert "error while attempting to bind on address ('203.0.113.1', 0)" in str(error)
-
-
-@on_each_backend
-async def test_forbidden(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error keeps its class."""
-
-    def listen(*args: Any, **options: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(sockets_module, "_listen", listen)
-    with pytest.raises(ExceptionGroup) as info:
-        await opened(["127.0.0.1"], 80)
-    (error,) = info.value.exceptions
-    assert isinstance(error, PermissionError)
-
-
-@on_each_backend
-async def test_listen_on_unknown_host(opened: Callable[..., Any]) -> None:
-    """All names that cannot be resolved are reported at once."""
-    with pytest.raises(ExceptionGroup) as info:
-        await opened(["nowhere.invalid", "127.0.0.1", "neither.invalid"])
-    texts = [str(error) for error in info.value.exceptions]
-    assert "cannot resolve 'nowhere.invalid'" in texts[0]
-    assert "cannot resolve 'neither.invalid'" in texts[1]
-
-
-@on_each_backend
-async def test_reuse_port(opened: Callable[..., Any]) -> None:
-    """Two processes may share a port if both say so."""
-    (one,) = await opened(["127.0.0.1"], reuse_port=True)
-    (two,) = await opened(["127.0.0.1"], one.getsockname()[1], reuse_port=True)
-    assert one.getsockname() == two.getsockname()
-    with pytest.raises(ExceptionGroup):
-        await opened(["127.0.0.1"], one.getsockname()[1])
-
-
-@on_each_backend
-async def test_missing_family(
-    opened: Callable[..., Any], dual: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A family that this machine does not have is left out, unless nothing is left then."""
-    missing = {socket.AF_INET6}
-
-    class Socket(socket.socket):
-        def __init__(self, family: Any = socket.AF_INET, *args: Any, **options: Any) -> None:
-            if family in missing:
-                raise OSError(errno.EAFNOSUPPORT, "forced")
-            super().__init__(family, *args, **options)
-
-    monkeypatch.setattr(socket, "socket", Socket)
-    (listener,) = await opened([dual])
-    assert listener.family == socket.AF_INET
-
-    missing.add(socket.AF_INET)
-    with pytest.raises(OSError, match=r"^empty listeners list$"):
-        await opened([dual])
 
 
 # -- Connecting --------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ async def test_receive(pair: Pair) -> None:
     assert pair.fed == b"a\n"
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pair.transport.receive)
+        tasks.start_soon(pair.receive)
         for byte in (b"b", b"c", b"\n"):
             await pair.peer_sends(byte)
             await anyio.wait_all_tasks_blocked()
@@ -161,7 +161,7 @@ async def test_eof_at_passed_deadline(pair: Pair) -> None:
 async def test_cancelled(pair: Pair) -> None:
     """Whoever gives up loses nothing of what came before, meanwhile, or after."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pair.transport.receive)
+        tasks.start_soon(pair.receive)
         await anyio.wait_all_tasks_blocked()
         await pair.peer_sends(b"a")
         await anyio.wait_all_tasks_blocked()

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.links import WrongAnswerError, make_line, open_links
 from benchmarks.load import Load, closed_loop, open_loop
+from benchmarks.packets import PACKETS
 from benchmarks.process import Reading
 
 SHORT = {"warm_up": 0.02, "duration": 0.05}
@@ -120,6 +121,37 @@ def test_open_loop_counts_from_when_a_request_was_due():
 
     assert len(load.latencies) == 101
     assert sum(latency > 0.03 for latency in load.latencies) >= 20
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_formats(name):
+    """A server of a format gets packets of that format from the first byte on, and no others."""
+    received = bytearray()
+
+    def record(data):
+        received.extend(data)
+        return data
+
+    with (
+        echo_thread(record) as port,
+        open_links(name, port, 1, size=64, in_flight=3) as links,
+    ):
+        load = closed_loop(links, reading=read_clock, **SHORT)
+
+    count, rest = divmod(len(received), len(PACKETS[name]))
+    assert (received, rest) == (PACKETS[name] * count, 0)
+    assert 0 < load.answers < count
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_wrong_answer_in_a_format(name):
+    """An answer in a format is compared to its last byte, beginning with the first one."""
+    with (
+        pytest.raises(WrongAnswerError, match="expected"),
+        echo_thread(lambda data: data[:-1] + b"?") as port,
+        open_links(name, port, 1, size=64),
+    ):
+        pass
 
 
 def test_wrong_answer():

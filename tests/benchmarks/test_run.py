@@ -12,6 +12,9 @@ import pytest
 from benchmarks import page, plot, probes, runner
 from benchmarks.__main__ import main
 from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.links import open_links
+from benchmarks.load import closed_loop
+from benchmarks.packets import FORMATS
 from benchmarks.process import SERVERS, ServerError, ServerProcess, core_time
 from benchmarks.progress import Progress
 from benchmarks.results import Metric, Results, Sample
@@ -62,6 +65,23 @@ def test_server_process(server):
     assert server.memory() > 1 << 20
 
 
+@pytest.mark.parametrize(
+    "contender",
+    [c for c in CONTENDERS if c.family in FORMATS],
+    ids=lambda contender: contender.name,
+)
+def test_formats(contender):
+    """Every server of a format answers its packets, many at a time as well."""
+    arguments = ["65536", *contender.arguments]
+    with (
+        ServerProcess(contender.program, arguments, core=default_cores()[0]) as server,
+        open_links(contender.family, server.port, 2, size=64, in_flight=16) as links,
+    ):
+        load = closed_loop(links, warm_up=0.0, duration=0.02, reading=server.read)
+
+    assert load.answers > 0
+
+
 def test_server_that_does_not_start():
     """A server that ends before it listens says why."""
     with pytest.raises(ServerError, match="invalid literal"):
@@ -98,9 +118,9 @@ def test_import_time(monkeypatch):
 
 
 def test_run_all_scenarios(monkeypatch):
-    """Every scenario measures the floors, and no process is left."""
+    """Every scenario measures who needs nothing but Python, and no process is left."""
     monkeypatch.setattr(probes, "INTERPRETERS", 1)
-    names = ("epoll-floor", "socket-floor", "import-socketserver")
+    names = ("epoll-floor", "socket-floor", "asyncio-streams-struct", "import-socketserver")
     contenders = [contender for contender in CONTENDERS if contender.name in names]
     missing = Contender("missing", "tcp", "x.py", (), ("no_such_library",))
     scenarios = [scenario for scenario in SCENARIOS if scenario.in_quick]

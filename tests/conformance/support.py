@@ -53,12 +53,11 @@ class Changes:
             await self._next.wait()
 
 
-class Recorder(AsyncStreamRequestHandler[str, str]):
-    """Echoes lines, and keeps notes. A test overrides the method that it is about."""
+class Notes:
+    """Keeps notes, for which a test can wait."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.clients: list[Client] = []
         self.released = anyio.Event()  # for methods that wait until the test lets them go on
         self._changes = Changes()
 
@@ -78,6 +77,14 @@ class Recorder(AsyncStreamRequestHandler[str, str]):
         except BaseException as exc:
             self.note(name_of(exc))
             raise
+
+
+class Recorder(Notes, AsyncStreamRequestHandler[str, str]):
+    """Echoes lines, and keeps notes. A test overrides the method that it is about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clients: list[Client] = []
 
     def on_connection(self, client: Client) -> Any:
         self.clients.append(client)
@@ -267,14 +274,14 @@ NewServer: TypeAlias = Callable[..., Server]
 
 
 @contextlib.asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[Service]:
+async def serving(server: Any, new_service: Callable[[Any], Any] = Service) -> AsyncIterator[Any]:
     """Serve while the block runs; then the peers leave and the server is shut down."""
     with anyio.fail_after(PATIENCE):
         async with server, anyio.create_task_group() as tasks:
             is_up = anyio.Event()
             tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
             await is_up.wait()
-            with contextlib.closing(Service(server)) as service:
+            with contextlib.closing(new_service(server)) as service:
                 yield service
             await server.shutdown()
 

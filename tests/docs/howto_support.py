@@ -1,21 +1,34 @@
-"""What the tests of how-to pages share: a page's words, a server for a handler, a peer."""
+"""What the tests of how-to pages share: a page's words, a server for a handler, peers."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import logging
 import re
+import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import pytest
+import sniffio
 
-from easynetwork.protocol import StreamProtocol
+from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
-from easynetwork.servers import AsyncTCPNetworkServer
-from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer
+from easynetwork.servers.handlers import (
+    AsyncDatagramClient,
+    AsyncDatagramRequestHandler,
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -23,6 +36,19 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PATIENCE = 10
 
 _T = TypeVar("_T")
+
+
+# The page
+
+
+def check_quotations(page: str, module: Mapping[str, Any]) -> None:
+    """Check that what a module's tests quote is what a page says; each test quotes something."""
+    tests = {name: test for name, test in module.items() if name.startswith("test_")}
+    del tests["test_quotations"]
+    for name, test in tests.items():
+        quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
+        assert quotations, name
+        assert [quotation for quotation in quotations if quotation not in words(page)] == [], name
 
 
 def words(page: str) -> str:
@@ -38,6 +64,24 @@ def shown(role: re.Match[str]) -> str:
     kind, tilde, text = role.groups()
     name = text.rpartition(".")[2] if tilde else text
     return f"{name}()" if kind in ("meth", "func") and not name.endswith(")") else name
+
+
+# The server
+
+
+class Lines(AbstractPacketConverterComposite[Any, Any, str, str]):
+    """A request is a text. An answer is one too: its class's name, then its own text."""
+
+    def __init__(self, request_class: Callable[[str], Any]) -> None:
+        self.request_class = request_class
+
+    def create_from_dto_packet(self, packet: str) -> Any:
+        if packet == "trap":
+            raise ZeroDivisionError("a bug in the converter")
+        return self.request_class(packet)
+
+    def convert_to_dto_packet(self, obj: Any) -> str:
+        return f"{type(obj).__name__} {obj.text}".rstrip()
 
 
 class Watched(AsyncStreamRequestHandler[Any, Any]):
@@ -66,22 +110,94 @@ class Watched(AsyncStreamRequestHandler[Any, Any]):
             self.gone.set()
 
 
+class WatchedDatagrams(AsyncDatagramRequestHandler[Any, Any]):
+    """The same for datagrams; notes the client of each call."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.clients: list[AsyncDatagramClient[Any]] = []
+
+    def handle(self, client: AsyncDatagramClient[Any]) -> AsyncGenerator[Any, Any]:
+        self.clients.append(client)
+        return super().handle(client)  # type: ignore[safe-super]  # that of the next base
+
+
 @contextlib.asynccontextmanager
 async def serving(
-    handler: AsyncStreamRequestHandler[Any, Any],
-    protocol: StreamProtocol[Any, Any] | None = None,
+    handler: AsyncStreamRequestHandler[Any, Any] | AsyncDatagramRequestHandler[Any, Any],
+    protocol: Any = None,
+    host: str = "127.0.0.1",
     **options: Any,
-) -> AsyncIterator[AsyncTCPNetworkServer[Any, Any]]:
-    """Serve a handler on a free port while the block runs, then shut the server down."""
-    protocol = protocol or StreamProtocol(StringLineSerializer(encoding="utf-8"))
+) -> AsyncIterator[Any]:
+    """Serve a handler on a free port while the block runs, then shut the server down.
+
+    Over UDP if it is a handler of datagrams.
+    """
+    is_udp = isinstance(handler, AsyncDatagramRequestHandler)
+    server_class: Any = AsyncUDPNetworkServer if is_udp else AsyncTCPNetworkServer
+    if protocol is None:
+        protocol_class: Any = DatagramProtocol if is_udp else StreamProtocol
+        protocol = protocol_class(StringLineSerializer(encoding="utf-8"))
     with anyio.fail_after(PATIENCE):
-        async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, handler, **options) as server:
+        async with server_class(host, 0, protocol, handler, **options) as server:
             async with anyio.create_task_group() as task_group:
                 is_up = anyio.Event()
                 task_group.start_soon(lambda: server.serve_forever(is_up_event=is_up))
                 await is_up.wait()
                 yield server
                 await server.shutdown()
+
+
+def complaints(log: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what the library logged as a warning or worse."""
+    return [record for record in log.records if record.levelno >= logging.WARNING]
+
+
+# Variants of an example
+
+
+def of_framework(asyncio: type[Any], trio: type[Any]) -> type[Any]:
+    """Return the variant of an example that belongs to the framework which runs the test."""
+    return {"asyncio": asyncio, "trio": trio}[sniffio.current_async_library()]
+
+
+def impatient(handler_class: type[Any]) -> Any:
+    """Make an example's handler, but with hardly any time to wait."""
+    return type("Impatient", (handler_class,), {"patience": 0.01})()
+
+
+def reporting(handler_class: Any, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Make an example's handler that reports often, and notes what was printed when that ended."""
+
+    class Handler(handler_class):
+        report_interval = 0.001
+
+        def __init__(self) -> None:
+            self.cancelled: list[str] = []
+
+        async def report(self, *args: Any) -> None:
+            try:
+                await super().report(*args)
+            finally:
+                self.cancelled.append(capsys.readouterr().out)
+
+    return Handler()
+
+
+async def check_reports(handler: Any, server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Check that a service's task runs beside a client with one request, and ends first."""
+    with anyio.fail_after(PATIENCE):
+        printed = ""
+        while "Requests so far: 1\n" * 2 not in printed:
+            printed += capsys.readouterr().out
+            await anyio.lowlevel.checkpoint()
+    await server.shutdown()
+    assert "Service stopped" not in printed + handler.cancelled[0]
+    assert capsys.readouterr().out == "Service stopped\n"
+    assert printed.startswith("Requests so far: 0\n")
+
+
+# The peers
 
 
 class Peer:
@@ -149,3 +265,100 @@ async def turned_away(server: AsyncTCPNetworkServer[Any, Any]) -> str:
             return await peer.ending()
     except ConnectionResetError:  # before it had connected, as far as it can tell
         return "connection reset"
+
+
+class DatagramPeer:
+    """A client without our library: a blocking socket whose answers are awaited in a thread."""
+
+    def __init__(self, address: tuple[Any, ...]) -> None:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(address)
+        self.address = self.socket.getsockname()
+
+    def send(self, *texts: str) -> None:
+        """Send a datagram for each text."""
+        for text in texts:
+            self.socket.send(text.encode())
+
+    async def receive(self) -> str:
+        """Return the next datagram."""
+        return (await in_thread(lambda: self.socket.recv(65536))).decode()
+
+    async def ask(self, *texts: str) -> str:
+        """Send datagrams and return the next one that comes back."""
+        self.send(*texts)
+        return await self.receive()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def visiting(server: AsyncUDPNetworkServer[Any, Any]) -> Iterator[DatagramPeer]:
+    """Make a peer that sends datagrams to a server, and close it at the end of the block."""
+    peer = DatagramPeer(server.get_addresses()[0])
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a state that nothing announces."""
+    while not condition():
+        await anyio.lowlevel.checkpoint()
+
+
+# The programs
+
+
+def check_log_of_program(
+    page: str, folder: Path, lines_before_the_end: int, visit: Callable[[], None]
+) -> None:
+    """Run async_server.py, visit it, press Control-C; check that it logs what a page shows."""
+    program = subprocess.Popen(
+        [sys.executable, "async_server.py"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with program:
+        assert program.stderr is not None
+        try:
+            lines = [program.stderr.readline()]
+            assert "Start serving" in lines[0], lines[0] + program.communicate()[1]
+            visit()
+            lines += [program.stderr.readline() for _ in range(lines_before_the_end - 1)]
+            program.send_signal(signal.SIGINT)
+            lines += program.communicate(timeout=PATIENCE)[1].splitlines(keepends=True)
+        finally:
+            program.kill()
+    assert program.returncode == 0
+    text = (DOCS / page).read_text(encoding="utf-8")
+    shown = re.findall(r"^ +((?:INFO|WARNING):.*)$", text, re.MULTILINE)
+    assert [without_addresses(line) for line in lines] == [
+        without_addresses(line) for line in shown
+    ]
+
+
+def without_addresses(line: str) -> str:
+    """Return a line of the log without the addresses, which differ from run to run."""
+    return re.sub(r"\('[^)]*\)(, \('[^)]*\))*", "ADDRESS", line).strip()
+
+
+def answers_of_program(folder: Path) -> list[Any]:
+    """Run background_server.py; return the answers that it prints."""
+    done = subprocess.run(
+        [sys.executable, "background_server.py"],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stderr == ""
+    answers = re.findall(r"^From server: (.*)$", done.stdout, re.MULTILINE)
+    return [ast.literal_eval(answer) for answer in answers]

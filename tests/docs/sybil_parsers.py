@@ -9,7 +9,8 @@ directives need more than Sybil has:
   example changed are the commonest mistake.
 * ``code-block:: console``: its ``$ python FILE`` commands are run in the folder of the example
   that was included last, or that the comment ``.. example-folder: PATH`` names, and must print what
-  the page says. Numbers that differ from run to run (see `WILDCARDS`) may differ.
+  the page says. Numbers that differ from run to run (see `WILDCARDS`) may differ. A block with a
+  ``:caption:`` is left alone: it shows one of several terminals, in which ``terminals.py`` types.
 
 Anything else in a console block must be skipped in the open, with ``.. skip: next``.
 """
@@ -48,7 +49,7 @@ WILDCARDS = (
 COMMAND_TIMEOUT = 30
 
 _literalinclude = DirectiveLexer("literalinclude")
-_code = DirectiveLexer("code-block|code|sourcecode")
+code_blocks = DirectiveLexer("code-block|code|sourcecode")
 _example_folder = DirectiveInCommentLexer("example-folder")
 
 
@@ -65,12 +66,17 @@ def console_blocks(document: Document) -> Iterator[Region]:
         *((found.start, locate(document, found).parent) for found in _literalinclude(document)),
         *((found.start, locate(document, found)) for found in _example_folder(document)),
     ]
-    for region in _code(document):
-        if (region.lexemes["arguments"] or "").strip() == "console":
+    for region in code_blocks(document):
+        if is_console(region) and "caption" not in region.lexemes["options"]:
             before = [(start, folder) for start, folder in folders if start < region.start]
             region.parsed = max(before)[1] if before else None
             region.evaluator = check_console_block
             yield region
+
+
+def is_console(region: Region) -> bool:
+    """Return whether a block of code shows a terminal."""
+    return (region.lexemes["arguments"] or "").strip() == "console"
 
 
 def locate(document: Document, region: Region) -> Path:

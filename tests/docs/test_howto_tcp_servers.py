@@ -7,23 +7,18 @@ needs more than they do, it derives a class from them.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import errno
 import gc
 import logging
 import math
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
 import pytest
-import sniffio
 
 from docs._include.examples.howto.tcp_servers import request_handler_explanation as examples
 from docs._include.examples.howto.tcp_servers.request_handler_explanation import (
@@ -32,7 +27,6 @@ from docs._include.examples.howto.tcp_servers.request_handler_explanation import
     TimedOut,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
-from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -45,12 +39,20 @@ from easynetwork.servers.handlers import (
 from tests.docs.howto_support import (
     DOCS,
     PATIENCE,
+    Lines,
     Peer,
     Watched,
+    answers_of_program,
+    check_log_of_program,
+    check_quotations,
+    check_reports,
+    complaints,
     connected,
+    impatient,
+    of_framework,
+    reporting,
     serving,
     turned_away,
-    words,
 )
 
 pytestmark = pytest.mark.anyio
@@ -61,20 +63,8 @@ Requests = AsyncGenerator[None, Request]
 FOLDER = DOCS / "_include/examples/howto/tcp_servers"
 
 
-class Lines(AbstractPacketConverterComposite[Response, Request, str, str]):
-    """A request is a line. An answer is a line too: its class's name, then its text."""
-
-    def create_from_dto_packet(self, packet: str) -> Request:
-        if packet == "trap":
-            raise ZeroDivisionError("a bug in the converter")
-        return Request(packet)
-
-    def convert_to_dto_packet(self, obj: Response) -> str:
-        return f"{type(obj).__name__} {obj.text}".rstrip()
-
-
 def protocol(limit: int = 65536) -> StreamProtocol[Response, Request]:
-    return StreamProtocol(StringLineSerializer(limit=limit), Lines())
+    return StreamProtocol(StringLineSerializer(limit=limit), Lines(Request))
 
 
 def serve(handler: AsyncStreamRequestHandler[Request, Response], limit: int = 65536) -> Any:
@@ -87,24 +77,13 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def complaints(log: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Return what the library logged as a warning or worse."""
-    return [record for record in log.records if record.levelno >= logging.WARNING]
-
-
 class WatchedMinimum(Watched, examples.MinimumRequestHandler):
     pass
 
 
 def test_quotations() -> None:
     """What the tests quote is what the page says; each test quotes something."""
-    page = words("howto/tcp_servers.rst")
-    tests = {name: test for name, test in globals().items() if name.startswith("test_")}
-    del tests["test_quotations"]
-    for name, test in tests.items():
-        quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-        assert quotations, name
-        assert [quotation for quotation in quotations if quotation not in page] == [], name
+    check_quotations("howto/tcp_servers.rst", globals())
 
 
 # Request Handler Objects
@@ -516,16 +495,6 @@ async def test_client_loop() -> None:
 # Cancellation And Timeouts
 
 
-def of_framework(asyncio: type[Any], trio: type[Any]) -> type[Any]:
-    """Return the variant of an example that belongs to the framework which runs the test."""
-    return {"asyncio": asyncio, "trio": trio}[sniffio.current_async_library()]
-
-
-def impatient(handler_class: type[Any]) -> Any:
-    """Make an example's handler, but with hardly any time to wait."""
-    return type("Impatient", (handler_class,), {"patience": 0.01})()
-
-
 async def check_timeout(handler: AsyncStreamRequestHandler[Request, Response]) -> None:
     """Check the time-out at the yield, and that a request that comes in two halves survives it."""
     async with serve(handler) as server, connected(server) as peer:
@@ -884,31 +853,10 @@ async def test_login_left_halfway(log: pytest.LogCaptureFixture) -> None:
 
 async def check_service(handler_class: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
     """Check that a service's task runs beside the clients, and ends with the server."""
-    cancelled: list[str] = []
-    reports = anyio.Event()
-
-    class Handler(handler_class):
-        report_interval = 0.001
-
-        async def report(self, *args: Any) -> None:
-            try:
-                await super().report(*args)
-            finally:
-                cancelled.append(capsys.readouterr().out)
-                reports.set()
-
-    handler = Handler()
+    handler = reporting(handler_class, capsys)
     async with serve(handler) as server, connected(server) as peer:
         await peer.ask("hello")
-        with anyio.fail_after(PATIENCE):
-            printed = ""
-            while "Requests so far: 1\n" * 2 not in printed:
-                printed += capsys.readouterr().out
-                await anyio.lowlevel.checkpoint()
-        await server.shutdown()
-        assert "Service stopped" not in printed + cancelled[0]
-        assert capsys.readouterr().out == "Service stopped\n"
-        assert printed.startswith("Requests so far: 0\n")
+        await check_reports(handler, server, capsys)
 
 
 async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> None:
@@ -1075,11 +1023,6 @@ async def test_context_of_two_runs() -> None:
 # Server Object
 
 
-def log_lines_of_the_page() -> list[str]:
-    page = (DOCS / "howto/tcp_servers.rst").read_text(encoding="utf-8")
-    return re.findall(r"^ +(INFO:.*)$", page, re.MULTILINE)
-
-
 def test_async_server() -> None:
     """The program logs what the page shows, and stops at Control-C.
 
@@ -1087,28 +1030,13 @@ def test_async_server() -> None:
 
     "It does not come back before somebody stops it: here, you, with Control-C."
     """
-    program = subprocess.Popen(
-        [sys.executable, "async_server.py"],
-        cwd=FOLDER,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    with program:
-        assert program.stderr is not None
-        try:
-            lines = [program.stderr.readline()]
-            assert "Start serving" in lines[0], lines[0] + program.communicate()[1]
-            with socket.create_connection(("localhost", 9000), timeout=PATIENCE) as visitor:
-                visitor.sendall(b"Zo\xc3\xab\n")
-                assert visitor.makefile("rb").readline() == b"Hello, Zo\xc3\xab!\n"
-            lines += [program.stderr.readline() for _ in range(2)]
-            program.send_signal(signal.SIGINT)
-            lines += program.communicate(timeout=PATIENCE)[1].splitlines(keepends=True)
-        finally:
-            program.kill()
-    assert program.returncode == 0
-    assert [general(line) for line in lines] == [general(line) for line in log_lines_of_the_page()]
+
+    def visit() -> None:
+        with socket.create_connection(("localhost", 9000), timeout=PATIENCE) as visitor:
+            visitor.sendall(b"Zo\xc3\xab\n")
+            assert visitor.makefile("rb").readline() == b"Hello, Zo\xc3\xab!\n"
+
+    check_log_of_program("howto/tcp_servers.rst", FOLDER, 3, visit)
 
 
 async def test_listening(log: pytest.LogCaptureFixture) -> None:
@@ -1136,11 +1064,6 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
             socket.create_connection(address[:2], timeout=PATIENCE)
 
 
-def general(line: str) -> str:
-    """Return a line of the log without the addresses, which differ from run to run."""
-    return re.sub(r"\('[^)]*\)(, \('[^)]*\))*", "ADDRESS", line).strip()
-
-
 # Run Server In Background
 
 
@@ -1150,17 +1073,7 @@ def test_background_server() -> None:
     "Three requests, three clients, three tasks: each client has its own, named
     after its address."
     """
-    done = subprocess.run(
-        [sys.executable, "background_server.py"],
-        cwd=FOLDER,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PATIENCE,
-        check=True,
-    )
-    answers = re.findall(r"^From server: (.*)$", done.stdout, re.MULTILINE)
-    assert len({ast.literal_eval(answer)["task"] for answer in answers}) == 3
-    assert done.stderr == ""
+    assert len({answer["task"] for answer in answers_of_program(FOLDER)}) == 3
 
 
 async def test_shutdown() -> None:

@@ -143,6 +143,19 @@ def test_console_block_without_folder(site: Path) -> None:
         run_page(site, ".. code-block:: console\n\n   $ python greeter.py\n\nThe end.\n")
 
 
+def test_console_block_of_a_terminal(site: Path) -> None:
+    """A block that shows one of several terminals is no item: its page's tests type in them."""
+    text = """
+    .. code-block:: console
+       :caption: First terminal
+
+       $ python nothing.py
+
+    The end.
+    """
+    assert run_page(site, text) == 0
+
+
 def test_console_block_folder(site: Path) -> None:
     """The folder is that of the nearest include or comment before the block."""
     (site / "other").mkdir()

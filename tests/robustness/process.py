@@ -22,7 +22,9 @@ STOP_TIMEOUT = 10.0
 
 
 class ServerProcess:
-    """A context manager around a running ``served.py``. Fails if that does not end well.
+    """A context manager around a running ``served.py``, or a program like it.
+
+    Fails if that does not end well.
 
     Attributes:
         pid: The process.
@@ -30,10 +32,10 @@ class ServerProcess:
         tls: With which to connect, if it speaks TLS.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, program: Path = PROGRAM) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(PROGRAM), *arguments],
+            [sys.executable, "-W", "error", str(program), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -16,6 +16,7 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     FixedSizeFraming,
+    LengthPrefixFraming,
     SeparatorFraming,
 )
 from tests.tools import check_every_cut
@@ -134,7 +135,9 @@ def test_frames_are_optional() -> None:
         serializer.deserialize_frame(b"hello")
 
 
-@pytest.mark.parametrize("framing", [SeparatorFraming(b"\n", 100), FixedSizeFraming(5)])
+@pytest.mark.parametrize(
+    "framing", [SeparatorFraming(b"\n", 100), FixedSizeFraming(5), LengthPrefixFraming("u8", 100)]
+)
 def test_framing_is_immutable(framing: Any) -> None:
     """A framing is a value: shared, compared, never changed."""
     name = framing.__slots__[0]
@@ -143,3 +146,12 @@ def test_framing_is_immutable(framing: Any) -> None:
     assert not hasattr(framing, "__dict__")
     assert weakref.ref(framing)() is framing
     assert SeparatorFraming(b"\n", 100) == SeparatorFraming(b"\n", 100, keep_end=False)
+
+
+@pytest.mark.parametrize(
+    "options", [{"length": "u24"}, {"byteorder": "middle"}, {"offset": -1}, {"limit": 0}]
+)
+def test_framing_is_valid(options: dict[str, Any]) -> None:
+    """What is told of a length makes sense."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        LengthPrefixFraming(**{"length": "u8", "limit": 100, **options})

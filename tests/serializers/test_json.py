@@ -84,6 +84,7 @@ def test_no_frames_without_lines() -> None:
     ("options", "error_type", "message"),
     [
         ({"limit": 0}, ValueError, "limit must be a positive integer"),
+        ({"max_depth": 0}, ValueError, "max_depth must be a positive integer"),
         ({"encoding": "martian"}, LookupError, "unknown encoding: martian"),
         ({"unicode_errors": "forgive"}, LookupError, "unknown error handler name 'forgive'"),
         (
@@ -246,6 +247,7 @@ def hostile_documents() -> dict[str, bytes]:
         "nested arrays": b"[" * 200_000 + b"]" * 200_000,
         "nested objects": b'{"a":' * 200_000 + b"1" + b"}" * 200_000,
         "never closed": b"[" * 200_000,
+        "a bit too deep": b'[{"a":' * 64 + b"[1]" + b"}]" * 64,
         "huge number": b"1" * 5_000,
         "huge number inside": b'{"a":[-' + b"9" * 5_000 + b"]}",
     }
@@ -268,7 +270,7 @@ def test_hostile_documents(name: str) -> None:
     assert incremental.value.remaining_data == b"[1]\n"
 
 
-@pytest.mark.parametrize("name", [name for name in hostile_documents() if name != "never closed"])
+@pytest.mark.parametrize("name", ["huge number", "huge number inside", "a bit too deep"])
 def test_hostile_bare_documents(name: str) -> None:
     """The same without lines."""
     data = hostile_documents()[name]
@@ -277,6 +279,85 @@ def test_hostile_bare_documents(name: str) -> None:
         parse_one(parser, data + b"\n[1]\n")
 
     assert caught.value.remaining_data == b"[1]\n"
+
+
+@pytest.mark.parametrize("name", ["nested arrays", "nested objects", "never closed"])
+def test_deep_bare_documents(name: str) -> None:
+    """Without lines, the end of what is too deep is not waited for: all there is of it goes."""
+    parser = bare(limit=10_000_000).incremental_deserialize()
+    with pytest.raises(IncrementalDeserializeError, match=f"^{TOO_DEEP}$") as caught:
+        parse_one(parser, hostile_documents()[name][:1000])
+
+    assert caught.value.remaining_data == b""
+
+
+# -- Depth -------------------------------------------------------------------------------------
+
+TOO_DEEP = "JSON decode error: The document is nested too deeply"
+
+
+def deep(depth: int) -> bytes:
+    """A document of arrays and objects inside each other."""
+    return (
+        b'[{"a":' * (depth // 2)
+        + b"[1]" * (depth % 2)
+        + b"1" * (1 - depth % 2)
+        + (b"}]" * (depth // 2))
+    )
+
+
+@pytest.mark.parametrize("use_lines", [True, False])
+@pytest.mark.parametrize("max_depth", [1, 2, 3, 128, 500])
+def test_depth(use_lines: bool, max_depth: int) -> None:
+    """So many containers may be inside each other, and not one more."""
+    serializer = JSONSerializer(use_lines=use_lines, max_depth=max_depth)
+    assert serializer.deserialize(deep(max_depth)) == json.loads(deep(max_depth))
+    assert JSONSerializer().deserialize(deep(128)) == json.loads(deep(128))
+    for too_deep in max_depth + 1, max_depth + 2:
+        with pytest.raises(DeserializeError, match=f"^{TOO_DEEP}$"):
+            serializer.deserialize(deep(too_deep))
+        outcomes, _ = feed(serializer.incremental_deserialize, [deep(too_deep) + b"\n"])
+        assert outcomes[0] == (IncrementalDeserializeError, TOO_DEEP)
+
+
+def test_strings_hide_nothing() -> None:
+    """Brackets behind a string count, whatever the string ends with."""
+    for string in r'"\\"', r'"\""', r'"\\\""', '"]]]"', '"{}"':
+        document = f"[{string},[1],[1],[[1]]]".encode()
+        assert json.loads(document)
+        with pytest.raises(DeserializeError, match=f"^{TOO_DEEP}$"):
+            JSONSerializer(max_depth=2).deserialize(document)
+
+
+def test_wide_is_not_deep() -> None:
+    """Any number of containers may be beside each other, and any number of brackets in strings."""
+    serializer = JSONSerializer(max_depth=2)
+    text = r"[[[{{{\\" + r"\"[[[\\\"[["
+    for document in (
+        b"[" + b"[]," * 1000 + b"{}]",
+        b'{"a":{},"b":[],"[[[":"{{{"}',
+        f'["{text}",[],"{text}{text}",[]]'.encode(),
+        f'["{text}]]]",["{text}"],"]]]{text}",{{"{text}":1}}]'.encode(),
+    ):
+        assert serializer.deserialize(document) == json.loads(document)
+
+
+@given(json_values(), st.integers(1, 8))
+def test_depth_by_hypothesis(value: Any, max_depth: int) -> None:
+    """How deep a document is does not depend on what is in its strings."""
+
+    def depth(value: Any) -> int:
+        if isinstance(value, dict):
+            value = list(value.values())
+        return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+    document = json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
+    serializer = JSONSerializer(max_depth=max_depth, unicode_errors="surrogatepass")
+    if depth(value) <= max_depth:
+        assert serializer.deserialize(document) == value
+    else:
+        with pytest.raises(DeserializeError, match=f"^{TOO_DEEP}$"):
+            serializer.deserialize(document)
 
 
 # -- Lines -------------------------------------------------------------------------------------

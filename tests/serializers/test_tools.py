@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
+import pickle
 import weakref
 from collections.abc import Callable, Generator
 from typing import Any
@@ -10,10 +14,14 @@ from hypothesis import strategies as st
 
 from easynetwork.exceptions import LimitOverrunError
 from easynetwork.serializers.tools import (
+    DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
     GeneratorStreamReader,
     check_encoding,
     check_limit,
+    check_max_depth,
+    config_options,
+    import_extra,
 )
 from tests.tools import assert_linear, byte_by_byte, cuts, every_cut
 
@@ -46,6 +54,54 @@ def test_check_limit() -> None:
     assert check_limit(1) == 1
     with pytest.raises(ValueError, match=r"^limit must be a positive integer$"):
         check_limit(0)
+
+
+def test_check_max_depth() -> None:
+    """A depth is at least one container."""
+    assert check_max_depth(1) == 1
+    with pytest.raises(ValueError, match=r"^max_depth must be a positive integer$"):
+        check_max_depth(0)
+
+
+def test_default_max_depth() -> None:
+    """What is as deep as that can be handled without a thought of its depth."""
+    deep: Any = []
+    for _ in range(DEFAULT_MAX_DEPTH - 1):
+        deep = [deep]
+
+    assert copy.deepcopy(deep) == deep
+    assert json.loads(json.dumps(deep)) == deep
+    assert pickle.loads(pickle.dumps(deep)) == deep
+    assert len(repr(deep)) == 2 * DEFAULT_MAX_DEPTH
+
+
+@dataclasses.dataclass
+class Config:
+    """Any configuration."""
+
+    one: int = 1
+    two: Any = None
+
+
+def test_config_options() -> None:
+    """A configuration is its fields, as they are."""
+    value = Config()
+
+    assert config_options("test", Config(2, value), Config) == {"one": 2, "two": value}
+    assert config_options("test", None, Config) == {"one": 1, "two": None}
+    with pytest.raises(TypeError, match=r"^Invalid test config: expected Config, got dict$"):
+        config_options("test", {}, Config)
+
+
+def test_import_extra() -> None:
+    """What is missing is named, with what to do about it."""
+    assert import_extra("json", "whatever") is json
+    with pytest.raises(
+        ModuleNotFoundError, match="^extra dependencies are missing. Consider adding 'extra' extra"
+    ) as caught:
+        import_extra("no_such_module", "extra")
+    assert caught.value.name == "no_such_module"
+    assert caught.value.__notes__ == ['Example: pip install "easynetwork[extra]"']
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class SocketTransport(StreamTransport):
         self.socket = sock
         self.congested = False
         self._view = receive_view(max_recv_size)
-        self._unsent: bytearray | None = None  # while the kernel does not take it
+        self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
         self._sent: anyio.Event | None = None  # set when there is nothing unsent any more
         self._writable: anyio.Event | None = None  # set when no longer congested
         self._lingers = False  # goes on reading when everything is sent
@@ -80,7 +80,7 @@ class SocketTransport(StreamTransport):
 
     # -- sending
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         if self._is_closing:
             raise broken_connection(self._error)
         if self._unsent is None:
@@ -93,10 +93,12 @@ class SocketTransport(StreamTransport):
                 raise broken_connection(exc) from None
             if sent == len(data):
                 return
-            self._unsent = bytearray(memoryview(data)[sent:])
+            self._unsent = memoryview(data)[sent:]
             self._sent = anyio.Event()
             self._send_later()
         else:
+            if isinstance(self._unsent, memoryview):
+                self._unsent = bytearray(self._unsent)
             self._unsent += data
         if len(self._unsent) > HIGH_WATER and not self.congested:
             self.congested = True
@@ -107,9 +109,11 @@ class SocketTransport(StreamTransport):
         if self._unsent is None:
             return True
         try:
-            with memoryview(self._unsent) as view:
-                nbytes = self.socket.send(view)
-            del self._unsent[:nbytes]
+            nbytes = self.socket.send(self._unsent)
+            if isinstance(self._unsent, memoryview):
+                self._unsent = self._unsent[nbytes:]
+            else:
+                del self._unsent[:nbytes]
         except BlockingIOError:  # a spurious wake-up
             return False
         except OSError as exc:

@@ -1,4 +1,4 @@
-"""Sockets before a transport takes them: names resolved, listeners bound, connections made.
+"""Sockets before a transport takes them: names resolved, connections made.
 
 Written once for every loop, with plain non-blocking sockets and anyio's waits.
 """
@@ -6,13 +6,14 @@ Written once for every loop, with plain non-blocking sockets and anyio's waits.
 from __future__ import annotations
 
 __all__ = [
+    "AddressInfo",
+    "bind_error",
     "check_connected",
     "connect_call_error",
     "connect_tcp",
     "connection_error",
     "interleave",
     "new_client_socket",
-    "open_tcp_listeners",
     "resolve",
     "resolve_blocking",
     "start_connecting",
@@ -23,24 +24,21 @@ import errno
 import itertools
 import os
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 
 from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
 
-_AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
-
-_SAME_PORT_ATTEMPTS: Final = 20
-"""How often a random port is drawn until it is free for all families: each draw rarely fails."""
+AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+"""What getaddrinfo(3) says of one address: family, type, protocol, name, and the address itself."""
 
 
 async def resolve(
     host: str | None, port: int, kind: socket.SocketKind, *, passive: bool = False
-) -> list[_AddressInfo]:
+) -> list[AddressInfo]:
     """Return the addresses of a host and port, in the order of preference, without duplicates.
 
     Numeric hosts are resolved on the spot, names by the loop's resolver.
@@ -66,7 +64,7 @@ async def resolve(
     return _distinct(infos, host)
 
 
-def resolve_blocking(host: str, port: int, kind: socket.SocketKind) -> list[_AddressInfo]:
+def resolve_blocking(host: str, port: int, kind: socket.SocketKind) -> list[AddressInfo]:
     """Do what `resolve` does, to connect, for a thread that may wait."""
     with _resolving(host):
         infos = socket.getaddrinfo(host, port, type=kind)
@@ -83,97 +81,17 @@ def _resolving(host: str | None) -> Iterator[None]:
         raise socket.gaierror(socket.EAI_NONAME, f"cannot resolve {host!r}: {exc}") from exc
 
 
-def _distinct(infos: list[Any], host: str | None) -> list[_AddressInfo]:
+def _distinct(infos: list[Any], host: str | None) -> list[AddressInfo]:
     if not infos:
         raise OSError(f"getaddrinfo({host!r}) returned empty list")
     return list(dict.fromkeys(infos))
 
 
-def _bind_error(exc: OSError, address: tuple[Any, ...]) -> OSError:
-    """Return the same error with the address in its text."""
+def bind_error(exc: OSError, address: tuple[Any, ...]) -> OSError:
+    """Return an error of bind(2) with the address in its text."""
     return OSError(
         exc.errno, f"error while attempting to bind on address {address[:2]}: {exc.strerror}"
     )
-
-
-# -- listening
-
-
-async def open_tcp_listeners(
-    hosts: Sequence[str | None], port: int, *, backlog: int, reuse_port: bool
-) -> list[socket.socket]:
-    """Open a non-blocking listening socket on every address of every host.
-
-    With port 0, all of them get the same random port: users read one port and connect to any host.
-
-    Raises:
-        ExceptionGroup: Addresses that cannot be bound, or names that cannot be resolved.
-        OSError: There is no address to listen on.
-    """
-    infos: dict[_AddressInfo, None] = {}
-    errors: list[OSError] = []
-    for host in hosts:
-        try:
-            infos.update(dict.fromkeys(await resolve(host, port, socket.SOCK_STREAM, passive=True)))
-        except OSError as exc:
-            errors.append(exc)
-    if errors:
-        raise ExceptionGroup("Error when trying to create listeners", errors)
-    for attempts_left in reversed(range(_SAME_PORT_ATTEMPTS if port == 0 else 1)):
-        try:
-            return _listen_on_all(list(infos), backlog=backlog, reuse_port=reuse_port)
-        except ExceptionGroup as group:
-            taken, others = group.split(_is_address_in_use)
-            if not attempts_left or taken is None or others is not None:
-                raise
-    raise AssertionError("unreachable")
-
-
-def _is_address_in_use(exc: BaseException) -> bool:
-    return isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
-
-
-def _listen_on_all(
-    infos: Sequence[_AddressInfo], *, backlog: int, reuse_port: bool
-) -> list[socket.socket]:
-    listeners: list[socket.socket] = []
-    errors: list[OSError] = []
-    try:
-        for family, kind, proto, _, address in infos:
-            if listeners and address[1] == 0:
-                address = (address[0], listeners[0].getsockname()[1], *address[2:])
-            try:
-                listener = socket.socket(family, kind, proto)
-            except OSError:
-                continue  # this machine does not have that family
-            listeners.append(listener)
-            try:
-                _listen(listener, address, backlog=backlog, reuse_port=reuse_port)
-            except OSError as exc:
-                errors.append(_bind_error(exc, address))
-        if errors:
-            raise ExceptionGroup("Error when trying to create listeners", errors)
-        if not listeners:
-            raise OSError("empty listeners list")
-    except BaseException:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
-
-
-def _listen(
-    listener: socket.socket, address: tuple[Any, ...], *, backlog: int, reuse_port: bool
-) -> None:
-    listener.setblocking(False)
-    if os.name == "posix" and sys.platform != "cygwin":
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse_port:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if listener.family == socket.AF_INET6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    listener.bind(address)
-    listener.listen(backlog)
 
 
 # -- connecting
@@ -204,7 +122,7 @@ async def connect_tcp(
     connected: list[socket.socket] = []
     errors: list[OSError] = []
 
-    async def attempt(info: _AddressInfo, done: anyio.Event) -> None:
+    async def attempt(info: AddressInfo, done: anyio.Event) -> None:
         try:
             sock = new_client_socket(info, local if local_address else None)
             await _finish_connecting(sock, info[4])
@@ -236,7 +154,7 @@ def _close_all(sockets: Sequence[socket.socket]) -> None:
         sock.close()
 
 
-def interleave(infos: Sequence[_AddressInfo]) -> list[_AddressInfo]:
+def interleave(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
     """Order addresses so that families take turns, IPv6 first (RFC 8305, section 4)."""
     by_family = [
         [info for info in infos if info[0] == socket.AF_INET6],
@@ -247,7 +165,7 @@ def interleave(infos: Sequence[_AddressInfo]) -> list[_AddressInfo]:
 
 
 def new_client_socket(
-    info: _AddressInfo, local: Sequence[_AddressInfo] | None = None
+    info: AddressInfo, local: Sequence[AddressInfo] | None = None
 ) -> socket.socket:
     """Return a non-blocking socket for an address, bound if `local` addresses are given.
 
@@ -266,14 +184,14 @@ def new_client_socket(
     return sock
 
 
-def _bind_to_one_of(sock: socket.socket, local: Sequence[_AddressInfo]) -> None:
+def _bind_to_one_of(sock: socket.socket, local: Sequence[AddressInfo]) -> None:
     error = OSError(f"no matching local address with family={sock.family!r} found")
     for family, _, _, _, address in local:
         if family == sock.family:
             try:
                 return sock.bind(address)
             except OSError as exc:
-                error = _bind_error(exc, address)
+                error = bind_error(exc, address)
     raise error
 
 

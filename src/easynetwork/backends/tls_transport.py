@@ -168,7 +168,7 @@ class TLSStreamTransport(StreamTransport):
 
     # -- sending
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         if self._is_closing or self._session.error is not None:
             raise broken_connection(self._session.error)
         try:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import selectors
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from easynetwork.backends._checks import check_delay
+from easynetwork.backends._forks import call_after_fork
 from easynetwork.backends.abc import LINGER_TIME
 from easynetwork.backends.sockets import (
     check_connected,
@@ -43,27 +42,6 @@ poll(2), does not take descriptors from 1024 on elsewhere."""
 _DISCARD_SIZE: Final = 64 * 1024
 
 
-# -- errors
-
-_LOST: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
-"""tcp(7): besides a `ConnectionError`, how an operation learns that the peer is out of reach."""
-
-_NOT_A_SOCKET: Final = {errno.EBADF, errno.ENOTSOCK}
-
-
-def explain(exc: OSError) -> None:
-    """Raise what an error of the socket means, or add to it what it means."""
-    if isinstance(exc, ConnectionError) or exc.errno in _LOST:
-        raise aborted() from exc
-    if exc.errno in _NOT_A_SOCKET:
-        exc.add_note("The socket file descriptor was closed unexpectedly.")
-
-
-def aborted(detail: str = "") -> ConnectionAbortedError:
-    """Return the error of an operation on a connection that has ended."""
-    return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED) + detail)
-
-
 # -- deadlines
 
 
@@ -74,6 +52,17 @@ def deadline_after(timeout: float | None) -> float:
         ValueError: `timeout` is negative or not a number.
     """
     return math.inf if timeout is None else time.monotonic() + check_delay(timeout)
+
+
+def check_retry_interval(seconds: float) -> float:
+    """Return how long one system call may wait, in seconds.
+
+    Raises:
+        ValueError: It is not strictly positive, or not a number.
+    """
+    if not seconds > 0:
+        raise ValueError("retry_interval must be a strictly positive float")
+    return min(seconds, LONGEST_WAIT)
 
 
 def timed_out() -> TimeoutError:
@@ -87,33 +76,19 @@ def timed_out() -> TimeoutError:
 class ClientLocks:
     """One lock for sending, closing and inspecting a client, and one for receiving.
 
-    Inside of either, there is one for TLS, which is never held while waiting. After a fork, the
-    child gets new ones: the threads that may hold them are not there.
+    After a fork, the child gets new ones: the threads that may hold them are not there.
     """
 
-    __slots__ = ("__weakref__", "receiving", "sending", "tls")
+    __slots__ = ("__weakref__", "receiving", "sending")
 
     def __init__(self) -> None:
         self.renew()
-        _all_locks.add(self)
+        call_after_fork(self, ClientLocks.renew)
 
     def renew(self) -> None:
         """Forget who holds them."""
         self.sending = threading.Lock()
         self.receiving = threading.Lock()
-        self.tls = threading.Lock()
-
-
-_all_locks: Final[weakref.WeakSet[ClientLocks]] = weakref.WeakSet()
-
-
-def _renew_all_locks() -> None:
-    for locks in _all_locks:
-        locks.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all_locks)
 
 
 def wait_for_lock(lock: threading.Lock, deadline: float) -> None:
@@ -163,25 +138,6 @@ def wait_writable(sock: socket.socket, deadline: float, interval: float) -> None
     with new_selector(sock, selectors.EVENT_WRITE) as selector:
         while not wait_ready(selector, deadline, interval):
             pass
-
-
-def send_some(sock: socket.socket, data: memoryview, deadline: float, interval: float) -> int:
-    """Send what the kernel takes; if that is nothing, wait until it may take something.
-
-    Returns:
-        How many bytes were sent, maybe none.
-
-    Raises:
-        OSError: The connection ended, or the deadline has passed.
-    """
-    try:
-        return sock.send(data)
-    except BlockingIOError:
-        wait_writable(sock, deadline, interval)
-        return 0
-    except OSError as exc:
-        explain(exc)
-        raise
 
 
 def connect_tcp(

@@ -12,21 +12,21 @@ import errno
 import selectors
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from easynetwork.backends._forks import call_after_fork
 from easynetwork.backends._tls_options import TLSOptions
 from easynetwork.clients._blocking import (
     LONGEST_WAIT,
-    ClientLocks,
-    aborted,
-    explain,
     new_selector,
-    send_some,
     wait_ready,
+    wait_writable,
 )
+from easynetwork.clients._errors import aborted, explain_stream
 
 _PIECE: Final = 64 * 1024
 """Bytes encrypted at a time: a huge packet does not need twice its memory."""
@@ -37,17 +37,25 @@ _RECV_SIZE: Final = 64 * 1024
 class BlockingTLS:
     """TLS between a client and its socket."""
 
-    __slots__ = ("_locks", "_options", "_session")
+    __slots__ = ("__weakref__", "_lock", "_options", "_session")
 
-    def __init__(self, options: TLSOptions, locks: ClientLocks) -> None:
+    def __init__(self, options: TLSOptions) -> None:
         self._options = options
-        self._locks = locks
         self._session = options.new_session()
+        self._renew_lock()
+        call_after_fork(self, BlockingTLS._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """Forget who holds it: after a fork, that thread may not be there."""
+        self._lock = threading.Lock()
 
     # -- the handshake
 
     def handshake(self, sock: socket.socket) -> bytes:
         """Do the handshake; to be called once, before anything else.
+
+        Args:
+            sock: A connected socket. It becomes non-blocking.
 
         Returns:
             What the server has sent behind it so far.
@@ -57,6 +65,7 @@ class BlockingTLS:
             ConnectionAbortedError: The connection ended.
             TimeoutError: It took too long.
         """
+        sock.setblocking(False)
         timeout = self._options.handshake_timeout
         deadline = time.monotonic() + timeout
         try:
@@ -93,7 +102,7 @@ class BlockingTLS:
         with memoryview(packet) as view:
             for start in range(0, len(view), _PIECE):
                 try:
-                    with self._locks.tls:
+                    with self._lock:
                         piece = self._session.send(view[start : start + _PIECE])
                 except ssl.SSLError as exc:
                     raise aborted() from exc
@@ -101,7 +110,7 @@ class BlockingTLS:
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext of what was received. Called with the lock for receiving."""
-        with self._locks.tls:
+        with self._lock:
             return self._session.receive(ciphertext)
 
     def is_over(self) -> bool:
@@ -127,7 +136,7 @@ class BlockingTLS:
     def close(self, sock: socket.socket) -> None:
         """Send the closing alert, if there has to be one. Called with the lock for sending."""
         if self._options.standard_compatible:
-            with self._locks.tls:
+            with self._lock:
                 alert = self._session.close()
             with suppress(OSError):
                 _send_all(sock, alert, time.monotonic() + self._options.shutdown_timeout)
@@ -139,7 +148,7 @@ def _receive(sock: socket.socket) -> bytes:
     except BlockingIOError:  # a spurious wake-up
         return b""
     except OSError as exc:
-        explain(exc)
+        explain_stream(exc)
         raise
     if not data:
         raise aborted(" (end-of-stream during the TLS handshake)")
@@ -149,4 +158,10 @@ def _receive(sock: socket.socket) -> bytes:
 def _send_all(sock: socket.socket, data: bytes, deadline: float) -> None:
     unsent = memoryview(data)
     while unsent:
-        unsent = unsent[send_some(sock, unsent, deadline, LONGEST_WAIT) :]
+        try:
+            unsent = unsent[sock.send(unsent) :]
+        except BlockingIOError:
+            wait_writable(sock, deadline, LONGEST_WAIT)
+        except OSError as exc:
+            explain_stream(exc)
+            raise

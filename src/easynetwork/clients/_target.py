@@ -22,18 +22,19 @@ def owned(target: object) -> Iterator[None]:
 
 
 def check_target(
-    target: object, address_options: Collection[str]
+    target: object, address_options: Collection[str], kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> tuple[str, int] | socket.socket:
     """Return the address to connect to, or the connected socket.
 
     Args:
         target: What the client's user gave.
         address_options: The arguments in use that only make sense with an address.
+        kind: What a socket has to be: `socket.SOCK_STREAM` or `socket.SOCK_DGRAM`.
 
     Raises:
         TypeError: It is something else, or the options do not go with it. A socket is closed then,
             and in the following cases.
-        ValueError: There is no such port, or the socket is not one of TCP.
+        ValueError: There is no such port, or the socket is not one of TCP, or of UDP.
         OSError: The socket is not connected.
     """
     with owned(target):
@@ -41,16 +42,25 @@ def check_target(
             case (str(host), int(port)):
                 return host, check_port(port)
             case socket.socket() if not address_options:
-                _check_socket(target)
+                _check_socket(target, kind)
                 return target
         raise TypeError("Invalid arguments")
 
 
-def _check_socket(sock: socket.socket) -> None:
+def check_family(family: int) -> None:
+    """Make sure that a family is one of the Internet.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError("Only these families are supported: AF_INET, AF_INET6")
+
+
+def _check_socket(sock: socket.socket, kind: socket.SocketKind) -> None:
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("ssl.SSLSocket instances are forbidden")
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        raise ValueError("Only these families are supported: AF_INET, AF_INET6")
-    if sock.type != socket.SOCK_STREAM:
-        raise ValueError("Only this type of socket is supported: SOCK_STREAM")
+    check_family(sock.family)
+    if sock.type != kind:
+        raise ValueError(f"Only this type of socket is supported: {kind.name}")
     sock.getpeername()  # ENOTCONN if it is not connected

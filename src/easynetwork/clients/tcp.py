@@ -1,10 +1,4 @@
-"""A TCP client for programs, or threads, that wait.
-
-Two locks: one for whoever sends, closes or inspects, one for whoever receives; so a thread may
-receive while another one sends. The descriptor is closed under both of them: `close()` does not
-wait for a receiver but wakes it up, and leaves the descriptor to it. So nobody works on a
-descriptor that has been closed meanwhile, and maybe given to another file.
-"""
+"""A TCP client for programs, or threads, that wait."""
 
 from __future__ import annotations
 
@@ -12,55 +6,46 @@ __all__ = ["TCPNetworkClient"]
 
 import errno
 import math
-import selectors
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 import time
-import warnings
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Generic, TypeVar, overload
 
-from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
 from easynetwork.backends._checks import check_max_recv_size
 from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.backends.sockets import tune_tcp
 from easynetwork.clients._blocking import (
-    LONGEST_WAIT,
-    ClientLocks,
-    aborted,
+    check_retry_interval,
     connect_tcp,
-    deadline_after,
     end_stream,
-    explain,
-    new_selector,
-    send_some,
     timed_out,
-    wait_for_lock,
-    wait_ready,
     wait_writable,
 )
+from easynetwork.clients._blocking_base import BlockingClient
 from easynetwork.clients._blocking_tls import BlockingTLS
+from easynetwork.clients._errors import aborted, explain_stream
 from easynetwork.clients._target import check_target, owned
-from easynetwork.clients.abc import AbstractNetworkClient
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import ClientClosedError, UnsupportedOperation
+from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
 
 
-class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
     """Sends and receives packets over a TCP connection.
 
     All methods may be called by any thread, at any time. Protocol objects are used by one thread to
     send and by one thread to receive at a time.
 
     Resource handling: a client owns its socket from the beginning, and closes it at once if it
-    cannot be made. `close()` closes it, and so does leaving `with`. A process that forks shares the
-    connection with its child: only one of the two should use it, and close it.
+    cannot be made. `close()` closes it, and so does leaving `with`. While the peer is in the middle
+    of sending something that nobody has asked for, that takes up to a second. A process that forks
+    shares the connection with its child: only one of the two should use it, and close it.
 
     Error handling: a connection that ends, for whatever reason, is a `ConnectionAbortedError` for
     whoever sends or receives; operations on a client closed here raise `ClientClosedError`.
@@ -70,22 +55,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
     that one. Each further `send_packet()` raises `ConnectionAbortedError`; receiving goes on.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_encode",
-        "_has_sent_eof",
-        "_is_closed",
-        "_is_torn",
-        "_local_address",
-        "_locks",
-        "_max_recv_size",
-        "_proxy",
-        "_readable",
-        "_remote_address",
-        "_retry_interval",
-        "_socket",
-        "_tls",
-    )
+    __slots__ = ("_decoder", "_encode", "_has_sent_eof", "_is_torn", "_max_recv_size", "_tls")
 
     @overload
     def __init__(
@@ -166,9 +136,7 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
         """
         with owned(address):
             check_stream_protocol(protocol)
-            if not retry_interval > 0:
-                raise ValueError("retry_interval must be a strictly positive float")
-            self._retry_interval = min(retry_interval, LONGEST_WAIT)
+            self._retry_interval = check_retry_interval(retry_interval)
             self._max_recv_size = check_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             self._encode = packet_encoder(protocol)
@@ -184,109 +152,53 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
             )
         if not isinstance(target, _socket.socket):
             target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
-        with owned(target):
-            target.setblocking(False)
-            tune_tcp(target)
-            self._local_address = new_socket_address(target.getsockname(), target.family)
-            self._remote_address = new_socket_address(target.getpeername(), target.family)
-            self._locks = locks = ClientLocks()
-            self._tls = None if tls is None else BlockingTLS(tls, locks)
-            if self._tls is not None:
-                self._decoder.feed(self._tls.handshake(target))
-            self._readable = new_selector(target, selectors.EVENT_READ)
-        self._proxy = SocketProxy(target, lock=lambda: locks.sending)
         self._has_sent_eof = False
         self._is_torn = False  # in the middle of a packet
-        self._is_closed = False
-        self._socket = target
+        self._tls = None if tls is None else BlockingTLS(tls)
+        with owned(target):
+            tune_tcp(target)
+            if self._tls is not None:
+                self._decoder.feed(self._tls.handshake(target))
+            self._take_over(target)
 
-    def __del__(self) -> None:
-        sock = getattr(self, "_socket", None)
-        if sock is not None and not self._is_closed:
-            self._readable.close()
-            sock.close()
-            message = f"unclosed client {self!r}; call its close() method"
-            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+    def _explain(self, exc: OSError) -> None:
+        explain_stream(exc)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} endpoint={self._remote_address}>"
+    def _take_leave(self) -> None:
+        if self._tls is not None and not self._is_torn:
+            self._tls.close(self._socket)
 
-    # -- the connection
-
-    def is_closed(self) -> bool:
-        return self._is_closed
-
-    def close(self) -> None:
-        """Close the client for good; what was sent still arrives. May be called several times.
-
-        Waits for a thread that is sending, not for one that is receiving: that one gets a
-        `ClientClosedError`. While the peer is in the middle of sending something that nobody has
-        asked for, it takes up to a second.
-        """
-        with self._locks.sending:
-            if not self._is_closed:
-                self._is_closed = True
-                try:
-                    if self._tls is not None and not self._is_torn:
-                        self._tls.close(self._socket)
-                finally:
-                    self._close_socket()
-
-    def _close_socket(self) -> None:
-        """Close the descriptor, or have it closed by the thread that is receiving.
-
-        Called with the lock for sending.
-        """
-        receiving = self._locks.receiving
-        if not receiving.acquire(blocking=False):
-            with suppress(OSError):  # not connected any more
-                self._socket.shutdown(_socket.SHUT_RDWR)  # wakes up the receiver
-            return
-        try:
-            with suppress(OSError), closing(self._socket), closing(self._readable):
-                if self._socket.fileno() >= 0:  # otherwise another receiver was here first
-                    is_peer_sending = bool(self._decoder) or (
-                        self._tls is not None and self._tls.awaits_tickets()
-                    )
-                    end_stream(self._socket, is_peer_sending=is_peer_sending)
-        finally:
-            receiving.release()
+    def _finish(self) -> None:
+        is_peer_sending = bool(self._decoder) or (
+            self._tls is not None and self._tls.awaits_tickets()
+        )
+        end_stream(self._socket, is_peer_sending=is_peer_sending)
 
     # -- packets
 
-    def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
-        deadline = deadline_after(timeout)
-        lock = self._locks.sending
-        if not lock.acquire(blocking=False):
-            wait_for_lock(lock, deadline)
-        try:
-            self._check_open()
-            if self._has_sent_eof:
-                raise RuntimeError("send_eof() has been called earlier")
-            if self._is_torn:
-                raise ConnectionAbortedError(
-                    errno.ECONNABORTED,
-                    "Only a part of an earlier packet was sent, and nothing can follow it. "
-                    "Close this client and connect another one",
-                )
-            self._send(self._encode(packet), deadline)
-        finally:
-            lock.release()
-
-    def _send(self, packet: bytes, deadline: float) -> None:
-        pieces: Iterable[bytes] = [packet]
+    def _send(self, packet: _T_Sent, deadline: float) -> None:
+        if self._has_sent_eof:
+            raise RuntimeError("send_eof() has been called earlier")
+        if self._is_torn:
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED,
+                "Only a part of an earlier packet was sent, and nothing can follow it. "
+                "Close this client and connect another one",
+            )
+        data = self._encode(packet)
+        pieces: Iterable[bytes] = [data]
+        has_begun = False
         if self._tls is not None:
             if deadline < math.inf:  # when it is encrypted, there is no way back
                 wait_writable(self._socket, deadline, self._retry_interval)
-            pieces = self._tls.encrypt(packet)
-        has_begun = self._tls is not None
+            pieces = self._tls.encrypt(data)
+            has_begun = True
         try:
             for piece in pieces:
                 unsent = memoryview(piece)
                 while unsent:
-                    sent = send_some(self._socket, unsent, deadline, self._retry_interval)
-                    has_begun = has_begun or sent > 0
-                    unsent = unsent[sent:]
+                    unsent = unsent[self._write(unsent, deadline) :]
+                    has_begun = True
         except OSError:
             self._is_torn = has_begun
             raise
@@ -311,22 +223,9 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
                 with suppress(OSError):  # not connected any more, as the next operation will say
                     self._socket.shutdown(_socket.SHUT_WR)
 
-    def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
-        deadline = deadline_after(timeout)
-        lock = self._locks.receiving
-        if not lock.acquire(blocking=False):
-            wait_for_lock(lock, deadline)
-        try:
-            return self._receive(deadline)
-        finally:
-            lock.release()
-            if self._is_closed:
-                with self._locks.sending:
-                    self._close_socket()
-
     def _receive(self, deadline: float) -> _T_Received:
-        self._check_open()
         decoder = self._decoder
+        tls = self._tls
         max_recv_size = self._max_recv_size
         may_read = True
         while (packet := decoder.take()) is NEED_DATA:
@@ -334,58 +233,12 @@ class TCPNetworkClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_S
                 continue
             if not may_read and time.monotonic() >= deadline:
                 raise timed_out()
-            chunk = self._read(deadline)
+            if tls is not None and tls.is_over():
+                raise tls.ended()
+            chunk = self._read(max_recv_size, deadline)
+            if not chunk:
+                raise aborted(" (end-of-stream)") if tls is None else tls.ended()
             may_read = len(chunk) == max_recv_size  # the kernel probably has more
-            decoder.feed(chunk if self._tls is None else self._tls.decrypt(chunk))
+            decoder.feed(chunk if tls is None else tls.decrypt(chunk))
         received: _T_Received = packet
         return received
-
-    def _read(self, deadline: float) -> bytes:
-        if self._tls is not None and self._tls.is_over():
-            raise self._tls.ended()
-        while not wait_ready(self._readable, deadline, self._retry_interval):
-            self._check_open()
-        try:
-            chunk = self._socket.recv(self._max_recv_size)
-        except BlockingIOError:  # a spurious wake-up
-            return self._read(deadline)
-        except OSError as exc:
-            self._check_open()
-            explain(exc)
-            raise
-        self._check_open()
-        if not chunk:
-            raise aborted(" (end-of-stream)") if self._tls is None else self._tls.ended()
-        return chunk
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClientClosedError("Closed client")
-
-    # -- addresses
-
-    @property
-    def socket(self) -> SocketProxy:
-        """The socket, to look at; the same object each time. Its methods wait for senders."""
-        return self._proxy
-
-    def get_local_address(self) -> SocketAddress:
-        """Return this end's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-        """
-        self._check_open()
-        return self._local_address
-
-    def get_remote_address(self) -> SocketAddress:
-        """Return the peer's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-        """
-        self._check_open()
-        return self._remote_address
-
-    def fileno(self) -> int:
-        return -1 if self._is_closed else self._socket.fileno()

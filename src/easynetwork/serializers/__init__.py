@@ -1,12 +1,65 @@
 """Bytes <-> plain objects, one packet at a time: the formats that are ready to use.
 
 One format a module. `easynetwork.serializers.abc` says what a serializer promises;
-`easynetwork.serializers.framing` and `easynetwork.serializers.tools` help to write one.
+`easynetwork.serializers.framing` and `easynetwork.serializers.tools` help to write one, and
+`easynetwork.testing` to test it.
+
+A format is imported when it is first asked for: a program pays only for those that it uses.
 """
 
 from __future__ import annotations
 
-from easynetwork.serializers.json import JSONSerializer
-from easynetwork.serializers.line import StringLineSerializer
+from typing import TYPE_CHECKING
 
-__all__ = ["JSONSerializer", "StringLineSerializer"]
+from easynetwork._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from easynetwork.serializers.cbor import CBORSerializer
+    from easynetwork.serializers.composite import StapledPacketSerializer
+    from easynetwork.serializers.json import JSONSerializer
+    from easynetwork.serializers.line import StringLineSerializer
+    from easynetwork.serializers.msgpack import MessagePackSerializer
+    from easynetwork.serializers.netstring import NetstringSerializer
+    from easynetwork.serializers.pickle import PickleSerializer
+    from easynetwork.serializers.struct import NamedTupleStructSerializer, StructSerializer
+    from easynetwork.serializers.wrapper import (
+        Base64EncoderSerializer,
+        BZ2CompressorSerializer,
+        LengthPrefixedSerializer,
+        ZlibCompressorSerializer,
+    )
+else:
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "BZ2CompressorSerializer": "wrapper.compressor",
+            "Base64EncoderSerializer": "wrapper.base64",
+            "CBORSerializer": "cbor",
+            "JSONSerializer": "json",
+            "LengthPrefixedSerializer": "wrapper.length_prefixed",
+            "MessagePackSerializer": "msgpack",
+            "NamedTupleStructSerializer": "struct",
+            "NetstringSerializer": "netstring",
+            "PickleSerializer": "pickle",
+            "StapledPacketSerializer": "composite",
+            "StringLineSerializer": "line",
+            "StructSerializer": "struct",
+            "ZlibCompressorSerializer": "wrapper.compressor",
+        },
+    )
+
+__all__ = [
+    "BZ2CompressorSerializer",
+    "Base64EncoderSerializer",
+    "CBORSerializer",
+    "JSONSerializer",
+    "LengthPrefixedSerializer",
+    "MessagePackSerializer",
+    "NamedTupleStructSerializer",
+    "NetstringSerializer",
+    "PickleSerializer",
+    "StapledPacketSerializer",
+    "StringLineSerializer",
+    "StructSerializer",
+    "ZlibCompressorSerializer",
+]

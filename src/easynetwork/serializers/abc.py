@@ -13,9 +13,9 @@ All state lives in the generators that it returns.
 
 Generators make a parser easy to write, and cost one generator per packet. Most formats do not need
 that: where a packet ends can be told without parsing it. A serializer says so through `framing()`
-(`SeparatorFraming`, `FixedSizeFraming`), and whole chunks are then cut in one go, each frame being
-given to `deserialize_frame()`. This is a shortcut, never a different behaviour: packets and errors
-are those of the generators.
+(`SeparatorFraming`, `FixedSizeFraming`, `LengthPrefixFraming`), and whole chunks are then cut in
+one go, each frame being given to `deserialize_frame()`. This is a shortcut, never a different
+behaviour: packets and errors are those of the generators.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from __future__ import annotations
 import dataclasses
 from abc import ABCMeta, abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from easynetwork.exceptions import DeserializeError, UnsupportedOperation
+from easynetwork.serializers.tools import check_limit
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -36,6 +37,8 @@ __all__ = [
     "BufferedIncrementalPacketSerializer",
     "FixedSizeFraming",
     "Framing",
+    "LengthFormat",
+    "LengthPrefixFraming",
     "SeparatorFraming",
 ]
 
@@ -72,7 +75,70 @@ class FixedSizeFraming:
     size: int
 
 
-Framing: TypeAlias = SeparatorFraming | FixedSizeFraming
+LengthFormat: TypeAlias = Literal["u8", "u16", "u32", "u64", "varint", "netstring"]
+"""How a length is written:
+
+* ``"u8"``, ``"u16"``, ``"u32"``, ``"u64"``: an unsigned integer of so many bits.
+* ``"varint"``: an unsigned LEB128 integer of at most 10 bytes, as in front of Protocol Buffers'
+  length-delimited messages.
+* ``"netstring"``: decimal digits and a colon; a comma ends the packet. See
+  https://cr.yp.to/proto/netstrings.txt.
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
+class LengthPrefixFraming:
+    """Each packet has its length in front of it, or close to its beginning.
+
+    What is sent is ``head + length + body``: the frame that ``deserialize_frame()`` gets, with its
+    length inserted behind the first `offset` bytes, the head; without an `offset`, in front.
+
+    Args:
+        length: How the length is written.
+        limit: The most bytes of a frame, the length itself not counted.
+        byteorder: The order of the bytes of a length of fixed width.
+        offset: How many bytes of the frame come before the length.
+        adjustment: What to add to the length that is written to get the size of the body in bytes.
+            Where the length counts more than the body, this is negative: -4 if a ``"u32"`` counts
+            itself, -6 if it also counts a head of 2 bytes. Where the length counts less, because it
+            leaves the first 3 bytes of the body out, this is 3.
+
+    A length beyond the limit is a `LimitOverrunError` as soon as it is there, whatever follows. The
+    packet is skipped: its remaining bytes are dropped as they come, none of them is ever taken for
+    the beginning of another packet, and what follows them is parsed again. A peer may announce more
+    than it will ever send: to be polite to it costs a connection on which nothing is heard.
+
+    What is no length at all (a varint that does not end, anything but digits and a colon in front
+    of a netstring, a length smaller than -`adjustment`) is an `IncrementalDeserializeError`. Nobody
+    knows where the next packet begins: parsing goes on behind what is wrong, and what it finds may
+    be anything. It is wise to close the connection.
+
+    Raises:
+        ValueError: An option is out of its range, or cannot be combined with ``"netstring"``.
+    """
+
+    length: LengthFormat
+    limit: int
+    byteorder: Literal["big", "little"] = "big"
+    offset: int = 0
+    adjustment: int = 0
+
+    def __post_init__(self) -> None:
+        check_limit(self.limit)
+        for name, value, known in (
+            ("length", self.length, get_args(LengthFormat)),
+            ("byteorder", self.byteorder, ("big", "little")),
+        ):
+            if value not in known:
+                expected = ", ".join(map(repr, known))
+                raise ValueError(f"Invalid {name}: expected one of {expected}, got {value!r}")
+        if self.offset < 0:
+            raise ValueError("offset must not be negative")
+        if self.length == "netstring" and (self.offset or self.adjustment):
+            raise ValueError("A netstring has neither offset nor adjustment")
+
+
+Framing: TypeAlias = SeparatorFraming | FixedSizeFraming | LengthPrefixFraming
 
 
 class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):
@@ -120,6 +186,8 @@ class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Receive
         Raises:
             IncrementalDeserializeError: The data is not a packet; ``remaining_data`` is what
                 follows it. Any other `DeserializeError` is a bug of the serializer.
+            LimitOverrunError: The packet is too large. If its size is known, ``consumed`` says it,
+                and what is more than the generator was sent is dropped as it comes.
         """
         raise NotImplementedError
 

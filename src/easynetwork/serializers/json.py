@@ -8,7 +8,8 @@ first byte that cannot be part of it. That is all that is checked here; whether 
 is JSON is the decoder's business. Compiled patterns jump from one significant byte to the next, and
 a scan goes on where the last chunk ended: each byte is looked at once, however the stream is cut.
 
-Peers send anything. What is nested too deeply, or a number too long, is a decode error too.
+Peers send anything. What is nested too deeply, or a number too long, is a decode error too. How
+deeply a document is nested is known before it is decoded (`_check_depth()`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Generator
+from itertools import accumulate
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Any, Final, final
 
@@ -27,10 +29,13 @@ from easynetwork.exceptions import (
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer, SeparatorFraming
 from easynetwork.serializers.framing import parse_frame
 from easynetwork.serializers.tools import (
+    DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
     GeneratorStreamReader,
     check_encoding,
     check_limit,
+    check_max_depth,
+    config_options,
 )
 
 __all__ = ["JSONDecoderConfig", "JSONEncoderConfig", "JSONSerializer"]
@@ -72,6 +77,7 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         use_lines: Whether each document is one line. If not, documents may follow each other
             without anything in between, and be spread over several lines; to find their ends costs
             more.
+        max_depth: How many arrays and objects may be inside each other in a received document.
         debug: Whether errors carry ``error_info``, a dictionary: the received ``data`` if it is not
             text, otherwise the ``document`` and the ``position``, ``lineno`` and ``colno`` in it of
             what is wrong (None if that cannot be told).
@@ -81,7 +87,7 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     Raises:
         LookupError: `encoding` or `unicode_errors` is unknown.
         TypeError: A configuration is of the wrong class.
-        ValueError: `limit` is not positive.
+        ValueError: `limit` or `max_depth` is not positive.
     """
 
     __slots__ = (
@@ -90,6 +96,7 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         "_encoding",
         "_framing",
         "_limit",
+        "_max_depth",
         "_raw_decode",
         "_unicode_errors",
     )
@@ -103,17 +110,19 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         unicode_errors: str = "strict",
         limit: int = DEFAULT_SERIALIZER_LIMIT,
         use_lines: bool = True,
+        max_depth: int = DEFAULT_MAX_DEPTH,
         debug: bool = False,
     ) -> None:
         super().__init__()
-        encoder_options = _options("encoder", encoder_config, JSONEncoderConfig)
-        decoder_options = _options("decoder", decoder_config, JSONDecoderConfig)
+        encoder_options = config_options("encoder", encoder_config, JSONEncoderConfig)
+        decoder_options = config_options("decoder", decoder_config, JSONDecoderConfig)
         check_encoding(encoding, unicode_errors)
         self._encode = JSONEncoder(**encoder_options, separators=(",", ":")).encode
         self._raw_decode = JSONDecoder(**decoder_options).raw_decode
         self._encoding = encoding
         self._unicode_errors = unicode_errors
         self._limit = check_limit(limit)
+        self._max_depth = check_max_depth(max_depth)
         self._framing = SeparatorFraming(b"\n", limit) if use_lines else None
         self._debug = bool(debug)
 
@@ -163,12 +172,15 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
             info = {"data": frame} if self._debug else None
             raise IncrementalDeserializeError(f"Unicode decode error: {exc}", b"", info) from exc
         try:
+            # Two brackets' count costs little, and tells of most documents that they are not deep.
+            if document.count("[") + document.count("{") > self._max_depth:
+                _check_depth(document, self._max_depth)
             packet, end = self._raw_decode(document)
             if end != len(document):
                 raise JSONDecodeError("Extra data", document, end)
             return packet
         except (ValueError, RecursionError) as exc:
-            # ValueError: not JSON, or an integer of more digits than Python converts.
+            # ValueError: not JSON, too deep, or an integer of more digits than Python converts.
             info = _error_info(document, exc) if self._debug else None
             raise IncrementalDeserializeError(f"JSON decode error: {exc}", b"", info) from exc
 
@@ -179,22 +191,12 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next document."""
         if self._framing is None:
-            document, remaining_data = yield from _read_document(self._limit)
+            document, remaining_data = yield from _read_document(self._limit, self._max_depth)
         else:
             reader = GeneratorStreamReader()
             document = yield from reader.read_until(b"\n", self._limit, keep_end=False)
             remaining_data = reader.read_all()
         return parse_frame(self, document, remaining_data)
-
-
-def _options(name: str, config: object, config_class: type[Any]) -> dict[str, Any]:
-    if config is None:
-        config = config_class()
-    elif not isinstance(config, config_class):
-        raise TypeError(
-            f"Invalid {name} config: expected {config_class.__name__}, got {type(config).__name__}"
-        )
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config_class)}
 
 
 def _error_info(document: str, exc: Exception) -> dict[str, Any]:
@@ -204,6 +206,29 @@ def _error_info(document: str, exc: Exception) -> dict[str, Any]:
         "lineno": getattr(exc, "lineno", None),
         "colno": getattr(exc, "colno", None),
     }
+
+
+# -- How deeply a document is nested -----------------------------------------------------------
+
+_TOO_DEEP: Final = "The document is nested too deeply"
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS: Final = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
+
+
+def _check_depth(document: str, max_depth: int) -> None:
+    """Make sure that no more than `max_depth` brackets are open at once, those in strings apart.
+
+    If the document is not valid, the brackets behind the first error may be counted wrong.
+
+    Raises:
+        ValueError: The document is nested more deeply.
+    """
+    # Backslashes are in strings only, where they come in pairs or before a single character.
+    unescaped = document.replace("\\\\", "").replace('\\"', "")
+    outside = "".join(unescaped.split('"')[::2]).encode("ascii", "replace")
+    steps = map(_STEPS.__getitem__, outside.translate(None, _NO_BRACKETS))
+    if max(accumulate(steps), default=0) > max_depth:
+        raise ValueError(_TOO_DEEP)
 
 
 # -- Where a document ends, without lines ------------------------------------------------------
@@ -226,17 +251,21 @@ _INSIGNIFICANT: Final = {
 _NOT_PLAIN: Final = re.compile(rb"[^\x20-\x7e]")
 
 
-def _read_document(limit: int) -> Generator[None, bytes, tuple[bytes, bytes]]:
+def _read_document(limit: int, max_depth: int) -> Generator[None, bytes, tuple[bytes, bytes]]:
     """Read one document; return it and what follows, without the white space around it.
 
     Raises:
+        IncrementalDeserializeError: The document is nested too deeply. All there is of it is
+            dropped.
         LimitOverrunError: The document has more than `limit` bytes.
     """
     buffer = bytearray()
     while not buffer:
         buffer += (yield).lstrip(_WHITE_SPACE_BYTES)
-    find_end = _find_closer if buffer[0] in _INSIGNIFICANT else _find_plain_end
-    end = yield from find_end(buffer, limit)
+    if buffer[0] in _INSIGNIFICANT:
+        end = yield from _find_closer(buffer, limit, max_depth)
+    else:
+        end = yield from _find_plain_end(buffer, limit)
     if end > limit:
         raise LimitOverrunError(
             "JSON object's end frame is found, but chunk is longer than limit", buffer, end
@@ -244,7 +273,7 @@ def _read_document(limit: int) -> Generator[None, bytes, tuple[bytes, bytes]]:
     return bytes(buffer[:end]), bytes(buffer[end:].lstrip(_WHITE_SPACE_BYTES))
 
 
-def _find_closer(buffer: bytearray, limit: int) -> Generator[None, bytes, int]:
+def _find_closer(buffer: bytearray, limit: int, max_depth: int) -> Generator[None, bytes, int]:
     """Return the index behind the bracket or quote that matches the first byte."""
     insignificant = _INSIGNIFICANT[buffer[0]]
     depth = 0
@@ -262,6 +291,8 @@ def _find_closer(buffer: bytearray, limit: int) -> Generator[None, bytes, int]:
             in_string = not in_string
         elif byte == buffer[0]:
             depth += 1
+            if depth > max_depth:
+                raise IncrementalDeserializeError(f"JSON decode error: {_TOO_DEEP}", b"")
         else:
             depth -= 1
         if depth == 0 and not in_string:

@@ -1,4 +1,4 @@
-"""What serializers are built with: a reader for generators, and checks of common options.
+"""What serializers are built with: a reader for generators, and common options and limits.
 
 `GeneratorStreamReader` collects chunks and hands out what is asked for. All its waiting is a bare
 ``yield``, so an `incremental_deserialize()` reads like blocking code, with ``yield from`` in place
@@ -12,18 +12,34 @@ cut.
 from __future__ import annotations
 
 import codecs
+import dataclasses
+import importlib
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from easynetwork.exceptions import LimitOverrunError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["DEFAULT_SERIALIZER_LIMIT", "GeneratorStreamReader", "check_encoding", "check_limit"]
+__all__ = [
+    "DEFAULT_MAX_DEPTH",
+    "DEFAULT_SERIALIZER_LIMIT",
+    "GeneratorStreamReader",
+    "check_encoding",
+    "check_limit",
+    "check_max_depth",
+    "config_options",
+    "import_extra",
+]
 
 DEFAULT_SERIALIZER_LIMIT: Final = 65536
 """The most bytes of one packet, if nothing else is said: as for `asyncio.StreamReader`."""
+
+DEFAULT_MAX_DEPTH: Final = 128
+"""How many containers of a packet may be inside each other, if nothing else is said: as in Rust's
+serde_json. An object that deep can be compared, shown, copied and sent on within Python's own limit
+of 1,000 calls inside each other; `copy.deepcopy()` needs most, 2 for each container."""
 
 
 def check_limit(limit: int) -> int:
@@ -35,6 +51,57 @@ def check_limit(limit: int) -> int:
     if limit <= 0:
         raise ValueError("limit must be a positive integer")
     return limit
+
+
+def check_max_depth(max_depth: int) -> int:
+    """Return `max_depth`, a number of containers inside each other.
+
+    Raises:
+        ValueError: `max_depth` is not positive.
+    """
+    if max_depth <= 0:
+        raise ValueError("max_depth must be a positive integer")
+    return max_depth
+
+
+def config_options(name: str, config: object, config_class: type[Any]) -> dict[str, Any]:
+    """Return the fields of a configuration object as keyword arguments.
+
+    Args:
+        name: What is configured, for the error's message.
+        config: An instance of `config_class`, or None for the defaults.
+        config_class: A dataclass.
+
+    Raises:
+        TypeError: `config` is something else.
+    """
+    if config is None:
+        config = config_class()
+    elif not isinstance(config, config_class):
+        raise TypeError(
+            f"Invalid {name} config: expected {config_class.__name__}, got {type(config).__name__}"
+        )
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config_class)}
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """Import a library that only one format needs.
+
+    Args:
+        module: The library's module.
+        extra: The extra of easynetwork that installs it.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        error = ModuleNotFoundError(
+            f"{extra} dependencies are missing. Consider adding {extra!r} extra", name=exc.name
+        )
+        error.add_note(f'Example: pip install "easynetwork[{extra}]"')
+        raise error from exc
 
 
 def check_encoding(encoding: str, errors: str) -> None:

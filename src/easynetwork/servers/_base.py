@@ -3,8 +3,9 @@
     new -> listening -> serving -> listening ... -> closed
 
 One `_Run` lives as long as one `serve_forever()`. Its scope surrounds everything, so that a server
-can be stopped while it starts; its task group owns the sessions; and `service_init()`'s exit stack
-is unwound inside the cancelled scope, behind the last session: what a user started there stops too.
+can be stopped while it starts; inside it, another one surrounds the sessions and what feeds them;
+and `service_init()`'s exit stack is unwound between the two, when the outer one is cancelled as
+well and the last session is over: what a user started there stops too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from easynetwork.addresses import (
     new_socket_address,
 )
 from easynetwork.backends import AsyncBackend
+from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.listener import close_listener
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
@@ -40,12 +42,13 @@ from easynetwork.servers.reports import PeerFaultLog
 class _Run:
     """One `serve_forever()`."""
 
-    __slots__ = ("finished", "is_stopping", "scope", "tasks")
+    __slots__ = ("finished", "is_stopping", "is_up", "scope", "sessions_scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
+        self.sessions_scope = anyio.CancelScope()
         self.finished = anyio.Event()
-        self.tasks: anyio.abc.TaskGroup | None = None  # from when the server is up
+        self.is_up = False
         self.is_stopping = False
 
 
@@ -96,8 +99,20 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         """Return the listening sockets."""
 
     @abstractmethod
-    def _start_serving(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Start what receives from the listeners, until they are closed or the tasks cancelled."""
+    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
+        """Start what receives from the listeners, until they are closed or it is cancelled.
+
+        Args:
+            receivers: Where to start what feeds the sessions.
+            sessions: Where to start these.
+        """
+
+    def _end_serving(self) -> None:
+        """Take note that the last session is over, and none will follow for now."""
+
+    def _close_listener(self, listener: socket.socket) -> None:
+        """Close a listening socket, whoever waits for it."""
+        close_listener(listener)
 
     # -- state
 
@@ -109,8 +124,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
 
     def is_serving(self) -> bool:
         run = self._run
-        is_up = run is not None and run.tasks is not None and not run.is_stopping
-        return is_up and self.is_listening()
+        return run is not None and run.is_up and not run.is_stopping and self.is_listening()
 
     def get_addresses(self) -> tuple[IPv4SocketAddress | IPv6SocketAddress, ...]:
         """Return the addresses that the server listens on; none if it is new or closed."""
@@ -140,7 +154,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                 self._check_open("Server has been closed")
             except ServerClosedError:
                 for listener in listeners:
-                    listener.close()
+                    self._close_listener(listener)
                 raise
             self._listeners = tuple(listeners)
 
@@ -167,41 +181,48 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                 await self._handler.service_init(exit_stack, weakref.proxy(self))
                 await anyio.lowlevel.checkpoint()  # was it told to stop meanwhile?
                 try:
-                    async with anyio.create_task_group() as run.tasks:
-                        self._start_serving(run.tasks)
-                        addresses = ", ".join(map(str, self.get_addresses()))
-                        self.logger.info("Start serving at %s", addresses)
-                        if is_up_event is not None:
-                            is_up_event.set()
+                    await self._serve_clients(run, is_up_event)
                 finally:
                     self._stop(run)
+                    self._end_serving()
                     run.scope.cancel()
         finally:
             self._peer_faults.flush()
             self.logger.info("Server stopped")
 
+    async def _serve_clients(self, run: _Run, is_up_event: SupportsEventSet | None) -> None:
+        with run.sessions_scope:
+            async with self._backend.create_session_tasks() as sessions:
+                async with anyio.create_task_group() as receivers:
+                    self._start_serving(receivers, sessions)
+                    run.is_up = True
+                    self.logger.info(
+                        "Start serving at %s", ", ".join(map(str, self.get_addresses()))
+                    )
+                    if is_up_event is not None:
+                        is_up_event.set()
+
     def _stop(self, run: _Run) -> None:
         if not run.is_stopping:
             run.is_stopping = True
             self.logger.info("Server loop break, waiting for remaining tasks...")
-        if run.tasks is not None:
-            run.tasks.cancel_scope.cancel()
+        run.sessions_scope.cancel()
 
     async def shutdown(self) -> None:
         run = self._run
         if run is None:
             return
-        if run.tasks is None:
-            run.scope.cancel()
-        else:
+        if run.is_up:
             self._stop(run)
+        else:
+            run.scope.cancel()
         await run.finished.wait()
 
     async def server_close(self) -> None:
-        if self._run is not None and self._run.tasks is None:
+        if self._run is not None and not self._run.is_up:
             raise BusyResourceError("Cannot close server during serve_forever() setup.")
         self._is_closed = True
         listeners, self._listeners = self._listeners, ()
         for listener in listeners:
-            close_listener(listener)
+            self._close_listener(listener)
         await anyio.lowlevel.checkpoint()

@@ -16,8 +16,10 @@ from easynetwork.addresses import new_socket_address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends._checks import check_max_recv_size, check_port
 from easynetwork.backends._tls_options import check_server_tls
+from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.listener import accept_forever
-from easynetwork.backends.sockets import open_tcp_listeners, tune_tcp
+from easynetwork.backends.listening import open_tcp_listeners
+from easynetwork.backends.sockets import tune_tcp
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._base import BaseAsyncNetworkServer
@@ -136,7 +138,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             self._hosts, self._port, backlog=self._backlog, reuse_port=self._reuse_port
         )
 
-    def _start_serving(self, tasks: anyio.abc.TaskGroup) -> None:
+    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         service = StreamService(
             backend=self.backend(),
             handler=self._request_handler,
@@ -149,10 +151,10 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
         def start(sock: socket.socket, peername: Any) -> None:
             name = f"client {peername[:2]}"
-            tasks.start_soon(self._serve_connection, service, sock, peername, name=name)
+            sessions.start(self._serve_connection, service, sock, peername, name=name)
 
         for listener in self._listeners:
-            tasks.start_soon(accept_forever, listener, start, self.logger)
+            receivers.start_soon(accept_forever, listener, start, self.logger)
 
     async def _serve_connection(
         self, service: StreamService, sock: socket.socket, peername: Any

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 __all__ = [
     "AsyncBaseClientInterface",
+    "AsyncDatagramClient",
+    "AsyncDatagramRequestHandler",
     "AsyncStreamClient",
     "AsyncStreamRequestHandler",
     "BaseRequestHandler",
@@ -142,6 +144,26 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
         """
 
 
+class AsyncDatagramClient(AsyncBaseClientInterface[_T_Response]):
+    """A peer without a connection. It is closed when the server does not serve.
+
+    Two of them are equal if their server's socket and their address are, so that they can be the
+    keys of what a handler remembers of its peers. There is one object for each peer as long as
+    somebody holds it.
+
+    `send_packet` sends one datagram. It returns as soon as the kernel has it, which promises
+    nothing about its arrival, and raises `OSError` with `errno.EMSGSIZE` if it is too long.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __eq__(self, other: object, /) -> bool: ...
+
+    @abstractmethod
+    def __hash__(self) -> int: ...
+
+
 class BaseRequestHandler:
     """What all request handlers have."""
 
@@ -219,6 +241,45 @@ class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_
         Args:
             client: The client.
         """
+
+
+class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_Response]):
+    """The request handler of a server without connections."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def handle(
+        self, client: AsyncDatagramClient[_T_Response], /
+    ) -> AsyncGenerator[Yielded, _T_Request]:
+        """Serve one datagram, or several of the same peer: an asynchronous generator.
+
+        A datagram of a peer who has no generator running starts one, and is what its first `yield`
+        returns. Further ones wait their turn, in order, for its next `yield` or for the generator
+        that is started when it has returned; those of other peers are handled meanwhile. A
+        generator that returns *before* its first `yield` refuses that datagram.
+
+        What may be raised at a `yield`, instead of the packet:
+
+        * `DatagramProtocolParseError`: the datagram is not a packet. To let it pass costs one line
+          in the log.
+        * `TimeoutError`: nothing came in the time that was yielded. Never at the first `yield`.
+        * `RuntimeError`: the protocol object failed (the cause).
+        * the framework's cancellation: the server shuts down or is closed, or a scope around the
+          `yield` ends.
+
+        Any exception that leaves the generator is logged with its traceback. The peer's next
+        datagram starts a new one.
+
+        Each generator runs in its own copy of the context in which `service_init()` ran.
+
+        Args:
+            client: Who sent the datagram, and where answers go.
+
+        Yields:
+            How long to wait for the packet: None for ever, or seconds, or `RecvParams`.
+        """
+        raise NotImplementedError
 
 
 async def _nothing() -> None:

@@ -59,20 +59,21 @@ class ServedClient(AsyncStreamClient[Any]):
     Attributes:
         address: The peer's address.
         decoder: What the peer sent.
+        gathered: Answers to earlier frames of a chunk, while more of them wait; see `flush()`.
+        is_closed: What `is_closing()` returns.
         transport: Where answers go.
     """
 
     __slots__ = (
         "_encode",
         "_flush_is_scheduled",
-        "_gathered",
-        "_gathered_size",
-        "_is_closing",
         "_local_address",
         "_sent_in_a_row",
         "_service",
         "address",
         "decoder",
+        "gathered",
+        "is_closed",
         "transport",
     )
 
@@ -90,9 +91,8 @@ class ServedClient(AsyncStreamClient[Any]):
         self._local_address = local_address
         self._service = service
         self._encode = service.encode
-        self._is_closing = False
-        self._gathered: list[bytes] = []  # answers to the frames before those still waiting
-        self._gathered_size = 0
+        self.is_closed = False
+        self.gathered = bytearray()
         self._flush_is_scheduled = False
         self._sent_in_a_row = 0
 
@@ -114,41 +114,34 @@ class ServedClient(AsyncStreamClient[Any]):
         }
 
     def is_closing(self) -> bool:
-        return self._is_closing
+        return self.is_closed
 
     async def send_packet(self, packet: Any, /) -> None:
-        if self._is_closing:
+        if self.is_closed:
             raise owned_by(self, ClientClosedError("Closed client"))
         data = self._encode(packet)
         transport = self.transport
         try:
-            if self.decoder.frames:
-                self._gathered.append(data)
-                self._gathered_size += len(data)
-                if self._gathered_size >= _FLUSH_SIZE:
+            if self.decoder.frames or self.gathered:
+                self.gathered += data
+                if not self.decoder.frames or len(self.gathered) >= _FLUSH_SIZE:
                     self.flush()
                 elif not self._flush_is_scheduled:
                     # The handler may wait for something else before it comes to the last frame.
                     self._flush_is_scheduled = True
                     transport.call_soon(self._flush_soon)
-            elif self._gathered:
-                self._gathered.append(data)
-                self.flush()
             elif data:
-                self._write(data)
+                self._sent_in_a_row += len(data) + _PACKET_COST
+                transport.write(data)
             if self._sent_in_a_row > _FAIR_SHARE:
                 self._sent_in_a_row = 0
                 await anyio.lowlevel.checkpoint()
             if transport.congested:
                 await transport.drain()
         except ConnectionError as exc:
-            if self._is_closing:
+            if self.is_closed:
                 raise owned_by(self, ClientClosedError("Closed client")) from exc
             raise owned_by(self, exc) from exc.__cause__
-
-    def _write(self, data: bytes) -> None:
-        self._sent_in_a_row += len(data) + _PACKET_COST
-        self.transport.write(data)
 
     def _flush_soon(self) -> None:
         self._flush_is_scheduled = False
@@ -161,25 +154,20 @@ class ServedClient(AsyncStreamClient[Any]):
         Raises:
             ConnectionError: The connection broke.
         """
-        if self._gathered:
-            data = b"".join(self._gathered)
-            self._gathered.clear()
-            self._gathered_size = 0
-            self._write(data)
+        if self.gathered:
+            data, self.gathered = self.gathered, bytearray()
+            self._sent_in_a_row += len(data) + _PACKET_COST
+            self.transport.write(data)
 
     def stop_listening(self) -> None:
         """Forget what the peer sends from now on."""
         self.transport.feed = _discard
         self.decoder.clear()
 
-    def mark_closed(self) -> None:
-        """Let nobody send any more."""
-        self._is_closing = True
-
     async def aclose(self) -> None:
         with suppress(ConnectionError):
             self.flush()
-        self.mark_closed()
+        self.is_closed = True
         has_unread = bool(self.decoder)
         self.stop_listening()
         await self.transport.aclose(linger=has_unread)

@@ -1,4 +1,4 @@
-"""One connection from its first byte to its last: the only place that drives handler generators.
+"""One connection from its first byte to its last.
 
     connect hook -> generations of `handle()` -> disconnect hook -> close
 
@@ -14,6 +14,7 @@ __all__ = ["StreamSession"]
 
 import enum
 import math
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -22,10 +23,9 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import SocketAddress
-from easynetwork.backends._checks import check_delay
 from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import ClientClosedError, StreamProtocolParseError
-from easynetwork.servers.handlers import RecvParams, Yielded
+from easynetwork.servers._driving import own_error, report_error, start, throw_in, timeout_of
+from easynetwork.servers.handlers import Yielded
 from easynetwork.servers.reports import printable, split_errors
 from easynetwork.servers.served_client import ServedClient, StreamService, is_owned_by
 
@@ -70,10 +70,10 @@ class StreamSession:
         try:
             end = await self._greet()
             is_greeted = end is not _End.LEFT
-            if is_greeted and not self._client.is_closing():
+            if is_greeted and not self._client.is_closed:
                 end = await self._converse(self._service.handler.handle, once=False)
         except BaseException as exc:
-            end = _own(exc)
+            end = own_error(exc)
         try:
             await self._finish(end, is_greeted)
             if isinstance(end, BaseException) and not isinstance(end, Exception):
@@ -101,10 +101,11 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
         client, decoder = self._client, self._client.decoder
+        firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = new_generator(client)
             try:
-                yielded = await generator.asend(None)
+                yielded = await start(generator, firstiter)
             except StopAsyncIteration:
                 return _End.REFUSED
             try:
@@ -123,20 +124,20 @@ class StreamSession:
                     else:
                         yielded = await generator.asend(packet)
             except StopAsyncIteration:
-                if once or client.is_closing():
+                if once or client.is_closed:
                     return _End.FINISHED
 
     async def _next_packet(self, yielded: Yielded) -> Any:
         client = self._client
-        timeout = yielded.timeout if isinstance(yielded, RecvParams) else yielded
-        check_delay(timeout)
         deadline = math.inf
+        timeout = None if yielded is None else timeout_of(yielded)
         while (packet := client.decoder.take()) is NEED_DATA:
             if timeout is not None:
                 deadline, timeout = self._service.backend.current_time() + timeout, None
             try:
-                client.flush()
-                if client.is_closing():
+                if client.gathered:
+                    client.flush()
+                if client.is_closed:
                     raise _DisconnectedError
                 if client.decoder.refill():
                     await anyio.lowlevel.checkpoint()
@@ -148,13 +149,7 @@ class StreamSession:
 
     async def _throw(self, generator: AsyncGenerator[Yielded, Any], exc: BaseException) -> Yielded:
         try:
-            yielded = await generator.athrow(exc)
-            if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
-                # The handler caught its cancellation and goes on as if nothing had happened. There
-                # is nothing for it to wait for any more.
-                await generator.aclose()
-                raise exc
-            return yielded
+            return await throw_in(generator, exc)
         except StopAsyncIteration:
             raise
         except BaseException:
@@ -175,15 +170,22 @@ class StreamSession:
             client.flush()
         client.stop_listening()
         if not has_crashed and not is_stopping:
-            client.mark_closed()
+            client.is_closed = True
         try:
             if is_greeted:
                 errors += await self._say_goodbye()
         finally:
-            client.mark_closed()
+            client.is_closed = True
             self._log_connection("%s disconnected", client.address)
             for error in errors:
-                self._report(error)
+                report_error(
+                    error,
+                    self._let_out,
+                    lambda exc: is_owned_by(client, exc),
+                    client.address,
+                    self._service.logger,
+                    self._service.peer_faults,
+                )
             if end is _End.REFUSED or any(crash_in(client, error) for error in errors):
                 client.transport.abort()
             await self._close(is_stopping)
@@ -192,7 +194,7 @@ class StreamSession:
         try:
             await self._service.handler.on_disconnection(self._client)
         except BaseException as exc:
-            error = _own(exc)
+            error = own_error(exc)
             if not isinstance(error, Exception):
                 raise
             own, crash = split_errors(error, lambda exc: is_owned_by(self._client, exc))
@@ -204,29 +206,6 @@ class StreamSession:
                 )
             return [] if crash is None else [crash]
         return []
-
-    def _report(self, error: Exception) -> None:
-        service, address = self._service, self._client.address
-        thrown = self._let_out
-        if isinstance(thrown, StreamProtocolParseError):
-            fault, rest = split_errors(error, lambda exc: exc is thrown)
-            if fault is not None:
-                reason = printable(thrown.error)
-                service.peer_faults.warning("%s sent invalid data: %s", address, reason)
-            if rest is None:
-                return
-            error = rest
-        misuse, _ = split_errors(error, lambda exc: isinstance(exc, ClientClosedError))
-        if misuse is not None and crash_in(self._client, misuse) is None:
-            service.logger.warning(
-                "There have been attempts to do operation on closed client %s",
-                address,
-                exc_info=misuse,
-            )
-        if (crash := crash_in(self._client, error)) is not None:
-            service.logger.error(
-                "Exception occurred during processing of request from %s", address, exc_info=crash
-            )
 
     async def _close(self, is_stopping: bool) -> None:
         transport = self._client.transport
@@ -240,20 +219,6 @@ class StreamSession:
 
     def _log_connection(self, message: str, address: SocketAddress) -> None:
         self._service.logger.log(self._service.connection_log_level, message, address)
-
-
-def _own(exc: BaseException) -> BaseException:
-    """Return an exception as the session sees it.
-
-    A handler may let out a cancellation that nobody meant for its task: it awaited another task,
-    which was cancelled. That is its mistake, and must not look as if the server was stopping.
-    """
-    is_cancelled = anyio.current_effective_deadline() == -math.inf
-    if is_cancelled or not isinstance(exc, anyio.get_cancelled_exc_class()):
-        return exc
-    error = RuntimeError("The handler let out a cancellation that was not its own")
-    error.__cause__ = exc
-    return error
 
 
 def crash_in(client: ServedClient, error: Exception) -> Exception | None:

@@ -9,8 +9,11 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
-from easynetwork.backends.abc import AsyncBackend, StreamTransport
+from easynetwork.backends.abc import AsyncBackend, SessionTasks, StreamTransport
+from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
+from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
+from easynetwork.backends.datagram import DatagramEndpoint
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -36,3 +39,9 @@ class AsyncIOBackend(AsyncBackend):
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
         return AsyncIOStreamTransport(sock, feed, max_recv_size)
+
+    async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+        return AsyncIODatagramEndpoint(sock)
+
+    def create_session_tasks(self) -> SessionTasks:
+        return AsyncIOSessionTasks()

@@ -16,7 +16,7 @@ __all__ = ["AsyncIOStreamTransport"]
 import asyncio
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from easynetwork.backends.abc import HIGH_WATER, broken_connection
@@ -60,7 +60,7 @@ class AsyncIOStreamTransport(SocketTransport):
         if self.feed(self._view[:nbytes].tobytes()) and self._waiter is not None:
             self._backlog = nbytes
             self._wake_up()
-        elif self._backlog > HIGH_WATER and self._waiter is None:
+        elif self._backlog > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()
         return True
 
@@ -76,38 +76,29 @@ class AsyncIOStreamTransport(SocketTransport):
 
     # -- called by the owner
 
-    async def receive(self, deadline: float = math.inf) -> None:
+    def receive(self, deadline: float = math.inf) -> Awaitable[None]:
         if self._at_eof:
-            if self._error is not None:
-                raise broken_connection(self._error)
-            raise EOFError
+            raise EOFError if self._error is None else broken_connection(self._error)
         self._backlog = 0
         if not self._is_reading:
             self._is_reading = True
             self._selector.add_reader(self._fd, self._on_readable)
         waiter = self._waiter = self._loop.create_future()
-        try:
-            if deadline == math.inf:
-                await waiter
-            elif deadline > self._loop.time():
-                await self._wait_until(deadline, waiter)
-            else:
-                await asyncio.sleep(0)
-                self._read_now(waiter)
-        finally:
-            self._waiter = None
+        return waiter if deadline == math.inf else self._wait_until(deadline, waiter)
 
     async def _wait_until(self, deadline: float, waiter: asyncio.Future[None]) -> None:
-        timer = self._loop.call_at(deadline, _expire, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-
-    def _read_now(self, waiter: asyncio.Future[None]) -> None:
-        while not waiter.done():
-            if not self._on_readable():
-                raise TimeoutError("timed out")
+        if deadline > self._loop.time():
+            timer = self._loop.call_at(deadline, _expire, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        else:
+            await asyncio.sleep(0)
+            while not waiter.done():
+                if not self._on_readable():
+                    self._waiter = None
+                    raise TimeoutError("timed out")
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)

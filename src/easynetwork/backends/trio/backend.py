@@ -10,8 +10,11 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
 import trio
 
-from easynetwork.backends.abc import AsyncBackend, StreamTransport
+from easynetwork.backends.abc import AsyncBackend, SessionTasks, StreamTransport
+from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.trio.datagram import TrioDatagramEndpoint
 from easynetwork.backends.trio.stream import TrioStreamTransport
+from easynetwork.backends.trio.tasks import TrioSessionTasks
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -36,3 +39,9 @@ class TrioBackend(AsyncBackend):
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
         return TrioStreamTransport(sock, feed, max_recv_size)
+
+    async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+        return TrioDatagramEndpoint(sock)
+
+    def create_session_tasks(self) -> SessionTasks:
+        return TrioSessionTasks()

@@ -1,11 +1,4 @@
-"""Where a packet ends: a separator behind it, or its fixed size.
-
-Subclasses give `serialize()` and `deserialize()`, one packet to its bytes and back; the rest is
-here, three times over the same two bodies (`serialize_frame()`, `deserialize_frame()`): generators
-fed with chunks, generators fed through a buffer, and frames for whoever cuts the stream itself.
-
-A bad packet never takes the following ones with it: its end is known before it is looked at.
-"""
+"""Packets that end with a separator."""
 
 from __future__ import annotations
 
@@ -13,17 +6,9 @@ from abc import abstractmethod
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
-)
-from easynetwork.serializers.abc import (
-    AbstractIncrementalPacketSerializer,
-    BufferedIncrementalPacketSerializer,
-    FixedSizeFraming,
-    SeparatorFraming,
-)
+from easynetwork.exceptions import DeserializeError, LimitOverrunError
+from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, SeparatorFraming
+from easynetwork.serializers.framing._frames import frame_error, parse_frame
 from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     GeneratorStreamReader,
@@ -33,23 +18,10 @@ from easynetwork.serializers.tools import (
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["AutoSeparatedPacketSerializer", "FixedSizePacketSerializer"]
+__all__ = ["AutoSeparatedPacketSerializer", "new_separated_buffer", "read_separated_frame"]
 
 Sent = TypeVar("Sent", contravariant=True)
 Received = TypeVar("Received", covariant=True)
-T = TypeVar("T")
-Remaining = TypeVar("Remaining", bound="ReadableBuffer")
-
-
-def parse_frame(
-    serializer: AbstractIncrementalPacketSerializer[Any, T], frame: bytes, remaining_data: Remaining
-) -> tuple[T, Remaining]:
-    """Finish a generator: make a packet of its frame, whatever the outcome keep what follows it."""
-    try:
-        return serializer.deserialize_frame(frame), remaining_data
-    except IncrementalDeserializeError as exc:
-        exc.remaining_data = bytes(remaining_data)
-        raise
 
 
 def new_separated_buffer(framing: SeparatorFraming) -> bytearray:
@@ -96,12 +68,6 @@ def read_separated_frame(
         )
     end = index + len(separator)
     return bytes(view[: end if framing.keep_end else index]), view[end:]
-
-
-def _frame_error(exc: DeserializeError | RecursionError) -> IncrementalDeserializeError:
-    """Return what `deserialize_frame()` raises where `deserialize()` raised `exc`."""
-    message = f"Error when deserializing data: {exc}"
-    return IncrementalDeserializeError(message, b"", getattr(exc, "error_info", None))
 
 
 class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, bytearray]):
@@ -206,7 +172,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
         try:
             return self.deserialize(frame)
         except (DeserializeError, RecursionError) as exc:
-            raise _frame_error(exc) from exc
+            raise frame_error(exc) from exc
 
     @final
     def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
@@ -234,106 +200,3 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
         """Parse the bytes up to the next separator."""
         frame, remaining_data = yield from read_separated_frame(buffer, self._framing)
         return parse_frame(self, frame, remaining_data)
-
-
-class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, memoryview]):
-    """All packets have the same size.
-
-    Args:
-        size: The size of a packet in bytes.
-        debug: Whether errors carry ``error_info``.
-        **kwargs: For the next class in the method resolution order.
-
-    Raises:
-        ValueError: `size` is not positive.
-    """
-
-    __slots__ = ("_debug", "_framing")
-
-    def __init__(self, size: int, *, debug: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        size = int(size)
-        if size <= 0:
-            raise ValueError("size must be a positive integer")
-        self._framing = FixedSizeFraming(size)
-        self._debug = bool(debug)
-
-    @property
-    @final
-    def packet_size(self) -> int:
-        """The size of a packet in bytes."""
-        return self._framing.size
-
-    @property
-    @final
-    def debug(self) -> bool:
-        """Whether errors carry ``error_info``."""
-        return self._debug
-
-    @abstractmethod
-    def serialize(self, packet: Sent, /) -> bytes:
-        """Return the `packet_size` bytes of `packet`."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def deserialize(self, data: bytes, /) -> Received:
-        """Make a packet of `data`.
-
-        Raises:
-            DeserializeError: `data` is not a packet. It may have another size than `packet_size` if
-                it was received as a datagram.
-        """
-        raise NotImplementedError
-
-    @final
-    def framing(self) -> FixedSizeFraming:
-        """Return where a packet ends."""
-        return self._framing
-
-    @final
-    def serialize_frame(self, packet: Sent, /) -> bytes:
-        """Return the bytes of `packet`.
-
-        Raises:
-            ValueError: `serialize()` returned more or fewer bytes than it has to.
-        """
-        data = self.serialize(packet)
-        if len(data) != self._framing.size:
-            raise ValueError("serialized data size does not meet expectation")
-        return data
-
-    @final
-    def deserialize_frame(self, frame: bytes, /) -> Received:
-        """Make a packet of `packet_size` bytes."""
-        try:
-            return self.deserialize(frame)
-        except (DeserializeError, RecursionError) as exc:
-            raise _frame_error(exc) from exc
-
-    @final
-    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
-        """Yield what `serialize_frame()` returns."""
-        yield self.serialize_frame(packet)
-
-    @final
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
-        """Parse the next `packet_size` bytes."""
-        reader = GeneratorStreamReader()
-        frame = yield from reader.read_exactly(self._framing.size)
-        return parse_frame(self, frame, reader.read_all())
-
-    @final
-    def create_deserializer_buffer(self, sizehint: int, /) -> memoryview:
-        """Allocate a buffer of `sizehint` bytes, or `packet_size` if that is more."""
-        return memoryview(bytearray(max(self._framing.size, sizehint)))
-
-    @final
-    def buffered_incremental_deserialize(
-        self, buffer: memoryview, /
-    ) -> Generator[int, int, tuple[Received, memoryview]]:
-        """Parse the next `packet_size` bytes."""
-        size = self._framing.size
-        received = 0
-        while received < size:
-            received += yield received
-        return parse_frame(self, bytes(buffer[:size]), buffer[size:received])

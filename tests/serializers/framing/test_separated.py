@@ -1,24 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
-)
-from easynetwork.serializers.abc import FixedSizeFraming, SeparatorFraming
-from easynetwork.serializers.framing import (
-    AutoSeparatedPacketSerializer,
-    FixedSizePacketSerializer,
+from easynetwork.exceptions import LimitOverrunError
+from easynetwork.serializers.abc import SeparatorFraming
+from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
+from tests.serializers.framing.ways import (
+    BAD_WORD,
+    TOO_DEEP,
+    Way,
+    check_error_info,
+    check_keyword_arguments,
+    checked,
+    every_way,
 )
 from tests.tools import (
-    Parser,
     assert_linear,
     byte_by_byte,
     check_every_cut,
@@ -26,17 +26,7 @@ from tests.tools import (
     feed,
     parse_one,
     through_buffer,
-    through_frames,
 )
-
-
-def checked(data: bytes) -> bytes:
-    """What both serializers below make of data: itself, unless it is one of the bad words."""
-    if b"bad" in data:
-        raise DeserializeError("bad word", {"data": data})
-    if b"deep" in data:
-        raise RecursionError("too deep")
-    return data
 
 
 class Separated(AutoSeparatedPacketSerializer[bytes, bytes]):
@@ -49,35 +39,7 @@ class Separated(AutoSeparatedPacketSerializer[bytes, bytes]):
         return checked(data)
 
 
-class Sized(FixedSizePacketSerializer[bytes, bytes]):
-    __slots__ = ()
-
-    def serialize(self, packet: bytes, /) -> bytes:
-        return packet
-
-    def deserialize(self, data: bytes, /) -> bytes:
-        return checked(data)
-
-
-Serializer = Separated | Sized
-Way = Callable[[Any], Callable[[], Parser]]
-
-every_way = pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param(lambda serializer: serializer.incremental_deserialize, id="chunks"),
-        pytest.param(through_buffer, id="buffer"),
-        pytest.param(through_frames, id="frames"),
-    ],
-)
-BAD_WORD = (IncrementalDeserializeError, "Error when deserializing data: bad word")
-TOO_DEEP = (IncrementalDeserializeError, "Error when deserializing data: too deep")
-
-
-# -- Separator ---------------------------------------------------------------------------------
-
-
-def test_separated_properties() -> None:
+def test_properties() -> None:
     """A serializer shows its options."""
     serializer = Separated(bytearray(b"\r\n"), limit=100, debug=True)
 
@@ -99,29 +61,10 @@ def test_separated_properties() -> None:
         ({"separator": b"|", "limit": -1}, "limit must be a positive integer"),
     ],
 )
-def test_separated_wrong_options(options: dict[str, Any], message: str) -> None:
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
     """Wrong options are refused at construction."""
     with pytest.raises(ValueError, match=f"^{message}$"):
         Separated(**options)
-
-
-@pytest.mark.parametrize("serializer_class", [Separated, Sized])
-def test_keyword_arguments_go_on(serializer_class: Any) -> None:
-    """Arguments of other classes are handed on, and refused if nobody knows them."""
-
-    class Named:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-    class NamedSerializer(serializer_class, Named):
-        pass
-
-    new_serializer: Any = NamedSerializer
-    first = b"|" if serializer_class is Separated else 4
-
-    assert new_serializer(first, name="x").name == "x"
-    with pytest.raises(TypeError):
-        serializer_class(first, name="x")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +78,7 @@ def test_keyword_arguments_go_on(serializer_class: Any) -> None:
         (b"\r\n\r\n", []),
     ],
 )
-def test_separated_serialize(packet: bytes, chunks: list[bytes]) -> None:
+def test_serialize(packet: bytes, chunks: list[bytes]) -> None:
     """A packet is sent with exactly one separator; an empty one is not sent."""
     serializer = Separated(b"\r\n")
 
@@ -143,7 +86,7 @@ def test_separated_serialize(packet: bytes, chunks: list[bytes]) -> None:
     assert serializer.serialize_frame(packet) == b"".join(chunks)
 
 
-def test_separated_serialize_separator_inside() -> None:
+def test_serialize_separator_inside() -> None:
     """A packet that would arrive as two is not sent."""
     serializer = Separated(b"|")
     message = "b'|' separator found in serialized packet b'a|b' which was not at the end"
@@ -158,7 +101,7 @@ def test_separated_serialize_separator_inside() -> None:
     ("packet", "data"),
     [(b"a", b"a|"), (b"a|b", b"a|b|"), (b"a||", b"a||"), (b"|", b"|"), (b"", b"")],
 )
-def test_separated_serialize_unchecked(packet: bytes, data: bytes) -> None:
+def test_serialize_unchecked(packet: bytes, data: bytes) -> None:
     """Without the check, data that ends with a separator is sent as it is."""
     serializer = Separated(b"|", incremental_serialize_check_separator=False)
 
@@ -168,7 +111,7 @@ def test_separated_serialize_unchecked(packet: bytes, data: bytes) -> None:
 
 @every_way
 @pytest.mark.parametrize("separator", [b"|", b"\r\n", b"|-|"])
-def test_separated(way: Way, separator: bytes) -> None:
+def test_every_cut(way: Way, separator: bytes) -> None:
     """The same packets and errors come out however the stream is cut, and an error hurts nobody."""
     stream = separator.join([b"a", b"", b"is bad", b"is deep", b"last", b""])
 
@@ -179,7 +122,7 @@ def test_separated(way: Way, separator: bytes) -> None:
 
 @every_way
 @given(st.data())
-def test_separated_by_hypothesis(way: Way, data: st.DataObject) -> None:
+def test_by_hypothesis(way: Way, data: st.DataObject) -> None:
     """Packets of any bytes but the separator survive any cut."""
     separator = data.draw(st.sampled_from([b"\x00", b"\x00\x01"]))
     packets = data.draw(st.lists(st.binary(max_size=8).map(lambda p: p.replace(b"\x00", b""))))
@@ -189,21 +132,8 @@ def test_separated_by_hypothesis(way: Way, data: st.DataObject) -> None:
     assert feed(way(Separated(separator)), chunks) == (packets, b"")
 
 
-@pytest.mark.parametrize("serializer", [Separated(b"d"), Sized(3)])
-def test_error_info_is_copied(serializer: Serializer) -> None:
-    """The information that `deserialize()` gives is not lost."""
-    with pytest.raises(IncrementalDeserializeError) as caught:
-        serializer.deserialize_frame(b"bad")
-    assert caught.value.error_info == {"data": b"bad"}
-    assert type(caught.value.__cause__) is DeserializeError
-    with pytest.raises(IncrementalDeserializeError) as caught:
-        serializer.deserialize_frame(b"deep")
-    assert caught.value.error_info is None
-    assert type(caught.value.__cause__) is RecursionError
-
-
 @given(st.data())
-def test_separated_limit(data: st.DataObject) -> None:
+def test_limit(data: st.DataObject) -> None:
     """Whether a packet is too long does not depend on how the stream is cut."""
     separator = data.draw(st.sampled_from([b"|", b"\r\n", b"|-|"]))
     limit = data.draw(st.integers(1, 20))
@@ -229,7 +159,7 @@ def test_separated_limit(data: st.DataObject) -> None:
         (b"12345678\r\n", "Separator is found, but chunk is longer than limit", 8, b""),
     ],
 )
-def test_separated_buffer_limit_error(
+def test_buffer_limit_error(
     data: bytes, message: str, consumed: int, remaining_data: bytes
 ) -> None:
     """In a buffer of 10 bytes, 7 are the most that fit with a separator and one byte more."""
@@ -243,7 +173,7 @@ def test_separated_buffer_limit_error(
     assert caught.value.remaining_data == remaining_data
 
 
-def test_separated_limit_error() -> None:
+def test_limit_error() -> None:
     """After an oversized packet whose end is there, the next one is found."""
     serializer = Separated(b"|", limit=4)
     too_long = (LimitOverrunError, "Separator is found, but chunk is longer than limit")
@@ -251,7 +181,7 @@ def test_separated_limit_error() -> None:
     assert feed(serializer.incremental_deserialize, [b"12345|1234|"])[0] == [too_long, b"1234"]
 
 
-def test_separated_cost_in_buffer() -> None:
+def test_cost_in_buffer() -> None:
     """A byte costs the same however much is there already."""
 
     def work(size: int) -> None:
@@ -262,67 +192,11 @@ def test_separated_cost_in_buffer() -> None:
     assert_linear(work, 20_000)
 
 
-# -- Fixed size --------------------------------------------------------------------------------
+def test_keyword_arguments_go_on() -> None:
+    """Arguments of other classes are handed on, and refused if nobody knows them."""
+    check_keyword_arguments(Separated, b"|")
 
 
-def test_sized_properties() -> None:
-    """A serializer shows its options."""
-    serializer = Sized(True, debug=True)
-
-    assert serializer.packet_size == 1
-    assert type(serializer.packet_size) is int
-    assert serializer.debug is True
-    assert serializer.framing() == FixedSizeFraming(1)
-    assert Sized(4).debug is False
-    assert not hasattr(serializer, "__dict__")
-
-
-@pytest.mark.parametrize("size", [0, -1])
-def test_sized_wrong_size(size: int) -> None:
-    """A packet has at least one byte."""
-    with pytest.raises(ValueError, match=r"^size must be a positive integer$"):
-        Sized(size)
-
-
-def test_sized_serialize() -> None:
-    """A packet of the right size is sent as it is."""
-    assert list(Sized(3).incremental_serialize(b"abc")) == [b"abc"]
-    assert Sized(3).serialize_frame(b"abc") == b"abc"
-
-
-@pytest.mark.parametrize("packet", [b"", b"ab", b"abcd"])
-def test_sized_serialize_wrong_size(packet: bytes) -> None:
-    """A packet of another size is not sent."""
-    message = r"^serialized data size does not meet expectation$"
-    with pytest.raises(ValueError, match=message):
-        list(Sized(3).incremental_serialize(packet))
-    with pytest.raises(ValueError, match=message):
-        Sized(3).serialize_frame(packet)
-
-
-@every_way
-def test_sized(way: Way) -> None:
-    """The same packets and errors come out however the stream is cut, and an error hurts nobody."""
-    check_every_cut(
-        way(Sized(4)), b"abcdbad!deeplast", [b"abcd", BAD_WORD, TOO_DEEP, b"last"], trailing=b"abc"
-    )
-
-
-@every_way
-@given(st.data())
-def test_sized_by_hypothesis(way: Way, data: st.DataObject) -> None:
-    """Packets of any bytes survive any cut."""
-    size = data.draw(st.integers(1, 5))
-    packets = data.draw(st.lists(st.binary(min_size=size, max_size=size)))
-    chunks = data.draw(cuts(b"".join(packets)))
-
-    assert feed(way(Sized(size)), chunks) == (packets, b"")
-
-
-@pytest.mark.parametrize(("sizehint", "size"), [(1, 4), (100, 100)])
-def test_sized_buffer(sizehint: int, size: int) -> None:
-    """The buffer is as large as suits the transport, and never too small for a packet."""
-    buffer = Sized(4).create_deserializer_buffer(sizehint)
-
-    assert len(buffer) == size
-    assert not buffer.readonly
+def test_error_info_is_copied() -> None:
+    """The information that `deserialize()` gives is not lost."""
+    check_error_info(Separated(b"d"))

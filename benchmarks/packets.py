@@ -1,0 +1,25 @@
+"""What is sent in each format: one small packet, byte for byte as any program would write it.
+
+Written down, not made by a serializer: a load that asked the code under test what is right could
+not notice that it is wrong, and would need the formats' libraries.
+"""
+
+from __future__ import annotations
+
+import struct
+
+__all__ = ["FORMATS", "PACKETS"]
+
+PACKETS = {
+    # Without optional white space: 64 bytes with the newline.
+    "json": b'{"id":10427,"time":1735689600,"celsius":71.25,"place":"boiler"}\n',
+    # The same object: 47 bytes, and their number in front.
+    "msgpack": b"\x00\x00\x00\x2f"
+    b"\x84\xa2id\xcd\x28\xbb\xa4time\xce\x67\x74\x85\x80"
+    b"\xa7celsius\xcb\x40\x51\xd0\x00\x00\x00\x00\x00\xa5place\xa6boiler",
+    "prefixed": b"\x00\x00\x00\x3c" + b"0123456789abcde" * 4,
+    "struct": struct.pack("!IIdd40s", 10427, 1735689600, 71.25, 0.5, b"boiler"),
+}
+"""By family of contenders: a request, and its answer."""
+
+FORMATS = tuple(PACKETS)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from easynetwork.clients import TCPNetworkClient
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import JSONSerializer
+from easynetwork.servers import StandaloneTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.threads_helper import NetworkServerThread
+
+
+def derive_key(password: str) -> dict[str, Any]:
+    """Take a while, as this has to, and say where."""
+    key = hashlib.pbkdf2_hmac("sha256", password.encode(), b"salt", iterations=100_000)
+    return {"thread": threading.current_thread().name, "key": key.hex()[:8]}
+
+
+class KeyRequestHandler(AsyncStreamRequestHandler[str, dict[str, Any]]):
+    """Answers a password with a key."""
+
+    def __init__(self, max_threads: int) -> None:
+        self.limiter = anyio.CapacityLimiter(max_threads)
+
+    async def handle(
+        self,
+        client: AsyncStreamClient[dict[str, Any]],
+    ) -> AsyncGenerator[None, str]:
+        password: str = yield
+        answer = await anyio.to_thread.run_sync(derive_key, password, limiter=self.limiter)
+        await client.send_packet(answer)
+
+
+def ask(password: str) -> None:
+    protocol = StreamProtocol(JSONSerializer())
+
+    with TCPNetworkClient(("localhost", 9000), protocol) as client:
+        client.send_packet(password)
+        print(f"From server: {client.recv_packet(timeout=10)}")
+
+
+def main() -> None:
+    protocol = StreamProtocol(JSONSerializer())
+    handler = KeyRequestHandler(max_threads=2)
+
+    with StandaloneTCPNetworkServer("localhost", 9000, protocol, handler) as server:
+        server_thread = NetworkServerThread(server)
+        server_thread.start()
+        try:
+            print(f"Server loop running in thread: {server_thread.name}")
+
+            for password in ("swordfish", "open sesame"):
+                ask(password)
+        finally:
+            server_thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncGenerator
+
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import StandaloneTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+
+
+class GreetingRequestHandler(AsyncStreamRequestHandler[str, str]):
+    """Answers a name with a greeting."""
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        name: str = yield
+        await client.send_packet(f"Hello, {name}!")
+
+
+def main() -> None:
+    host, port = "localhost", 9000
+    protocol = StreamProtocol(StringLineSerializer(encoding="utf-8"))
+    handler = GreetingRequestHandler()
+
+    with StandaloneTCPNetworkServer(host, port, protocol, handler) as server:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: server.shutdown(timeout=0))
+
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    main()

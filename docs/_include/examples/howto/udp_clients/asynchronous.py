@@ -1,0 +1,107 @@
+"""Functions that show one thing each, for the how-to page about UDP clients: coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import socket
+from typing import TypeAlias
+
+import trio
+
+from easynetwork.clients import AsyncUDPNetworkClient
+from easynetwork.exceptions import DatagramProtocolParseError
+from easynetwork.protocol import DatagramProtocol
+from easynetwork.serializers import StringLineSerializer
+
+protocol = DatagramProtocol(StringLineSerializer(encoding="utf-8"))
+
+Client: TypeAlias = AsyncUDPNetworkClient[str, str]
+
+
+async def make_client(host: str, port: int) -> Client:
+    client = AsyncUDPNetworkClient(
+        (host, port),
+        protocol,
+        local_address=("127.0.0.1", 0),  # any free port of this interface
+        family=socket.AF_INET,  # only addresses of IPv4
+    )
+    await client.wait_connected()
+    return client
+
+
+async def greet_over(sock: socket.socket) -> str:
+    async with AsyncUDPNetworkClient(sock, protocol) as client:
+        await client.send_packet("Zoë")
+        with client.backend().timeout(5.0):
+            return await client.recv_packet()
+
+
+async def wait_for_news_asyncio(client: Client, patience: float = 30.0) -> str:
+    try:
+        async with asyncio.timeout(patience):
+            return await client.recv_packet()
+    except TimeoutError:
+        return "no news"
+
+
+async def wait_for_news_trio(client: Client, patience: float = 30.0) -> str:
+    try:
+        with trio.fail_after(patience):
+            return await client.recv_packet()
+    except trio.TooSlowError:
+        return "no news"
+
+
+async def wait_for_news(client: Client, patience: float = 30.0) -> str:
+    try:
+        with client.backend().timeout(patience):
+            return await client.recv_packet()
+    except TimeoutError:
+        return "no news"
+
+
+question_numbers = itertools.count(1)
+
+
+async def ask(
+    client: Client,
+    question: str,
+    attempts: int = 3,
+    patience: float = 1.0,
+) -> str:
+    number = str(next(question_numbers))
+    for _ in range(attempts):
+        await client.send_packet(f"{number} {question}")
+        async for answer in client.iter_received_packets(timeout=patience):
+            answered, _, text = answer.partition(" ")
+            if answered == number:
+                return text
+    raise TimeoutError(f"no answer in {attempts} attempts")
+
+
+async def receive_text(client: Client) -> str:
+    with client.backend().timeout(30.0):
+        while True:
+            try:
+                return await client.recv_packet()
+            except DatagramProtocolParseError as exc:
+                print(f"Skipped what is not text: {exc.error}")
+
+
+async def send(client: Client, packet: str) -> str:
+    try:
+        await client.send_packet(packet)
+    except ConnectionRefusedError:
+        return "nobody listens at that port, or nobody did before"
+    except OSError as exc:
+        if exc.errno == errno.EMSGSIZE:
+            return "too long"
+        return f"not sent: {exc}"
+    return "sent"
+
+
+async def make_room_for_bursts(client: Client) -> None:
+    await client.wait_connected()
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)

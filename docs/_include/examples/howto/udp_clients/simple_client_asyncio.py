@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import asyncio
+
+from easynetwork.clients import AsyncUDPNetworkClient
+from easynetwork.protocol import DatagramProtocol
+from easynetwork.serializers import StringLineSerializer
+
+
+async def main(host: str, port: int) -> None:
+    protocol = DatagramProtocol(StringLineSerializer(encoding="utf-8"))
+
+    async with asyncio.timeout(5.0):
+        async with AsyncUDPNetworkClient((host, port), protocol) as client:
+            await client.send_packet("Zoë")
+            print(await client.recv_packet())
+
+
+if __name__ == "__main__":
+    asyncio.run(main("localhost", 9000))

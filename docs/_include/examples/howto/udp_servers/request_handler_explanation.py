@@ -1,0 +1,310 @@
+"""Request handlers that show one thing each, for the how-to page about UDP servers.
+
+The requests and responses carry nothing but a text. Yours would be what your protocol object makes
+of a datagram.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections.abc import AsyncGenerator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import ClassVar
+
+import trio
+
+from easynetwork.addresses import SocketAddress
+from easynetwork.backends import AsyncBackend
+from easynetwork.exceptions import DatagramProtocolParseError
+from easynetwork.servers import AsyncUDPNetworkServer
+from easynetwork.servers.handlers import (
+    AsyncDatagramClient,
+    AsyncDatagramRequestHandler,
+    INETClientAttribute,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    text: str = ""
+
+
+class BadRequest(Response): ...
+
+
+class InternalError(Response): ...
+
+
+class TimedOut(Response): ...
+
+
+class MinimumRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        request: Request = yield
+
+        await client.send_packet(Response(request.text))
+
+
+class SkipDatagramRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    def __init__(self, allowed_hosts: frozenset[str] = frozenset()) -> None:
+        self.allowed_hosts = allowed_hosts
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        host = client.extra(INETClientAttribute.remote_address).host
+        if host not in self.allowed_hosts:
+            # Nobody reads this datagram, and nobody answers it.
+            return
+
+        request: Request = yield
+
+        await client.send_packet(Response(request.text))
+
+
+class ErrorHandlingInRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        try:
+            request: Request = yield
+        except DatagramProtocolParseError:
+            # This datagram is not a request. The next one may well be.
+            await client.send_packet(BadRequest())
+        except Exception:
+            # Nobody expected this, so somebody has to see it.
+            traceback.print_exc()
+            await client.send_packet(InternalError())
+        else:
+            await client.send_packet(Response(request.text))
+
+
+class MultipleYieldInRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        request: Request = yield
+
+        if request.text != "order":
+            await client.send_packet(Response("Say 'order' when you are ready"))
+            return
+
+        await client.send_packet(Response("What would you like?"))
+        choice: Request = yield
+
+        await client.send_packet(Response(f"One {choice.text}, coming up"))
+
+
+class TimeoutYieldedRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    patience = 30.0  # seconds
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[float | None, Request]:
+        # This one never waits: its datagram is what started handle().
+        customer: Request = yield None
+
+        await client.send_packet(Response("What would you like?"))
+        try:
+            choice: Request = yield self.patience
+        except TimeoutError:
+            await client.send_packet(TimedOut())
+        else:
+            await client.send_packet(Response(f"{choice.text} for {customer.text}"))
+
+
+class TimeoutContextRequestHandlerAsyncIO(AsyncDatagramRequestHandler[Request, Response]):
+    patience = 30.0  # seconds
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        # This one never waits: its datagram is what started handle().
+        customer: Request = yield
+
+        await client.send_packet(Response("What would you like?"))
+        try:
+            async with asyncio.timeout(self.patience):
+                choice: Request = yield
+        except TimeoutError:
+            await client.send_packet(TimedOut())
+        else:
+            await client.send_packet(Response(f"{choice.text} for {customer.text}"))
+
+
+class TimeoutContextRequestHandlerTrio(AsyncDatagramRequestHandler[Request, Response]):
+    patience = 30.0  # seconds
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        # This one never waits: its datagram is what started handle().
+        customer: Request = yield
+
+        await client.send_packet(Response("What would you like?"))
+        try:
+            with trio.fail_after(self.patience):
+                choice: Request = yield
+        except trio.TooSlowError:
+            await client.send_packet(TimedOut())
+        else:
+            await client.send_packet(Response(f"{choice.text} for {customer.text}"))
+
+
+class TimeoutContextRequestHandlerWithClientBackend(AsyncDatagramRequestHandler[Request, Response]):
+    patience = 30.0  # seconds
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        # This one never waits: its datagram is what started handle().
+        customer: Request = yield
+
+        await client.send_packet(Response("What would you like?"))
+        try:
+            with client.backend().timeout(self.patience):
+                choice: Request = yield
+        except TimeoutError:
+            await client.send_packet(TimedOut())
+        else:
+            await client.send_packet(Response(f"{choice.text} for {customer.text}"))
+
+
+class ClientExtraAttributesRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        remote = client.extra(INETClientAttribute.remote_address)
+
+        request: Request = yield
+
+        sender = f"{remote.host}:{remote.port}"
+        await client.send_packet(Response(f"{sender} said {request.text}"))
+
+
+class CountingRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    request_count = 0
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        request: Request = yield
+
+        self.request_count += 1
+        await client.send_packet(Response(request.text))
+
+
+class ServiceInitializationHookRequestHandlerAsyncIO(CountingRequestHandler):
+    report_interval = 60.0  # seconds
+
+    async def service_init(
+        self,
+        exit_stack: contextlib.AsyncExitStack,
+        server: AsyncUDPNetworkServer[Request, Response],
+    ) -> None:
+        exit_stack.callback(print, "Service stopped")
+
+        task_group = await exit_stack.enter_async_context(asyncio.TaskGroup())
+        task_group.create_task(self.report())
+
+    async def report(self) -> None:
+        while True:
+            print(f"Requests so far: {self.request_count}")
+            await asyncio.sleep(self.report_interval)
+
+
+class ServiceInitializationHookRequestHandlerTrio(CountingRequestHandler):
+    report_interval = 60.0  # seconds
+
+    async def service_init(
+        self,
+        exit_stack: contextlib.AsyncExitStack,
+        server: AsyncUDPNetworkServer[Request, Response],
+    ) -> None:
+        exit_stack.callback(print, "Service stopped")
+
+        nursery = await exit_stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(self.report)
+
+    async def report(self) -> None:
+        while True:
+            print(f"Requests so far: {self.request_count}")
+            await trio.sleep(self.report_interval)
+
+
+class ServiceInitializationHookRequestHandlerWithServerBackend(CountingRequestHandler):
+    report_interval = 60.0  # seconds
+
+    async def service_init(
+        self,
+        exit_stack: contextlib.AsyncExitStack,
+        server: AsyncUDPNetworkServer[Request, Response],
+    ) -> None:
+        exit_stack.callback(print, "Service stopped")
+
+        backend = server.backend()
+        task_group = await exit_stack.enter_async_context(backend.create_task_group())
+        task_group.start_soon(self.report, backend)
+
+    async def report(self, backend: AsyncBackend) -> None:
+        while True:
+            print(f"Requests so far: {self.request_count}")
+            await backend.sleep(self.report_interval)
+
+
+class StatisticsRequestHandler(CountingRequestHandler):
+    report_interval = 60.0  # seconds
+
+    async def service_init(
+        self,
+        exit_stack: contextlib.AsyncExitStack,
+        server: AsyncUDPNetworkServer[Request, Response],
+    ) -> None:
+        backend = server.backend()
+        task_group = await exit_stack.enter_async_context(backend.create_task_group())
+        task_group.start_soon(self.report, server)
+
+    async def report(self, server: AsyncUDPNetworkServer[Request, Response]) -> None:
+        while True:
+            statistics = server.get_statistics()
+            print(f"{statistics.dropped} of {statistics.received} datagrams were dropped")
+            await server.backend().sleep(self.report_interval)
+
+
+class ClientContextRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
+    peer: ClassVar[ContextVar[SocketAddress]] = ContextVar("peer")
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        self.peer.set(client.extra(INETClientAttribute.remote_address))
+
+        request: Request = yield
+
+        await client.send_packet(Response(self.signed(request.text)))
+
+    def signed(self, text: str) -> str:
+        # No client in the arguments: the context knows whom we are serving.
+        peer = self.peer.get()
+        return f"{text}, {peer.host}:{peer.port}"

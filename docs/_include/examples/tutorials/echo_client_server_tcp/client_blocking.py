@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import sys
+
+from echo_protocol import host, port, protocol
+
+from easynetwork.clients import TCPNetworkClient
+
+
+def main(messages: list[str]) -> None:
+    with TCPNetworkClient((host, port), protocol) as client:
+        for message in messages:
+            client.send_packet({"message": message})
+            answer = client.recv_packet()
+            print("From server:", answer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from echo_handler import EchoRequestHandler
+from echo_protocol import host, port, protocol
+
+from easynetwork.servers import AsyncTCPNetworkServer
+
+
+async def main() -> None:
+    handler = EchoRequestHandler()
+
+    async with AsyncTCPNetworkServer(host, port, protocol, handler) as server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+
+    # Control-C is the ordinary way to stop this program, not an error.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import logging
+
+import trio
+from echo_handler import EchoRequestHandler
+from echo_protocol import host, port, protocol
+
+from easynetwork.servers import AsyncTCPNetworkServer
+
+
+async def main() -> None:
+    handler = EchoRequestHandler()
+
+    async with AsyncTCPNetworkServer(host, port, protocol, handler) as server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+
+    # Control-C is the ordinary way to stop this program, not an error.
+    # The star: trio may raise it as a part of an exception group.
+    try:
+        trio.run(main)
+    except* KeyboardInterrupt:
+        pass

@@ -1,0 +1,34 @@
+"""Packages whose modules are imported when somebody asks for what is in them (PEP 562).
+
+So a program pays, at its start, for what it uses: a blocking client does not import servers.
+"""
+
+from __future__ import annotations
+
+__all__ = ["lazy_attributes"]
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy_attributes(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return a package's `__getattr__` and `__dir__`.
+
+    Args:
+        package: The package's name.
+        modules: The name of the module of each attribute, inside the package.
+    """
+
+    def getter(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return getter, names

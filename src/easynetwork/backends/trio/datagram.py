@@ -1,0 +1,44 @@
+"""A datagram socket on trio."""
+
+from __future__ import annotations
+
+__all__ = ["TrioDatagramEndpoint"]
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from easynetwork.backends.datagram import Batch, DatagramEndpoint
+
+
+class TrioDatagramEndpoint(DatagramEndpoint):
+    """A datagram socket under trio's care."""
+
+    __slots__ = ()
+
+    async def serve(
+        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
+    ) -> None:
+        while self.socket.fileno() >= 0:
+            await self._readable(math.inf)
+            if self._take_some(received, failed):
+                # trio shuffles tasks: let those that were started meanwhile have their turn first.
+                await trio.lowlevel.checkpoint()
+
+    async def _readable(self, deadline: float) -> None:
+        if deadline == math.inf:
+            with suppress(trio.ClosedResourceError):
+                await trio.lowlevel.wait_readable(self.socket)
+        elif deadline > trio.current_time():
+            with trio.CancelScope(deadline=deadline) as scope:
+                await self._readable(math.inf)
+            if scope.cancelled_caught:
+                raise TimeoutError("timed out")
+        else:
+            await trio.lowlevel.checkpoint()
+            raise TimeoutError("timed out")
+
+    def _forget_socket(self) -> None:
+        pass  # whoever waits has been told by `anyio.notify_closing()`

@@ -1,0 +1,210 @@
+"""What all asynchronous clients are: something that tasks share, and that connects when needed.
+
+There is one attempt to connect at a time. Whoever needs the connection waits for it; if it fails or
+its task is cancelled, the next one who waits tries again. Closing a client is final, and cancels
+the attempt.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket as _socket  # the property of this name hides the module inside the class
+import warnings
+from abc import abstractmethod
+from typing import Generic, TypeVar
+
+import anyio
+
+from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
+from easynetwork.backends import (
+    AsyncBackend,
+    BuiltinAsyncBackendLiteral,
+    StreamTransport,
+    ensure_backend,
+)
+from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.clients.abc import AbstractAsyncNetworkClient
+from easynetwork.exceptions import ClientClosedError
+
+_T_Sent = TypeVar("_T_Sent")
+_T_Received = TypeVar("_T_Received")
+_T_Transport = TypeVar("_T_Transport", StreamTransport, DatagramEndpoint)
+
+
+class AsyncClient(
+    AbstractAsyncNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received, _T_Transport]
+):
+    """A client whose socket is in the care of an event loop, once it is connected."""
+
+    __slots__ = (
+        "_addresses",
+        "_attempt",
+        "_backend",
+        "_connecting",
+        "_is_closing",
+        "_proxy",
+        "_receiving",
+        "_target",
+        "_transport",
+    )
+
+    def _begin(
+        self,
+        target: tuple[str, int] | _socket.socket,
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
+    ) -> None:
+        """Be new: there is an address to connect to, or a connected socket."""
+        self._backend = ensure_backend(backend)
+        self._target = target
+        self._transport: _T_Transport | None = None
+        self._proxy: SocketProxy | None = None
+        self._addresses: tuple[SocketAddress, SocketAddress] | None = None  # this end, the peer
+        self._connecting = anyio.Lock()
+        self._receiving = anyio.Lock()
+        self._attempt: anyio.CancelScope | None = None
+        self._is_closing = False
+
+    def __del__(self) -> None:
+        transport = getattr(self, "_transport", None)
+        if transport is not None and self._is_open(transport):
+            message = f"unclosed client {self!r} (and cannot be closed synchronously)"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        if self._addresses is None:
+            return f"<{type(self).__name__} (partially initialized)>"
+        return f"<{type(self).__name__} endpoint={self._addresses[1]}>"
+
+    def backend(self) -> AsyncBackend:
+        return self._backend
+
+    # -- what the subclass adds
+
+    @abstractmethod
+    async def _new_socket(self, host: str, port: int) -> _socket.socket:
+        """Return a connected socket."""
+
+    @abstractmethod
+    async def _wrap(self, sock: _socket.socket) -> _T_Transport:
+        """Put a connected socket under the loop's care. It is closed if this fails."""
+
+    @abstractmethod
+    def _is_open(self, transport: _T_Transport) -> bool:
+        """Whether somebody has to close it."""
+
+    @abstractmethod
+    async def _close(self, transport: _T_Transport) -> None:
+        """Close it when tasks that are sending a packet are through."""
+
+    # -- the connection
+
+    def is_connected(self) -> bool:
+        return self._transport is not None
+
+    async def wait_connected(self) -> None:
+        await self._connected()
+
+    async def _connected(self, deadline: float = math.inf) -> _T_Transport:
+        if self._is_closing:
+            raise closed_error()
+        if self._transport is not None:
+            return self._transport
+        if isinstance(self._target, _socket.socket):
+            deadline = math.inf  # there is nothing to wait for
+        with self._backend.timeout_at(deadline):
+            async with self._connecting:
+                await self._try_to_connect()
+        return await self._connected()  # unless closed meanwhile
+
+    async def _try_to_connect(self) -> None:
+        if self._transport is not None or self._is_closing:
+            return  # since the lock was asked for
+        try:
+            with anyio.CancelScope() as self._attempt:
+                await self._connect()
+        finally:
+            self._attempt = None
+        if self.is_closing():  # meanwhile: maybe too late to be cancelled
+            await self.aclose()
+
+    async def _connect(self) -> None:
+        sock = self._target
+        if not isinstance(sock, _socket.socket):
+            sock = await self._new_socket(*sock)
+        try:
+            sock.setblocking(False)
+            names = sock.getsockname(), sock.getpeername()
+        except OSError:
+            sock.close()
+            raise
+        self._transport = await self._wrap(sock)
+        local, remote = (new_socket_address(name, sock.family) for name in names)
+        self._addresses = local, remote
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    async def aclose(self) -> None:
+        self._is_closing = True
+        if self._attempt is not None:
+            self._attempt.cancel()  # its task closes what there is to close
+        elif self._transport is not None:
+            await self._close(self._transport)
+        elif isinstance(self._target, _socket.socket):
+            self._target.close()
+
+    # -- packets
+
+    async def recv_packet(self) -> _T_Received:
+        return await self._receive(math.inf)
+
+    async def _acquire_receiving(self, deadline: float) -> None:
+        try:
+            self._receiving.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._receiving.acquire()
+            if scope.cancelled_caught:
+                raise TimeoutError("timed out") from None
+
+    # -- addresses
+
+    @property
+    def socket(self) -> SocketProxy:
+        """The socket, to look at; the same object each time.
+
+        Raises:
+            AttributeError: The client is not connected yet.
+        """
+        if self._transport is None:
+            raise AttributeError("Socket not connected")
+        if self._proxy is None:
+            self._proxy = SocketProxy(self._transport.socket)
+        return self._proxy
+
+    def get_local_address(self) -> SocketAddress:
+        """Return this end's address.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The client is not connected yet.
+        """
+        return self._endpoints()[0]
+
+    def get_remote_address(self) -> SocketAddress:
+        """Return the peer's address. Raises what `get_local_address()` raises."""
+        return self._endpoints()[1]
+
+    def _endpoints(self) -> tuple[SocketAddress, SocketAddress]:
+        if self._is_closing:
+            raise closed_error()
+        if self._addresses is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return self._addresses
+
+
+def closed_error() -> ClientClosedError:
+    """Return the error of an operation on a client that was closed here."""
+    return ClientClosedError("Client is closing, or is already closed")

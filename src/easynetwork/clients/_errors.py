@@ -1,0 +1,43 @@
+"""What errors of a client's socket mean, and where they hide."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Final
+
+_LOST: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""tcp(7): besides a `ConnectionError`, how an operation learns that the peer is out of reach."""
+
+_NOT_A_SOCKET: Final = {errno.EBADF, errno.ENOTSOCK}
+
+
+def aborted(detail: str = "") -> ConnectionAbortedError:
+    """Return the error of an operation on a connection that has ended."""
+    return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED) + detail)
+
+
+def explain_stream(exc: OSError) -> None:
+    """Raise what an error of a connection means, or add to it what it means."""
+    if isinstance(exc, ConnectionError) or exc.errno in _LOST:
+        raise aborted() from exc
+    explain_descriptor(exc)
+
+
+def explain_descriptor(exc: OSError) -> None:
+    """Say so if an error means that somebody else has closed the socket's descriptor."""
+    if exc.errno in _NOT_A_SOCKET:
+        exc.add_note("The socket file descriptor was closed unexpectedly.")
+
+
+def raise_pending_error(sock: socket.socket) -> None:
+    """Raise what the kernel has learnt of earlier datagrams; it forgets that then.
+
+    On a machine's own addresses, it knows at once that nobody listens.
+
+    Raises:
+        OSError: `ConnectionRefusedError`, say.
+    """
+    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(error, os.strerror(error))

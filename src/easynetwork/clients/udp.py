@@ -1,0 +1,121 @@
+"""A UDP client for programs, or threads, that wait."""
+
+from __future__ import annotations
+
+__all__ = ["UDPNetworkClient"]
+
+import errno
+import socket as _socket  # the property of this name hides the module inside the class
+from typing import Generic, TypeVar, overload
+
+from easynetwork.backends.datagram import MAX_DATAGRAM_SIZE, too_long
+from easynetwork.backends.datagram_sockets import connect_udp_blocking
+from easynetwork.clients._blocking import check_retry_interval
+from easynetwork.clients._blocking_base import BlockingClient
+from easynetwork.clients._datagrams import check_udp_target
+from easynetwork.clients._errors import raise_pending_error
+from easynetwork.clients._target import owned
+from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+
+_T_Sent = TypeVar("_T_Sent")
+_T_Received = TypeVar("_T_Received")
+
+
+class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+    """Sends packets to one address and receives packets from there, one datagram each.
+
+    Packets may get lost, arrive twice or overtake others: UDP promises nothing else, and nobody is
+    told. What others send to the client's socket is ignored, by the operating system.
+
+    All methods may be called by any thread, at any time. Protocol objects are used by one thread to
+    send and by one thread to receive at a time.
+
+    Resource handling: a client owns its socket from the beginning, and closes it at once if it
+    cannot be made. `close()` closes it, and so does leaving `with`. A process that forks shares the
+    socket with its child: only one of the two should use it, and close it.
+
+    Error handling: errors of the operating system are raised as they are, and do not end anything:
+    the next operation is a new attempt. When a host answers that nobody listens at that port (by an
+    ICMP message), whichever operation comes next raises `ConnectionRefusedError`; if that is
+    `send_packet()`, its own packet may not have been sent. Operations on a client closed here raise
+    `ClientClosedError`.
+    """
+
+    __slots__ = ("_build", "_encode")
+
+    @overload
+    def __init__(
+        self,
+        address: tuple[str, int],
+        /,
+        protocol: DatagramProtocol[_T_Sent, _T_Received],
+        *,
+        local_address: tuple[str, int] | None = None,
+        family: int = _socket.AF_UNSPEC,
+        retry_interval: float = 1.0,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        sock: _socket.socket,
+        /,
+        protocol: DatagramProtocol[_T_Sent, _T_Received],
+        *,
+        retry_interval: float = 1.0,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        address: tuple[str, int] | _socket.socket,
+        /,
+        protocol: DatagramProtocol[_T_Sent, _T_Received],
+        *,
+        local_address: tuple[str, int] | None = None,
+        family: int = _socket.AF_UNSPEC,
+        retry_interval: float = 1.0,
+    ) -> None:
+        """Connect the socket; nothing is sent.
+
+        Args:
+            address: Who to talk to: host and port; the first address of a host that there is a
+                route to is used. Or a connected UDP socket, which belongs to the client from now
+                on.
+            protocol: The protocol object.
+            local_address: The address to send from; chosen by the kernel by default.
+            family: `socket.AF_INET` or `socket.AF_INET6`, to use only addresses of that family. By
+                default, the resolver's order decides.
+            retry_interval: Seconds after which a waiting thread looks whether the client has been
+                closed, should the kernel not tell it.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or does not go with a socket.
+            ValueError: An argument has a value that cannot be used.
+            OSError: The socket cannot be made, or is not connected. If all addresses failed alike,
+                an error of that kind, with the group of the single errors as its cause.
+        """
+        with owned(address):
+            check_datagram_protocol(protocol)
+            self._build = datagram_builder(protocol)
+            self._encode = datagram_encoder(protocol)
+            self._retry_interval = check_retry_interval(retry_interval)
+            target = check_udp_target(address, local_address, family)
+        if not isinstance(target, _socket.socket):
+            target = connect_udp_blocking(*target, local_address=local_address, family=family)
+        with owned(target):
+            self._take_over(target)
+
+    def _send(self, packet: _T_Sent, deadline: float) -> None:
+        data = self._encode(packet)
+        try:
+            self._write(data, deadline)
+        except OSError as exc:
+            if exc.errno == errno.EMSGSIZE:
+                raise too_long(data, self._socket.family) from None
+            raise
+        raise_pending_error(self._socket)
+
+    def _receive(self, deadline: float) -> _T_Received:
+        received: _T_Received = self._build(self._read(MAX_DATAGRAM_SIZE, deadline))
+        return received

@@ -1,0 +1,191 @@
+"""Two serializers, one per direction, used as one.
+
+Where both ends of a connection do not speak alike: a client that sends JSON and receives lines of
+text, say. What the pair can do is what both halves can: see `StapledPacketSerializer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+
+from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
+    AbstractPacketSerializer,
+    BufferedIncrementalPacketSerializer,
+    Framing,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = [
+    "StapledBufferedIncrementalPacketSerializer",
+    "StapledIncrementalPacketSerializer",
+    "StapledPacketSerializer",
+]
+
+Sent = TypeVar("Sent", contravariant=True)
+Received = TypeVar("Received", covariant=True)
+Buffer = TypeVar("Buffer", bound="WriteableBuffer")
+
+
+class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
+    """Serializes packets with one serializer, deserializes them with another one.
+
+    To create one is to get the most that the two can do together: a
+    `StapledIncrementalPacketSerializer` if both are incremental, a
+    `StapledBufferedIncrementalPacketSerializer` if that which deserializes is also buffered.
+
+    Args:
+        sent_packet_serializer: What makes bytes of the packets that are sent.
+        received_packet_serializer: What makes packets of the bytes that are received.
+
+    Raises:
+        TypeError: One of them is not a serializer, or cannot do what was explicitly asked for.
+    """
+
+    __slots__ = ("_received_packet_serializer", "_sent_packet_serializer")
+
+    def __new__(
+        cls,
+        sent_packet_serializer: AbstractPacketSerializer[Sent, Any],
+        received_packet_serializer: AbstractPacketSerializer[Any, Received],
+    ) -> Self:
+        for serializer in (sent_packet_serializer, received_packet_serializer):
+            if not isinstance(serializer, AbstractPacketSerializer):
+                raise TypeError(f"Expected a serializer instance, got {serializer!r}")
+        best: type[Any] = StapledPacketSerializer
+        if isinstance(sent_packet_serializer, AbstractIncrementalPacketSerializer):
+            if isinstance(received_packet_serializer, BufferedIncrementalPacketSerializer):
+                best = StapledBufferedIncrementalPacketSerializer
+            elif isinstance(received_packet_serializer, AbstractIncrementalPacketSerializer):
+                best = StapledIncrementalPacketSerializer
+        if not issubclass(best, cls):
+            raise TypeError(
+                f"{sent_packet_serializer!r} and {received_packet_serializer!r} "
+                f"make a {best.__name__}, not a {cls.__name__}"
+            )
+        return super().__new__(best)
+
+    def __init__(
+        self,
+        sent_packet_serializer: AbstractPacketSerializer[Sent, Any],
+        received_packet_serializer: AbstractPacketSerializer[Any, Received],
+    ) -> None:
+        super().__init__()
+        self._sent_packet_serializer: Any = sent_packet_serializer
+        self._received_packet_serializer: Any = received_packet_serializer
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(sent_packet_serializer={self._sent_packet_serializer!r}, "
+            f"received_packet_serializer={self._received_packet_serializer!r})"
+        )
+
+    @property
+    @final
+    def sent_packet_serializer(self) -> AbstractPacketSerializer[Sent, Any]:
+        """What makes bytes of the packets that are sent."""
+        serializer: AbstractPacketSerializer[Sent, Any] = self._sent_packet_serializer
+        return serializer
+
+    @property
+    @final
+    def received_packet_serializer(self) -> AbstractPacketSerializer[Any, Received]:
+        """What makes packets of the bytes that are received."""
+        serializer: AbstractPacketSerializer[Any, Received] = self._received_packet_serializer
+        return serializer
+
+    @final
+    def serialize(self, packet: Sent, /) -> bytes:
+        """Delegate to `sent_packet_serializer`."""
+        data: bytes = self._sent_packet_serializer.serialize(packet)
+        return data
+
+    @final
+    def deserialize(self, data: bytes, /) -> Received:
+        """Delegate to `received_packet_serializer`."""
+        packet: Received = self._received_packet_serializer.deserialize(data)
+        return packet
+
+
+class StapledIncrementalPacketSerializer(
+    StapledPacketSerializer[Sent, Received], AbstractIncrementalPacketSerializer[Sent, Received]
+):
+    """Two incremental serializers. See `StapledPacketSerializer`."""
+
+    __slots__ = ()
+
+    @final
+    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+        """Delegate to `sent_packet_serializer`."""
+        yield from self._sent_packet_serializer.incremental_serialize(packet)
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
+        """Delegate to `received_packet_serializer`."""
+        result: tuple[Received, bytes]
+        result = yield from self._received_packet_serializer.incremental_deserialize()
+        return result
+
+    @final
+    def serialize_frame(self, packet: Sent, /) -> bytes:
+        """Delegate to `sent_packet_serializer`, to the method that is its own."""
+        serializer = self._sent_packet_serializer
+        if _are_of_one_class(serializer, "incremental_serialize", "serialize_frame"):
+            frame: bytes = serializer.serialize_frame(packet)
+            return frame
+        return b"".join(serializer.incremental_serialize(packet))
+
+    def framing(self) -> Framing | None:
+        """Delegate to `received_packet_serializer`, if all its methods agree on what a frame is."""
+        serializer = self._received_packet_serializer
+        methods = ["framing", "deserialize_frame", "incremental_deserialize"]
+        if isinstance(serializer, BufferedIncrementalPacketSerializer):
+            methods.append("buffered_incremental_deserialize")
+        if not _are_of_one_class(serializer, *methods):
+            return None
+        framing: Framing | None = serializer.framing()
+        return framing
+
+    def deserialize_frame(self, frame: bytes, /) -> Received:
+        """Delegate to `received_packet_serializer`."""
+        packet: Received = self._received_packet_serializer.deserialize_frame(frame)
+        return packet
+
+
+@final
+class StapledBufferedIncrementalPacketSerializer(
+    StapledIncrementalPacketSerializer[Sent, Received],
+    BufferedIncrementalPacketSerializer[Sent, Received, Buffer],
+    Generic[Sent, Received, Buffer],
+):
+    """An incremental serializer and a buffered one. See `StapledPacketSerializer`."""
+
+    __slots__ = ()
+
+    # A shortcut has to be of the same class as the generator that it stands for.
+    incremental_deserialize = StapledIncrementalPacketSerializer.incremental_deserialize
+    framing = StapledIncrementalPacketSerializer.framing
+    deserialize_frame = StapledIncrementalPacketSerializer.deserialize_frame
+
+    def create_deserializer_buffer(self, sizehint: int, /) -> Buffer:
+        """Delegate to `received_packet_serializer`."""
+        buffer: Buffer = self._received_packet_serializer.create_deserializer_buffer(sizehint)
+        return buffer
+
+    def buffered_incremental_deserialize(
+        self, buffer: Buffer, /
+    ) -> Generator[int | None, int, tuple[Received, ReadableBuffer]]:
+        """Delegate to `received_packet_serializer`."""
+        result: tuple[Received, ReadableBuffer]
+        result = yield from self._received_packet_serializer.buffered_incremental_deserialize(
+            buffer
+        )
+        return result
+
+
+def _are_of_one_class(serializer: object, *names: str) -> bool:
+    """Return whether some methods are defined by the same class, and so were written together."""
+    definers = {next(c for c in type(serializer).__mro__ if name in vars(c)) for name in names}
+    return len(definers) == 1

@@ -1,0 +1,183 @@
+"""MessagePack (https://msgpack.org), by the library `msgpack`.
+
+A packet is skimmed before it is read: the library runs over it without making any object, which
+tells where it ends, and goes on where it stopped when more bytes come. Only then are objects made,
+of bytes that are known to be a whole packet. So what a peer declares (an array of 2 ** 31 items
+inside another one) costs nothing until it is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator
+from functools import partial
+from itertools import chain
+from typing import IO, Any, Final, final
+
+from easynetwork.serializers._gate import send_when_complete
+from easynetwork.serializers.framing import FileBasedPacketSerializer
+from easynetwork.serializers.tools import (
+    DEFAULT_MAX_DEPTH,
+    DEFAULT_SERIALIZER_LIMIT,
+    check_max_depth,
+    config_options,
+    import_extra,
+)
+
+__all__ = ["MessagePackSerializer", "MessagePackerConfig", "MessageUnpackerConfig"]
+
+# The first bytes of all arrays and maps. (https://github.com/msgpack/msgpack/blob/master/spec.md)
+_CONTAINERS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+_TOO_DEEP: Final = "The packet is nested too deeply"
+_SKIM_SIZE: Final = 256
+"""Bytes that are allocated to skim a packet; the library's default is a megabyte."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, weakref_slot=True)
+class MessagePackerConfig:
+    """How to write MessagePack: the options of ``msgpack.Packer`` of the same names."""
+
+    default: Callable[[Any], Any] | None = None
+    use_single_float: bool = False
+    use_bin_type: bool = True
+    datetime: bool = False
+    strict_types: bool = False
+    unicode_errors: str = "strict"
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, weakref_slot=True)
+class MessageUnpackerConfig:
+    """How to read MessagePack: the options of ``msgpack.Unpacker`` of the same names.
+
+    Without `strict_map_key`, a peer can choose keys whose hashes are equal (time stamps, say), and
+    make a map of n of them cost n ** 2. If `ext_hook` is None, it is ``msgpack.ExtType``.
+    """
+
+    raw: bool = False
+    use_list: bool = True
+    timestamp: int = 0
+    strict_map_key: bool = True
+    unicode_errors: str = "strict"
+    object_hook: Callable[[dict[Any, Any]], Any] | None = None
+    object_pairs_hook: Callable[[list[tuple[Any, Any]]], Any] | None = None
+    ext_hook: Callable[[int, bytes], Any] | None = None
+
+
+class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
+    """Packets are MessagePack values. Needs the extra ``msgpack``.
+
+    Args:
+        packer_config: How to write MessagePack.
+        unpacker_config: How to read MessagePack.
+        limit: The most bytes of a packet that comes over a stream.
+        max_depth: How many arrays and maps may be inside each other in a received packet. (What
+            hooks make of them is not looked into.)
+        debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is not a packet,
+            or the ``packet`` and the ``extra`` bytes behind it.
+
+    Raises:
+        ModuleNotFoundError: The library is not installed.
+        TypeError: A configuration is of the wrong class.
+        ValueError: `limit` or `max_depth` is not positive.
+    """
+
+    __slots__ = ("_max_depth", "_msgpack", "_pack", "_unpack")
+
+    def __init__(
+        self,
+        packer_config: MessagePackerConfig | None = None,
+        unpacker_config: MessageUnpackerConfig | None = None,
+        *,
+        limit: int = DEFAULT_SERIALIZER_LIMIT,
+        max_depth: int = DEFAULT_MAX_DEPTH,
+        debug: bool = False,
+    ) -> None:
+        msgpack = import_extra("msgpack", "msgpack")
+        packer_options = config_options("packer", packer_config, MessagePackerConfig)
+        unpacker_options = config_options("unpacker", unpacker_config, MessageUnpackerConfig)
+        if unpacker_options["ext_hook"] is None:
+            unpacker_options["ext_hook"] = msgpack.ExtType
+        super().__init__(Exception, limit=limit, debug=debug)
+        self._msgpack = msgpack
+        self._pack: Callable[[Any], bytes] = partial(msgpack.packb, **packer_options)
+        self._unpack: Callable[[bytes], Any] = partial(msgpack.unpackb, **unpacker_options)
+        self._max_depth = check_max_depth(max_depth)
+
+    @final
+    def dump_to_file(self, packet: Any, file: IO[bytes], /) -> None:
+        """Write `packet` to `file`."""
+        file.write(self._pack(packet))
+
+    @final
+    def load_from_file(self, file: IO[bytes], /) -> Any:
+        """Read one packet from `file`; leave it behind the packet, even if that is not valid.
+
+        Raises:
+            EOFError: The end of the file is reached before the end of the packet.
+            Exception: The data is not a packet.
+        """
+        try:
+            return self._read_packet(file)
+        except self._msgpack.OutOfData as exc:
+            raise EOFError("Missing data") from exc
+        except self._msgpack.StackError as exc:
+            raise ValueError(_TOO_DEEP) from exc
+        except Exception as exc:
+            if str(exc):
+                raise
+            raise ValueError("Invalid token") from exc
+
+    def _read_packet(self, file: IO[bytes]) -> Any:
+        start = file.tell()
+        data = file.read()
+        skimmer = self._new_skimmer(data)
+        skimmer.skip()
+        end = skimmer.tell()
+        file.seek(start + end)
+        packet = data[:end]
+        result = self._unpack(packet)
+        # Few packets have so many bytes that might begin a container.
+        if end - len(packet.translate(None, _CONTAINERS)) > self._max_depth:
+            _check_depth(result, self._max_depth)
+        return result
+
+    @final
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
+        """Parse the next packet."""
+        parser = super().incremental_deserialize()
+        return send_when_complete(parser, self._new_detector, self.buffer_limit)
+
+    def _new_detector(self) -> Callable[[bytes], bool]:
+        skimmer = self._new_skimmer(b"")
+
+        def may_end(chunk: bytes) -> bool:
+            skimmer.feed(chunk)
+            try:
+                skimmer.skip()
+            except self._msgpack.OutOfData:
+                return False
+            except self._msgpack.UnpackException:
+                pass  # The parser will see it too.
+            return True
+
+        return may_end
+
+    def _new_skimmer(self, data: bytes) -> Any:
+        """Return an unpacker that is fed, however much there is: limits are checked elsewhere."""
+        skimmer = self._msgpack.Unpacker(read_size=_SKIM_SIZE, max_buffer_size=0)
+        skimmer.feed(data)
+        return skimmer
+
+
+def _check_depth(packet: Any, max_depth: int) -> None:
+    level = [packet]
+    for _ in range(max_depth + 1):
+        level = [
+            item
+            for container in level
+            if isinstance(container, (list, tuple, dict))
+            for item in (chain(*container.items()) if isinstance(container, dict) else container)
+        ]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)

@@ -1,0 +1,47 @@
+"""Serializers around a serializer: it makes bytes of packets, they make other bytes of these.
+
+`easynetwork.serializers.wrapper.base64` makes text of them, and can prove that they arrived as they
+were sent; `easynetwork.serializers.wrapper.compressor` makes fewer of them;
+`easynetwork.serializers.wrapper.length_prefixed` puts their number in front. What is wrapped may be
+any serializer, one-shot ones included: where a packet ends is the wrapper's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from easynetwork._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from easynetwork.serializers.wrapper.base64 import Base64EncoderSerializer
+    from easynetwork.serializers.wrapper.compressor import (
+        AbstractCompressorSerializer,
+        BZ2CompressorSerializer,
+        CompressorInterface,
+        DecompressorInterface,
+        ZlibCompressorSerializer,
+    )
+    from easynetwork.serializers.wrapper.length_prefixed import LengthPrefixedSerializer
+else:
+    __getattr__, __dir__ = lazy_attributes(
+        __name__,
+        {
+            "AbstractCompressorSerializer": "compressor",
+            "BZ2CompressorSerializer": "compressor",
+            "Base64EncoderSerializer": "base64",
+            "CompressorInterface": "compressor",
+            "DecompressorInterface": "compressor",
+            "LengthPrefixedSerializer": "length_prefixed",
+            "ZlibCompressorSerializer": "compressor",
+        },
+    )
+
+__all__ = [
+    "AbstractCompressorSerializer",
+    "BZ2CompressorSerializer",
+    "Base64EncoderSerializer",
+    "CompressorInterface",
+    "DecompressorInterface",
+    "LengthPrefixedSerializer",
+    "ZlibCompressorSerializer",
+]

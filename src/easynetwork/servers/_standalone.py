@@ -1,0 +1,321 @@
+"""A server without an asynchronous program around it: a thread runs a loop, others have it served.
+
+`serve_forever()` makes an asynchronous server and an event loop, in the thread that calls it. One
+`_Run` lives as long as that. It is what the other threads see: how far the start is, and a portal,
+through which their calls reach the loop. So an asynchronous server is touched by its loop's thread
+alone, and by anybody when that has left it, closed.
+
+The portal is there from the moment the server listens until it is closed. Nobody may be on the way
+to the loop when it ends, because the loop could not answer any more: those are counted, and waited
+for. No lock is held while somebody waits for the loop, so that the loop may take all of them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BaseStandaloneNetworkServer"]
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import anyio.lowlevel
+from anyio.from_thread import BlockingPortal
+
+from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
+from easynetwork.backends._forks import call_after_fork
+from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
+from easynetwork.servers._base import BaseAsyncNetworkServer
+from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
+
+_T = TypeVar("_T")
+
+
+class _Run:
+    """One `serve_forever()`.
+
+    Attributes:
+        server: What is served.
+        finished: It is over.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_is_to_stop",
+        "_is_up_event",
+        "_lock",
+        "_portal",
+        "_reachable",
+        "_started",
+        "_thread",
+        "finished",
+        "server",
+    )
+
+    def __init__(
+        self, server: BaseAsyncNetworkServer, is_up_event: SupportsEventSet | None
+    ) -> None:
+        self.server = server
+        self.finished = threading.Event()
+        self._is_up_event = is_up_event
+        self._thread = threading.get_ident()
+        self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
+        self._reachable = threading.Event()  # the server listens, or it never will
+        self._started = threading.Event()  # the server is up, or it never will be
+        self._is_to_stop = False
+        self._portal: BlockingPortal | None = None
+        self._calls = 0  # on their way through the portal
+
+    # -- in the event loop
+
+    async def main(self) -> None:
+        """Serve until the server is told to stop."""
+        async with self.server, contextlib.AsyncExitStack() as stack:
+            portal = await BlockingPortal().__aenter__()
+            # No exception may leave through the portal: its task group would wrap it.
+            stack.push_async_callback(portal.__aexit__, None, None, None)
+            stack.push_async_callback(self._close_portal)
+            stack.push_async_callback(self.server.server_close)
+            with self._lock:
+                self._portal = portal
+            self._reachable.set()
+            if not self._is_to_stop:  # no pause from here on: whoever says so later is heard
+                await self.server.serve_forever(is_up_event=self)
+
+    async def _close_portal(self) -> None:
+        with self._lock:
+            self._portal = None
+        while self._calls:
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    def set(self) -> None:
+        """Called by the asynchronous server when it is up."""
+        self._started.set()
+        if self._is_up_event is not None:
+            self._is_up_event.set()
+
+    # -- in the thread of the event loop
+
+    def finish(self) -> None:
+        """Let go everybody who waits for something to happen."""
+        for event in self._reachable, self._started, self.finished:
+            event.set()
+
+    # -- in any thread
+
+    def check_thread(self, method: str) -> None:
+        """Raise RuntimeError in the thread of the event loop, which must not wait for itself."""
+        if threading.get_ident() == self._thread:
+            raise RuntimeError(
+                f"{method}() would wait for the thread in which it was called: the one that runs "
+                "serve_forever(). Call it in another thread"
+            )
+
+    def call(self, func: Callable[[], _T]) -> _T:
+        """Call a function in the thread of the event loop, or here if that does not run any more.
+
+        Waits until the server listens.
+        """
+        if threading.get_ident() == self._thread:
+            return func()
+        self._reachable.wait()
+        future = self._start(func)
+        result: _T = func() if future is None else future.result()
+        return result
+
+    def stop(self) -> None:
+        """Have the server shut down, if it is not over; do not wait for anything."""
+        with self._lock:
+            self._is_to_stop = True
+        # The portal waits until the event loop has taken the call: it may be busy.
+        threading.Thread(target=self._start, args=(self.server.shutdown,), daemon=True).start()
+
+    def close(self) -> None:
+        """Wait until the server is up, then close it."""
+        self._started.wait()
+        future = self._start(self.server.server_close)
+        if future is not None:
+            future.result()
+
+    def abandon(self) -> None:
+        """Called in the child of a fork, where the event loop does not run."""
+        self._lock = threading.RLock()
+        self._portal = None
+        self.finish()
+
+    def _start(self, func: Callable[[], Any]) -> Future[Any] | None:
+        """Have a function called in the event loop; None if that cannot be reached."""
+        with self._lock:
+            portal = self._portal
+            if portal is None:
+                return None
+            self._calls += 1
+        try:
+            return portal.start_task_soon(func)
+        finally:
+            with self._lock:
+                self._calls -= 1
+
+
+class BaseStandaloneNetworkServer(AbstractNetworkServer):
+    """Everything but what is served.
+
+    Args:
+        new_server: Makes an asynchronous server that runs on a backend.
+        backend: The backend, or its name; asyncio by default.
+        runner_options: Keyword arguments of the function that runs the event loop.
+    """
+
+    __slots__ = ("_backend", "_is_closed", "_lock", "_new_server", "_run", "_runner_options")
+
+    def __init__(
+        self,
+        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
+        runner_options: Mapping[str, Any] | None,
+    ) -> None:
+        self._backend = ensure_backend("asyncio" if backend is None else backend)
+        self._runner_options = check_runner_options(runner_options)
+        self._new_server = new_server
+        new_server(self._backend)  # refuses bad arguments now, not when it is time to serve
+        self._is_closed = False
+        self._run: _Run | None = None
+        self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
+        call_after_fork(self, BaseStandaloneNetworkServer._forget_threads)
+
+    def _forget_threads(self) -> None:
+        self._lock = threading.RLock()
+        run, self._run = self._run, None
+        if run is not None:
+            run.abandon()
+
+    # -- state
+
+    def is_serving(self) -> bool:
+        """Whether new clients are being accepted.
+
+        While the server starts, this waits until it listens.
+        """
+        run = self._run
+        return run is not None and run.call(run.server.is_serving)
+
+    def get_addresses(self) -> tuple[IPv4SocketAddress | IPv6SocketAddress, ...]:
+        """Return the addresses that the server listens on; none if it does not run.
+
+        While the server starts, this waits until it listens.
+        """
+        run = self._run
+        return () if run is None else run.call(run.server.get_addresses)
+
+    def get_sockets(self) -> tuple[SocketProxy, ...]:
+        """Return the listening sockets, to look at; none if the server does not run.
+
+        Their methods may be called by any thread: the event loop's thread does what they are asked
+        for. While the server starts, this waits until it listens.
+        """
+        run = self._run
+        if run is None:
+            return ()
+        sockets = run.call(run.server.get_sockets)
+        return tuple(SocketProxy(sock, runner=run.call) for sock in sockets)
+
+    # -- transitions
+
+    def serve_forever(
+        self,
+        *,
+        is_up_event: SupportsEventSet | None = None,
+        runner_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Run an event loop in this thread, accept and serve clients, until told to stop.
+
+        Opens the listening sockets, and closes them at the end: with port 0, each run has another
+        port. Returns after `shutdown()`, or when the last client has left after `server_close()`.
+        After a `shutdown()`, this may be called again.
+
+        Args:
+            is_up_event: Set, in this thread, when clients are being accepted.
+            runner_options: Added to the options that the constructor got; the same keys replace
+                them.
+
+        Raises:
+            ServerClosedError: The server is closed.
+            ServerAlreadyRunning: Another thread is serving already.
+            ExceptionGroup: Addresses cannot be bound, or resolved: an `OSError` for each.
+            KeyboardInterrupt: Control-C was pressed, and the server has stopped as by `shutdown()`.
+        """
+        options = {**self._runner_options, **check_runner_options(runner_options)}
+        run = _Run(self._new_server(self._backend), is_up_event)
+        with self._lock:
+            if self._run is not None:
+                raise ServerAlreadyRunning("Server is already running")
+            if self._is_closed:
+                raise ServerClosedError("Closed server")
+            self._run = run
+        try:
+            self._backend.bootstrap(run.main, runner_options=options)
+        except asyncio.CancelledError:
+            pass  # somebody has cancelled the main task; trio.run() lets no cancellation out
+        except KeyboardInterrupt as exc:
+            raise exc from None  # where the server waited at that moment is of no interest
+        except BaseExceptionGroup as group:
+            interrupts, others = group.split(KeyboardInterrupt)
+            if interrupts is None:
+                raise
+            raise KeyboardInterrupt from others
+        finally:
+            with self._lock:
+                self._run = None
+            run.finish()
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
+
+        The tasks of all clients are cancelled. May be called by several threads at once.
+
+        Args:
+            timeout: The most seconds to wait; None for no limit. The server stops all the same.
+                With 0 this only asks it to, and may be called in any thread: by a request handler
+                or the handler of a signal, too.
+
+        Raises:
+            RuntimeError: Called in the thread that runs `serve_forever()`, which would wait for
+                itself.
+        """
+        run = self._run
+        if run is not None:
+            if timeout is None or timeout > 0:
+                run.check_thread("shutdown")
+            run.stop()
+            run.finished.wait(timeout)
+
+    def server_close(self) -> None:
+        """Close the server for good, and the listening sockets. May be called several times.
+
+        Clients that are connected are served until they leave; then `serve_forever()` returns. If
+        the server is just starting, this waits until it is up.
+
+        Raises:
+            RuntimeError: Called in the thread that runs `serve_forever()`, which would wait for
+                itself. There, use the asynchronous server, which `service_init()` gets.
+        """
+        run = self._run
+        if run is not None:
+            run.check_thread("server_close")
+        with self._lock:
+            self._is_closed = True
+            run = self._run
+        if run is not None:
+            run.close()
+
+
+def check_runner_options(options: object) -> Mapping[str, Any]:
+    """Return the options of a runner; nothing for None."""
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"Expected a mapping as runner_options, got {options!r}")
+    return dict(options)

@@ -1,0 +1,142 @@
+"""A UDP server for asynchronous programs."""
+
+from __future__ import annotations
+
+__all__ = ["AsyncUDPNetworkServer"]
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import anyio.abc
+
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
+from easynetwork.backends._checks import check_port
+from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends.listening import open_udp_sockets
+from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.servers._base import BaseAsyncNetworkServer
+from easynetwork.servers.async_tcp import check_hosts, check_reuse_port
+from easynetwork.servers.datagram_client import Outlet
+from easynetwork.servers.datagram_session import DatagramService, PeerTable
+from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+
+class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Response]):
+    """Serves packets over UDP.
+
+    A peer is known by its address. A datagram of a peer starts a generator of the request handler,
+    in a task of its own; peers are served concurrently, the datagrams of one peer in order.
+
+    What waits is bounded: 64 datagrams and 256 KiB for each peer, and 1,000 peers that have a
+    generator running. A datagram that comes on top of that is dropped and counted, see
+    `get_statistics()`. The log gets one WARNING line when that begins, and the next one when
+    nothing has been dropped for 10 seconds.
+
+    Resource handling: `server_activate()` opens the sockets and `server_close()` closes them;
+    `async with server:` does both. Datagrams that arrive while the sockets are open and nobody
+    serves wait in the kernel.
+
+    Error handling: whatever goes wrong with one datagram is logged, and concerns that datagram and
+    its generator only.
+    """
+
+    __slots__ = ("_counts", "_hosts", "_port", "_protocol", "_reuse_port", "_service", "_tables")
+
+    def __init__(
+        self,
+        host: str | Sequence[str] | None,
+        port: int,
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        *,
+        reuse_port: bool = False,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Check the arguments; nothing is opened yet.
+
+        Args:
+            host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
+                for all interfaces. A name stands for all its addresses.
+            port: The port; 0 for a random one that is free, the same for all addresses.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all peers.
+            backend: The backend, or its name; by default, the framework that is running.
+            reuse_port: Let several processes listen on the same port, if all of them say so
+                (`SO_REUSEPORT`). Not available on Windows.
+            logger: Where to log; `easynetwork.servers.async_udp` by default.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument has a value that cannot be used.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        check_datagram_protocol(protocol)
+        if not isinstance(request_handler, AsyncDatagramRequestHandler):
+            raise TypeError(
+                f"Expected an AsyncDatagramRequestHandler object, got {request_handler!r}"
+            )
+        super().__init__(
+            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
+        )
+        self._hosts = check_hosts(host)
+        self._port = check_port(port)
+        self._protocol = protocol
+        self._reuse_port = check_reuse_port(reuse_port)
+        self._counts = DatagramCounts(self.logger)
+        self._service = DatagramService(
+            handler=request_handler,
+            build=datagram_builder(protocol),
+            logger=self.logger,
+            peer_faults=self._peer_faults,
+            counts=self._counts,
+        )
+        self._tables: dict[socket.socket, PeerTable] = {}
+
+    def get_statistics(self) -> DatagramStatistics:
+        """Return what became of the datagrams that have arrived so far."""
+        return self._counts.snapshot()
+
+    async def server_close(self) -> None:
+        """Close the sockets for good, and cancel the tasks of all peers.
+
+        There is no connection that could go on without the socket.
+
+        Raises:
+            BusyResourceError: `serve_forever()` is about to start.
+        """
+        run = self._run
+        if run is not None and run.is_up:
+            self._stop(run)
+        await super().server_close()
+
+    async def _open_listeners(self) -> Sequence[socket.socket]:
+        sockets = await open_udp_sockets(self._hosts, self._port, reuse_port=self._reuse_port)
+        encode = datagram_encoder(self._protocol)
+        for sock in sockets:
+            endpoint = await self._backend.wrap_datagram_socket(sock)
+            outlet = Outlet(self._backend, endpoint, encode)
+            self._tables[sock] = PeerTable(self._service, outlet)
+        return sockets
+
+    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
+        for table in self._tables.values():
+            table.outlet.is_up = True
+            receivers.start_soon(table.serve, sessions)
+
+    def _end_serving(self) -> None:
+        for table in self._tables.values():
+            table.outlet.is_up = False
+
+    def _close_listener(self, listener: socket.socket) -> None:
+        outlet = self._tables.pop(listener).outlet
+        outlet.is_up = False
+        outlet.endpoint.close()

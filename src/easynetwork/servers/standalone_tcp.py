@@ -1,0 +1,90 @@
+"""A TCP server for programs without an event loop."""
+
+from __future__ import annotations
+
+__all__ = ["StandaloneTCPNetworkServer"]
+
+import functools
+import logging
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
+from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.servers._standalone import BaseStandaloneNetworkServer
+from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamRequestHandler
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+
+class StandaloneTCPNetworkServer(BaseStandaloneNetworkServer, Generic[_T_Request, _T_Response]):
+    """Serves packets over TCP, from a thread.
+
+    `serve_forever()` makes an `AsyncTCPNetworkServer` and an event loop to run it, and returns when
+    both are gone. All other methods are for other threads.
+
+    Resource handling: `serve_forever()` opens what it needs and closes it before it returns.
+    `with server:` closes the server for good at the end of the block.
+
+    Error handling: whatever goes wrong with one client is logged and ends that client only.
+    """
+
+    __slots__ = ()
+
+    def __init__(  # noqa: D417 - AsyncTCPNetworkServer explains the others
+        self,
+        host: str | Sequence[str] | None,
+        port: int,
+        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        *,
+        runner_options: Mapping[str, Any] | None = None,
+        ssl: ssl.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        max_recv_size: int | None = None,
+        log_client_connection: bool | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Check the arguments; nothing is opened yet.
+
+        The arguments that are not explained here are those of `AsyncTCPNetworkServer`.
+
+        Args:
+            backend: The backend, or its name; asyncio by default.
+            runner_options: Keyword arguments of what runs the event loop: `asyncio.Runner` or
+                `trio.run`. For example `{"loop_factory": uvloop.new_event_loop}`.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument has a value that cannot be used.
+            NotImplementedError: The backend is not known.
+            ModuleNotFoundError: The backend is not installed.
+        """
+        super().__init__(
+            functools.partial(
+                AsyncTCPNetworkServer[_T_Request, _T_Response],
+                host,
+                port,
+                protocol,
+                request_handler,
+                ssl=ssl,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+                ssl_standard_compatible=ssl_standard_compatible,
+                backlog=backlog,
+                reuse_port=reuse_port,
+                max_recv_size=max_recv_size,
+                log_client_connection=log_client_connection,
+                logger=logger,
+            ),
+            backend,
+            runner_options,
+        )

@@ -1,0 +1,515 @@
+"""The asynchronous UDP client as an object: how it is made, how it connects, its states."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import itertools
+import socket
+import ssl
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
+from easynetwork.backends import AsyncBackend, ensure_backend, new_builtin_backend
+from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.clients.async_udp import AsyncUDPNetworkClient
+from easynetwork.exceptions import ClientClosedError
+from tests.clients.async_tcp_support import Outcomes
+from tests.clients.udp_support import (
+    PATIENCE,
+    TEXT,
+    AsyncClient,
+    address_of,
+    bound,
+    connected,
+    connected_to,
+    each_family,
+    resolving_to,
+)
+
+pytestmark = pytest.mark.anyio
+
+OPERATIONS: dict[str, Callable[[AsyncClient], Any]] = {
+    "wait_connected": lambda client: client.wait_connected(),
+    "send_packet": lambda client: client.send_packet("packet"),
+    "recv_packet": lambda client: client.recv_packet(),
+    "async with": lambda client: client.__aenter__(),
+}
+each_operation = pytest.mark.parametrize("name", OPERATIONS)
+
+CLOSED = "^Client is closing, or is already closed$"
+
+
+def new_slow_backend() -> AsyncBackend:
+    """Return a backend that takes some turns of the loop to wrap a socket, come what may."""
+    base: Any = type(ensure_backend(None))
+
+    class SlowBackend(base):
+        __slots__ = ()
+
+        async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+            endpoint: DatagramEndpoint = await super().wrap_datagram_socket(sock)
+            for _ in range(3):
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+            return endpoint
+
+    return SlowBackend()
+
+
+@pytest.fixture(params=["address", "socket", "slow backend"])
+def new_client(request: pytest.FixtureRequest) -> Callable[[socket.socket], AsyncClient]:
+    """Return a function that makes a client of a peer."""
+
+    def make(peer: socket.socket) -> AsyncClient:
+        match request.param:
+            case "address":
+                return AsyncUDPNetworkClient(address_of(peer), TEXT)
+            case "socket":
+                return AsyncUDPNetworkClient(connected_to(peer), TEXT)
+            case _:
+                return AsyncUDPNetworkClient(connected_to(peer), TEXT, new_slow_backend())
+
+    return make
+
+
+def is_new(client: AsyncClient) -> bool:
+    """Whether a client is as if nobody had tried to connect it."""
+    return not client.is_connected() and not client.is_closing()
+
+
+async def let_run(turns: int) -> None:
+    """Let other tasks take some steps."""
+    for _ in range(turns):
+        await anyio.lowlevel.checkpoint()
+
+
+# -- Constructors ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", ("127.0.0.1",), ("127.0.0.1", "80"), (b"127.0.0.1", 80), (1, 2, 3), None, 3],
+    ids=repr,
+)
+def test_neither_address_nor_socket(address: Any) -> None:
+    """The first argument is a host and a port, or a socket."""
+    with pytest.raises(TypeError, match="^Invalid arguments$"):
+        AsyncUDPNetworkClient(address, TEXT, "asyncio")
+
+
+def test_port_out_of_range() -> None:
+    """A port that does not exist is not taken for another one."""
+    with pytest.raises(ValueError, match="^port must be between 0 and 65535, got 65536$"):
+        AsyncUDPNetworkClient(("127.0.0.1", 65536), TEXT, "asyncio")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"protocol": object()}, TypeError, "Expected a DatagramProtocol object, got <object"),
+        ({"backend": 3}, TypeError, "Expected either a string literal or a backend instance"),
+        ({"backend": "curio"}, NotImplementedError, "'curio' is not a known backend"),
+        ({"backend": None}, anyio.NoEventLoopError, "async"),
+        ({"family": socket.AF_UNIX}, ValueError, "Only these families are supported: AF_INET, AF_"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("target", ["address", "socket"])
+def test_arguments(
+    target: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """What cannot be used is refused at once; a socket is closed then."""
+    with bound() as peer, connected_to(peer) as sock:
+        arguments = {"protocol": TEXT, "backend": "asyncio", **options}
+        with pytest.raises(error, match=message):
+            AsyncUDPNetworkClient(sock if target == "socket" else ("host", 1), **arguments)
+        assert (sock.fileno() == -1) is (target == "socket")
+
+
+@pytest.mark.parametrize("option", [{"local_address": ("", 0)}, {"family": socket.AF_INET}])
+def test_options_of_an_address_with_a_socket(option: Any) -> None:
+    """What tells how to connect does not go with a socket, which is closed."""
+    with bound() as peer, connected_to(peer) as sock:
+        with pytest.raises(TypeError, match="^Invalid arguments$"):
+            AsyncUDPNetworkClient(sock, TEXT, "asyncio", **option)
+        assert sock.fileno() == -1
+
+
+def test_no_stream_socket() -> None:
+    """Only a datagram socket will do; another one is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as sock:
+            with pytest.raises(ValueError, match="^Only this type of socket is supported: SOCK_DG"):
+                AsyncUDPNetworkClient(sock, TEXT, "asyncio")
+            assert sock.fileno() == -1
+
+
+def test_no_unix_socket() -> None:
+    """Only an Internet socket will do; another one is closed."""
+    left, right = socket.socketpair(type=socket.SOCK_DGRAM)
+    with left, right:
+        with pytest.raises(ValueError, match="^Only these families are supported: AF_INET, AF_I"):
+            AsyncUDPNetworkClient(left, TEXT, "asyncio")
+        assert left.fileno() == -1
+
+
+def test_no_tls_socket() -> None:
+    """A socket that encrypts is refused, and closed."""
+    context = ssl.create_default_context()
+    with socket.socket() as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as sock:
+            with pytest.raises(TypeError, match="^ssl.SSLSocket instances are forbidden$"):
+                AsyncUDPNetworkClient(sock, TEXT, "asyncio")
+            assert sock.fileno() == -1
+
+
+def test_no_unconnected_socket() -> None:
+    """A socket has to be connected; otherwise it is closed."""
+    with bound() as sock:
+        with pytest.raises(OSError, match="not connected") as caught:
+            AsyncUDPNetworkClient(sock, TEXT, "asyncio")
+        assert caught.value.errno == errno.ENOTCONN
+        assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_made_outside_an_event_loop(name: Any) -> None:
+    """With a backend, a client can be made before any event loop runs, without any I/O."""
+
+    async def talk(peer: socket.socket) -> str:
+        with anyio.fail_after(PATIENCE):
+            async with client:
+                await client.send_packet("question")
+                question, address = peer.recvfrom(100)
+                peer.sendto(question + b"!", address)
+                return await client.recv_packet()
+
+    with bound() as peer:
+        client: AsyncClient = AsyncUDPNetworkClient(address_of(peer), TEXT, name)
+        assert client.backend().name == name
+        assert client.backend().bootstrap(talk, peer) == "question!"
+
+
+async def test_backend(anyio_backend: Any) -> None:
+    """By default, the backend is the framework that is running; a given one is used as it is."""
+    name = "trio" if anyio_backend[0] == "trio" else "asyncio"
+    assert AsyncUDPNetworkClient(("host", 1), TEXT).backend().name == name
+    backend = new_builtin_backend(name)
+    assert AsyncUDPNetworkClient(("host", 1), TEXT, backend).backend() is backend
+
+
+# -- States ------------------------------------------------------------------------------------
+
+
+async def test_new() -> None:
+    """Before it is connected, a client has neither a socket nor addresses."""
+    client = AsyncUDPNetworkClient(("host", 1), TEXT)
+    assert is_new(client)
+    assert repr(client) == "<AsyncUDPNetworkClient (partially initialized)>"
+    with pytest.raises(AttributeError, match="^Socket not connected$"):
+        _ = client.socket
+    for get in (client.get_local_address, client.get_remote_address):
+        with pytest.raises(OSError, match="not connected") as caught:
+            get()
+        assert caught.value.errno == errno.ENOTCONN
+
+
+@each_family
+async def test_connected(host: str) -> None:
+    """A connected client knows both ends, and shows its socket; its peer has not heard of it."""
+    async with connected(host) as (client, peer):
+        new_address = IPv6SocketAddress if ":" in host else IPv4SocketAddress
+        assert client.is_connected()
+        assert not client.is_closing()
+        assert client.get_local_address() == new_address(*peer.getpeername())
+        assert client.get_local_address().port > 0
+        assert client.get_remote_address() == new_address(*peer.getsockname())
+        assert repr(client) == f"<AsyncUDPNetworkClient endpoint={client.get_remote_address()}>"
+        assert isinstance(client.socket, SocketProxy)
+        assert client.socket is client.socket
+        assert client.socket.getpeername() == peer.getsockname()
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+
+
+@each_operation
+async def test_closed(name: str) -> None:
+    """Whatever needs the socket says that the client is closed."""
+    async with connected() as (client, _):
+        await client.aclose()
+        for _ in range(2):
+            with pytest.raises(ClientClosedError, match=CLOSED):
+                await OPERATIONS[name](client)
+
+
+async def test_closed_state() -> None:
+    """A closed client was connected once, keeps its name, and forgets its addresses."""
+    async with connected() as (client, _):
+        name, proxy = repr(client), client.socket
+        await client.aclose()
+        await client.aclose()
+        assert client.is_connected()
+        assert client.is_closing()
+        assert repr(client) == name
+        assert client.socket is proxy
+        assert proxy.fileno() == -1
+        for get in (client.get_local_address, client.get_remote_address):
+            with pytest.raises(ClientClosedError, match=CLOSED):
+                get()
+
+
+async def test_context_manager() -> None:
+    """`async with` connects, gives the client, and closes it, whatever is raised."""
+    with bound() as peer:
+        client = AsyncUDPNetworkClient(address_of(peer), TEXT)
+        with pytest.raises(ZeroDivisionError):
+            async with client as entered:
+                assert entered is client
+                assert client.is_connected()
+                raise ZeroDivisionError
+        assert client.is_closing()
+        assert client.socket.fileno() == -1
+
+
+async def test_wait_connected_again() -> None:
+    """To connect a connected client does nothing."""
+    async with connected() as (client, _):
+        proxy = client.socket
+        await client.wait_connected()
+        assert client.socket is proxy
+
+
+async def test_sending_connects() -> None:
+    """Who sends need not connect before."""
+    with bound() as peer:
+        client = AsyncUDPNetworkClient(address_of(peer), TEXT)
+        await client.send_packet("hello")
+        assert client.is_connected()
+        assert peer.recvfrom(100) == (b"hello", client.get_local_address())
+        await client.aclose()
+
+
+@pytest.mark.parametrize("operation", ["receive", "iterate"])
+async def test_receiving_connects(operation: str) -> None:
+    """Who receives need not connect before."""
+    outcomes = Outcomes()
+    with anyio.fail_after(PATIENCE), bound() as peer:
+        client = AsyncUDPNetworkClient(address_of(peer), TEXT)
+        iterator = client.iter_received_packets(timeout=None)
+        async with anyio.create_task_group() as tasks:
+            receive = client.recv_packet if operation == "receive" else iterator.__anext__
+            tasks.start_soon(outcomes.of, receive)
+            await anyio.wait_all_tasks_blocked()
+            assert client.is_connected()
+            peer.sendto(b"hello", client.get_local_address())
+        await client.aclose()
+    assert outcomes.all == ["hello"]
+
+
+# -- A socket that was given -------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.parametrize("timeout", [None, 0.0, 5.0])
+async def test_given_socket(host: str, timeout: float | None) -> None:
+    """A client takes over a connected socket, in whatever mode it is, and what it has received."""
+    with anyio.fail_after(PATIENCE), bound(host) as peer:
+        sock = connected_to(peer)
+        sock.settimeout(timeout)
+        peer.connect(sock.getsockname())
+        peer.send(b"early")
+        client: AsyncClient = AsyncUDPNetworkClient(sock, TEXT)
+        assert is_new(client)
+        async with client:
+            assert client.get_local_address() == peer.getpeername()
+            assert await client.recv_packet() == "early"
+            await client.send_packet("hello")
+            assert peer.recv(100) == b"hello"
+            assert [packet async for packet in client.iter_received_packets()] == []
+        assert sock.fileno() == -1
+
+
+async def test_given_socket_closed_before_it_is_used() -> None:
+    """A client that never connected closes the socket that it was given."""
+    with bound() as peer, connected_to(peer) as sock:
+        client = AsyncUDPNetworkClient(sock, TEXT)
+        await client.aclose()
+        assert sock.fileno() == -1
+        assert client.is_closing()
+        assert not client.is_connected()
+
+
+# -- Connecting --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+async def test_family(monkeypatch: pytest.MonkeyPatch, family: int) -> None:
+    """Of a host that has addresses of both families, the right one is used."""
+    resolving_to(monkeypatch, ("127.0.0.1", 9), ("::1", 9), ("127.0.0.1", 9))
+    async with AsyncUDPNetworkClient(("several", 80), TEXT, family=family) as client:
+        assert client.socket.family == family
+
+
+@each_family
+async def test_local_address(host: str) -> None:
+    """The client sends from the address that it was told."""
+    with bound(host) as free:
+        address = address_of(free)
+    with bound(host) as peer:
+        async with AsyncUDPNetworkClient(address_of(peer), TEXT, local_address=address) as client:
+            await client.send_packet("hello")
+            assert peer.recvfrom(10)[1][:2] == address
+
+
+@each_operation
+async def test_try_again_after_a_failure(name: str) -> None:
+    """A client that failed to connect is as new, says why, and can try again."""
+    with anyio.fail_after(PATIENCE), bound() as peer, bound() as other:
+        address, local = address_of(peer), address_of(other)
+        client = AsyncUDPNetworkClient(address, TEXT, local_address=local)
+        for _ in range(2):
+            with pytest.raises(OSError, match="cannot connect to '127.0.0.1', port ") as caught:
+                await OPERATIONS[name](client)
+            assert caught.value.errno == errno.EADDRINUSE
+            assert isinstance(caught.value.__cause__, ExceptionGroup)
+            assert caught.value.__cause__.message == "Could not create the UDP socket"
+            assert is_new(client)
+        assert [packet async for packet in client.iter_received_packets(timeout=None)] == []
+        other.close()
+        async with client:
+            assert client.get_local_address() == local
+
+
+async def test_forbidden() -> None:
+    """If the system refuses to connect, so does the client, with an error of that class."""
+    client = AsyncUDPNetworkClient(("255.255.255.255", 9), TEXT)
+    with pytest.raises(PermissionError, match="cannot connect to '255.255.255.255', port 9: "):
+        await client.wait_connected()
+    assert is_new(client)
+
+
+@each_operation
+async def test_unknown_host(name: str) -> None:
+    """A name that nobody knows is the resolver's error, which names it."""
+    client = AsyncUDPNetworkClient(("nowhere.invalid", 80), TEXT)
+    with anyio.fail_after(PATIENCE), pytest.raises(socket.gaierror, match="'nowhere.invalid'"):
+        await OPERATIONS[name](client)
+    assert is_new(client)
+
+
+async def test_one_attempt(new_client: Callable[[socket.socket], AsyncClient]) -> None:
+    """Whatever needs the socket at the same time waits for the same attempt."""
+    outcomes = Outcomes()
+    with anyio.fail_after(PATIENCE), bound() as peer:
+        async with new_client(peer) as client, anyio.create_task_group() as tasks:
+            for name in ("wait_connected", "wait_connected", "send_packet", "recv_packet"):
+                tasks.start_soon(outcomes.of, lambda name=name: OPERATIONS[name](client))
+            await anyio.wait_all_tasks_blocked()
+            packet, address = peer.recvfrom(100)
+            peer.sendto(packet, address)
+        assert sorted(outcomes.all, key=str) == [None, None, None, "packet"]
+
+
+async def test_close_before_connecting(
+    new_client: Callable[[socket.socket], AsyncClient],
+) -> None:
+    """A client that was closed before it was connected never will be."""
+    with bound() as peer:
+        client = new_client(peer)
+        await client.aclose()
+        await client.aclose()
+        for name in OPERATIONS:
+            with pytest.raises(ClientClosedError, match=CLOSED):
+                await OPERATIONS[name](client)
+        assert client.is_closing()
+        assert not client.is_connected()
+
+
+async def test_close_at_any_moment(new_client: Callable[[socket.socket], AsyncClient]) -> None:
+    """However far the attempt has come, closing leaves no socket open."""
+    is_in_time = False
+    with anyio.fail_after(PATIENCE), bound() as peer:
+        for turns in itertools.count():
+            client = new_client(peer)
+            outcomes = Outcomes()
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(outcomes.of, client.wait_connected)
+                await let_run(turns)
+                await client.aclose()
+            is_in_time = outcomes.all == [None, None]
+            for each in outcomes.all:
+                assert each is None or type(each) is ClientClosedError
+            if client.is_connected():
+                assert client.socket.fileno() == -1
+            if is_in_time:
+                break
+
+
+async def test_cancel_at_any_moment(new_client: Callable[[socket.socket], AsyncClient]) -> None:
+    """However far the attempt has come, after a cancellation it can be tried again."""
+    is_in_time = False
+    with anyio.fail_after(PATIENCE), bound() as peer:
+        for turns in itertools.count():
+            client = new_client(peer)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.wait_connected)
+                await let_run(turns)
+                is_in_time = client.is_connected()
+                tasks.cancel_scope.cancel()
+            assert not client.is_closing()
+            await client.send_packet("packet")
+            assert peer.recv(100) == b"packet"
+            await client.aclose()
+            if is_in_time:
+                break
+
+
+# -- An object among others --------------------------------------------------------------------
+
+
+async def test_slots() -> None:
+    """A client can be weakly referenced, and has no `__dict__`."""
+    client = AsyncUDPNetworkClient(("host", 1), TEXT)
+    assert weakref.ref(client)() is client
+    assert not hasattr(client, "__dict__")
+
+
+async def test_forgotten() -> None:
+    """A client that is open when it is thrown away says so."""
+    with anyio.fail_after(PATIENCE), bound() as peer:
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            client = AsyncUDPNetworkClient(address_of(peer), TEXT)
+            await client.wait_connected()
+            name = repr(client)
+            await anyio.wait_all_tasks_blocked()  # nobody remembers how it connected
+            del client
+            gc.collect()
+            messages = [str(warning.message) for warning in caught]
+            caught.clear()  # a warning holds on to what it warns of
+            gc.collect()
+        assert messages[0] == f"unclosed client {name} (and cannot be closed synchronously)"
+
+
+@pytest.mark.parametrize("state", ["new", "connected", "refused"])
+async def test_not_forgotten(state: str) -> None:
+    """A client that has nothing to close can be thrown away."""
+    if state == "refused":
+        with pytest.raises(TypeError):
+            AsyncUDPNetworkClient(("host", 1), None)  # type: ignore[call-overload]  # a mistake
+    else:
+        with bound() as peer:
+            client = AsyncUDPNetworkClient(address_of(peer), TEXT)
+            if state == "connected":
+                await client.wait_connected()
+                await client.aclose()
+            del client
+    gc.collect()  # a warning would be an error

@@ -1,0 +1,590 @@
+"""The blocking UDP client, one thread at a time."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import selectors
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
+from easynetwork.clients import _blocking
+from easynetwork.clients.udp import UDPNetworkClient
+from easynetwork.exceptions import (
+    ClientClosedError,
+    DatagramProtocolParseError,
+    DeserializeError,
+    PacketConversionError,
+)
+from easynetwork.protocol import DatagramProtocol
+from tests.clients.udp_support import (
+    NOT_A_PACKET,
+    TEXT,
+    Client,
+    Full,
+    Text,
+    address_of,
+    bound,
+    connected_to,
+    deliver,
+    each_family,
+    opened,
+    resolving_to,
+    send_unnoticed,
+)
+
+LONGEST = {"127.0.0.1": 65_507, "::1": 65_527}
+
+
+class Selector(selectors.SelectSelector):
+    """Waits in vain until a socket is writable."""
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        return super().register(fileobj, events, data) if events == selectors.EVENT_READ else None
+
+
+@pytest.fixture
+def never_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no socket become writable: see `Full`."""
+    monkeypatch.setattr(_blocking, "_Selector", Selector)
+
+
+def unsupported_socket() -> socket.socket:
+    left, right = socket.socketpair(type=socket.SOCK_DGRAM)
+    right.close()
+    return left
+
+
+# -- Connecting --------------------------------------------------------------------------------
+
+
+@each_family
+def test_the_client_is_connected_when_it_is_made(host: str) -> None:
+    """The socket is bound, and knows its peer, who has not heard of it yet."""
+    with opened(host) as (client, peer):
+        new_address = IPv6SocketAddress if ":" in host else IPv4SocketAddress
+        assert client.get_local_address() == new_address(*peer.getpeername())
+        assert client.get_local_address().port > 0
+        assert client.get_remote_address() == new_address(*peer.getsockname())
+        assert repr(client) == f"<UDPNetworkClient endpoint={client.get_remote_address()}>"
+        assert not client.is_closed()
+        peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+
+
+def test_host_name() -> None:
+    """A host may have a name, and an address may be a list."""
+    with bound() as peer:
+        address: Any = ["localhost", address_of(peer)[1]]
+        with UDPNetworkClient(address, TEXT, family=socket.AF_INET) as client:
+            assert client.get_remote_address() == address_of(peer)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_family(monkeypatch: pytest.MonkeyPatch, family: int) -> None:
+    """Of a host that has addresses of both families, the right one is used."""
+    resolving_to(monkeypatch, ("127.0.0.1", 9), ("::1", 9), ("127.0.0.1", 9))
+    with UDPNetworkClient(("several", 80), TEXT, family=family) as client:
+        assert client.socket.family == family
+
+
+def test_local_address() -> None:
+    """The client sends from the address that it was told."""
+    with bound() as peer, bound() as free:
+        address = address_of(free)
+        free.close()
+        with UDPNetworkClient(address_of(peer), TEXT, local_address=address) as client:
+            assert client.get_local_address() == address
+            client.send_packet("hello")
+            assert peer.recvfrom(10) == (b"hello", address)
+
+
+def test_local_address_in_use() -> None:
+    """An address that cannot be bound is named."""
+    with bound() as peer:
+        address = address_of(peer)
+        with pytest.raises(
+            OSError, match=f"cannot connect to '127.0.0.1', port {address[1]}: "
+        ) as e:
+            UDPNetworkClient(address, TEXT, local_address=address)
+    assert e.value.errno == errno.EADDRINUSE
+    assert isinstance(e.value.__cause__, ExceptionGroup)
+    assert e.value.__cause__.message == "Could not create the UDP socket"
+
+
+def test_forbidden() -> None:
+    """If the system refuses to connect, so does the client, with an error of that class."""
+    with pytest.raises(PermissionError, match="cannot connect to '255.255.255.255', port 9: "):
+        UDPNetworkClient(("255.255.255.255", 9), TEXT)
+
+
+def test_unknown_host() -> None:
+    """A host that does not exist is named."""
+    with pytest.raises(socket.gaierror, match="cannot resolve 'nowhere.invalid': "):
+        UDPNetworkClient(("nowhere.invalid", 9), TEXT)
+
+
+def test_host_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that knows the name and no address of it is an OSError."""
+    resolving_to(monkeypatch)
+    with pytest.raises(OSError, match=r"^getaddrinfo\('several'\) returned empty list$"):
+        UDPNetworkClient(("several", 80), TEXT)
+
+
+@each_family
+@pytest.mark.parametrize("timeout", [None, 0.0, 5.0])
+def test_from_socket(host: str, timeout: float | None) -> None:
+    """A client can be made of a connected socket, in whatever mode, which belongs to it."""
+    with bound(host) as peer:
+        sock = connected_to(peer)
+        sock.settimeout(timeout)
+        peer.connect(sock.getsockname())
+        with UDPNetworkClient(sock, TEXT) as client:
+            assert client.fileno() == sock.fileno()
+            peer.send(b"hello")
+            assert client.recv_packet(timeout=5) == "hello"
+            with pytest.raises(TimeoutError):
+                client.recv_packet(timeout=0)
+        assert sock.fileno() == -1
+
+
+# -- Wrong arguments ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [None, "localhost:80", ("localhost",), ("localhost", "80"), 3])
+def test_wrong_address(address: Any) -> None:
+    """What is neither an address nor a socket is refused."""
+    with pytest.raises(TypeError, match=r"^Invalid arguments$"):
+        UDPNetworkClient(address, TEXT)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_port_out_of_range(port: int) -> None:
+    """A port that does not exist is not taken for another one."""
+    with pytest.raises(ValueError, match=f"^port must be between 0 and 65535, got {port}$"):
+        UDPNetworkClient(("127.0.0.1", port), TEXT)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"protocol": object()}, TypeError, "^Expected a DatagramProtocol object, got <object obj"),
+        ({"retry_interval": 0}, ValueError, "^retry_interval must be a strictly positive float$"),
+        ({"retry_interval": -1}, ValueError, "^retry_interval must be a strictly positive float$"),
+        ({"retry_interval": math.nan}, ValueError, "^retry_interval must be a strictly positive "),
+        ({"family": socket.AF_UNIX}, ValueError, "^Only these families are supported: AF_INET, AF"),
+        ({"no_such_option": 1}, TypeError, "no_such_option"),
+    ],
+)
+@pytest.mark.parametrize("target", ["address", "socket"])
+def test_wrong_options(
+    target: str, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Wrong options are refused; a socket belongs to the client even if there is none."""
+    with bound() as peer, connected_to(peer) as sock:
+        with pytest.raises(error, match=message):
+            UDPNetworkClient(
+                sock if target == "socket" else address_of(peer), **({"protocol": TEXT} | options)
+            )
+        # Python itself refuses options that do not exist.
+        assert (sock.fileno() == -1) is (target == "socket" and "no_such_option" not in options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"local_address": ("127.0.0.1", 0)}, {"family": socket.AF_INET}]
+)
+def test_options_of_an_address_with_a_socket(options: Any) -> None:
+    """What tells how to connect does not go with a socket, which is closed."""
+    with bound() as peer, connected_to(peer) as sock:
+        with pytest.raises(TypeError, match="^Invalid arguments$"):
+            UDPNetworkClient(sock, TEXT, **options)
+        assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("new_socket", "error", "message"),
+    [
+        (lambda: socket.socket(type=socket.SOCK_DGRAM), OSError, os.strerror(errno.ENOTCONN)),
+        (socket.socket, ValueError, "^Only this type of socket is supported: SOCK_DGRAM$"),
+        (unsupported_socket, ValueError, "^Only these families are supported: AF_INET, AF_INET6$"),
+    ],
+)
+def test_wrong_socket(
+    new_socket: Callable[[], socket.socket], error: type[Exception], message: str
+) -> None:
+    """A socket that is not one of UDP, or not connected, is refused and closed."""
+    sock = new_socket()
+    with pytest.raises(error, match=message):
+        UDPNetworkClient(sock, TEXT)
+    assert sock.fileno() == -1
+
+
+# -- Packets -----------------------------------------------------------------------------------
+
+
+@each_family
+def test_round_trip(host: str) -> None:
+    """A packet leaves as a datagram, and a datagram comes back as a packet."""
+    with opened(host) as (client, peer):
+        client.send_packet("hello")
+        assert peer.recv(100) == b"hello"
+        peer.send(b"world")
+        assert client.recv_packet() == "world"
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf, 5, 0.5, 0])
+def test_time_limits(timeout: float | None) -> None:
+    """With any limit, or none, what can be done at once is done."""
+    with opened() as (client, peer):
+        deliver(peer, client, b"hello")
+        client.send_packet("world", timeout=timeout)
+        assert peer.recv(100) == b"world"
+        assert client.recv_packet(timeout=timeout) == "hello"
+
+
+@each_family
+def test_sizes(host: str) -> None:
+    """A datagram may be empty, and as long as UDP can tell; each is one packet."""
+    with opened(host) as (client, peer):
+        for packet in ("", "x", "", "x" * LONGEST[host]):
+            client.send_packet(packet)
+            assert peer.recv(1 << 17) == packet.encode()
+            peer.send(packet.encode())
+            assert client.recv_packet(timeout=5) == packet
+
+
+@each_family
+def test_too_long(host: str) -> None:
+    """A longer one is an error that says so; nothing was sent, and the client goes on."""
+    with opened(host) as (client, peer):
+        for length in (LONGEST[host] + 1, 1 << 20):
+            with pytest.raises(OSError, match=f"datagram of {length} bytes is too long") as caught:
+                client.send_packet("x" * length)
+            assert caught.value.errno == errno.EMSGSIZE
+        client.send_packet("short")
+        assert peer.recv(100) == b"short"
+
+
+def test_order() -> None:
+    """Packets that have arrived come out one by one, in order."""
+    with opened() as (client, peer):
+        deliver(peer, client, *(b"%d" % i for i in range(50)))
+        assert [client.recv_packet(timeout=5) for _ in range(50)] == [*map(str, range(50))]
+
+
+@each_family
+def test_strangers_are_ignored(host: str) -> None:
+    """What others send is not received."""
+    with opened(host) as (client, peer), bound(host) as stranger:
+        stranger.sendto(b"stranger", client.get_local_address())
+        peer.send(b"peer")
+        stranger.sendto(b"stranger", client.get_local_address())
+        assert client.recv_packet(timeout=5) == "peer"
+        with pytest.raises(TimeoutError):
+            client.recv_packet(timeout=0.02)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_receive_timeout(timeout: float) -> None:
+    """When nothing has come in time, that is a TimeoutError; the client goes on."""
+    with opened() as (client, peer):
+        with pytest.raises(TimeoutError) as caught:
+            client.recv_packet(timeout=timeout)
+        assert caught.value.errno == errno.ETIMEDOUT
+        peer.send(b"hello")
+        assert client.recv_packet() == "hello"
+
+
+def test_spurious_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that says that there is something, and then there is not, is asked again."""
+    lies = [True]
+
+    class Liar(selectors.SelectSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            return lies.pop() if lies else super().select(timeout)
+
+    monkeypatch.setattr(_blocking, "_Selector", Liar)
+    with opened() as (client, peer):
+        with pytest.raises(TimeoutError):
+            client.recv_packet(timeout=0.01)
+        assert not lies
+        peer.send(b"hello")
+        assert client.recv_packet() == "hello"
+
+
+def test_waits_are_sliced() -> None:
+    """A wait that is made of many short ones is as long as one."""
+    with opened(retry_interval=0.0001) as (client, peer):
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            client.recv_packet(timeout=0.02)
+        assert time.monotonic() - start >= 0.02
+        peer.send(b"hello")
+        assert client.recv_packet(timeout=5) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "message"),
+    [
+        (-1, r"^Invalid delay: negative value$"),
+        (-math.inf, r"^Invalid delay: negative value$"),
+        (math.nan, r"^Invalid delay: NaN \(not a number\)$"),
+    ],
+)
+def test_wrong_timeouts(timeout: float, message: str) -> None:
+    """A time limit that cannot be one is refused, and nothing happens."""
+    with opened() as (client, peer):
+        peer.send(b"hello")
+        with pytest.raises(ValueError, match=message):
+            client.recv_packet(timeout=timeout)
+        with pytest.raises(ValueError, match=message):
+            client.send_packet("refused", timeout=timeout)
+        with pytest.raises(ValueError, match=message):
+            client.iter_received_packets(timeout=timeout)
+        assert client.recv_packet() == "hello"
+        client.send_packet("accepted")
+        assert peer.recv(100) == b"accepted"
+
+
+def test_bad_datagram() -> None:
+    """A datagram that is not a packet is an error; the next one is not concerned."""
+    with opened() as (client, peer):
+        peer.send(NOT_A_PACKET)
+        peer.send(b"good")
+        with pytest.raises(DatagramProtocolParseError) as caught:
+            client.recv_packet()
+        assert isinstance(caught.value.error, DeserializeError)
+        assert client.recv_packet() == "good"
+
+
+def test_protocol_crash() -> None:
+    """An exception of the protocol object's is a RuntimeError's cause; the client goes on."""
+    with opened() as (client, peer):
+        peer.send(b"crash")
+        peer.send(b"good")
+        with pytest.raises(
+            RuntimeError, match=r"^protocol\.build_packet_from_datagram\(\) crashed$"
+        ) as caught:
+            client.recv_packet()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert client.recv_packet() == "good"
+        with pytest.raises(RuntimeError, match=r"^protocol\.make_datagram\(\) crashed$") as caught:
+            client.send_packet("crash")
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        client.send_packet("good")
+        assert peer.recv(100) == b"good"
+
+
+def test_overridden_protocol() -> None:
+    """What a user's protocol class does instead of the library's is done."""
+
+    class Shouting(DatagramProtocol[str, str]):
+        __slots__ = ()
+
+        def make_datagram(self, packet: str) -> bytes:
+            return super().make_datagram(packet.upper())
+
+        def build_packet_from_datagram(self, datagram: bytes) -> str:
+            if datagram == b"quiet":
+                raise DatagramProtocolParseError(PacketConversionError("cannot hear you"))
+            return super().build_packet_from_datagram(datagram) + "!"
+
+    with opened(protocol=Shouting(Text())) as (client, peer):
+        client.send_packet("hello")
+        assert peer.recv(100) == b"HELLO"
+        peer.send(b"hello")
+        peer.send(b"quiet")
+        assert client.recv_packet() == "hello!"
+        with pytest.raises(DatagramProtocolParseError, match="cannot hear you"):
+            client.recv_packet()
+
+
+# -- Iterators ---------------------------------------------------------------------------------
+
+
+def test_iterate_over_what_is_there() -> None:
+    """By default, the iterator gives what has been received, also if only the kernel knows."""
+    with opened() as (client, peer):
+        assert list(client.iter_received_packets()) == []
+        deliver(peer, client, b"one", b"", b"three")
+        assert list(client.iter_received_packets()) == ["one", "", "three"]
+        deliver(peer, client, b"four")
+        assert list(client.iter_received_packets(timeout=0)) == ["four"]
+
+
+def test_iterate_for_a_time() -> None:
+    """With a time-out, the iterator ends when it is over."""
+    with opened() as (client, peer):
+        peer.send(b"one")
+        peer.send(b"two")
+        assert list(client.iter_received_packets(timeout=0.05)) == ["one", "two"]
+
+
+def test_errors_while_iterating() -> None:
+    """Bad datagrams do not end an iterator; closing the client does."""
+    with opened() as (client, peer):
+        for datagram in (b"one", NOT_A_PACKET, b"crash", b"two"):
+            peer.send(datagram)
+        packets = client.iter_received_packets(timeout=None)
+        assert next(packets) == "one"
+        with pytest.raises(DatagramProtocolParseError):
+            next(packets)
+        with pytest.raises(RuntimeError, match="crashed"):
+            next(packets)
+        assert next(packets) == "two"
+        client.close()
+        assert list(packets) == []
+        assert list(client.iter_received_packets()) == []
+
+
+# -- A peer that is not there ------------------------------------------------------------------
+
+
+@each_family
+def test_dead_peer(host: str) -> None:
+    """That nobody listens is an error of a send or of the receive; the client goes on."""
+    with opened(host) as (client, peer):
+        address = address_of(peer)
+        peer.close()
+        for _ in range(3):
+            with pytest.raises(ConnectionRefusedError) as caught:
+                client.send_packet("anybody there?")
+                client.recv_packet(timeout=5)
+            assert caught.value.errno == errno.ECONNREFUSED
+        assert not client.is_closed()
+        with bound(*address) as peer:
+            client.send_packet("and now?")
+            assert peer.recvfrom(100) == (b"and now?", client.get_local_address())
+            peer.sendto(b"yes", client.get_local_address())
+            assert client.recv_packet(timeout=5) == "yes"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others hear of it with the next operation")
+def test_dead_peer_is_noticed_by_the_send() -> None:
+    """On this machine, the packet that cannot arrive is the one that is an error; no other is."""
+    with opened() as (client, peer):
+        peer.close()
+        with pytest.raises(ConnectionRefusedError):
+            client.send_packet("anybody there?")
+        with pytest.raises(TimeoutError):
+            client.recv_packet(timeout=0)
+
+
+def test_dead_peer_is_noticed_by_the_receive() -> None:
+    """Whoever waits for a packet hears of it otherwise, once."""
+    with opened() as (client, peer):
+        peer.close()
+        send_unnoticed(client, b"anybody there?")
+        with pytest.raises(ConnectionRefusedError) as caught:
+            client.recv_packet(timeout=5)
+        assert caught.value.errno == errno.ECONNREFUSED
+        with pytest.raises(TimeoutError):
+            client.recv_packet(timeout=0)
+
+
+# -- A network that is slow --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_send_timeout(never_writable: None, timeout: float) -> None:
+    """A packet that the kernel has no room for in time was not sent; the client goes on."""
+    with bound() as peer:
+        sock = connected_to(peer, Full)
+        with UDPNetworkClient(sock, TEXT, retry_interval=0.001) as client:
+            start = time.monotonic()
+            with pytest.raises(TimeoutError) as caught:
+                client.send_packet("late", timeout=timeout)
+            assert caught.value.errno == errno.ETIMEDOUT
+            assert time.monotonic() - start >= timeout
+            sock.room = True
+            client.send_packet("in time", timeout=timeout)
+            assert peer.recv(100) == b"in time"
+
+
+# -- Closing -----------------------------------------------------------------------------------
+
+
+def operations(client: Client) -> list[Callable[[], object]]:
+    return [
+        client.recv_packet,
+        lambda: client.recv_packet(timeout=0),
+        lambda: client.send_packet("hello"),
+        client.get_local_address,
+        client.get_remote_address,
+    ]
+
+
+def test_close() -> None:
+    """What was sent arrives; nothing can be done any more."""
+    with opened() as (client, peer):
+        client.send_packet("bye")
+        peer.send(b"unread")
+        assert client.fileno() >= 0
+        for _ in range(2):
+            client.close()
+            assert client.is_closed()
+            assert client.fileno() == -1
+        assert peer.recv(100) == b"bye"
+        for operation in operations(client):
+            with pytest.raises(ClientClosedError, match=r"^Closed client$"):
+                operation()
+        assert client.socket.fileno() == -1
+        assert repr(client) == f"<UDPNetworkClient endpoint={('127.0.0.1', peer.getsockname()[1])}>"
+
+
+def test_with() -> None:
+    """`with` gives the client and closes it, whatever is raised."""
+    with bound() as peer:
+        client = UDPNetworkClient(address_of(peer), TEXT)
+        with pytest.raises(ZeroDivisionError), client as entered:
+            assert entered is client
+            raise ZeroDivisionError
+        assert client.is_closed()
+
+
+def test_socket() -> None:
+    """The socket can be looked at; it is the same object each time, closed with the client."""
+    with opened() as (client, peer):
+        assert isinstance(client.socket, SocketProxy)
+        assert client.socket is client.socket
+        assert client.socket.type == socket.SOCK_DGRAM
+        assert client.socket.getsockname() == peer.getpeername()
+        assert client.socket.fileno() == client.fileno()
+
+
+def test_descriptor_closed_by_somebody_else() -> None:
+    """A descriptor that is not there any more is an error with an explanation."""
+    with opened() as (client, _):
+        os.close(client.fileno())
+        for operation in operations(client)[1:3]:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
+                operation()
+            assert caught.value.errno == errno.EBADF
+            assert caught.value.__notes__ == ["The socket file descriptor was closed unexpectedly."]
+
+
+def test_forgotten() -> None:
+    """A client that is forgotten open says so, and closes its socket."""
+    with bound() as peer:
+        clients = [UDPNetworkClient(address_of(peer), TEXT)]
+        descriptor = clients[0].fileno()
+        with pytest.warns(ResourceWarning, match=r"^unclosed client <UDPNetworkClient endpoint="):
+            clients.clear()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(descriptor)
+
+
+def test_slots() -> None:
+    """A client has no `__dict__`, and can be weakly referenced."""
+    with opened() as (client, _):
+        assert not hasattr(client, "__dict__")
+        assert weakref.ref(client)() is client

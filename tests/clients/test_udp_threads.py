@@ -1,0 +1,260 @@
+"""The blocking UDP client, shared by threads, and by processes that fork."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from easynetwork.clients.udp import UDPNetworkClient
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.protocol import DatagramProtocol
+from tests.clients.threads_support import (
+    SOON,
+    BlockingConverter,
+    InThread,
+    fork,
+    wait_until,
+    waits_for_lock,
+    waits_for_socket,
+)
+from tests.clients.udp_support import (
+    TEXT,
+    Full,
+    Text,
+    address_of,
+    bound,
+    connected_to,
+    each_family,
+    opened,
+    send_unnoticed,
+)
+
+
+class Untold(socket.socket):
+    """A socket whose kernel wakes up nobody, as some do."""
+
+    def shutdown(self, how: int, /) -> None:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
+# -- Several threads ---------------------------------------------------------------------------
+
+
+def test_several_senders() -> None:
+    """Packets of several threads arrive whole, those of each thread in order."""
+    with opened() as (client, peer):
+
+        def send(sender: str) -> None:
+            for number in range(20):
+                client.send_packet(f"{sender} {number}")
+
+        senders = [InThread(send, sender) for sender in "abcd"]
+        received = [peer.recv(100).decode().split() for _ in range(80)]
+        for thread in senders:
+            thread.result()
+        for sender in "abcd":
+            numbers = [number for name, number in received if name == sender]
+            assert numbers == [*map(str, range(20))]
+
+
+def test_several_receivers() -> None:
+    """Each packet goes to one of the threads that wait."""
+    with opened() as (client, peer):
+        receivers = [waits_for_socket(client.recv_packet)]
+        receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
+        for packet in (b"one", b"two", b"three", b"four"):
+            peer.send(packet)
+        assert {receiver.result() for receiver in receivers} == {"one", "two", "three", "four"}
+
+
+def test_receivers_under_load() -> None:
+    """Nothing is lost or doubled between threads that receive as fast as they can."""
+    with opened() as (client, peer):
+        packets = [f"packet {number}" for number in range(2000)]
+        received: list[str] = []
+
+        def receive() -> None:
+            for packet in client.iter_received_packets(timeout=None):
+                received.append(packet)
+
+        receivers = [InThread(receive) for _ in range(4)]
+        for number, packet in enumerate(packets):
+            wait_until(lambda number=number: len(received) > number - 50)  # type: ignore[misc]  # mypy cannot infer it
+            peer.send(packet.encode())
+        wait_until(lambda: len(received) == len(packets))
+        client.close()
+        for receiver in receivers:
+            receiver.result()
+        assert Counter(received) == Counter(packets)
+
+
+def test_both_directions_at_once() -> None:
+    """A thread can send while another one waits for a packet."""
+    with opened() as (client, peer):
+        receiver = waits_for_socket(client.recv_packet)
+        client.send_packet("question", timeout=SOON)
+        assert peer.recv(100) == b"question"
+        peer.send(b"answer")
+        assert receiver.result() == "answer"
+
+
+def test_dead_peer_while_receiving() -> None:
+    """A thread that waits hears that nobody listens, and can wait again."""
+    with opened() as (client, peer):
+        address = address_of(peer)
+        receiver = waits_for_socket(client.recv_packet)
+        peer.close()
+        send_unnoticed(client, b"anybody there?")
+        with pytest.raises(ConnectionRefusedError):
+            receiver.result()
+        receiver = waits_for_socket(client.recv_packet)
+        with bound(*address) as peer:
+            peer.sendto(b"hello", client.get_local_address())
+            assert receiver.result() == "hello"
+
+
+# -- Time limits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_time_for_the_lock_counts_when_receiving(timeout: float) -> None:
+    """A thread does not wait longer for another thread than for a packet."""
+    with opened() as (client, peer):
+        receiver = waits_for_socket(client.recv_packet)
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            client.recv_packet(timeout=timeout)
+        assert list(client.iter_received_packets(timeout=timeout)) == []
+        assert time.monotonic() - start < 1
+        peer.send(b"hello")
+        assert receiver.result() == "hello"
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_time_for_the_lock_counts_when_sending(timeout: float) -> None:
+    """A packet that waited in vain for another one to leave changes nothing."""
+    with bound() as peer:
+        sock = connected_to(peer, Full)
+        with UDPNetworkClient(sock, TEXT) as client:
+            sender = InThread(client.send_packet, "first")
+            wait_until(lambda: client._locks.sending.locked())
+            with pytest.raises(TimeoutError):
+                client.send_packet("late", timeout=timeout)
+            sock.room = True
+            sender.result()
+            client.send_packet("in time", timeout=SOON)
+            assert [peer.recv(100), peer.recv(100)] == [b"first", b"in time"]
+
+
+# -- Closing -----------------------------------------------------------------------------------
+
+
+@each_family
+def test_close_wakes_up_receivers(host: str) -> None:
+    """Whoever waits for a packet, or for another who does, is told at once."""
+    with opened(host, retry_interval=3600) as (client, _):
+        receivers = [waits_for_socket(client.recv_packet)]
+        receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
+        client.close()
+        assert client.is_closed()
+        for receiver in receivers:
+            with pytest.raises(ClientClosedError, match=r"^Closed client$"):
+                receiver.result()
+        assert client.socket.fileno() == -1
+
+
+@pytest.mark.parametrize("timeout", [None, SOON])
+def test_close_without_the_kernel(timeout: float | None) -> None:
+    """Should the kernel not wake up a receiver, it looks by itself after a while."""
+    with bound() as peer:
+        client = UDPNetworkClient(connected_to(peer, Untold), TEXT, retry_interval=0.01)
+        receiver = waits_for_socket(client.recv_packet, timeout=timeout)
+        client.close()
+        with pytest.raises(ClientClosedError, match=r"^Closed client$"):
+            receiver.result()
+        assert client.socket.fileno() == -1
+
+
+def test_close_ends_iteration() -> None:
+    """A loop over packets in another thread is simply over."""
+    with opened(retry_interval=3600) as (client, peer):
+        received: list[str] = []
+
+        def receive() -> None:
+            for packet in client.iter_received_packets(timeout=None):
+                received.append(packet)
+
+        receiver = InThread(receive)
+        peer.send(b"one")
+        peer.send(b"two")
+        wait_until(lambda: received == ["one", "two"])
+        receiver.waits_in("select")
+        client.close()
+        receiver.result()
+        assert received == ["one", "two"]
+
+
+def test_close_waits_for_senders() -> None:
+    """A packet that is being sent is sent; later ones are not."""
+    with bound() as peer:
+        sock = connected_to(peer, Full)
+        client = UDPNetworkClient(sock, TEXT)
+        sender = InThread(client.send_packet, "first")
+        wait_until(lambda: client._locks.sending.locked())
+        closer = waits_for_lock(client.close)
+        assert not client.is_closed()
+        sock.room = True
+        sender.result()
+        closer.result()
+        assert peer.recv(100) == b"first"
+        with pytest.raises(ClientClosedError):
+            client.send_packet("second")
+
+
+def test_close_at_any_moment() -> None:
+    """Whichever moment a client is closed at, its descriptor is closed, and by one thread only."""
+    for _ in range(30):
+        with opened(retry_interval=3600) as (client, peer):
+            for _ in range(20):
+                peer.send(b"hello")
+            receivers = [
+                InThread(list, client.iter_received_packets(timeout=None)) for _ in range(2)
+            ]
+            closers = [InThread(client.close) for _ in range(2)]
+            for thread in (*closers, *receivers):
+                assert set(thread.result() or ()) <= {"hello"}
+            assert client.socket.fileno() == -1
+
+
+# -- Forking -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
+def test_fork() -> None:
+    """A child can use the client although threads of its parent had all locks."""
+    converter = BlockingConverter()
+    protocol: Any = DatagramProtocol(Text(), converter)
+    with opened(protocol=protocol) as (client, peer):
+        peer.send(b"block")
+        threads = [
+            InThread(client.recv_packet).waits_in("wait"),
+            InThread(client.send_packet, "block").waits_in("wait"),
+        ]
+        child = fork(talk_to_parent, client)
+        assert peer.recv(100) == b"from the child"
+        peer.send(b"to the child")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        converter.go_on.set()
+        assert [thread.result() for thread in threads] == ["block", None]
+        assert peer.recv(100) == b"block"
+
+
+def talk_to_parent(client: Any) -> None:
+    client.send_packet("from the child", timeout=SOON)
+    assert client.recv_packet(timeout=SOON) == "to the child"

@@ -1,0 +1,416 @@
+"""The client object: identity, attributes, sending."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+import weakref
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from easynetwork.addresses import (
+    INETSocketAttribute,
+    IPv4SocketAddress,
+    IPv6SocketAddress,
+    SocketAttribute,
+    SocketProxy,
+    TLSAttribute,
+)
+from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.exceptions import ClientClosedError, TypedAttributeLookupError
+from easynetwork.servers.handlers import AsyncDatagramClient, INETClientAttribute
+from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, serving
+
+pytestmark = pytest.mark.anyio
+
+
+# -- identity
+
+
+async def test_equality(serve: Serve) -> None:
+    """Two of them are equal if, and only if, their socket and their address are."""
+    handler = Recorder()
+    async with serve(handler, host=["127.0.0.1", "127.0.0.2"]) as service:
+        one, other = service.connect(), service.connect()
+        for peer in (one, one, other):
+            await peer.ask("hello")
+        one.socket.connect(service.server.get_addresses()[1])
+        await one.ask("hello")
+        first, second, third, fourth = handler.clients
+        assert first == second
+        assert hash(first) == hash(second)
+        assert first != third
+        assert first != fourth  # the same peer, another socket of the server
+        assert first != first.extra(INETClientAttribute.remote_address)
+        assert first.__eq__("client") is NotImplemented
+        assert len({first, second, third, fourth}) == 3
+
+
+async def test_one_object_while_it_is_held(serve: Serve) -> None:
+    """There is one object for a peer as long as somebody holds it."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            known.setdefault(client, client)
+            await client.send_packet(f"{(yield)} {known[client] is client}")
+
+    known: dict[Client, Client] = {}
+    async with serve(Handler()) as service:
+        peers = [service.connect() for _ in range(3)]
+        for _ in range(3):
+            for peer in peers:
+                assert await peer.ask("hello") == "hello True"
+        await service.statistics(peers=0)
+        await service.server.shutdown()
+        # Between two runs of the server it is the same peer.
+        before = list(known)
+        assert all(client.is_closing() for client in before)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.server.serve_forever)
+            for peer in peers:
+                assert await peer.ask("again") == "again True"
+            assert not any(client.is_closing() for client in before)
+            await service.server.shutdown()
+
+
+async def test_memory(serve: Serve) -> None:
+    """A client can be referred to weakly, and goes when nobody holds it and its generator ends."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            known.add(client)
+            while (yield) != "end":
+                await client.send_packet(str(len(known)))
+            del client
+            self.note("end")
+
+    known: weakref.WeakSet[Client] = weakref.WeakSet()
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        for _ in range(3):
+            assert await peer.ask("hello") == "1"
+        gc.collect()
+        assert len(known) == 1
+        assert not hasattr(next(iter(known)), "__dict__")
+        peer.send("end")
+        await service.statistics(peers=0)
+        gc.collect()
+        assert len(known) == 0
+
+
+async def test_repr(serve: Serve) -> None:
+    """Its repr() tells who it is."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await peer.ask("hello")
+        [client] = handler.clients
+        assert repr(client) == f"<client with address {peer.name} at {id(client):#x}>"
+
+
+async def test_backend(serve: Serve, anyio_backend_name: str) -> None:
+    """It knows the server's backend."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        await service.connect().ask("hello")
+        assert isinstance(handler.clients[0], AsyncDatagramClient)
+        assert handler.clients[0].backend() is service.server.backend()
+        assert handler.clients[0].backend().name == anyio_backend_name
+
+
+# -- attributes
+
+
+@pytest.mark.parametrize("moment", ["serving", "closed"])
+async def test_addresses(serve: Serve, host: str, moment: str) -> None:
+    """Both addresses are known, even when the server has been closed."""
+    handler = Recorder()
+    kind = IPv6SocketAddress if ":" in host else IPv4SocketAddress
+    async with serve(handler) as service:
+        peer = service.connect()
+        [address] = service.server.get_addresses()
+        await peer.ask("hello")
+        if moment == "closed":
+            await service.server.server_close()
+        extra = handler.clients[0].extra
+        remote = extra(INETClientAttribute.remote_address)
+        local = extra(INETClientAttribute.local_address)
+        assert isinstance(remote, kind)
+        assert isinstance(local, kind)
+        assert remote == peer.address
+        assert local == address
+        assert (remote.host, remote.port) == peer.address[:2]
+
+
+async def test_attribute_aliases(serve: Serve, host: str) -> None:
+    """The names for sockets in general lead to the same values; others are unknown."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await peer.ask("hello")
+        extra = handler.clients[0].extra
+        for name in INETSocketAttribute.peername, SocketAttribute.peername:
+            assert extra(name) == extra(INETClientAttribute.remote_address) == peer.address
+        for name in INETSocketAttribute.sockname, SocketAttribute.sockname:
+            assert extra(name) == extra(INETClientAttribute.local_address)
+        assert extra(SocketAttribute.family) == (socket.AF_INET6 if ":" in host else socket.AF_INET)
+        with pytest.raises(TypedAttributeLookupError):
+            extra(TLSAttribute.sslcontext)
+        assert extra(TLSAttribute.sslcontext, None) is None
+
+
+async def test_socket(serve: Serve) -> None:
+    """The socket is the server's, to look at and for its options."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        await service.connect().ask("hello")
+        proxy = handler.clients[0].extra(INETClientAttribute.socket)
+        assert isinstance(proxy, SocketProxy)
+        assert proxy.fileno() == service.server.get_sockets()[0].fileno()
+        assert proxy.type == socket.SOCK_DGRAM
+
+
+# -- sending
+
+
+async def test_send_from_another_task(serve: Serve) -> None:
+    """Whoever has the client may send to it, whether or not it has a generator."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = service.connect()
+        await peer.ask("hello")
+        await service.statistics(peers=0)
+        await handler.clients[0].send_packet("news")
+        assert await peer.receive() == "news"
+
+
+class Refusing(AbstractPacketConverterComposite[str, str, str, str]):
+    """Refuses to make bytes of "trap"."""
+
+    def create_from_dto_packet(self, packet: str) -> str:
+        return packet
+
+    def convert_to_dto_packet(self, obj: str) -> str:
+        if obj == "trap":
+            raise ZeroDivisionError
+        return obj
+
+
+@pytest.mark.parametrize("converter", [None, Refusing()])
+async def test_unsendable_packet(serve: Serve, converter: Any) -> None:
+    """A packet without bytes is a RuntimeError with its cause; the client stays usable."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            try:
+                await client.send_packet("\xe9" if converter is None else "trap")
+            except RuntimeError as exc:
+                await client.send_packet(f"{exc}, {type(exc.__cause__).__name__}")
+
+    cause = "UnicodeEncodeError" if converter is None else "ZeroDivisionError"
+    async with serve(Handler(), converter) as service:
+        peer = service.connect()
+        for _ in range(2):
+            assert await peer.ask("one") == f"protocol.make_datagram() crashed, {cause}"
+
+
+async def test_answer_too_long(serve: Serve, host: str) -> None:
+    """An answer that no datagram can hold is an error that names both lengths."""
+    limit = 65_527 if ":" in host else 65_507
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            try:
+                await client.send_packet("x" * (limit + 1))
+            except OSError as exc:
+                await client.send_packet(f"{errno.errorcode[exc.errno or 0]}: {exc.strerror}")
+
+    async with serve(Handler()) as service:
+        assert await service.connect().ask("hello") == (
+            f"EMSGSIZE: datagram of {limit + 1} bytes is too long: at most {limit} bytes fit"
+        )
+
+
+async def test_dead_peer(serve: Serve) -> None:
+    """A peer that is gone when it is answered disturbs nobody, and nobody hears of it."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            self.note(request)
+            if request == "wait":
+                await self.released.wait()
+            for _ in range(10):
+                await client.send_packet(request)
+            self.note("answered")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        dead, other = service.connect(), service.connect()
+        dead.send("wait")
+        await handler.noted("wait")
+        dead.close()
+        handler.released.set()
+        await handler.noted("answered")
+        for _ in range(10):
+            other.send("hello")
+            assert [await other.receive() for _ in range(10)] == ["hello"] * 10
+
+
+IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+
+
+async def test_dead_peer_that_is_reported(serve: Serve, host: str) -> None:
+    """Where the kernel does report it, neither the next answer is lost nor a datagram."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request == "call":
+                for victim in self.clients:
+                    await victim.send_packet("hello?")
+            else:
+                self.clients.append(client)
+            await client.send_packet(request)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        level, option = (
+            (socket.IPPROTO_IPV6, IPV6_RECVERR) if ":" in host else (socket.IPPROTO_IP, IP_RECVERR)
+        )
+        service.server.get_sockets()[0].setsockopt(level, option, 1)
+        for _ in range(5):
+            dead = service.connect()
+            await dead.ask("hello")
+            dead.close()
+        other = service.connect()
+        for _ in range(5):
+            assert await other.ask("call") == "call"
+
+
+async def test_sending_gives_turns(serve: Serve) -> None:
+    """A handler that sends without end does not keep the event loop to itself."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            if (yield) == "flood":
+                while not self.released.is_set():
+                    await client.send_packet("x")
+                self.note("over")
+            await client.send_packet("done")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer, other = service.connect(), service.connect()
+        peer.send("flood")
+        assert await other.ask("hello") == "done"
+        handler.released.set()
+        await handler.noted("over")
+
+
+async def test_full_buffer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel has no room for an answer, `send_packet()` waits, and others are served."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            self.note("sending")
+            await client.send_packet(request)
+
+    class Narrow:
+        """The server's endpoint, without room for as long as the test wants."""
+
+        def __init__(self, endpoint: Any) -> None:
+            self.endpoint = endpoint
+            self.waiting = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.endpoint, name)
+
+        def send(self, data: bytes, address: Any) -> bool:
+            return handler.released.is_set() and self.endpoint.send(data, address)
+
+        async def writable(self) -> None:
+            self.waiting += 1
+            await handler.released.wait()
+            await self.endpoint.writable()
+
+    handler = Handler()
+    async with serve(handler) as service:
+        [table] = service.server._tables.values()
+        narrow = Narrow(table.outlet.endpoint)
+        monkeypatch.setattr(table.outlet, "endpoint", narrow)
+        peers = [service.connect() for _ in range(3)]
+        for peer in peers:
+            peer.send("hello")
+        await handler.noted("sending", times=3)
+        await service.statistics(peers=3)
+        assert narrow.waiting == 3
+        handler.released.set()
+        for peer in peers:
+            assert await peer.receive() == "hello"
+
+
+# -- closing
+
+
+async def test_closing(serve: Serve) -> None:
+    """A client is closed when the server does not serve, and cannot be sent to then."""
+
+    class Handler(Recorder):
+        async def service_init(self, exit_stack: Any, server: Any) -> None:
+            exit_stack.push_async_callback(self.try_to_send, "unwound")
+            for client in self.clients:
+                await self.try_to_send(f"init {client.is_closing()}")
+
+        async def try_to_send(self, moment: str) -> None:
+            for client in self.clients:
+                assert client.is_closing()
+                with pytest.raises(ClientClosedError, match="^Closed client$"):
+                    await client.send_packet("too late")
+                self.note(moment)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        await service.connect().ask("hello")
+        [client] = handler.clients
+        assert not client.is_closing()
+        await service.server.shutdown()
+        assert handler.notes[-1] == "unwound"
+        await handler.try_to_send("listening")
+        async with serving(service.server):
+            assert handler.notes[-1] == "init True"
+            assert not client.is_closing()
+            await service.server.server_close()
+            await handler.try_to_send("closed")
+
+
+async def test_send_while_stopping(serve: Serve) -> None:
+    """A handler that is cancelled may still say goodbye."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            self.note("waiting")
+            try:
+                yield
+            finally:
+                assert not client.is_closing()
+                with anyio.CancelScope(shield=True):
+                    await anyio.lowlevel.checkpoint()
+                    await client.send_packet("bye")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = service.connect()
+        peer.send("hello")
+        await handler.noted("waiting")
+        await service.server.shutdown()
+        assert await peer.receive() == "bye"

@@ -1,0 +1,1087 @@
+"""The how-to page for UDP servers: what it says of its examples is what they do.
+
+What stands in quotation marks in a docstring is what the page says, word for word (the first test
+sees to that), and the test would fail if it were wrong. The handlers are the page's; where a test
+needs more than they do, it derives a class from them.
+
+On the loopback interface, datagrams arrive, and in the order in which they were sent: when one is
+answered, the server has received all that were sent before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import logging
+import math
+import re
+import socket
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import pytest
+
+from docs._include.examples.howto.udp_servers import request_handler_explanation as examples
+from docs._include.examples.howto.udp_servers.request_handler_explanation import Request, Response
+from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.protocol import DatagramProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncUDPNetworkServer
+from easynetwork.servers.handlers import (
+    AsyncDatagramClient,
+    AsyncDatagramRequestHandler,
+    INETClientAttribute,
+)
+from tests.docs.howto_support import (
+    DOCS,
+    DatagramPeer,
+    Lines,
+    WatchedDatagrams,
+    answers_of_program,
+    check_log_of_program,
+    check_quotations,
+    check_reports,
+    complaints,
+    impatient,
+    of_framework,
+    reporting,
+    serving,
+    until,
+    visiting,
+)
+
+pytestmark = pytest.mark.anyio
+
+Client = AsyncDatagramClient[Response]
+Handling = AsyncDatagramRequestHandler[Request, Response]
+Requests = AsyncGenerator[None, Request]
+
+FOLDER = DOCS / "_include/examples/howto/udp_servers"
+
+
+def protocol() -> DatagramProtocol[Response, Request]:
+    return DatagramProtocol(StringLineSerializer(), Lines(Request))
+
+
+def serve(handler: Handling) -> Any:
+    return serving(handler, protocol())
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+class WatchedMinimum(WatchedDatagrams, examples.MinimumRequestHandler):
+    pass
+
+
+class WaitingRequestHandler(Handling):
+    """Echoes, but with a request to wait in hand it waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.clients: list[Client] = []  # one for each call of handle()
+        self.go_on = anyio.Event()
+
+    async def handle(self, client: Client) -> AsyncGenerator[float | None, Request]:
+        self.clients.append(client)
+        request = yield None
+        if request.text == "wait":
+            await self.go_on.wait()
+        await client.send_packet(Response(request.text))
+
+
+def test_quotations() -> None:
+    """What the tests quote is what the page says; each test quotes something."""
+    check_quotations("howto/udp_servers.rst", globals())
+
+
+# Request Handler Objects
+
+
+async def test_greeting() -> None:
+    """The first example answers.
+
+    "Tell it a name, and it greets you"
+    """
+    async with serving(GreetingRequestHandler()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("Zoë") == "Hello, Zoë!"
+
+
+async def test_one_handler_for_all() -> None:
+    """Two clients meet in one handler object.
+
+    "All clients share one handler object: the one that you gave to the server."
+
+    "an attribute that you set on self is seen by every client"
+    """
+    handler = examples.CountingRequestHandler()
+    async with serve(handler) as server:
+        with visiting(server) as one, visiting(server) as other:
+            await one.ask("hello")
+            await other.ask("hello")
+    assert handler.request_count == 2
+
+
+async def test_queue() -> None:
+    """The requests of one client are handled in order, those of several at once.
+
+    "A client has at most one running handle(). Datagrams that it sends meanwhile wait in a
+    queue, and are handled in the order in which they arrived. Other clients do not wait: each
+    has a handle() and a queue of its own."
+    """
+    handler = WaitingRequestHandler()
+    async with serve(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            peer.send("wait", "one", "two")
+            assert await other.ask("hello") == "Response hello"
+            assert len(handler.clients) == 2
+            handler.go_on.set()
+            answers = [await peer.receive() for _ in range(3)]
+    assert answers == ["Response wait", "Response one", "Response two"]
+    assert len(handler.clients) == 4
+
+
+# Minimum Requirements
+
+
+async def test_life_of_a_request(log: pytest.LogCaptureFixture) -> None:
+    """Each datagram has its own call, and nothing is called without one.
+
+    "A datagram arrives from a client for which no handle() is running. The server calls
+    handle(), in a task, and runs it up to the yield."
+
+    "If more datagrams of this client have arrived meanwhile, the server calls handle() again
+    for the next one. Otherwise it forgets the client, until the next datagram arrives."
+
+    "a client that is silent costs nothing, and the code before the first yield never runs
+    without a reason"
+
+    "one starts when a datagram arrives, and ends when nothing is left to do. Between the
+    requests, there is none."
+    """
+    tasks: list[int] = []
+
+    class Handler(WatchedMinimum):
+        def handle(self, client: Client) -> Requests:
+            tasks.append(anyio.get_current_task().id)
+            return super().handle(client)
+
+    handler = Handler()
+    async with serve(handler) as server:
+        others = {task.id for task in anyio.get_running_tasks()}
+        with visiting(server) as peer, visiting(server):
+            assert await peer.ask("one") == "Response one"
+            await anyio.wait_all_tasks_blocked()
+            assert {task.id for task in anyio.get_running_tasks()} == others
+            assert len(handler.clients) == 1
+            assert await peer.ask("two") == "Response two"
+            assert len(handler.clients) == 2
+    assert not others & {*tasks}
+    assert not complaints(log)
+
+
+async def test_first_yield_does_not_wait() -> None:
+    """The request is there before the yield.
+
+    "The yield does not wait, because the datagram is already there."
+
+    "The first yield never waits."
+    """
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> AsyncGenerator[float, Request]:
+            request = yield 0
+            await client.send_packet(Response(request.text))
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("hello") == "Response hello"
+
+
+# Refuse datagrams
+
+
+async def test_refuse(log: pytest.LogCaptureFixture) -> None:
+    """To return before the yield drops one datagram, without a word in the log.
+
+    "Exactly one datagram is thrown away, unread. The sender is not told, and nothing is logged.
+    Its next datagram starts a new handle(), which may decide otherwise."
+    """
+
+    class Handler(WatchedDatagrams, examples.SkipDatagramRequestHandler):
+        pass
+
+    handler = Handler(frozenset({"192.0.2.1"}))
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            peer.socket.send(b"\xff")
+            peer.send("one")
+            await until(lambda: len(handler.clients) == 2)
+            handler.allowed_hosts = frozenset({"127.0.0.1"})
+            assert await peer.ask("two") == "Response two"
+    assert len(handler.clients) == 3
+    assert not complaints(log)
+
+
+# Error Handling
+
+
+async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
+    """A handler can survive what is not a request.
+
+    "The datagram is not a request. It is gone, and the next one is not concerned."
+
+    "What is wrong with a request is raised at the yield."
+    """
+    async with serve(examples.ErrorHandlingInRequestHandler()) as server:
+        with visiting(server) as peer:
+            peer.socket.send(b"\xff\xfe")
+            assert await peer.receive() == "BadRequest"
+            assert await peer.ask("hello") == "Response hello"
+    assert not complaints(log)
+
+
+async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
+    """The client's mistake is one line in the log.
+
+    "If you let this error out, the log gets one warning line without a traceback, because the
+    mistake is the client's, and the client's next datagram is handled as usual."
+    """
+    async with serve(examples.MinimumRequestHandler()) as server:
+        with visiting(server) as peer:
+            peer.socket.send(b"\xff\xfe")
+            assert await peer.ask("hello") == "Response hello"
+    [record] = complaints(log)
+    assert record.levelno == logging.WARNING
+    assert not record.exc_info
+    assert "\n" not in record.getMessage()
+    assert str(peer.address) in record.getMessage()
+
+
+async def test_protocol_bug(
+    capsys: pytest.CaptureFixture[str], log: pytest.LogCaptureFixture
+) -> None:
+    """A bug in the converter reaches the handler with its traceback.
+
+    "A serializer or converter that fails in a way it should not is reported as a RuntimeError,
+    and its own exception is the __cause__."
+    """
+    async with serve(examples.ErrorHandlingInRequestHandler()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("trap") == "InternalError"
+            assert await peer.ask("hello") == "Response hello"
+    printed = capsys.readouterr().err
+    assert re.search(
+        r"^ZeroDivisionError: a bug in the converter$.*direct cause.*^RuntimeError: ",
+        printed,
+        re.DOTALL | re.MULTILINE,
+    )
+    assert not complaints(log)
+
+
+async def test_crash(log: pytest.LogCaptureFixture) -> None:
+    """A crash costs one request, and tells you why.
+
+    "An exception that leaves handle() costs the request that it was working on, and nothing
+    else. The log shows it with its traceback, under the line Exception occurred during
+    processing of request from <address>."
+    """
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request.text == "fail":
+                raise LookupError("a bug in the handler")
+            await client.send_packet(Response(request.text))
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            assert await peer.ask("fail", "after") == "Response after"
+            assert await other.ask("hello") == "Response hello"
+    [record] = complaints(log)
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == (
+        f"Exception occurred during processing of request from {peer.address}"
+    )
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], LookupError)
+
+
+# Having Multiple ``yield`` Statements
+
+
+async def test_multiple_yields() -> None:
+    """Two conversations of two requests each do not mix.
+
+    "Each yield takes the next datagram of the same client, and from the second one on it may
+    have to wait. Meanwhile the other clients are served."
+    """
+    async with serve(examples.MultipleYieldInRequestHandler()) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            assert await peer.ask("order") == "Response What would you like?"
+            assert await other.ask("tea") == "Response Say 'order' when you are ready"
+            assert await other.ask("order") == "Response What would you like?"
+            assert await peer.ask("coffee") == "Response One coffee, coming up"
+            assert await other.ask("tea") == "Response One tea, coming up"
+
+
+async def test_client_that_is_gone() -> None:
+    """Who waits for a client that has left waits until the end.
+
+    "Nobody tells you that a client is gone. A handle() that waits for it would wait until the
+    server stops"
+    """
+    raised: list[type[BaseException]] = []
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                yield
+                await client.send_packet(Response("What would you like?"))
+                yield
+            except BaseException as exc:
+                raised.append(type(exc))
+                raise
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            await peer.ask("order")
+        with visiting(server) as other:
+            await other.ask("order")
+            await anyio.wait_all_tasks_blocked()
+            assert raised == []
+        await server.shutdown()
+        assert raised == [anyio.get_cancelled_exc_class()] * 2
+
+
+# Cancellation And Timeouts
+
+
+async def check_timeout(handler_class: type[Any]) -> None:
+    """Check the time-out at the second yield, and that who asks in time is answered."""
+    async with serve(impatient(handler_class)) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("Zoe") == "Response What would you like?"
+            assert await peer.receive() == "TimedOut"
+    assert handler_class.patience == 30
+    async with serve(handler_class()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("Zoe") == "Response What would you like?"
+            assert await peer.ask("tea") == "Response tea for Zoe"
+
+
+async def test_yielded_timeout() -> None:
+    """A yielded number is a time-out.
+
+    "Yield the number of seconds that you are willing to wait"
+
+    "If no datagram has arrived by then, TimeoutError is raised at the yield."
+    """
+    await check_timeout(examples.TimeoutYieldedRequestHandler)
+
+
+async def test_timeout_of_the_framework() -> None:
+    """The framework's own time-out works around a yield.
+
+    "its cancellation exception is raised at the yield, and the with block turns that into a
+    timeout error."
+    """
+    variant = of_framework(
+        asyncio=examples.TimeoutContextRequestHandlerAsyncIO,
+        trio=examples.TimeoutContextRequestHandlerTrio,
+    )
+    await check_timeout(variant)
+
+
+async def test_timeout_of_the_backend() -> None:
+    """So does the backend's.
+
+    "This one runs on every framework."
+    """
+    await check_timeout(examples.TimeoutContextRequestHandlerWithClientBackend)
+
+
+class AskingRequestHandler(WaitingRequestHandler):
+    """Waits for a second request as it was told to, and answers with what became of it."""
+
+    limits: tuple[float | None, float | None] = (None, None)
+
+    async def handle(self, client: Client) -> AsyncGenerator[float | None, Request]:
+        self.clients.append(client)
+        first, second = self.limits
+        try:
+            request = yield first
+            if request.text == "wait":
+                await self.go_on.wait()
+            request = yield second
+        except Exception as exc:
+            await client.send_packet(Response(type(exc).__name__))
+        else:
+            await client.send_packet(Response(request.text))
+
+
+async def test_yield_zero() -> None:
+    """Zero means now, None means whenever.
+
+    "yield 0 does not wait. Either a datagram is already there, or TimeoutError is raised."
+
+    "yield None is the same as a bare yield: no limit."
+    """
+    handler = AskingRequestHandler()
+    handler.limits = (None, 0)
+    async with serve(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            peer.send("wait", "second")
+            assert await other.ask("first") == "Response TimeoutError"
+            handler.go_on.set()
+            assert await peer.receive() == "Response second"
+            handler.limits = (None, None)
+            peer.send("first")
+            await until(lambda: len(handler.clients) == 3)
+            assert await peer.ask("second") == "Response second"
+
+
+@pytest.mark.parametrize("limit", [-1, math.nan])
+async def test_yield_nonsense(limit: float) -> None:
+    """What cannot be a time-out is an error at the yield.
+
+    "A negative number or NaN raises ValueError at that same yield, even if it is the first
+    one."
+    """
+    handler = AskingRequestHandler()
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            for handler.limits in (limit, None), (None, limit):
+                assert await peer.ask("first") == "Response ValueError"
+                await anyio.wait_all_tasks_blocked()
+
+
+async def test_cancel_scope_around_a_yield() -> None:
+    """A cancel scope works around a yield.
+
+    "This works because the server runs and closes the generator in one and the same task. For
+    the same reason you may use any other cancel scope"
+    """
+    raised: list[type[BaseException]] = []
+    tasks: set[int] = set()
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            tasks.add(anyio.get_current_task().id)
+            try:
+                yield
+                with anyio.CancelScope(deadline=anyio.current_time() + 0.01):
+                    try:
+                        yield
+                    except BaseException as exc:
+                        raised.append(type(exc))
+                        raise
+                await client.send_packet(Response("Still there?"))
+                with anyio.CancelScope():
+                    yield
+            finally:
+                tasks.add(anyio.get_current_task().id)
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("hello") == "Response Still there?"
+            assert raised == [anyio.get_cancelled_exc_class()]
+    assert len(tasks) == 1
+
+
+async def test_server_stops() -> None:
+    """A stopping server cancels every client's task.
+
+    "When the server stops, it cancels every handle() that is still running. The cancellation
+    exception is raised at the yield, or wherever handle() waits. It is not an Exception, so
+    except Exception lets it pass."
+
+    "Datagrams that were still waiting for their turn are dropped."
+
+    "dropped is the sum of four counters, one for each reason"
+    """
+    raised: list[type[BaseException]] = []
+
+    class Handler(Handling):
+        calls = 0
+
+        async def handle(self, client: Client) -> Requests:
+            self.calls += 1
+            try:
+                try:
+                    request = yield
+                    if request.text == "wait":
+                        await anyio.sleep_forever()
+                    await client.send_packet(Response(request.text))
+                    yield
+                except Exception as exc:
+                    raised.append(type(exc))
+            except BaseException as exc:
+                raised.append(type(exc))
+                raise
+
+    handler = Handler()
+    async with serve(handler) as server:
+        with visiting(server) as one, visiting(server) as other:
+            one.send("wait", "dropped")
+            await other.ask("hello")
+            await server.shutdown()
+    assert raised == [anyio.get_cancelled_exc_class()] * 2
+    assert handler.calls == 2
+    statistics = server.get_statistics()
+    assert statistics.dropped == statistics.dropped_by_stop == 1
+
+
+# Client Metadata
+
+
+async def test_metadata() -> None:
+    """A client has its own address, and the server's socket.
+
+    "remote_address is where the datagram came from, local_address is where the server listens.
+    Both have a host and a port, and both compare equal to the plain tuples that socket uses.
+    socket gives access to the options of the server's socket, which all clients share."
+    """
+
+    class Handler(WatchedDatagrams, examples.ClientExtraAttributesRequestHandler):
+        pass
+
+    handler = Handler()
+    async with serve(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            for visitor in peer, other:
+                host, port = visitor.address
+                assert await visitor.ask("hello") == f"Response {host}:{port} said hello"
+            for client, visitor in zip(handler.clients, (peer, other), strict=True):
+                assert client.extra(INETClientAttribute.remote_address) == visitor.address
+                local_address = client.extra(INETClientAttribute.local_address)
+                assert local_address == visitor.socket.getpeername()
+                assert (local_address.host, local_address.port) == visitor.socket.getpeername()
+                options = client.extra(INETClientAttribute.socket)
+                assert options.fileno() == server.get_sockets()[0].fileno()
+                assert options.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_DGRAM
+
+
+async def test_equal_clients() -> None:
+    """A dictionary can remember clients.
+
+    "Two client objects of a server are equal if their addresses are, so they can be keys of a
+    dictionary in which you remember what you know about a client."
+    """
+
+    class Handler(Handling):
+        def __init__(self) -> None:
+            self.counts: dict[Client, int] = {}
+
+        async def handle(self, client: Client) -> Requests:
+            yield
+            self.counts[client] = self.counts.get(client, 0) + 1
+            await client.send_packet(Response(str(self.counts[client])))
+
+    async with serve(Handler()) as server:
+        with visiting(server) as one, visiting(server) as other:
+            assert await one.ask("hello") == "Response 1"
+            assert await one.ask("hello") == "Response 2"
+            assert await other.ask("hello") == "Response 1"
+
+
+# Sending
+
+
+async def test_send_to_nobody(log: pytest.LogCaptureFixture) -> None:
+    """A client that has left is sent to in vain, and that is all.
+
+    "A client that is gone is not an error. The datagram gets lost, like any other, and no other
+    client notices."
+    """
+    handler = WatchedMinimum()
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            await peer.ask("hello")
+        with visiting(server) as other:
+            for _ in range(3):
+                await handler.clients[0].send_packet(Response("Anybody there?"))
+                assert await other.ask("hello") == "Response hello"
+    assert not complaints(log)
+
+
+@pytest.mark.parametrize(("host", "limit"), [("127.0.0.1", 65_507), ("::1", 65_527)])
+async def test_size(host: str, limit: int, log: pytest.LogCaptureFixture) -> None:
+    """The longest datagram arrives; for a longer one, there is an error.
+
+    "A packet that is too long for a datagram raises OSError, and its errno is EMSGSIZE. Nothing
+    is sent, and the client can still be used. The limit is 65,507 bytes over IPv4, and 20 bytes
+    more over IPv6."
+    """
+
+    class Handler(AsyncDatagramRequestHandler[str, str]):
+        async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
+            request = yield
+            try:
+                await client.send_packet(request + "x")
+            except OSError as exc:
+                errors.append(exc.errno)
+            await client.send_packet(request)
+
+    errors: list[int | None] = []
+    longest = "x" * limit
+    async with serving(Handler(), host=host) as server:
+        with visiting(server) as peer:
+            assert await peer.ask(longest) == longest
+            assert await peer.ask("a") == "ax"
+    assert errors == [errno.EMSGSIZE]
+    assert not complaints(log)
+
+
+async def test_send_later() -> None:
+    """A client can be sent to for as long as the server serves.
+
+    "After handle() you may go on sending, from a background task, say. Keep the client object.
+    Once the server has stopped, send_packet() raises ClientClosedError."
+    """
+    handler = WatchedMinimum()
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            await peer.ask("hello")
+            await anyio.wait_all_tasks_blocked()
+            [client] = handler.clients
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(client.send_packet, Response("news"))
+            assert await peer.receive() == "Response news"
+            await server.shutdown()
+            with pytest.raises(ClientClosedError):
+                await client.send_packet(Response("too late"))
+
+
+# Service Initialization
+
+
+async def check_service(handler_class: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Check that a service's task runs beside the clients, and ends with the server."""
+    handler = reporting(handler_class, capsys)
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            await peer.ask("hello")
+            await check_reports(handler, server, capsys)
+
+
+async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> None:
+    """A background task of the framework ends with the server.
+
+    "When the server stops, the task is cancelled, then Service stopped is printed, then
+    serve_forever() returns. You do not have to cancel anything yourself."
+    """
+    variant = of_framework(
+        asyncio=examples.ServiceInitializationHookRequestHandlerAsyncIO,
+        trio=examples.ServiceInitializationHookRequestHandlerTrio,
+    )
+    await check_service(variant, capsys)
+
+
+async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    """So does one of the backend.
+
+    "This handler starts a task that runs beside the clients (handle(), not shown, counts the
+    requests)"
+    """
+    await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
+
+
+async def test_service_init() -> None:
+    """service_init() frames the clients.
+
+    "The server calls it at the beginning of serve_forever(), before it handles the first
+    datagram"
+
+    "What you enter into the stack is undone, in reverse order, after the last handle() has
+    ended."
+
+    "The sockets are already open when service_init() runs, so that server.get_addresses() tells
+    you where the server listens."
+
+    "server is a weak reference to the server: a handler that keeps it does not keep the server
+    alive."
+    """
+    calls: list[str] = []
+
+    class Handler(Handling):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            exit_stack.callback(calls.append, "undo the first thing")
+            exit_stack.callback(calls.append, "undo the second thing")
+            self.server = server
+            self.peer = DatagramPeer(server.get_addresses()[0])
+            exit_stack.callback(self.peer.close)
+            self.peer.send("hello")
+            await anyio.wait_all_tasks_blocked()
+            calls.append("service_init")
+
+        async def handle(self, client: Client) -> Requests:
+            calls.append("handle")
+            try:
+                yield
+                await client.send_packet(Response("welcome"))
+                yield
+            finally:
+                calls.append("end of handle")
+
+    handler = Handler()
+    async with serve(handler) as server:
+        assert await handler.peer.receive() == "Response welcome"
+        assert handler.server is not server
+        await server.shutdown()
+    assert calls == [
+        "service_init",
+        "handle",
+        "end of handle",
+        "undo the second thing",
+        "undo the first thing",
+    ]
+    del server
+    gc.collect()
+    with pytest.raises(ReferenceError):
+        handler.server.get_addresses()
+
+
+async def test_failing_service() -> None:
+    """A background task that fails takes the service with it.
+
+    "One that gets out ends the whole service: serve_forever() raises it, wrapped in an
+    ExceptionGroup."
+    """
+
+    class Handler(examples.ServiceInitializationHookRequestHandlerWithServerBackend):
+        def __init__(self) -> None:
+            self.trouble = anyio.Event()
+
+        async def report(self, backend: Any) -> None:
+            await self.trouble.wait()
+            raise LookupError("a bug in the task")
+
+    async def service() -> None:
+        handler = Handler()
+        async with serve(handler) as server:
+            with visiting(server) as peer:
+                await peer.ask("hello")
+                handler.trouble.set()
+                await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await service()
+    assert caught.group_contains(LookupError, match="a bug in the task")
+
+
+# Per-client variables
+
+
+async def test_context() -> None:
+    """The context of a run knows its client.
+
+    "A value set in handle() is seen by everything that it calls."
+    """
+    async with serve(examples.ClientContextRequestHandler()) as server:
+        with visiting(server) as one, visiting(server) as other:
+            for peer in (one, other, one):
+                host, port = peer.address
+                assert await peer.ask("hello") == f"Response hello, {host}:{port}"
+
+
+async def test_context_of_two_runs() -> None:
+    """The context ends with the run, also if the next one is already due.
+
+    "Each run of handle() has its own context variables"
+
+    "The next run does not see it, whoever the client is"
+    """
+    peer_of_run = examples.ClientContextRequestHandler.peer
+
+    class Handler(WaitingRequestHandler):
+        async def handle(self, client: Client) -> Requests:
+            is_set = peer_of_run.get(None) is not None
+            peer_of_run.set(client.extra(INETClientAttribute.remote_address))
+            request = yield
+            if request.text == "wait":
+                await self.go_on.wait()
+            await client.send_packet(Response(f"{request.text} {is_set}"))
+
+    handler = Handler()
+    async with serve(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            peer.send("wait", "next")
+            assert await other.ask("hello") == "Response hello False"
+            handler.go_on.set()
+            assert await peer.receive() == "Response wait False"
+            assert await peer.receive() == "Response next False"
+            peer.send("one", "two", "three")
+            for text in "one", "two", "three":
+                assert await peer.receive() == f"Response {text} False"
+
+
+async def test_context_of_the_service() -> None:
+    """The service's context is everybody's.
+
+    "Values set in service_init() are the starting values of all runs."
+    """
+    here = examples.ClientContextRequestHandler.peer
+
+    class Handler(WaitingRequestHandler, examples.ClientContextRequestHandler):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            [address] = server.get_addresses()
+            here.set(address)
+
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request.text == "wait":
+                await self.go_on.wait()
+            await client.send_packet(Response(self.signed(request.text)))
+
+    handler = Handler()
+    async with serve(handler) as server:
+        host, port = server.get_addresses()[0]
+        with visiting(server) as peer, visiting(server) as other:
+            peer.send("wait", "next")
+            assert await other.ask("hello") == f"Response hello, {host}:{port}"
+            handler.go_on.set()
+            assert await peer.receive() == f"Response wait, {host}:{port}"
+            assert await peer.receive() == f"Response next, {host}:{port}"
+
+
+# Server Object
+
+
+def test_async_server() -> None:
+    """The program logs what the page shows, and stops at Control-C.
+
+    "The program turns on logging, so you can watch it. One visitor who sends a name, one who
+    sends something that is not text, then Control-C"
+
+    "It does not come back before somebody stops it: here, you, with Control-C."
+
+    "The first visitor does not appear: requests that are answered leave no trace in the log."
+    """
+
+    def visit() -> None:
+        with contextlib.closing(DatagramPeer(("127.0.0.1", 9000))) as visitor:
+            visitor.send("Zoë\n")
+            assert visitor.socket.recv(65536) == "Hello, Zoë!".encode()
+            visitor.socket.send(b"\xff")
+
+    check_log_of_program("howto/udp_servers.rst", FOLDER, 2, visit)
+
+
+async def test_listening(log: pytest.LogCaptureFixture) -> None:
+    """The context manager is what opens and closes the sockets.
+
+    "async with opens the sockets and closes them at the end. Between the two, serve_forever()
+    handles datagrams."
+
+    "If localhost has an IPv6 address too, the first line names both."
+    """
+    handler = WatchedMinimum()
+    async with AsyncUDPNetworkServer("localhost", 0, protocol(), handler) as server:
+        addresses = server.get_addresses()
+        with visiting(server) as peer:
+            peer.send("early")
+            assert not server.is_serving()
+            async with anyio.create_task_group() as task_group:
+                is_up = anyio.Event()
+                task_group.start_soon(lambda: server.serve_forever(is_up_event=is_up))
+                await is_up.wait()
+                assert await peer.receive() == "Response early"
+                task_group.cancel_scope.cancel()
+    for address in addresses:
+        assert str(address) in log.messages[0]
+        with contextlib.closing(DatagramPeer(address)) as peer:
+            peer.send("late")
+            with pytest.raises(ConnectionRefusedError):
+                peer.socket.recv(1)
+
+
+# Run Server In Background
+
+
+def test_background_server() -> None:
+    """Each of the program's three requests has its own task.
+
+    "Three requests, three tasks"
+    """
+    assert len({answer["task"] for answer in answers_of_program(FOLDER)}) == 3
+
+
+async def test_shutdown() -> None:
+    """Start and stop can be waited for.
+
+    "The is_up event is set when the server is ready to handle datagrams. shutdown() stops the
+    server and waits until it has stopped, and then the task ends normally."
+    """
+
+    class Handler(WatchedMinimum):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            await anyio.wait_all_tasks_blocked()
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            assert server.is_serving()
+            await peer.ask("hello")
+            await server.shutdown()
+            assert not server.is_serving()
+
+
+# What Is Bounded, And What Is Dropped
+
+
+async def test_too_many_datagrams(log: pytest.LogCaptureFixture) -> None:
+    """A client has 64 datagrams waiting at the most, and a flood has one line in the log.
+
+    "for each client, 64 datagrams that wait for their turn"
+
+    "What arrives on top of that is dropped. What was there before stays."
+
+    "Drops are counted. server.get_statistics() returns a snapshot of the counters, a
+    DatagramStatistics, at any time."
+
+    "The log gets one warning line when the dropping begins, such as Datagrams are dropped: 64
+    of ('127.0.0.1', 58942) are waiting."
+    """
+    handler = WaitingRequestHandler()
+    async with serve(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            numbers = [f"{number}" for number in range(70)]
+            peer.send("wait", *numbers)
+            assert await other.ask("hello") == "Response hello"
+            statistics = server.get_statistics()
+            assert statistics.received == 72
+            assert statistics.waiting == 64
+            assert statistics.dropped == statistics.dropped_by_count == 6
+            handler.go_on.set()
+            answers = [await peer.receive() for _ in range(65)]
+            assert answers == ["Response wait", *(f"Response {text}" for text in numbers[:64])]
+            assert await peer.ask("again") == "Response again"
+    [record] = complaints(log)
+    assert record.levelno == logging.WARNING
+    assert not record.exc_info
+    assert record.getMessage().startswith(
+        f"Datagrams are dropped: 64 of {peer.address} are waiting."
+    )
+
+
+async def test_too_many_bytes(log: pytest.LogCaptureFixture) -> None:
+    """A client has 256 KiB waiting at the most.
+
+    "and 256 KiB in all of them"
+    """
+    handler = WaitingRequestHandler()
+    async with serve(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            peer.send("wait")
+            for _ in range(5):
+                peer.send("x" * (256 * 1024 // 5 + 1))
+                assert await other.ask("hello") == "Response hello"
+            statistics = server.get_statistics()
+            assert statistics.waiting == 4
+            assert statistics.dropped == statistics.dropped_by_size == 1
+    assert len(complaints(log)) == 1
+
+
+async def test_too_many_clients(log: pytest.LogCaptureFixture) -> None:
+    """A server runs 1,000 handlers at the most.
+
+    "1,000 clients for which handle() is running."
+
+    "a server has room for no more than 1,000 of them."
+    """
+    handler = WaitingRequestHandler()
+    async with serve(handler) as server:
+        with visiting(server) as late:
+            sent = 0
+            while server.get_statistics().peers < 1000:
+                with visiting(server) as peer:  # its port may have been another's before
+                    peer.send("wait")
+                sent += 1
+                await received(server, sent)
+            late.send("hello")
+            await received(server, sent + 1)
+            await until(lambda: len(handler.clients) == 1000)
+            statistics = server.get_statistics()
+            assert statistics.peers == 1000
+            assert statistics.dropped == statistics.dropped_by_peers == 1
+            handler.go_on.set()
+            await until(lambda: server.get_statistics().peers == 0)
+            assert await late.ask("again") == "Response again"
+    assert len(complaints(log)) == 1
+
+
+async def received(server: Any, count: int) -> None:
+    """Wait until a server has taken that many datagrams from its socket."""
+    await until(lambda: server.get_statistics().received == count)
+
+
+async def test_offered_in_vain() -> None:
+    """What handlers do not want is counted, too.
+
+    "Two more count what your handler was offered in vain: refused, for which handle() returned
+    before its first yield, and invalid, which were not requests."
+
+    "How many were refused is counted."
+    """
+    async with serve(examples.SkipDatagramRequestHandler()) as server:
+        with visiting(server) as peer:
+            peer.send("hello")
+            await until(lambda: server.get_statistics().refused == 1)
+    for handler in examples.ErrorHandlingInRequestHandler(), examples.MinimumRequestHandler():
+        async with serve(handler) as server:
+            with visiting(server) as peer:
+                peer.socket.send(b"\xff")
+                assert await peer.ask("hello") in ("BadRequest", "Response hello")
+                assert server.get_statistics().invalid == 1
+
+
+async def test_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    """A task can watch the counters.
+
+    "This handler looks at it now and then (handle() is not shown)"
+    """
+
+    class Handler(examples.StatisticsRequestHandler):
+        report_interval = 0.001
+
+    printed: list[str] = []
+
+    def has_printed(line: str) -> bool:
+        printed.append(capsys.readouterr().out)
+        return line in "".join(printed).splitlines()
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("hello") == "Response hello"
+            await until(lambda: has_printed("0 of 1 datagrams were dropped"))
+
+
+async def test_receive_buffer(log: pytest.LogCaptureFixture) -> None:
+    """A burst may be too much for the kernel, or not.
+
+    "the operating system keeps what the server has not taken yet, and when that is full, it
+    drops datagrams without telling anybody. Short bursts need more room there. Make it with the
+    socket option SO_RCVBUF, on each socket that server.get_sockets() returns."
+    """
+
+    async def lost(burst: int, room: int) -> int:
+        async with serve(examples.MinimumRequestHandler()) as server:
+            [sock] = server.get_sockets()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+            with visiting(server) as peer:
+                peer.send(*["hello"] * burst)
+                assert await peer.receive() == "Response hello"
+                await anyio.wait_all_tasks_blocked()
+            assert server.get_statistics().dropped == 0
+            received: int = server.get_statistics().received
+            return burst - received
+
+    assert await lost(burst=50, room=4096) > 0
+    assert await lost(burst=50, room=100_000) == 0
+    assert not complaints(log)
