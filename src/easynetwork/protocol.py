@@ -180,7 +180,7 @@ class BufferedStreamProtocol(
     _BaseProtocol[Sent, Received, BufferedIncrementalPacketSerializer[Any, Any, Buffer]],
     Generic[Sent, Received, Buffer],
 ):
-    """Sends and receives packets over a stream that is received into the serializer's buffer.
+    """Sends and receives packets over a stream that is put into the serializer's buffer.
 
     Args:
         serializer: Finds packets in the stream.

@@ -5,8 +5,8 @@ Three interfaces, each one richer than the one before:
 * `AbstractPacketSerializer`: all the bytes of one packet at once. Enough for datagrams.
 * `AbstractIncrementalPacketSerializer`: finds the end of a packet in a stream. Its parser is a
   generator that is sent chunks and returns the packet with the bytes that follow it.
-* `BufferedIncrementalPacketSerializer`: the same, but the bytes are received straight into a buffer
-  that the serializer allocates.
+* `BufferedIncrementalPacketSerializer`: the same, but the bytes are put into a buffer that the
+  serializer allocates, a new one for each packet, and may be looked at there.
 
 A serializer is shared by every connection of a client or a server: it keeps no state of a stream.
 All state lives in the generators that it returns.
@@ -259,13 +259,13 @@ class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Receive
 class BufferedIncrementalPacketSerializer(
     AbstractIncrementalPacketSerializer[Sent, Received], Generic[Sent, Received, Buffer]
 ):
-    """Finds packets in a stream of bytes that are received into the serializer's own buffer."""
+    """Finds packets in a stream of bytes that are put into the serializer's own buffer."""
 
     __slots__ = ()
 
     @abstractmethod
     def create_deserializer_buffer(self, sizehint: int, /) -> Buffer:
-        """Allocate a buffer for one stream.
+        """Allocate a buffer for one packet.
 
         Args:
             sizehint: The size in bytes that suits the transport.

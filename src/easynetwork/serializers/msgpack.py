@@ -3,13 +3,15 @@
 A packet is skimmed before it is read: the library runs over it without making any object, which
 tells where it ends, and goes on where it stopped when more bytes come. Only then are objects made,
 of bytes that are known to be a whole packet. So what a peer declares (an array of 2 ** 31 items
-inside another one) costs nothing until it is there.
+inside another one) costs nothing until it is there. Bytes that are said to be one packet, with no
+container of more than 15 items in it, have nothing to declare: those are read at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import IO, Any, Final, final
@@ -28,9 +30,14 @@ __all__ = ["MessagePackSerializer", "MessagePackerConfig", "MessageUnpackerConfi
 
 # The first bytes of all arrays and maps. (https://github.com/msgpack/msgpack/blob/master/spec.md)
 _CONTAINERS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+# Those of arrays and maps that may have more than 15 items.
+_LARGE_CONTAINERS: Final = bytes(range(0xDC, 0xE0))
 _TOO_DEEP: Final = "The packet is nested too deeply"
 _SKIM_SIZE: Final = 256
 """Bytes that are allocated to skim a packet; the library's default is a megabyte."""
+_PACK_SIZE: Final = 256
+"""Likewise to write one, at first; the library's default is 256 KiB, which takes longer to allocate
+than most packets to write."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, weakref_slot=True)
@@ -81,7 +88,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         ValueError: `limit` or `max_depth` is not positive.
     """
 
-    __slots__ = ("_max_depth", "_msgpack", "_pack", "_unpack")
+    __slots__ = ("_max_depth", "_msgpack", "_new_packer", "_unpack")
 
     def __init__(
         self,
@@ -99,14 +106,30 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             unpacker_options["ext_hook"] = msgpack.ExtType
         super().__init__(Exception, limit=limit, debug=debug)
         self._msgpack = msgpack
-        self._pack: Callable[[Any], bytes] = partial(msgpack.packb, **packer_options)
+        self._new_packer = partial(msgpack.Packer, buf_size=_PACK_SIZE, **packer_options)
         self._unpack: Callable[[bytes], Any] = partial(msgpack.unpackb, **unpacker_options)
         self._max_depth = check_max_depth(max_depth)
 
     @final
     def dump_to_file(self, packet: Any, file: IO[bytes], /) -> None:
         """Write `packet` to `file`."""
-        file.write(self._pack(packet))
+        file.write(self.serialize(packet))
+
+    def serialize(self, packet: Any, /) -> bytes:
+        """Return the bytes of `packet`."""
+        data: bytes = self._new_packer().pack(packet)
+        return data
+
+    def deserialize(self, data: bytes, /) -> Any:
+        """Make a packet of `data`.
+
+        Raises:
+            DeserializeError: `data` is invalid, too short, or followed by something else.
+        """
+        if len(data.translate(None, _LARGE_CONTAINERS)) == len(data):
+            with suppress(Exception):  # It is found again, and explained.
+                return self._read(data)
+        return super().deserialize(data)
 
     @final
     def load_from_file(self, file: IO[bytes], /) -> Any:
@@ -134,10 +157,12 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         skimmer.skip()
         end = skimmer.tell()
         file.seek(start + end)
-        packet = data[:end]
+        return self._read(data[:end])
+
+    def _read(self, packet: bytes) -> Any:
         result = self._unpack(packet)
         # Few packets have so many bytes that might begin a container.
-        if end - len(packet.translate(None, _CONTAINERS)) > self._max_depth:
+        if len(packet) - len(packet.translate(None, _CONTAINERS)) > self._max_depth:
             _check_depth(result, self._max_depth)
         return result
 
