@@ -54,6 +54,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         sock.setblocking(False)
         self._local_address = new_socket_address(sock.getsockname(), sock.family)
         self._remote_address = new_socket_address(sock.getpeername(), sock.family)
+        self._prepare(sock)
         self._readable = new_selector(sock, selectors.EVENT_READ)
         self._locks = locks = ClientLocks()
         self._proxy = SocketProxy(sock, lock=lambda: locks.sending)
@@ -72,6 +73,9 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         return f"<{type(self).__name__} endpoint={self._remote_address}>"
 
     # -- what the subclass adds
+
+    def _prepare(self, sock: _socket.socket) -> None:
+        """Do what comes before packets, on a non-blocking socket that nobody else has yet."""
 
     @abstractmethod
     def _send(self, packet: _T_Sent, deadline: float) -> None:

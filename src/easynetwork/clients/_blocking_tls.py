@@ -55,7 +55,7 @@ class BlockingTLS:
         """Do the handshake; to be called once, before anything else.
 
         Args:
-            sock: A connected socket. It becomes non-blocking.
+            sock: A connected socket, non-blocking.
 
         Returns:
             What the server has sent behind it so far.
@@ -65,7 +65,6 @@ class BlockingTLS:
             ConnectionAbortedError: The connection ended.
             TimeoutError: It took too long.
         """
-        sock.setblocking(False)
         timeout = self._options.handshake_timeout
         deadline = time.monotonic() + timeout
         try:

@@ -157,9 +157,11 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         self._tls = None if tls is None else BlockingTLS(tls)
         with owned(target):
             tune_tcp(target)
-            if self._tls is not None:
-                self._decoder.feed(self._tls.handshake(target))
             self._take_over(target)
+
+    def _prepare(self, sock: _socket.socket) -> None:
+        if self._tls is not None:
+            self._decoder.feed(self._tls.handshake(sock))
 
     def _explain(self, exc: OSError) -> None:
         explain_stream(exc)
