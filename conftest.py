@@ -2,18 +2,26 @@
 
 Sybil finds the examples. The parsers for what is particular to our pages are in
 ``tests/docs/sybil_parsers.py``.
+
+Where several processes share the work, each file's tests stay together. So do all examples: they
+listen on the same port.
 """
 
 from __future__ import annotations
 
 import doctest
+from typing import Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers import markdown, rest
 from sybil.sybil import SybilCollection
 from sybil.typing import Parser
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.docs.sybil_parsers import console_blocks, literal_includes
+
+EXAMPLES = ("README.md", "docs/", "tests/docs/")
 
 DOCTEST = rest.DocTestParser(doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
 REST: list[Parser] = [DOCTEST, rest.PythonCodeBlockParser(), rest.SkipParser()]
@@ -26,3 +34,18 @@ pages = Sybil(parsers=[*REST, literal_includes, console_blocks], path="docs", pa
 docstrings = Sybil(parsers=REST, path="src", pattern="*.py")
 
 pytest_collect_file = SybilCollection([readme, pages, docstrings]).pytest()
+
+
+class Scheduling(LoadScopeScheduling):
+    """How pytest-xdist shares the work."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return what is in one piece with other tests of the same result."""
+        file, _, _ = nodeid.partition("::")
+        return "examples" if file.startswith(EXAMPLES) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Use it."""
+    return Scheduling(config, log)

@@ -24,6 +24,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 ALL_EXTRAS = f".[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 EXAMPLES = "docs/_include/examples/howto/tcp_servers"
+PROCESSES = "--numprocesses=2"  # More would wait for the one that runs the examples.
 SPHINX = ("-n", "-W", "--keep-going", "-q", "docs")
 
 
@@ -52,9 +53,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, the pages' examples included; arguments go to pytest."""
+    """Run the tests, the pages' examples included; arguments go to a single pytest."""
     install(session, "tests")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or [PROCESSES]))
 
 
 @nox.session

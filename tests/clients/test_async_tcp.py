@@ -69,7 +69,7 @@ def test_port_out_of_range(port: int) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"protocol": object()}, TypeError, "Expected a StreamProtocol or a BufferedStreamProt"),
+        ({"protocol": "json"}, TypeError, "Expected a StreamProtocol or a BufferedStreamProt"),
         ({"backend": 3}, TypeError, "Expected either a string literal or a backend instance"),
         ({"backend": "curio"}, NotImplementedError, "'curio' is not a known backend"),
         ({"backend": None}, anyio.NoEventLoopError, "async"),

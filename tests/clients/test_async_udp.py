@@ -113,7 +113,7 @@ def test_port_out_of_range() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"protocol": object()}, TypeError, "Expected a DatagramProtocol object, got <object"),
+        ({"protocol": "json"}, TypeError, "Expected a DatagramProtocol object, got 'json'"),
         ({"backend": 3}, TypeError, "Expected either a string literal or a backend instance"),
         ({"backend": "curio"}, NotImplementedError, "'curio' is not a known backend"),
         ({"backend": None}, anyio.NoEventLoopError, "async"),

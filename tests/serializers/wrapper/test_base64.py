@@ -92,7 +92,7 @@ def test_checksums(packet: bytes) -> None:
         assert serializer.deserialize(data) == packet
 
 
-@pytest.mark.parametrize("checksum", [True, KEY])
+@pytest.mark.parametrize("checksum", [True, KEY], ids=["digest", "signature"])
 def test_wrong_checksum(checksum: bool | bytes) -> None:
     """A packet that is not as it was sent is refused, whichever of its bits is another one."""
     serializer = Base64EncoderSerializer(RAW, checksum=checksum, debug=True)
