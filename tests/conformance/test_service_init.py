@@ -216,9 +216,16 @@ async def test_failing_background_task(new_server: NewServer, log: Records, kind
     with anyio.fail_after(PATIENCE):
         async with server, anyio.create_task_group() as tasks:
             peer = Peer(server.get_addresses()[0])
-            tasks.start_soon(peer.start)
+            has_started = anyio.Event()
+
+            async def start() -> None:
+                await peer.start()
+                has_started.set()
+
+            tasks.start_soon(start)
             with pytest.raises(ExceptionGroup) as caught:
                 await server.serve_forever()
+            await has_started.wait()
             assert await peer.rest() == ("", "EOF")
             assert server.is_listening()
     assert [str(exc) for exc in caught.value.exceptions] == ["a bug"]
