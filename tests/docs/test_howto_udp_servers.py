@@ -943,7 +943,7 @@ async def test_too_many_datagrams(log: pytest.LogCaptureFixture) -> None:
     "What arrives on top of that is dropped. What was there before stays."
 
     "Drops are counted. server.get_statistics() returns a snapshot of the counters, a
-    DatagramStatistics, at any time."
+    DatagramStatistics, at any time; a standalone server has it as well."
 
     "The log gets one warning line when the dropping begins, such as Datagrams are dropped: 64
     of ('127.0.0.1', 58942) are waiting."

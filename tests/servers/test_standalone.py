@@ -19,6 +19,7 @@ from easynetwork.backends.asyncio.backend import AsyncIOBackend
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers.abc import AbstractNetworkServer
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
+from easynetwork.servers.statistics import DatagramStatistics
 from tests.clients.threads_support import InThread, wait_until
 from tests.servers.standalone_support import (
     PATIENCE,
@@ -609,6 +610,18 @@ def test_sockets_are_asked_in_the_loop(kind: Kind, loop: str) -> None:
         gate.set()
         assert answer.result()[0] == "127.0.0.1"
     assert sock.fileno() == -1
+
+
+@each_loop
+def test_statistics(loop: str) -> None:
+    """A UDP server tells other threads what it counts; one that does not run counts nothing."""
+    server = UDP.new_server(**loop_options(loop))
+    assert server.get_statistics() == DatagramStatistics()
+    with serving(server), UDP.connected(server) as peer:
+        peer.ask("hello")
+        peer.ask("hello")
+        assert server.get_statistics().received == 2
+    assert server.get_statistics() == DatagramStatistics()
 
 
 # -- In the event loop's own thread ------------------------------------------------------------

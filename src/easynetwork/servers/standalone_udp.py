@@ -7,13 +7,14 @@ __all__ = ["StandaloneUDPNetworkServer"]
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.statistics import DatagramStatistics
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -73,3 +74,14 @@ class StandaloneUDPNetworkServer(BaseStandaloneNetworkServer, Generic[_T_Request
             backend,
             runner_options,
         )
+
+    def get_statistics(self) -> DatagramStatistics:
+        """Return what became of the datagrams of this run so far; zeros if the server does not run.
+
+        While the server starts, this waits until it listens.
+        """
+        run = self._run
+        if run is None:
+            return DatagramStatistics()
+        server = cast(AsyncUDPNetworkServer[Any, Any], run.server)
+        return run.call(server.get_statistics)
