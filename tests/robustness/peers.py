@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -68,7 +69,7 @@ def send_until(sock: socket.socket, data: bytes, total: int) -> int:
     try:
         while sent < total:
             sent += sock.send(data)
-    except (ConnectionError, TimeoutError):
+    except (ConnectionError, TimeoutError, ssl.SSLEOFError):  # the last one before Python 3.13
         pass
     return sent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import select
 import subprocess
 import sys
@@ -16,10 +15,6 @@ import pytest
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from tests.serializers.framing.lengths import Prefixed
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("twisted") is None, reason="Twisted is not installed"
-)
 
 PROGRAM = Path(__file__).with_name("twisted_peer.py")
 TIMEOUT = 30.0  # Seconds, for an interpreter to start or end on a busy machine.
