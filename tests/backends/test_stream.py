@@ -352,6 +352,15 @@ async def test_reset(pair: Pair) -> None:
         await pair.transport.drain()
 
 
+async def test_data_before_a_reset(pair: Pair) -> None:
+    """What the peer sent before it broke the connection is received, then the error."""
+    await pair.peer_sends(b"x" * 40_000)
+    pair.reset()
+    with pytest.raises(ConnectionError):
+        await pair.receive_to_end()
+    assert pair.fed == b"x" * 40_000
+
+
 async def test_reset_wakes_up(pair: Pair) -> None:
     """Whoever waits to receive or to send when the connection breaks, learns it."""
     pair.congest()
@@ -397,6 +406,25 @@ async def test_write_after_reset(pair: Pair) -> None:
 
     with pytest.raises(ConnectionError):
         await write()
+
+
+async def test_last_words_of_a_peer(pair: Pair) -> None:
+    """What a peer has sent before it left can be received behind attempts to send that fail."""
+    pair.peer.send(b"goodbye\n")
+    pair.peer.close()
+
+    async def write() -> None:
+        for _ in range(100):
+            pair.transport.write(b"a")
+            await pair.transport.drain()
+            with anyio.move_on_after(0.001):  # for the peer to complain
+                await anyio.sleep_forever()
+
+    with pytest.raises(ConnectionError):
+        await write()
+    with pytest.raises((EOFError, ConnectionError)):
+        await pair.receive_to_end()
+    assert pair.fed == b"goodbye\n"
 
 
 @without_tls

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
 
 import anyio
 import anyio.lowlevel
@@ -21,6 +23,8 @@ from tests.conformance.support import (
 )
 
 pytestmark = pytest.mark.anyio
+
+SOON = 0.05
 
 
 class Closing(Recorder):
@@ -44,6 +48,33 @@ async def test_close_from_handle(serve: Serve) -> None:
         assert await peer.rest() == ("", "EOF")
         await handler.noted("on_disconnection")
     assert handler.notes == ["on_connection", "handle", "closed", "on_disconnection"]
+
+
+async def test_peer_that_does_not_take_the_rest(
+    serve: Serve, tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent before the end is kept for a peer for a while, not for ever."""
+    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", SOON)
+    answer = "x" * 10_000_000
+    sockets: list[socket.socket] = []
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            sockets.append(client.extra(INETClientAttribute.socket))
+            yield
+            with anyio.move_on_after(SOON):
+                await client.send_packet(answer)
+
+    options = {} if tls is None else {"ssl_shutdown_timeout": SOON}
+    async with serve(Handler(), **options) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("hello")
+        peer.send_eof()
+        while not sockets or sockets[0].fileno() >= 0:
+            await anyio.sleep(SOON / 10)
+        got, end = await peer.rest()
+        assert end == "reset"
+        assert len(got) < len(answer)
 
 
 async def test_close_before_the_first_yield(serve: Serve) -> None:

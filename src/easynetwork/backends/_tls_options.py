@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from easynetwork.backends._checks import check_delay
+from easynetwork.backends.abc import CLOSE_TIMEOUT
 from easynetwork.tls import TLSSession
 
 _HANDSHAKE_TIMEOUT: Final = 60.0
 """Seconds. The default of asyncio, and of nginx."""
-
-_SHUTDOWN_TIMEOUT: Final = 30.0
-"""Seconds. The default of asyncio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ def _new_options(
         server_side,
         server_hostname,
         _HANDSHAKE_TIMEOUT if ssl_handshake_timeout is None else check_delay(ssl_handshake_timeout),
-        _SHUTDOWN_TIMEOUT if ssl_shutdown_timeout is None else check_delay(ssl_shutdown_timeout),
+        CLOSE_TIMEOUT if ssl_shutdown_timeout is None else check_delay(ssl_shutdown_timeout),
         ssl_standard_compatible is not False,
     )
     try:

@@ -10,6 +10,7 @@ repeat them.
 from __future__ import annotations
 
 __all__ = [
+    "CLOSE_TIMEOUT",
     "HIGH_WATER",
     "LINGER_TIME",
     "AsyncBackend",
@@ -49,6 +50,12 @@ loops, and for what was received and not yet asked for.
 """
 
 
+CLOSE_TIMEOUT: Final = 30.0
+"""Seconds that a peer has to take what was sent before its connection was closed.
+
+The default of asyncio for TLS (`ssl_shutdown_timeout`).
+"""
+
 LINGER_TIME: Final = 1.0
 """Seconds that a closed connection goes on reading, see `StreamTransport.aclose`.
 
@@ -86,6 +93,9 @@ class StreamTransport(ABC):
     feed: Callable[[bytes], bool]
     """Gets each chunk that arrives, in order, in the event loop's thread, and returns whether
     `receive()` should return now. May be replaced at any time."""
+
+    close_timeout: float
+    """Seconds that the peer has, when the connection is closed, to take what waits for it."""
 
     congested: bool
     """Whether so many bytes wait to be sent that a producer should call `drain()`."""

@@ -19,7 +19,13 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends.abc import HIGH_WATER, LINGER_TIME, StreamTransport, broken_connection
+from easynetwork.backends.abc import (
+    CLOSE_TIMEOUT,
+    HIGH_WATER,
+    LINGER_TIME,
+    StreamTransport,
+    broken_connection,
+)
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4
@@ -41,6 +47,7 @@ class SocketTransport(StreamTransport):
         "_unsent",
         "_view",
         "_writable",
+        "close_timeout",
         "congested",
         "feed",
         "socket",
@@ -49,6 +56,7 @@ class SocketTransport(StreamTransport):
     def __init__(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
+        self.close_timeout = CLOSE_TIMEOUT
         self.feed = feed
         self.socket = sock
         self.congested = False
@@ -89,7 +97,7 @@ class SocketTransport(StreamTransport):
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
-                self._break(exc)
+                self._break_sending(exc)
                 raise broken_connection(exc) from None
             if sent == len(data):
                 return
@@ -117,7 +125,7 @@ class SocketTransport(StreamTransport):
         except BlockingIOError:  # a spurious wake-up
             return False
         except OSError as exc:
-            self._break(exc)
+            self._break_sending(exc)
             return True
         if len(self._unsent) <= _LOW_WATER:
             self._resume_writing()
@@ -158,7 +166,7 @@ class SocketTransport(StreamTransport):
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as exc:
-            self._break(exc)
+            self._break_sending(exc)
 
     # -- closing
 
@@ -222,10 +230,16 @@ class SocketTransport(StreamTransport):
         return self._is_closing
 
     def _break(self, exc: OSError) -> None:
+        self._break_sending(exc)
+        self._end()
+
+    def _break_sending(self, exc: OSError) -> None:
+        """Send no more. What has arrived can be received: maybe it says why the peer left."""
         if self._error is None:
             self._error = exc
-        self._is_broken = True
-        self._end()
+        self._is_broken = self._is_closing = True
+        self._lingers = False
+        self._discard_unsent()
 
     def _close(self) -> None:
         self._end()

@@ -29,11 +29,8 @@ from easynetwork.servers.handlers import Yielded
 from easynetwork.servers.reports import printable, split_errors
 from easynetwork.servers.served_client import ServedClient, StreamService, is_owned_by
 
-_CLOSE_TIMEOUT: Final = 30.0
-"""Seconds that a peer has to take what was sent before a connection ended. As for TLS shutdown."""
-
 _STOP_TIMEOUT: Final = 0.5
-"""The same when the server stops: nobody wants to wait for a peer then."""
+"""Seconds that a peer has to take what was sent when the server stops: nobody wants to wait."""
 
 
 class _End(enum.Enum):
@@ -209,7 +206,7 @@ class StreamSession:
 
     async def _close(self, is_stopping: bool) -> None:
         transport = self._client.transport
-        timeout = _STOP_TIMEOUT if is_stopping else _CLOSE_TIMEOUT
+        timeout = _STOP_TIMEOUT if is_stopping else transport.close_timeout
         try:
             with anyio.move_on_after(timeout, shield=is_stopping):
                 await transport.aclose()

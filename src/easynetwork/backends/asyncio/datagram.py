@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from easynetwork.backends.asyncio.selector import selector_of
+from easynetwork.backends.asyncio.selector import forgets_errors, selector_of
 from easynetwork.backends.datagram import Batch, DatagramEndpoint
 
 
@@ -106,9 +106,7 @@ class AsyncIODatagramEndpoint(DatagramEndpoint):
 
     def _forget_error(self) -> None:
         super()._forget_error()
-        if self._is_reading:
-            # libuv, and so uvloop, does not watch a socket any longer that has reported an error
-            # (uv__poll_io, as of 1.52).
+        if self._is_reading and forgets_errors(self._loop):
             self._stop_reading()
             self._start_reading(self._callback)
 

@@ -7,7 +7,7 @@ which lets a thread with a selector do it.
 
 from __future__ import annotations
 
-__all__ = ["selector_of"]
+__all__ = ["forgets_errors", "selector_of"]
 
 import asyncio
 import socket
@@ -43,6 +43,15 @@ def selector_of(loop: asyncio.AbstractEventLoop) -> _Selector:
         selector = _TaskSelector()
         _selector.set(selector)
     return selector
+
+
+def forgets_errors(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a socket that has reported an error has to be watched anew.
+
+    libuv, and so uvloop, does not watch it any longer (uv__poll_io, as of 1.52). What had arrived
+    before the error, and the end behind it, would never be read.
+    """
+    return selector_of(loop) is loop and not isinstance(loop, asyncio.SelectorEventLoop)
 
 
 class _TaskSelector:
