@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easynetwork.tls import MAX_REPLIES, MAX_USELESS_RECORDS, RECORD_SIZE, TLSSession
+from easynetwork.tls import MAX_FLIGHT, MAX_REPLIES, MAX_USELESS_RECORDS, RECORD_SIZE, TLSSession
 from tests.tls_forger import (
     ALERT,
     APPLICATION_DATA,
@@ -172,6 +172,20 @@ def test_no_handshake(data: bytes, cut: Cut) -> None:
     assert not isinstance(info.value, ssl.SSLWantReadError)
 
 
+def test_hello_without_end() -> None:
+    """A peer that begins with its first message, and goes on and on, is turned away."""
+    _, server, _ = new_ends()
+    message = b"\1\1\xff\0\3\3" + bytes(0x1FEFE)
+    sent = 0
+    with pytest.raises(ssl.SSLError, match="still not a step of the handshake"):
+        for start in range(0, len(message), RECORD_SIZE):
+            record = b"\x16\3\1\x40\0" + message[start : start + RECORD_SIZE]
+            sent += len(record)
+            server.receive(record)
+            assert not server.handshake()
+    assert MAX_FLIGHT < sent < MAX_FLIGHT + 2 * RECORD_SIZE
+
+
 def test_failed_handshake() -> None:
     """The end that does not want to go on says why; the other one gets to know."""
     client = TLSSession(ssl.create_default_context(), server_hostname="localhost")
@@ -249,7 +263,7 @@ def test_close(version: ssl.TLSVersion, cut: Cut) -> None:
     assert receive(server, cut(last_words)) == b"bye"
     assert server.is_over
     assert server.error is None
-    server.check_end()
+    assert server.end_error() is None
 
 
 @each_version
@@ -260,7 +274,7 @@ def test_half_closed(version: ssl.TLSVersion) -> None:
 
     assert client.receive(server.send(b"answer") + server.close()) == b"answer"
     assert client.is_over
-    client.check_end()
+    assert client.end_error() is None
 
 
 def test_nothing_behind_the_end(keys: Path) -> None:
@@ -287,8 +301,9 @@ def test_truncation(version: ssl.TLSVersion, what: str) -> None:
     server.receive({"nothing": b"", "a packet": record, "half a record": record[:-1]}[what])
 
     assert not server.is_over
-    with pytest.raises(ssl.SSLEOFError, match="data may be missing"):
-        server.check_end()
+    error = server.end_error()
+    assert isinstance(error, ssl.SSLEOFError)
+    assert "data may be missing" in str(error)
 
 
 def test_close_before_the_handshake() -> None:
@@ -317,8 +332,7 @@ def test_damaged_record(version: ssl.TLSVersion) -> None:
     assert server.receive(good + bad) == b"good"
     assert server.is_over
     assert isinstance(server.error, ssl.SSLError)
-    with pytest.raises(ssl.SSLEOFError):
-        server.check_end()
+    assert server.end_error() is server.error
     with pytest.raises(ssl.SSLError):
         server.send(b"answer")
     assert server.receive(client.send(b"more")) == b""

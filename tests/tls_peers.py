@@ -115,6 +115,11 @@ class TLSSocket:
         self._unsent = self._unsent[self.raw.send(self._unsent) :]
         return 0 if self._unsent else self._unsent_size
 
+    def encrypt(self, data: bytes) -> bytes:
+        """Return a record, for who wants to send it in pieces."""
+        self.object.write(data)
+        return self._outgoing.read()
+
     def recv(self, size: int) -> bytes:
         """Return what arrives, b"" at the end.
 

@@ -11,12 +11,15 @@ Invariants:
   stay small, and it is known how many records had no data in them: a peer may not send many.
 * What TLS itself has to answer, and nobody has sent yet, is bounded.
 * Nothing is decrypted before the handshake is complete, nor behind the peer's closing alert. A
-  connection that ends without that alert was cut off, by whomever; `check_end` tells.
+  connection that ends without that alert was cut off, by whomever; `end_error` tells.
+
+TLS 1.0 does not work: a peer sends an empty record before each one there. (Nobody should speak it:
+RFC 8996.)
 """
 
 from __future__ import annotations
 
-__all__ = ["MAX_REPLIES", "MAX_USELESS_RECORDS", "RECORD_SIZE", "TLSSession"]
+__all__ = ["MAX_FLIGHT", "MAX_REPLIES", "MAX_USELESS_RECORDS", "RECORD_SIZE", "TLSSession"]
 
 import ssl
 from contextlib import suppress
@@ -24,6 +27,13 @@ from typing import Final
 
 RECORD_SIZE: Final = 16 * 1024
 """The most plaintext in a record (RFC 8446, 5.1)."""
+
+MAX_FLIGHT: Final = 64 * 1024
+"""Bytes that a peer may send in a handshake before there is anything to answer.
+
+Certificates are most of it: a chain of four with keys of the largest kind takes 50 KiB (ML-DSA-87,
+FIPS 204). OpenSSL would wait for 128 KiB, twice over. Go allows 64 KiB for a message.
+"""
 
 MAX_USELESS_RECORDS: Final = 32
 """Records without data that a peer may send in a row: key updates, attempts to renegotiate, ...
@@ -60,18 +70,17 @@ class TLSSession:
             the connection broke.
         error: What broke the connection.
         has_output: Whether TLS itself may have something to send.
-        awaits_tickets: Whether the server is probably about to send something that nobody asked
-            for: its first words behind a handshake of TLS 1.3 (RFC 8446, 4.6.1).
     """
 
     __slots__ = (
         "__weakref__",
+        "_awaits_tickets",
         "_incoming",
         "_needs_more",
         "_outgoing",
         "_partial",
+        "_unanswered",
         "_useless",
-        "awaits_tickets",
         "error",
         "has_output",
         "is_established",
@@ -91,12 +100,22 @@ class TLSSession:
         self.object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         self._needs_more = server_side  # from the peer, to go on with the handshake
         self._partial = b""  # the beginning of a record
+        self._unanswered = 0  # bytes of the handshake
         self._useless = 0  # records without data, times `_PARDON`
+        self._awaits_tickets = False
         self.is_established = False
         self.is_over = False
         self.error: ssl.SSLError | None = None
         self.has_output = False
-        self.awaits_tickets = False
+
+    @property
+    def is_peer_sending(self) -> bool:
+        """Whether the peer is probably about to send something, asked for or not.
+
+        The rest of a record, or what a server says first behind a handshake of TLS 1.3: tickets for
+        the next one (RFC 8446, 4.6.1).
+        """
+        return bool(self._partial) or self._awaits_tickets
 
     # -- the beginning
 
@@ -107,7 +126,7 @@ class TLSSession:
             Whether it is complete. If not, the next call needs more from the peer.
 
         Raises:
-            ssl.SSLError: It failed. The output tells the peer why.
+            ssl.SSLError: It failed, or the peer says more than it has to. The output tells it why.
         """
         if self._needs_more and not self._incoming.pending:
             return False  # OpenSSL would only take memory for it: 32 KiB, measured
@@ -116,9 +135,14 @@ class TLSSession:
             self.object.do_handshake()
         except ssl.SSLWantReadError:
             self._needs_more = True
+            if self._outgoing.pending:
+                self._unanswered = 0
+            elif self._unanswered > MAX_FLIGHT:
+                message = f"More than {MAX_FLIGHT} bytes, and still not a step of the handshake"
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, message) from None
             return False
         self.is_established = True
-        self.awaits_tickets = not self.object.server_side and self.object.version() == "TLSv1.3"
+        self._awaits_tickets = not self.object.server_side and self.object.version() == "TLSv1.3"
         return True
 
     # -- receiving
@@ -149,10 +173,11 @@ class TLSSession:
     def _decrypt(self, records: bytes, count: int) -> bytes:
         self._incoming.write(records)
         if not self.is_established or self.is_over:
+            self._unanswered += len(records)
             return b""
         plaintext: list[bytes] = []
         if count:
-            self.awaits_tickets = False
+            self._awaits_tickets = False
         try:
             while size := self._incoming.pending:  # never less than the next record has in it
                 if not (data := self.object.read(size)):
@@ -172,24 +197,29 @@ class TLSSession:
     def _count_useless(self, useless: int, useful: int) -> None:
         self.has_output = True
         self._useless = max(self._useless + _PARDON * useless - useful, 0)
-        is_flood = self._useless > _PARDON * MAX_USELESS_RECORDS
-        if not self.is_over and (is_flood or self._outgoing.pending > MAX_REPLIES):
+        if self.is_over:
+            return
+        if self._useless > _PARDON * MAX_USELESS_RECORDS:
             message = "The peer keeps TLS itself busy, and sends no data"
+            self._break(ssl.SSLError(ssl.SSL_ERROR_SSL, message))
+        elif self._outgoing.pending > MAX_REPLIES:
+            message = "The peer asked for more answers of TLS itself than could be sent"
             self._break(ssl.SSLError(ssl.SSL_ERROR_SSL, message))
 
     def _break(self, error: ssl.SSLError) -> None:
         self.error = error.with_traceback(None)  # whose frames would keep the session alive
         self.is_over = self.has_output = True
 
-    def check_end(self) -> None:
-        """See to it that the peer has had its say, when no more bytes will arrive.
+    def end_error(self) -> ssl.SSLError | None:
+        """Return what is wrong with the end, when no more bytes will arrive.
 
-        Raises:
-            ssl.SSLEOFError: It did not say that nothing follows: something may be missing.
+        None if the peer said that nothing follows. `ssl.SSLEOFError` if it did not: something may
+        be missing.
         """
-        if not self.is_over or self.error is not None:
-            message = "The connection ended without a closing alert: data may be missing"
-            raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, message)
+        if self.is_over:
+            return self.error
+        message = "The connection ended without a closing alert: data may be missing"
+        return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, message)
 
     # -- sending
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import gc
 import socket
@@ -32,7 +33,13 @@ from tests.backends.pairs import (
     tls_options,
 )
 from tests.tls_forger import APPLICATION_DATA, Forger13
-from tests.tls_peers import TLSSocket, client_context, new_client_context, server_context
+from tests.tls_peers import (
+    TLSSocket,
+    client_context,
+    new_client_context,
+    new_server_context,
+    server_context,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -226,8 +233,25 @@ async def test_peer_that_only_wants_replies(forged: tuple[Pair, Forger13]) -> No
                 await pair.peer_sends_raw(forger.record(APPLICATION_DATA, b"\n"))
             questions += 1
             await pair.transport.receive()
-    assert "keeps TLS itself busy" in str(info.value.__cause__)
+    assert "asked for more answers of TLS itself" in str(info.value.__cause__)
     assert questions < MAX_REPLIES / 20
+
+
+async def test_close_in_the_middle_of_a_record(forged: tuple[Pair, Forger13]) -> None:
+    """A peer that is still sending gets every byte of the answer and the end, and no reset."""
+    pair, forger = forged
+    answer = b"x" * 500_000
+    record = forger.record(APPLICATION_DATA, b"x" * 9000)
+    pair.peer.raw.send(record[:4000])
+    with anyio.move_on_after(SOON):
+        await pair.transport.receive()
+    pair.transport.write(answer)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pair.transport.aclose)
+        await anyio.wait_all_tasks_blocked()
+        pair.peer.raw.send(record[4000:])
+        assert await pair.peer_receives() == answer
+        pair.peer.close()
 
 
 async def test_flood_of_key_updates(forged: tuple[Pair, Forger13]) -> None:
@@ -339,6 +363,21 @@ async def test_cancelled_handshake(attempt: Attempt) -> None:
     assert scope.cancelled_caught
     with pytest.raises(ConnectionResetError):
         attempt.peer.recv(100)
+
+
+async def test_no_session(attempt: Attempt) -> None:
+    """If OpenSSL cannot even begin, the connection ends."""
+
+    class Broken(ssl.SSLObject):
+        @classmethod
+        def _create(cls, *args: Any, **options: Any) -> Any:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "out of memory")
+
+    context = new_server_context()
+    context.sslobject_class = Broken
+    with pytest.raises(ssl.SSLError, match="out of memory"):
+        await start_tls(attempt.inner, dataclasses.replace(tls_options(), context=context))
+    assert attempt.peer.recv(100) == b""
 
 
 async def test_unknown_authority(attempt: Attempt) -> None:

@@ -5,9 +5,9 @@ loop of ``anyio_backend`` and with both stream protocols, and then over TLS. Whe
 `each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged as a warning or an error
 and is not what the test asks for with ``log.problems()`` fails it.
 
-TLS knows nothing of protocols, and its versions nothing of loops. So version 1.3 is tried with one
-protocol, and version 1.2 with the other, on one loop; ``CONFORMANCE=all`` in the environment tries
-them on all loops.
+TLS knows nothing of protocols: version 1.3 is tried with one protocol, and version 1.2 with the
+other. Nor does it know when tasks begin to run: it is tried with eager ones only if ``CONFORMANCE``
+is ``all`` in the environment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.tls_peers import client_context, server_context
 
 FOLDER = Path(__file__).parent
 # What differs from other tests in nothing that matters, see above.
-REPETITIONS = re.compile(r"\[(asyncio-eager-(\w+-)?|(uvloop|trio)-buffer-)tls")
+REPETITIONS = re.compile(r"\[asyncio-eager-(\w+-)?tls")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

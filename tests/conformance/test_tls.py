@@ -271,15 +271,18 @@ async def test_stopping_meanwhile(serve: Serve, log: Records) -> None:
 
 
 @pytest.mark.parametrize("is_standard", [True, False])
-@pytest.mark.parametrize("data", ["", "half a packet"])
-async def test_truncation(serve: Serve, log: Records, is_standard: bool, data: str) -> None:
+@pytest.mark.parametrize("what", ["nothing", "half a packet", "half a record"])
+async def test_truncation(serve: Serve, log: Records, is_standard: bool, what: str) -> None:
     """A client that leaves without a closing alert has left; only who looks for it is told."""
     handler = Recorder()
     async with serve(handler, ssl_standard_compatible=is_standard) as service:
         for number in (1, 2):
             peer = await service.connect()
             assert await peer.ask("hello") == "hello"
-            peer.send_bytes(data.encode())
+            if what == "half a packet":
+                peer.send_bytes(b"half")
+            elif what == "half a record":
+                peer.socket.raw.sendall(b"\x17\3\3\1\0half")
             peer.socket.raw.shutdown(socket.SHUT_WR)
             await handler.noted("on_disconnection", times=number)
         assert handler.notes[-2:] == ["GeneratorExit", "on_disconnection"]

@@ -231,7 +231,7 @@ def test_s_server_and_a_thread(certificate_file: str, version: str) -> None:
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
 async def test_asyncio_server() -> None:
-    """The asynchronous client talks to a server of asyncio's."""
+    """Both clients talk to a server of asyncio's."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
@@ -240,6 +240,13 @@ async def test_asyncio_server() -> None:
         await writer.wait_closed()
 
     protocol = StreamProtocol(StringLineSerializer())
+
+    def ask(address: tuple[str, int]) -> None:
+        with TCPNetworkClient[str, str](address, protocol, ssl=client_context()) as client:
+            for word in "stressed", "x" * 10_000:
+                client.send_packet(word, timeout=PATIENCE)
+                assert client.recv_packet(timeout=PATIENCE) == word
+
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=new_server_context())
     async with server:
         address = server.sockets[0].getsockname()
@@ -249,3 +256,4 @@ async def test_asyncio_server() -> None:
             for word in "stressed", "x" * 10_000:
                 await client.send_packet(word)
                 assert await client.recv_packet() == word
+        await anyio.to_thread.run_sync(ask, address)

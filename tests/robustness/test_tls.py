@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.robustness.peers import Heartbeat, ask, connect, connect_plain, wait_cut_off, wait_until
+from tests.robustness.peers import Heartbeat, ask, connect, connect_plain, wait_cut_off
 from tests.robustness.process import ServerProcess
 from tests.tls_forger import APPLICATION_DATA, Forger12, Forger13
 from tests.tls_peers import TLSSocket, new_client_context
@@ -85,7 +85,7 @@ def test_handshake_timeout(loop: str, over_tls: list[str]) -> None:
 
 
 def test_peers_without_tls(loop: str, over_tls: list[str]) -> None:
-    """100 of them are turned away, with at most four lines per second in the log."""
+    """100 of them are turned away, with four lines per second in the log, and no secret there."""
     begin = time.monotonic()
     with ServerProcess(loop, *over_tls) as server, undisturbed(server):
         for number in range(100):
@@ -100,6 +100,8 @@ def test_peers_without_tls(loop: str, over_tls: list[str]) -> None:
     assert "Traceback" not in log
     assert log.isascii()
     assert "\x1b" not in log
+    for secret in Path(over_tls[1]).read_text().splitlines():
+        assert secret not in log
 
 
 def test_peers_that_leave(loop: str, over_tls: list[str]) -> None:
@@ -200,16 +202,3 @@ def test_idle_connections(loop: str, over_tls: list[str]) -> None:
         work = server.processor_time()
         time.sleep(0.3)
         assert server.processor_time() - work < 0.01
-
-
-def test_certificate_and_key_stay_out_of_the_log(loop: str, over_tls: list[str]) -> None:
-    """Whatever goes wrong, the log names no secret."""
-    with ServerProcess(loop, *over_tls) as server:
-        for data in BAD_HANDSHAKES:
-            with connect_plain(server) as sock:
-                sock.sendall(data)
-                wait_cut_off(sock)
-        wait_until(lambda: "TLS handshake" in server.log())
-        log = server.log()
-    for secret in Path(over_tls[1]).read_text().splitlines():
-        assert secret not in log

@@ -28,11 +28,13 @@ from tests.servers.standalone_support import (
     GatedBackend,
     Hooks,
     Kind,
+    Peer,
     each_kind,
     each_loop,
     loop_options,
     serving,
 )
+from tests.tls_peers import client_context, server_context
 
 # -- Construction ------------------------------------------------------------------------------
 
@@ -124,6 +126,20 @@ def test_stream_options(caplog: pytest.LogCaptureFixture) -> None:
         "Server loop break, waiting for remaining tasks...",
         "Server stopped",
     ]
+
+
+@each_loop
+def test_tls(loop: str) -> None:
+    """A server encrypts its connections, if that is what it was told."""
+    server = TCP.new_server(ssl=server_context(), ssl_handshake_timeout=5.0, **loop_options(loop))
+    address = "127.0.0.1"
+    with serving(server):
+        port = server.get_addresses()[0].port
+        with (
+            socket.create_connection((address, port), PATIENCE) as sock,
+            client_context().wrap_socket(sock, server_hostname=address) as tls,
+        ):
+            assert Peer(tls).ask("hello") == "hello"
 
 
 @each_kind

@@ -27,7 +27,7 @@ from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperati
 _T = TypeVar("_T")
 
 _PIECE: Final = 64 * 1024
-"""Bytes encrypted, and handed over, at a time: a huge packet does not need twice its memory."""
+"""Bytes encrypted, and handed over, at a time: a huge packet is not there a third time."""
 
 
 async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
@@ -43,9 +43,10 @@ async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTra
         ConnectionError: The connection broke, or the peer left.
         TimeoutError: The handshake took too long.
     """
-    transport = TLSStreamTransport(inner, options)
+    transport: StreamTransport = inner
     try:
-        await transport.handshake()
+        transport = tls = TLSStreamTransport(inner, options)
+        await tls.handshake()
     except (ssl.SSLError, ConnectionError):
         await transport.aclose()  # in good order: an alert may tell the peer why
         raise
@@ -54,7 +55,7 @@ async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTra
         with anyio.CancelScope(shield=True):
             await transport.aclose()
         raise
-    return transport
+    return tls
 
 
 class TLSStreamTransport(StreamTransport):
@@ -70,6 +71,7 @@ class TLSStreamTransport(StreamTransport):
         "_is_closing",
         "_options",
         "_session",
+        "close_timeout",
         "congested",
         "feed",
         "is_truncated",
@@ -77,6 +79,7 @@ class TLSStreamTransport(StreamTransport):
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
+        self.close_timeout = options.shutdown_timeout
         self.feed = inner.feed
         self.socket = inner.socket
         self.congested = False
@@ -155,16 +158,12 @@ class TLSStreamTransport(StreamTransport):
         try:
             await self._inner.receive(deadline)
         except EOFError:
-            if self._options.standard_compatible and not self._is_closing:
-                self._check_end()
-            raise
-
-    def _check_end(self) -> None:
-        try:
-            self._session.check_end()
-        except ssl.SSLEOFError as exc:
+            is_to_be_announced = self._options.standard_compatible and not self._is_closing
+            error = self._session.end_error() if is_to_be_announced else None
+            if error is None:
+                raise
             self.is_truncated = True
-            raise broken_connection(exc) from exc
+            raise broken_connection(error) from error
 
     # -- sending
 
@@ -195,7 +194,7 @@ class TLSStreamTransport(StreamTransport):
         """Close gracefully, with a closing alert if the connection is to be standard compatible.
 
         That of the peer is not waited for (RFC 8446, 6.1): who reads ours has read everything.
-        What is waited for, like anything that the peer is in the middle of sending, are tickets.
+        What is waited for is what the peer is in the middle of sending.
         """
         if not self._is_closing:
             self._stop()
@@ -203,9 +202,10 @@ class TLSStreamTransport(StreamTransport):
                 with suppress(ConnectionError):
                     self._inner.write(self._session.close())
         session = self._session
-        is_peer_sending = session.error is not None or not session.is_over
-        with anyio.move_on_after(self._options.shutdown_timeout):
-            await self._inner.aclose(linger=is_peer_sending and (linger or session.awaits_tickets))
+        may_peer_send = session.error is not None or not session.is_over
+        linger = may_peer_send and (linger or session.is_peer_sending)
+        with anyio.move_on_after(self.close_timeout):
+            await self._inner.aclose(linger=linger)
 
     def abort(self) -> None:
         self._stop()

@@ -29,7 +29,7 @@ from easynetwork.clients._blocking import (
 from easynetwork.clients._errors import aborted, explain_stream
 
 _PIECE: Final = 64 * 1024
-"""Bytes encrypted at a time: a huge packet does not need twice its memory."""
+"""Bytes encrypted at a time: a huge packet does not need twice its memory here."""
 
 _RECV_SIZE: Final = 64 * 1024
 
@@ -116,18 +116,15 @@ class BlockingTLS:
         """Whether there is nothing more to receive."""
         return self._session.is_over
 
-    def awaits_tickets(self) -> bool:
-        """Whether the server is about to send what nobody asked for; see `TLSSession`."""
-        return self._session.awaits_tickets
+    def is_peer_sending(self) -> bool:
+        """Whether the server is probably about to send something; see `TLSSession`."""
+        return self._session.is_peer_sending
 
     def ended(self) -> ConnectionAbortedError:
         """Return the error for whoever receives from a connection that has ended."""
         error = self._session.error
         if error is None and self._options.standard_compatible:
-            try:
-                self._session.check_end()
-            except ssl.SSLEOFError as exc:
-                error = exc
+            error = self._session.end_error()
         result = aborted(" (end-of-stream)" if self._session.error is None else "")
         result.__cause__ = error
         return result

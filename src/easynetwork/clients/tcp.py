@@ -172,7 +172,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
 
     def _finish(self) -> None:
         is_peer_sending = bool(self._decoder) or (
-            self._tls is not None and self._tls.awaits_tickets()
+            self._tls is not None and self._tls.is_peer_sending()
         )
         end_stream(self._socket, is_peer_sending=is_peer_sending)
 
@@ -201,6 +201,8 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
                 while unsent:
                     unsent = unsent[self._write(unsent, deadline) :]
                     has_begun = True
+        except ConnectionError:
+            raise  # as each further attempt will
         except OSError:
             self._is_torn = has_begun
             raise
