@@ -56,6 +56,7 @@ from tests.docs.howto_support import (
     serving,
     until,
 )
+from tests.tls_peers import new_client_context, new_server_context
 
 pytestmark = pytest.mark.anyio
 
@@ -277,6 +278,39 @@ async def test_take_over(examples: Any) -> None:
     with pytest.raises(TypeError):
         await call(examples.greet_over, with_tls)
     assert with_tls.fileno() == -1
+
+
+# Encrypt The Connection
+
+
+@each_variant
+async def test_encrypt(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client believes whom the system's authorities believe, and nobody else.
+
+    "It trusts the authorities that the operating system trusts. A server that cannot prove to be
+    the host that was asked for is not talked to: ssl.SSLCertVerificationError is raised."
+
+    "server_hostname says whose certificate to expect, if that is not the host in the address."
+
+    "With a connected socket there is no such host, so it is needed."
+    """
+    context = new_client_context()
+    async with serving(GreetingRequestHandler(), ssl=new_server_context()) as server:
+        port = server.get_addresses()[0].port
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await call(examples.greet_in_private, "localhost", port)
+        monkeypatch.setattr(ssl, "create_default_context", lambda: context)
+        assert await call(examples.greet_in_private, "localhost", port) == "Hello, Zoë!"
+        options = {"ssl": True, "server_hostname": "example.com"}
+        with pytest.raises(ssl.SSLCertVerificationError, match="example.com"):
+            async with open_client(
+                examples.Client.__origin__, ("localhost", port), PROTOCOL, **options
+            ):
+                pass
+        sock = socket.create_connection(("127.0.0.1", port))
+        with pytest.raises(ValueError, match="must set server_hostname"):
+            async with open_client(examples.Client.__origin__, sock, PROTOCOL, ssl=True):
+                pass
 
 
 # When It Cannot Connect

@@ -37,6 +37,12 @@ async def greet_over(sock: socket.socket) -> str:
         return await client.recv_packet()
 
 
+async def greet_in_private(host: str, port: int) -> str:
+    async with AsyncTCPNetworkClient((host, port), protocol, ssl=True) as client:
+        await client.send_packet("Zoë")
+        return await client.recv_packet()
+
+
 async def status(host: str, port: int, patience: float = 5.0) -> str:
     client = AsyncTCPNetworkClient((host, port), protocol)
     try:

@@ -33,6 +33,12 @@ def greet_over(sock: socket.socket) -> str:
         return client.recv_packet()
 
 
+def greet_in_private(host: str, port: int) -> str:
+    with TCPNetworkClient((host, port), protocol, ssl=True) as client:
+        client.send_packet("Zoë")
+        return client.recv_packet()
+
+
 def status(host: str, port: int, patience: float = 5.0) -> str:
     try:
         with TCPNetworkClient((host, port), protocol, connect_timeout=patience):
