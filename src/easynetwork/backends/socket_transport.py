@@ -40,6 +40,7 @@ class SocketTransport(StreamTransport):
         "_error",
         "_is_broken",
         "_is_closing",
+        "_is_sound",
         "_lingering",
         "_lingers",
         "_sends_eof",
@@ -71,6 +72,7 @@ class SocketTransport(StreamTransport):
         self._at_eof = False  # nothing will arrive any more
         self._is_closing = False  # nothing can be sent any more
         self._sends_eof = False
+        self._is_sound = True  # the socket had no error when it was asked, or sent to
 
     # -- what the loop adds
 
@@ -100,6 +102,7 @@ class SocketTransport(StreamTransport):
                 self._break_sending(exc)
                 raise broken_connection(exc) from None
             if sent == len(data):
+                self._is_sound = True
                 return
             self._unsent = memoryview(data)[sent:]
             self._sent = anyio.Event()

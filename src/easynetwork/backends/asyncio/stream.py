@@ -77,15 +77,26 @@ class AsyncIOStreamTransport(SocketTransport):
     def _on_readable_or_error(self) -> None:
         """Do the same for a loop that will not call again if the socket has an error.
 
-        To ask costs 0.3 microseconds (measured).
+        To ask for it costs a twentieth of a request (measured). Usually, `write()` tells as well.
         """
+        self._is_sound = False
         self._on_readable()
+        if self._waiter is not None:
+            self._look_for_error()
+
+    def _look_for_error(self) -> None:
+        self._is_sound = True
+        if self._at_eof:
+            return
+        # To ask for the error makes the socket forget it. What had arrived before is still there.
+        if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._error = OSError(error, os.strerror(error))
+            self._watch_again()
+
+    def _watch_again(self) -> None:
         if self._is_reading:
-            error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # which forgets it
-            if error:
-                self._error = OSError(error, os.strerror(error))
-                self._stop_reading()
-                self._start_reading()
+            self._stop_reading()
+            self._start_reading()
 
     def _start_reading(self) -> None:
         if not self._is_reading:
@@ -109,8 +120,9 @@ class AsyncIOStreamTransport(SocketTransport):
         if self._at_eof:
             raise EOFError if self._error is None else broken_connection(self._error)
         self._backlog = 0
-        if not self._is_reading:
-            self._start_reading()
+        if not self._is_sound:
+            self._look_for_error()
+        self._start_reading()
         waiter = self._waiter = self._loop.create_future()
         return waiter if deadline == math.inf else self._wait_until(deadline, waiter)
 
@@ -135,9 +147,8 @@ class AsyncIOStreamTransport(SocketTransport):
 
     def _break_sending(self, exc: OSError) -> None:
         super()._break_sending(exc)
-        if self._forgets_errors and self._is_reading:
-            self._stop_reading()
-            self._start_reading()
+        if self._forgets_errors:
+            self._watch_again()
 
     def _send_later(self) -> None:
         self._selector.add_writer(self._fd, self._on_writable)
