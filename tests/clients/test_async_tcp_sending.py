@@ -19,6 +19,7 @@ from easynetwork.converter import AbstractPacketConverter
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.async_tcp_support import (
+    LINES,
     Client,
     Outcomes,
     connected,
@@ -66,6 +67,27 @@ def fill(client: Client) -> None:
 
 
 # -- Packets -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "size"), [(20, 60_000), (5000, 0)])
+async def test_others_have_their_turn(count: int, size: int) -> None:
+    """Who sends to a peer that takes it all leaves other tasks their share of the time."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with connected(LINES) as (client, peer), anyio.create_task_group() as tasks:
+        tasks.start_soon(take_turns)
+        await anyio.lowlevel.checkpoint()
+        turns = 0
+        for _ in range(count):
+            await client.send_packet("x" * size + "y")
+        assert turns > 0
+        tasks.cancel_scope.cancel()
 
 
 @each_protocol

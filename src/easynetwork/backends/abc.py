@@ -11,8 +11,10 @@ from __future__ import annotations
 
 __all__ = [
     "CLOSE_TIMEOUT",
+    "FAIR_SHARE",
     "HIGH_WATER",
     "LINGER_TIME",
+    "PACKET_COST",
     "AsyncBackend",
     "SessionTasks",
     "StreamTransport",
@@ -55,6 +57,17 @@ CLOSE_TIMEOUT: Final = 30.0
 
 The default of asyncio for TLS (`ssl_shutdown_timeout`).
 """
+
+FAIR_SHARE: Final = 256 * 1024
+"""Bytes that may be sent over one connection before the event loop gets a turn.
+
+A peer that reads as fast as somebody writes never makes them wait; without this they would hold the
+loop for as long as they have something to say.
+"""
+
+PACKET_COST: Final = 256
+"""What a packet costs besides its bytes, in bytes of that share: a thousand packets of one byte,
+a few milliseconds' worth, are a turn's share as well."""
 
 LINGER_TIME: Final = 1.0
 """Seconds that a closed connection goes on reading, see `StreamTransport.aclose`.

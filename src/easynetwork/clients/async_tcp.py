@@ -16,7 +16,7 @@ import anyio.lowlevel
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends._checks import check_delay, check_max_recv_size
 from easynetwork.backends._tls_options import check_client_tls
-from easynetwork.backends.abc import StreamTransport
+from easynetwork.backends.abc import FAIR_SHARE, PACKET_COST, StreamTransport
 from easynetwork.backends.sockets import connect_tcp, tune_tcp
 from easynetwork.backends.tls_transport import start_tls
 from easynetwork.clients._async_base import AsyncClient, closed_error
@@ -52,6 +52,7 @@ class AsyncTCPNetworkClient(
         "_encode",
         "_has_sent_eof",
         "_max_recv_size",
+        "_sent_in_a_row",
         "_tls",
     )
 
@@ -153,6 +154,7 @@ class AsyncTCPNetworkClient(
         self._encode = packet_encoder(protocol)
         self._draining = anyio.Lock(fast_acquire=True)
         self._has_sent_eof = False
+        self._sent_in_a_row = 0
 
     # -- the connection
 
@@ -188,6 +190,10 @@ class AsyncTCPNetworkClient(
         data = self._encode(packet)
         try:
             transport.write(data)
+            self._sent_in_a_row += len(data) + PACKET_COST
+            if self._sent_in_a_row > FAIR_SHARE:
+                self._sent_in_a_row = 0
+                await anyio.lowlevel.checkpoint()
             if transport.congested:
                 async with self._draining:
                     await transport.drain()

@@ -18,7 +18,7 @@ from typing import Any, Final
 import anyio.lowlevel
 
 from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
-from easynetwork.backends.abc import AsyncBackend, StreamTransport
+from easynetwork.backends.abc import FAIR_SHARE, PACKET_COST, AsyncBackend, StreamTransport
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
@@ -28,16 +28,6 @@ _FLUSH_SIZE: Final = 64 * 1024
 """Bytes of answers to one chunk that are gathered before they are sent.
 
 As much as the transport takes before it is congested; larger writes gain nothing (measured)."""
-
-_FAIR_SHARE: Final = 256 * 1024
-"""Bytes that a client's tasks may send before the event loop gets a turn.
-
-A peer that reads as fast as a handler writes never makes it wait; without this it would hold the
-loop for as long as the handler has something to say."""
-
-_PACKET_COST: Final = 256
-"""What a packet costs besides its bytes, in bytes of that share: a thousand packets of one byte,
-a few milliseconds' worth, are a turn's share as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +121,9 @@ class ServedClient(AsyncStreamClient[Any]):
                     self._flush_is_scheduled = True
                     transport.call_soon(self._flush_soon)
             elif data:
-                self._sent_in_a_row += len(data) + _PACKET_COST
+                self._sent_in_a_row += len(data) + PACKET_COST
                 transport.write(data)
-            if self._sent_in_a_row > _FAIR_SHARE:
+            if self._sent_in_a_row > FAIR_SHARE:
                 self._sent_in_a_row = 0
                 await anyio.lowlevel.checkpoint()
             if transport.congested:
@@ -156,7 +146,7 @@ class ServedClient(AsyncStreamClient[Any]):
         """
         if self.gathered:
             data, self.gathered = self.gathered, bytearray()
-            self._sent_in_a_row += len(data) + _PACKET_COST
+            self._sent_in_a_row += len(data) + PACKET_COST
             self.transport.write(data)
 
     def stop_listening(self) -> None:
