@@ -10,7 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends.abc import HIGH_WATER, broken_connection
+from easynetwork.backends.abc import broken_connection
+from easynetwork.backends.limits import HIGH_WATER
 from tests.backends.pairs import MAX_RECV_SIZE, SOON, Pair, open_pair, tls_options, without_tls
 
 pytestmark = pytest.mark.anyio

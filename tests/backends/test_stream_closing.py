@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends.abc import HIGH_WATER
+from easynetwork.backends.limits import HIGH_WATER
 from easynetwork.exceptions import UnsupportedOperation
 from tests.backends.pairs import SOON, Pair, open_pair, tls_options, without_tls
 

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends.abc import HIGH_WATER
+from easynetwork.backends.limits import HIGH_WATER
 from easynetwork.converter import AbstractPacketConverter
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.serializers.line import StringLineSerializer
@@ -80,7 +80,7 @@ async def test_others_have_their_turn(count: int, size: int) -> None:
             await anyio.lowlevel.checkpoint()
             turns += 1
 
-    async with connected(LINES) as (client, peer), anyio.create_task_group() as tasks:
+    async with connected(LINES) as (client, _), anyio.create_task_group() as tasks:
         tasks.start_soon(take_turns)
         await anyio.lowlevel.checkpoint()
         turns = 0

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.backends.abc import LINGER_TIME
+from easynetwork.backends.limits import LINGER_TIME
 from easynetwork.clients import _blocking
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.converter import AbstractPacketConverter

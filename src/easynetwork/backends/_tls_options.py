@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from easynetwork.backends._checks import check_delay
-from easynetwork.backends.abc import CLOSE_TIMEOUT
+from easynetwork.backends.limits import CLOSE_TIMEOUT
 from easynetwork.tls import TLSSession
 
 _HANDSHAKE_TIMEOUT: Final = 60.0

@@ -19,13 +19,8 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends.abc import (
-    CLOSE_TIMEOUT,
-    HIGH_WATER,
-    LINGER_TIME,
-    StreamTransport,
-    broken_connection,
-)
+from easynetwork.backends.abc import StreamTransport, broken_connection
+from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_TIME
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from easynetwork.backends._checks import check_delay
 from easynetwork.backends._forks import call_after_fork
-from easynetwork.backends.abc import LINGER_TIME
+from easynetwork.backends.limits import LINGER_TIME
 from easynetwork.backends.sockets import (
     check_connected,
     connect_call_error,

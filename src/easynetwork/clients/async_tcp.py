@@ -16,7 +16,8 @@ import anyio.lowlevel
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends._checks import check_delay, check_max_recv_size
 from easynetwork.backends._tls_options import check_client_tls
-from easynetwork.backends.abc import FAIR_SHARE, PACKET_COST, StreamTransport
+from easynetwork.backends.abc import StreamTransport
+from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
 from easynetwork.backends.sockets import connect_tcp, tune_tcp
 from easynetwork.backends.tls_transport import start_tls
 from easynetwork.clients._async_base import AsyncClient, closed_error

@@ -18,7 +18,8 @@ from typing import Any, Final
 import anyio.lowlevel
 
 from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
-from easynetwork.backends.abc import FAIR_SHARE, PACKET_COST, AsyncBackend, StreamTransport
+from easynetwork.backends.abc import AsyncBackend, StreamTransport
+from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler

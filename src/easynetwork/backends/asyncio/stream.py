@@ -20,8 +20,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from easynetwork.backends.abc import HIGH_WATER, broken_connection
+from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.asyncio.selector import forgets_errors, selector_of
+from easynetwork.backends.limits import HIGH_WATER
 from easynetwork.backends.socket_transport import SocketTransport
 
 

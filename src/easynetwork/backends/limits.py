@@ -1,0 +1,37 @@
+"""How much, and how long: what holds for the connections of every event loop."""
+
+from __future__ import annotations
+
+__all__ = ["CLOSE_TIMEOUT", "FAIR_SHARE", "HIGH_WATER", "LINGER_TIME", "PACKET_COST"]
+
+from typing import Final
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes that may wait for one connection, each way, before their producer has to.
+
+The default of asyncio's transports (`asyncio.WriteTransport.set_write_buffer_limits`), used on all
+loops, and for what was received and not yet asked for.
+"""
+
+CLOSE_TIMEOUT: Final = 30.0
+"""Seconds that a peer has to take what was sent before its connection was closed.
+
+The default of asyncio for TLS (`ssl_shutdown_timeout`).
+"""
+
+FAIR_SHARE: Final = 256 * 1024
+"""Bytes that may be sent over one connection before the event loop gets a turn.
+
+A peer that reads as fast as somebody writes never makes them wait; without this they would hold the
+loop for as long as they have something to say.
+"""
+
+PACKET_COST: Final = 256
+"""What a packet costs besides its bytes, in bytes of that share: a thousand packets of one byte,
+a few milliseconds' worth, are a turn's share as well."""
+
+LINGER_TIME: Final = 1.0
+"""Seconds that a closed connection goes on reading, see `StreamTransport.aclose`.
+
+Time for a few round trips on any network. (nginx: `lingering_timeout`, 5 seconds.)
+"""
