@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -65,7 +66,6 @@ def assert_is_called(protocol: Protocol, data: bytes = b"a\n") -> None:
         (subclass(BufferedStreamProtocol)(LINES), FramedDecoder),
         (StreamProtocol(subclass(StringLineSerializer)()), FramedDecoder),
         (subclass(StreamProtocol, "generate_chunks")(LINES), FramedDecoder),
-        (StreamProtocol(subclass(StringLineSerializer, "deserialize")()), FramedDecoder),
         (StreamProtocol(subclass(StringLineSerializer, "incremental_serialize")()), FramedDecoder),
     ],
 )
@@ -283,6 +283,75 @@ def test_serializer_bug(make: MakeProtocol) -> None:
     with pytest.raises(RuntimeError, match=r"^protocol.build_packet_from_\w+\(\) crashed$") as info:
         outcomes(make(DeepSerializer(KeyError("oops"))), [b"a\n"])
     assert isinstance(info.value.__cause__, KeyError)
+
+
+ERRORS: list[Exception] = [
+    DeserializeError("plain"),
+    IncrementalDeserializeError("incremental", b""),
+    PacketConversionError("conversion"),
+    StreamProtocolParseError(b"", IncrementalDeserializeError("parse", b"")),
+    KeyError("bug"),
+]
+
+
+class RaisingLines(StringLineSerializer):
+    """Lets out of a frame what a test is about, also where its generators parse one."""
+
+    __slots__ = ("error",)
+
+    error: Exception
+
+    framing = StringLineSerializer.framing
+    incremental_deserialize = StringLineSerializer.incremental_deserialize
+    buffered_incremental_deserialize = StringLineSerializer.buffered_incremental_deserialize
+
+    def deserialize_frame(self, frame: bytes, /) -> str:
+        raise self.error
+
+
+class RaisingConverter(IntConverter):
+    """The same for a converter."""
+
+    __slots__ = ("error",)
+
+    error: Exception
+
+    def create_from_dto_packet(self, packet: str, /) -> int:
+        raise self.error
+
+
+def final_errors(protocol: Protocol) -> list[tuple[type, str]]:
+    """Return what comes out for a line: an exception, its cause, the cause of that and so on."""
+    decoder = new_decoder(protocol)
+    decoder.feed(b"a\n")
+    with pytest.raises(Exception) as info:  # noqa: PT011  # Which one is what is compared.
+        decoder.take()
+    assert not decoder
+    errors = []
+    exc: BaseException | None = info.value
+    while exc is not None:
+        errors.append((type(exc), re.sub("chunks|buffer", "", str(exc))))
+        exc = exc.__cause__
+    return errors
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("raising", ["serializer", "converter"])
+def test_same_errors(raising: str, error: Exception) -> None:
+    """Whose fault it is depends on who raises what, never on the way the packet takes."""
+    arguments: tuple[Any, ...]
+    if raising == "serializer":
+        serializer = RaisingLines()
+        serializer.error = error
+        arguments = (serializer,)
+    else:
+        converter = RaisingConverter()
+        converter.error = error
+        arguments = (LINES, converter)
+    all_protocols: Any = PROTOCOLS
+    for shortcut, generators in zip(all_protocols[::2], all_protocols[1::2], strict=True):
+        assert isinstance(new_decoder(shortcut(*arguments)), FramedDecoder)
+        assert final_errors(shortcut(*arguments)) == final_errors(generators(*arguments))
 
 
 @each_protocol

@@ -30,6 +30,8 @@ class Serializer(AbstractPacketSerializer[Any, Any]):
         match data:
             case b"bad":
                 raise DeserializeError("bad data")
+            case b"strange":
+                raise PacketConversionError("strange data")
             case b"deep":
                 return self.deserialize(data)
             case b"bug":
@@ -71,7 +73,13 @@ def test_encode(protocol: Any) -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "datagram"),
-    [(PLAIN, b"bad"), (PLAIN, b"deep"), (CONVERTED, b"bad"), (CONVERTED, b"13")],
+    [
+        (PLAIN, b"bad"),
+        (PLAIN, b"deep"),
+        (PLAIN, b"strange"),
+        (CONVERTED, b"bad"),
+        (CONVERTED, b"13"),
+    ],
 )
 def test_peers_fault(protocol: Any, datagram: bytes) -> None:
     """The peer's fault is the same parse error, with the same reason, as the protocol object's."""

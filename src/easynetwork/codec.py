@@ -29,7 +29,6 @@ from easynetwork.decoder import (
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
-    IncrementalDeserializeError,
     PacketConversionError,
     StreamProtocolParseError,
 )
@@ -38,8 +37,15 @@ from easynetwork.protocol import (
     BufferedStreamProtocol,
     DatagramProtocol,
     StreamProtocol,
+    raise_parse_error,
 )
-from easynetwork.serializers.abc import Framing, LengthPrefixFraming, SeparatorFraming
+from easynetwork.serializers.abc import (
+    Framing,
+    LengthPrefixFraming,
+    SeparatorFraming,
+    are_of_one_class,
+    definer,
+)
 from easynetwork.serializers.framing import new_length_field
 
 
@@ -78,23 +84,14 @@ def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
     else:
         own = _is_own(protocol, "build_packet_from_chunks")
         parser = "incremental_deserialize"
-    if not own or not _stand_for(protocol.serializer, parser, "framing", "deserialize_frame"):
+    if not own or not are_of_one_class(protocol.serializer, parser, "framing", "deserialize_frame"):
         return None
     return protocol.serializer.framing()
 
 
 def _is_own(protocol: AnyStreamProtocolType[Any, Any], name: str) -> bool:
     """Whether the protocol object's method is the library's."""
-    return _definer(protocol, name) in (StreamProtocol, BufferedStreamProtocol)
-
-
-def _stand_for(serializer: object, method: str, *shortcuts: str) -> bool:
-    """Whether the shortcuts were written beside the method that they replace."""
-    return all(_definer(serializer, name) is _definer(serializer, method) for name in shortcuts)
-
-
-def _definer(obj: object, name: str) -> type:
-    return next(cls for cls in type(obj).__mro__ if name in vars(cls))
+    return definer(protocol, name) in (StreamProtocol, BufferedStreamProtocol)
 
 
 def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame], Any]:
@@ -104,19 +101,19 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
     source = "buffer" if isinstance(protocol, BufferedStreamProtocol) else "chunks"
 
     def build(frame: Frame) -> Any:
+        if not isinstance(frame, bytes):
+            raise StreamProtocolParseError(b"", frame) from frame
         try:
-            if not isinstance(frame, bytes):
-                raise StreamProtocolParseError(b"", frame) from frame
-            packet = parse(frame)
-            return packet if convert is None else convert(packet)
-        except (IncrementalDeserializeError, PacketConversionError) as exc:
-            raise StreamProtocolParseError(b"", exc) from exc
+            try:
+                packet = parse(frame)
+            except (DeserializeError, RecursionError) as exc:
+                raise_parse_error(exc)
+            try:
+                return packet if convert is None else convert(packet)
+            except PacketConversionError as exc:
+                raise StreamProtocolParseError(b"", exc) from exc
         except StreamProtocolParseError:
             raise
-        except RecursionError as exc:
-            error = IncrementalDeserializeError("Data is nested too deeply", b"")
-            error.__cause__ = exc
-            raise StreamProtocolParseError(b"", error) from error
         except Exception as exc:
             raise RuntimeError(f"protocol.build_packet_from_{source}() crashed") from exc
 
@@ -135,7 +132,7 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
     """
     serialize = _chunk_joiner(protocol)
     converter = None
-    if _is_own(protocol, "generate_chunks") and _stand_for(
+    if _is_own(protocol, "generate_chunks") and are_of_one_class(
         protocol.serializer, "incremental_serialize", "serialize_frame"
     ):
         serialize = protocol.serializer.serialize_frame
@@ -158,10 +155,12 @@ def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], 
     with the original exception as its cause if it is the protocol object's.
     """
     parse: Callable[[bytes], Any] = protocol.build_packet_from_datagram
-    peers_fault: tuple[type[Exception], ...] = ()
+    peers_fault: tuple[type[DeserializeError | PacketConversionError], ...] = ()
+    too_deep: tuple[type[RecursionError], ...] = ()
     if _needs_no_protocol(protocol, "build_packet_from_datagram"):
         parse = protocol.serializer.deserialize
-        peers_fault = (DeserializeError, RecursionError)
+        peers_fault = (DeserializeError, PacketConversionError)
+        too_deep = (RecursionError,)
 
     def build(datagram: bytes) -> Any:
         try:
@@ -169,10 +168,10 @@ def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], 
         except DatagramProtocolParseError:
             raise
         except peers_fault as exc:
-            error = exc
-            if not isinstance(error, DeserializeError):
-                error = DeserializeError("Data is nested too deeply")
-                error.__cause__ = exc
+            raise DatagramProtocolParseError(exc) from exc
+        except too_deep as exc:
+            error = DeserializeError("Data is nested too deeply")
+            error.__cause__ = exc
             raise DatagramProtocolParseError(error) from error
         except Exception as exc:
             raise RuntimeError("protocol.build_packet_from_datagram() crashed") from exc
@@ -200,4 +199,4 @@ def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], by
 
 def _needs_no_protocol(protocol: DatagramProtocol[Any, Any], method: str) -> bool:
     """Whether a method of a protocol object does no more than the serializer's."""
-    return _definer(protocol, method) is DatagramProtocol and protocol.converter is None
+    return definer(protocol, method) is DatagramProtocol and protocol.converter is None

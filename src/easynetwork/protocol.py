@@ -94,7 +94,7 @@ class _BaseProtocol(Generic[Sent, Received, Serializer]):
             raise PacketConversionError(_TOO_DEEP) from exc
 
 
-def _raise_parse_error(exc: DeserializeError | RecursionError) -> NoReturn:
+def raise_parse_error(exc: DeserializeError | RecursionError) -> NoReturn:
     """Raise what a stream protocol makes of `exc`, an error of its serializer.
 
     Raises:
@@ -169,7 +169,7 @@ class StreamProtocol(_BaseProtocol[Sent, Received, AbstractIncrementalPacketSeri
         try:
             dto, remaining_data = yield from self._serializer.incremental_deserialize()
         except (DeserializeError, RecursionError) as exc:
-            _raise_parse_error(exc)
+            raise_parse_error(exc)
         try:
             return self._from_dto(dto), remaining_data
         except PacketConversionError as exc:
@@ -244,7 +244,7 @@ class BufferedStreamProtocol(
                 buffer
             )
         except (DeserializeError, RecursionError) as exc:
-            _raise_parse_error(exc)
+            raise_parse_error(exc)
         try:
             return self._from_dto(dto), remaining_data
         except PacketConversionError as exc:

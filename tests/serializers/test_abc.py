@@ -155,3 +155,18 @@ def test_framing_is_valid(options: dict[str, Any]) -> None:
     """What is told of a length makes sense."""
     with pytest.raises(ValueError, match=next(iter(options))):
         LengthPrefixFraming(**{"length": "u8", "limit": 100, **options})
+
+
+def test_framing_with_separator_is_valid() -> None:
+    """So does what is told of a separator."""
+    with pytest.raises(ValueError, match="^Empty separator$"):
+        SeparatorFraming(b"", 100)
+    with pytest.raises(ValueError, match="^limit must be a positive integer$"):
+        SeparatorFraming(b"\n", 0)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_framing_with_size_is_valid(size: int) -> None:
+    """And what is told of a size."""
+    with pytest.raises(ValueError, match="^size must be a positive integer$"):
+        FixedSizeFraming(size)

@@ -241,6 +241,21 @@ def test_deserialize_error(data: bytes, message: str | None, info: dict[str, Any
     assert caught.value.error_info is None
 
 
+@pytest.mark.parametrize("data", [b"", b" \t", b"\r\n"])
+def test_nothing(data: bytes) -> None:
+    """No document is an error like any other, but spared the decoder's exception."""
+    with pytest.raises(json.JSONDecodeError) as by_decoder:
+        json.loads("")
+    with pytest.raises(IncrementalDeserializeError) as caught:
+        JSONSerializer().deserialize_frame(data)
+    assert str(caught.value) == f"JSON decode error: {by_decoder.value}"
+    assert caught.value.remaining_data == b""
+    assert caught.value.error_info is None
+    assert caught.value.__cause__ is None
+    with pytest.raises(DeserializeError, match="^JSON decode error: Expecting value: line 1 "):
+        JSONSerializer().deserialize(data)
+
+
 def hostile_documents() -> dict[str, bytes]:
     """Documents that Python's decoder does not refuse with an error of its own."""
     return {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -109,6 +110,21 @@ def test_serialize() -> None:
 def test_deserialize(keep_end: bool, data: bytes, packet: str) -> None:
     """As a datagram, a line may have any number of ends, which are removed or kept."""
     assert StringLineSerializer("CRLF", keep_end=keep_end).deserialize(data) == packet
+
+
+@pytest.mark.parametrize(("newline", "end"), [("LF", b"\n"), ("CR", b"\r"), ("CRLF", b"\r\n")])
+def test_many_ends(newline: Newline, end: bytes) -> None:
+    """To remove as many ends of line as a datagram can have costs about what to read it does."""
+    serializer = StringLineSerializer(newline)
+    data = end * (65_536 // len(end))
+    assert serializer.deserialize(b"a" + data) == "a"
+
+    def cost() -> float:
+        start = time.process_time()
+        serializer.deserialize(data)
+        return time.process_time() - start
+
+    assert min(cost() for _ in range(10)) < 0.000_3
 
 
 @pytest.mark.parametrize(("debug", "info"), [(False, None), (True, {"data": b"\xff"})])

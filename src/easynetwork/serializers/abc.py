@@ -57,11 +57,19 @@ class SeparatorFraming:
             `BufferedStreamProtocol` they have to fit, with the separator and one byte more, in a
             buffer of this size: there, the most is ``limit - 1 - len(separator)``, or 0.
         keep_end: Whether the frame given to ``deserialize_frame()`` includes its separator.
+
+    Raises:
+        ValueError: `separator` is empty, or `limit` is not positive.
     """
 
     separator: bytes
     limit: int
     keep_end: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.separator:
+            raise ValueError("Empty separator")
+        check_limit(self.limit)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -69,10 +77,17 @@ class FixedSizeFraming:
     """All packets have the same size.
 
     Args:
-        size: The size of a packet in bytes; at least 1.
+        size: The size of a packet in bytes.
+
+    Raises:
+        ValueError: `size` is not positive.
     """
 
     size: int
+
+    def __post_init__(self) -> None:
+        if self.size <= 0:
+            raise ValueError("size must be a positive integer")
 
 
 LengthFormat: TypeAlias = Literal["u8", "u16", "u32", "u64", "varint", "netstring"]
@@ -139,6 +154,17 @@ class LengthPrefixFraming:
 
 
 Framing: TypeAlias = SeparatorFraming | FixedSizeFraming | LengthPrefixFraming
+"""What `framing()` may return."""
+
+
+def definer(obj: object, name: str) -> type:
+    """Return the class that a method of an object comes from."""
+    return next(cls for cls in type(obj).__mro__ if name in vars(cls))
+
+
+def are_of_one_class(obj: object, *names: str) -> bool:
+    """Return whether methods come from the same class, and so were written to fit together."""
+    return len({definer(obj, name) for name in names}) == 1
 
 
 class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):

@@ -14,6 +14,7 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     Framing,
+    are_of_one_class,
 )
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class StapledIncrementalPacketSerializer(
     def serialize_frame(self, packet: Sent, /) -> bytes:
         """Delegate to `sent_packet_serializer`, to the method that is its own."""
         serializer = self._sent_packet_serializer
-        if _are_of_one_class(serializer, "incremental_serialize", "serialize_frame"):
+        if are_of_one_class(serializer, "incremental_serialize", "serialize_frame"):
             frame: bytes = serializer.serialize_frame(packet)
             return frame
         return b"".join(serializer.incremental_serialize(packet))
@@ -143,7 +144,7 @@ class StapledIncrementalPacketSerializer(
         methods = ["framing", "deserialize_frame", "incremental_deserialize"]
         if isinstance(serializer, BufferedIncrementalPacketSerializer):
             methods.append("buffered_incremental_deserialize")
-        if not _are_of_one_class(serializer, *methods):
+        if not are_of_one_class(serializer, *methods):
             return None
         framing: Framing | None = serializer.framing()
         return framing
@@ -183,9 +184,3 @@ class StapledBufferedIncrementalPacketSerializer(
             buffer
         )
         return result
-
-
-def _are_of_one_class(serializer: object, *names: str) -> bool:
-    """Return whether some methods are defined by the same class, and so were written together."""
-    definers = {next(c for c in type(serializer).__mro__ if name in vars(c)) for name in names}
-    return len(definers) == 1

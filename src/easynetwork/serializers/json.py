@@ -138,10 +138,12 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         """Whether errors carry ``error_info``."""
         return self._debug
 
+    @final
     def serialize(self, packet: Any, /) -> bytes:
         """Return the document of `packet`."""
         return self._encode(packet).encode(self._encoding, self._unicode_errors)
 
+    @final
     def deserialize(self, data: bytes, /) -> Any:
         """Make a packet of one document, maybe with white space around it.
 
@@ -171,6 +173,9 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         except UnicodeError as exc:
             info = {"data": frame} if self._debug else None
             raise IncrementalDeserializeError(f"Unicode decode error: {exc}", b"", info) from exc
+        if not document and not self._debug:
+            # What a peer can send most of: it is spared the decoder's own exception.
+            raise IncrementalDeserializeError(_NOTHING, b"")
         try:
             # Two brackets' count costs little, and tells of most documents that they are not deep.
             if document.count("[") + document.count("{") > self._max_depth:
@@ -210,6 +215,7 @@ def _error_info(document: str, exc: Exception) -> dict[str, Any]:
 
 # -- How deeply a document is nested -----------------------------------------------------------
 
+_NOTHING: Final = "JSON decode error: Expecting value: line 1 column 1 (char 0)"
 _TOO_DEEP: Final = "The document is nested too deeply"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]

@@ -13,12 +13,16 @@ from typing import Final, Literal, final
 
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
 from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, SeparatorFraming
-from easynetwork.serializers.framing import new_separated_buffer, parse_frame, read_separated_frame
+from easynetwork.serializers.framing import (
+    new_separated_buffer,
+    parse_frame,
+    read_separated_frame,
+    strip_separators,
+)
 from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     GeneratorStreamReader,
     check_encoding,
-    check_limit,
 )
 
 __all__ = ["StringLineSerializer"]
@@ -60,7 +64,7 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         if newline not in _SEPARATORS:
             raise ValueError(f"Invalid newline: expected 'LF', 'CR' or 'CRLF', got {newline!r}")
         check_encoding(encoding, unicode_errors)
-        self._framing = SeparatorFraming(_SEPARATORS[newline], check_limit(limit), bool(keep_end))
+        self._framing = SeparatorFraming(_SEPARATORS[newline], limit, bool(keep_end))
         self._encoding = encoding
         self._unicode_errors = unicode_errors
         self._debug = bool(debug)
@@ -101,22 +105,21 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         """Whether errors carry ``error_info``."""
         return self._debug
 
+    @final
     def serialize(self, packet: str, /) -> bytes:
         """Return `packet` encoded, and nothing more: no end is added to the line."""
         return packet.encode(self._encoding, self._unicode_errors)
 
+    @final
     def deserialize(self, data: bytes, /) -> str:
         """Return `data` decoded, without any end of line unless `keep_end` is set.
 
         Raises:
             DeserializeError: `data` cannot be decoded.
         """
-        if not self._framing.keep_end:
-            separator = self._framing.separator
-            end = len(data)
-            while data.endswith(separator, 0, end):
-                end -= len(separator)
-            data = data[:end]
+        separator = self._framing.separator
+        if data.endswith(separator) and not self._framing.keep_end:
+            data = strip_separators(data, separator)
         try:
             return self.deserialize_frame(data)
         except IncrementalDeserializeError as exc:

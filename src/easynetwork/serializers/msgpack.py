@@ -120,6 +120,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         data: bytes = self._new_packer().pack(packet)
         return data
 
+    @final
     def deserialize(self, data: bytes, /) -> Any:
         """Make a packet of `data`.
 

@@ -139,9 +139,9 @@ async def test_datagrams_are_forgotten(host: str, log: Records) -> None:
     taken: list[bytes] = []
 
     class Serializer(StringLineSerializer):
-        def deserialize(self, data: bytes, /) -> str:
-            taken.append(data)
-            return super().deserialize(data)
+        def deserialize_frame(self, frame: bytes, /) -> str:
+            taken.append(frame)
+            return super().deserialize_frame(frame)
 
     class Handler(Recorder):
         async def handle(self, client: Client) -> Requests:

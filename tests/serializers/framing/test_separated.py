@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from easynetwork.exceptions import LimitOverrunError
 from easynetwork.serializers.abc import SeparatorFraming
-from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
+from easynetwork.serializers.framing import AutoSeparatedPacketSerializer, strip_separators
 from tests.serializers.framing.ways import (
     BAD_WORD,
     TOO_DEEP,
@@ -190,6 +190,21 @@ def test_cost_in_buffer() -> None:
 
     chunks = {size: byte_by_byte(b"\r" * size) for size in (20_000, 80_000)}
     assert_linear(work, 20_000)
+
+
+@given(
+    data=st.text("ab", max_size=5).map(str.encode),
+    separator=st.text("ab", min_size=1, max_size=3).map(str.encode),
+    count=st.integers(0, 40),
+)
+def test_strip_separators(data: bytes, separator: bytes, count: int) -> None:
+    """All separators at the end are removed, and nothing else."""
+    data += separator * count
+    expected = data
+    while expected.endswith(separator):
+        expected = expected.removesuffix(separator)
+
+    assert strip_separators(data, separator) == expected
 
 
 def test_keyword_arguments_go_on() -> None:

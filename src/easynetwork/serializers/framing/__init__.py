@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from easynetwork.serializers.framing.separated import (
         read_separated_frame as read_separated_frame,
     )
+    from easynetwork.serializers.framing.separated import strip_separators as strip_separators
 else:
     __getattr__, __dir__ = lazy_attributes(
         __name__,
@@ -45,6 +46,7 @@ else:
             "parse_frame": "_frames",
             "parse_in_buffer": "_frames",
             "read_separated_frame": "separated",
+            "strip_separators": "separated",
         },
     )
 

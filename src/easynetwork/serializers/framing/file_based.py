@@ -98,6 +98,8 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
     def deserialize(self, data: bytes, /) -> Received:
         """Make a packet of what is all of a file.
 
+        Only datagrams come here. What concerns streams too is for `load_from_file()` to do.
+
         Raises:
             DeserializeError: `data` is invalid, too short, or followed by something else.
         """

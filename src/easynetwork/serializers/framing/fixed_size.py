@@ -33,10 +33,7 @@ class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
 
     def __init__(self, size: int, *, debug: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        size = int(size)
-        if size <= 0:
-            raise ValueError("size must be a positive integer")
-        self._framing = FixedSizeFraming(size)
+        self._framing = FixedSizeFraming(int(size))
         self._debug = bool(debug)
 
     @property

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from easynetwork.exceptions import DeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, SeparatorFraming
 from easynetwork.serializers.framing._frames import frame_error, parse_frame
-from easynetwork.serializers.tools import (
-    DEFAULT_SERIALIZER_LIMIT,
-    GeneratorStreamReader,
-    check_limit,
-)
+from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, GeneratorStreamReader
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["AutoSeparatedPacketSerializer", "new_separated_buffer", "read_separated_frame"]
+__all__ = [
+    "AutoSeparatedPacketSerializer",
+    "new_separated_buffer",
+    "read_separated_frame",
+    "strip_separators",
+]
 
 Sent = TypeVar("Sent", contravariant=True)
 Received = TypeVar("Received", covariant=True)
@@ -70,6 +71,20 @@ def read_separated_frame(
     return bytes(view[: end if framing.keep_end else index]), view[end:]
 
 
+def strip_separators(data: bytes, separator: bytes) -> bytes:
+    """Return `data` without the separators at its end, however many: a peer sends nothing else."""
+    end = len(data)
+    run = separator
+    while data.endswith(run, 0, end):
+        end -= len(run)
+        run += run
+    while len(run) > len(separator):  # Fewer are left than are in it.
+        run = run[: len(run) // 2]
+        if data.endswith(run, 0, end):
+            end -= len(run)
+    return data[:end]
+
+
 class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, bytearray]):
     """Packets end with a separator.
 
@@ -99,10 +114,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        separator = bytes(separator)
-        if not separator:
-            raise ValueError("Empty separator")
-        self._framing = SeparatorFraming(separator, check_limit(limit))
+        self._framing = SeparatorFraming(bytes(separator), limit)
         self._check_separator = bool(incremental_serialize_check_separator)
         self._debug = bool(debug)
 
@@ -153,10 +165,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
         data = self.serialize(packet)
         separator = self._framing.separator
         if self._check_separator:
-            end = len(data)
-            while data.endswith(separator, 0, end):
-                end -= len(separator)
-            data = data[:end]
+            data = strip_separators(data, separator)
             if separator in data:
                 raise ValueError(
                     f"{separator!r} separator found in serialized packet {packet!r} "
