@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import struct
 from typing import Any
 
@@ -276,6 +277,18 @@ def test_no_length(kind: Format, data: bytes, message: str, remaining_data: byte
         assert type(caught.value) is IncrementalDeserializeError
         assert str(caught.value) == message
         assert caught.value.remaining_data == remaining_data
+
+
+def test_errors_are_freed() -> None:
+    """An error takes what was received with it at once: no cycle has to be found first."""
+    parser = Prefixed("netstring").incremental_deserialize
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(feed(parser, [b":" * 20])[0]) == 20
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("data", [b"\x80\x00", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00"])

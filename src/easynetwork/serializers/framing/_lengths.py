@@ -48,8 +48,11 @@ def read_frame(field: LengthField) -> Generator[None, bytes, tuple[bytes, bytes]
             continue
         start, end = extent
         if isinstance(start, IncrementalDeserializeError):
-            start.remaining_data = bytes(buffer[end:])
-            raise start
+            start.remaining_data = bytes(memoryview(buffer)[end:])
+            try:
+                raise start
+            finally:
+                del start, extent  # Its traceback has this frame, which would have it.
         if end <= len(buffer):
             view = memoryview(buffer)
             return field.frame(view, 0, start, end), bytes(view[end:])
