@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import gc
 import io
+import random
 import re
 import sys
+import time
 import uuid
 from decimal import Decimal
 from fractions import Fraction
@@ -21,9 +25,10 @@ from easynetwork.exceptions import (
     LimitOverrunError,
 )
 from easynetwork.serializers import CBORSerializer
-from easynetwork.serializers.cbor import CBORDecoderConfig, CBOREncoderConfig, _skim
+from easynetwork.serializers.cbor import CBORDecoderConfig, CBOREncoderConfig, _Extent, _skim
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from tests.serializers.catalogue import cbor_values
+from tests.serializers.chosen import chosen_numbers
 from tests.tools import byte_by_byte, check_every_cut, every_cut, feed, parse_one
 
 PRIME = sys.hash_info.modulus  # What an integer's hash is the remainder of.
@@ -242,7 +247,8 @@ def test_strings_as_keys_by_reference() -> None:
         pytest.param(b"\x81" * 129 + b"\x01", "nest", id="arrays"),
         pytest.param(b"\xa1\x61a" * 129 + b"\x01", "nest", id="maps"),
         pytest.param(b"\xc6" * 129 + b"\x01", "nest", id="tags"),
-        pytest.param(b"\x9f" * 129, "nest", id="open-arrays"),
+        pytest.param(b"\x9f" * 129 + b"\xff" * 129, "nest", id="open-arrays"),
+        pytest.param(b"\x5f" * 130 + b"\xff" * 130, "nest", id="open-strings"),
         pytest.param(b"\xa1\x01" * 129 + b"\x01", "nest", id="maps-of-numbers"),
         pytest.param(b"\x1c", "begins with 0x1c", id="reserved"),
         pytest.param(b"\x1f", "begins with 0x1f", id="open-integer"),
@@ -307,6 +313,69 @@ def test_colliding_keys() -> None:
     refusal(cbor2.dumps(dict.fromkeys(keys)))
 
 
+def hashed(numbers: list[int], *, in_set: bool = False, is_open: bool = False) -> bytes:
+    """Return a map with those keys, or a set of those elements; with a string in it as well."""
+    items = [cbor2.dumps(number) for number in numbers]
+    items = [b"\x60", *items] if in_set else [item + b"\0" for item in (b"\x60", *items)]
+    count = len(items).to_bytes(4)
+    head = (b"\x9f" if is_open else b"\x9a" + count) if in_set else b""
+    head = head or (b"\xbf" if is_open else b"\xba" + count)
+    return (b"\xd9\x01\x02" if in_set else b"") + head + b"".join(items) + b"\xff" * is_open
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["counted", "open"])
+@pytest.mark.parametrize("in_set", [False, True], ids=["map", "set"])
+def test_numbers(in_set: bool, is_open: bool) -> None:
+    """A thousand numbers may be hashed in one container, among any number of strings."""
+    serializer = CBORSerializer(limit=10**6)
+    data = hashed(list(range(1_000)), in_set=in_set, is_open=is_open)
+    assert len(serializer.deserialize(data)) == 1_001
+    assert len(serializer.deserialize(array(data, data))) == 2
+    strings: set[Any] = {str(number) for number in range(5_000)}
+    assert len(serializer.deserialize(cbor2.dumps(dict.fromkeys({1, *strings})))) == 5_001
+    assert serializer.deserialize(cbor2.dumps({1, *strings})) == {1, *strings}
+    numbers = list(range(5_000))
+    assert serializer.deserialize(cbor2.dumps([numbers, {1: numbers}])) == [numbers, {1: numbers}]
+
+    data = hashed(list(range(1_001)), in_set=in_set, is_open=is_open)
+    assert "more than 1000 numbers" in refusal(data)
+    outcomes, unused = feed(serializer.incremental_deserialize, byte_by_byte(data + b"\x05"))
+    assert [outcome[0] for outcome in outcomes[:-1]] == [IncrementalDeserializeError]
+    assert (outcomes[-1], unused) == (5, b"")
+    data = hashed(list(range(2_000)), in_set=in_set, is_open=is_open)
+    serializer = CBORSerializer(limit=10**6, strict_map_key=False)
+    assert len(serializer.deserialize(data)) == 2_001
+
+
+def test_open_map_of_strings() -> None:
+    """What ends an open map is no key of it."""
+    value: dict[Any, None] = {str(number): None for number in range(3_000)}
+    items = cbor2.dumps(value)[3:]
+
+    assert CBORSerializer().deserialize(b"\xbf" + items + b"\xff") == value
+    serializer = CBORSerializer(limit=10**6)
+    with_number = b"\xbf\x01\xf6" + items + b"\xff"
+    assert serializer.deserialize(with_number) == {1: None, **value}
+
+
+def test_chosen_numbers() -> None:
+    """Numbers that a peer has chosen cost no more than others."""
+    serializer = CBORSerializer()
+
+    def cost(numbers: list[int]) -> float:
+        data = hashed(numbers)
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            with contextlib.suppress(DeserializeError):
+                serializer.deserialize(data)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    chosen = chosen_numbers(13, 5_400)
+    assert cost(chosen) < 2 * cost(random.Random(1).sample(range(max(chosen)), len(chosen)))
+
+
 # -- Errors ------------------------------------------------------------------------------------
 
 
@@ -327,6 +396,42 @@ def test_next_packet_is_not_concerned(packet: bytes, message: str) -> None:
         assert outcomes[1][0] is IncrementalDeserializeError
         assert outcomes[1][1].startswith(message)
         assert unused == b""
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param(b"\xa1\x80\x01", id="key"),
+        pytest.param(b"\xd9\x01\x02\x82\xa1\x01\x02\x03", id="element"),
+        pytest.param(b"\x81" * 5 + b"\x01", id="arrays"),
+        pytest.param(b"\x9f" * 5 + b"\xff" * 5, id="open-arrays"),
+        pytest.param(b"\x9f\x9f\x5f\x5f\x41\xff\xff\xff\xff\xff", id="open-strings"),
+    ],
+)
+def test_refused_packet_has_an_end(packet: bytes) -> None:
+    """What is refused for what it is, not for how it is written, ends where it says as well."""
+    serializer = CBORSerializer(max_depth=3)
+    for chunks in every_cut(b"\x01" + packet + b"\x81\x02\x03"):
+        outcomes, unused = feed(serializer.incremental_deserialize, chunks)
+        assert [outcomes[0], *outcomes[2:]] == [1, [2], 3], chunks
+        assert outcomes[1][0] is IncrementalDeserializeError
+        assert unused == b""
+
+
+@pytest.mark.parametrize("data", [b"\xc2\x00", b"\xa1\x80\x00", b"\x1c", b"\x41" * 50])
+def test_errors_are_freed(data: bytes) -> None:
+    """An error takes what was received with it at once: no cycle has to be found first."""
+    parser = CBORSerializer(limit=10).incremental_deserialize
+    for chunks in [data], [data[:1], data[1:]]:
+        gc.collect()
+        gc.disable()
+        try:
+            feed(parser, [chunk for chunk in chunks if chunk])
+            with contextlib.suppress(DeserializeError):
+                CBORSerializer().deserialize(data)
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
 
 
 def test_not_a_packet() -> None:
@@ -383,8 +488,9 @@ def skimmed(data: bytes) -> int | str | None:
         for byte in byte_by_byte(data):
             skimmer.send(byte)
     except StopIteration as stop:
-        size: int = stop.value
-        return size
+        extent: _Extent = stop.value
+        assert extent.refusal is None
+        return extent.size
     except ValueError as exc:
         return str(exc)
     return None

@@ -9,8 +9,9 @@ the following ones with it.
 CBOR has values that are small when sent and large, or slow, when received. Some are therefore not
 read as the library would read them:
 
-* A map key or an element of a set is text, bytes or a plain number, for whose hashes nobody can
-  choose values that collide; see `strict_map_key`.
+* A map key or an element of a set is text or bytes, whose hashes nobody can foresee, or a plain
+  number, of which there are at most 1,000 in one container: who may choose more can make each
+  collide with all others. See `strict_map_key`.
 * Integers of any size (tags 2 and 3) have at most as many digits as Python would read from text,
   4,300 (`sys.int_info`). To compute with more, or to show them, takes time that grows with the
   square of their size.
@@ -31,9 +32,9 @@ from collections.abc import Callable, Generator
 from enum import Enum, auto
 from functools import partial
 from io import BytesIO
-from typing import IO, Any, Final, Literal, NoReturn, final
+from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, final
 
-from easynetwork.serializers._gate import send_when_complete
+from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
@@ -52,6 +53,8 @@ _MAP: Final = 5
 _TAG: Final = 6
 _SPECIAL: Final = 7
 _CONTAINERS: Final = (_ARRAY, _MAP, _TAG)
+_WITHOUT_LENGTH: Final = (*_STRINGS, _ARRAY, _MAP, _SPECIAL)
+_BREAK: Final = (_SPECIAL, None)
 
 # Tags (https://www.iana.org/assignments/cbor-tags).
 _POSITIVE_INTEGER: Final = 2
@@ -61,6 +64,10 @@ _SHARED_VALUE: Final = 29
 _REGULAR_EXPRESSION: Final = 35
 _MIME_MESSAGE: Final = 36
 _SET_TAG: Final = 258
+
+_MOST_NUMBERS: Final = 1_000
+"""Numbers that are hashed in one container. Their hashes are known, and so is the order in which
+CPython looks for a free place: n chosen ones cost n ** 2 (measured: 5,400 cost 15 ms)."""
 
 _MAX_INTEGER_SIZE: Final = int(sys.int_info.default_max_str_digits * math.log2(10) / 8)
 
@@ -97,9 +104,10 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         decoder_config: How to read CBOR.
         limit: The most bytes of a packet that comes over a stream.
         max_depth: How many arrays, maps and tags may be inside each other in a received packet.
-        strict_map_key: Whether all keys of maps and elements of sets have to be text, bytes,
-            floats, integers of at most 64 bits, booleans or None. If not, a peer can choose keys
-            whose hashes are equal, and make a map of n of them cost n ** 2.
+        strict_map_key: Whether all keys of maps and elements of sets have to be text, bytes, or
+            plain numbers: floats, integers of at most 64 bits, booleans or None, at most 1,000 of
+            them in one map or set. If not, a peer can choose keys that collide, and make a map of n
+            of them cost n ** 2.
         debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is not a packet,
             or the ``packet`` and the ``extra`` bytes behind it.
 
@@ -163,40 +171,62 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         except self._cbor2.CBORDecodeError:
             file.seek(start)
             data = file.read()
-            end = self._find_end(data)
-            file.seek(start + end)
-            if not self._strict_map_key:
+            try:
+                self._new_skimmer().send(data)
+                raise EOFError("Missing data")
+            except StopIteration as stop:
+                extent: _Extent = stop.value
+            file.seek(start + extent.size)
+            if not (extent.refusal or extent.is_too_strict):
                 raise
-        # Not a packet; or one with plain numbers for keys, for which the library is too strict.
-        return self._load(BytesIO(data[:end]))
+        return self._load_again(data, extent)
+
+    def _load_again(self, data: bytes, extent: _Extent) -> Any:
+        if extent.refusal:
+            raise ValueError(extent.refusal)
+        return self._load(BytesIO(data[: extent.size]))
 
     @final
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next packet."""
-        parser = super().incremental_deserialize()
-        return send_when_complete(parser, self._new_detector, self.buffer_limit)
-
-    def _new_detector(self) -> Callable[[bytes], bool]:
-        skimmer = self._new_skimmer()
-
-        def may_end(chunk: bytes) -> bool:
-            try:
-                skimmer.send(chunk)
-            except (StopIteration, ValueError):
-                return True
-            return False
-
-        return may_end
-
-    def _find_end(self, data: bytes) -> int:
+        chunk = yield
+        file = BytesIO(chunk[: self.buffer_limit])
+        error: Exception | None = None
         try:
-            self._new_skimmer().send(data)
+            packet = self._load(file, strict_hashable_types=self._strict_map_key)
+            return packet, file.read() + chunk[self.buffer_limit :]
+        except self._expected_errors as exc:
+            error = exc.with_traceback(None)  # With it, there would be a cycle.
+        skimmer = self._new_skimmer()
+        data = bytearray()
+        try:
+            while True:
+                # What is beyond the limit may belong to the packets behind.
+                room = self.buffer_limit - len(data)
+                data += chunk
+                skimmer.send(chunk[:room])
+                if len(chunk) > room:
+                    raise LimitOverrunError("chunk exceeded buffer limit", data, len(data))
+                chunk = yield
+                error = None
         except StopIteration as stop:
-            end: int = stop.value
-            return end
-        raise EOFError("Missing data")
+            extent: _Extent = stop.value
+        except ValueError as exc:
+            raise self._invalid(exc, data, self.buffer_limit) from exc
+        try:
+            if error and not (extent.refusal or extent.is_too_strict):
+                raise error
+            return self._load_again(bytes(data), extent), bytes(data[extent.size :])
+        except self._expected_errors as exc:
+            raise self._invalid(exc, data, extent.size) from exc
+        finally:
+            error = None
 
-    def _new_skimmer(self) -> Generator[None, bytes, int]:
+    def _invalid(self, exc: Exception, data: bytearray, end: int) -> IncrementalDeserializeError:
+        info = {"data": bytes(data)} if self.debug else None
+        return IncrementalDeserializeError(f"Deserialize error: {exc}", data[end:], info)
+
+    def _new_skimmer(self) -> Generator[None, bytes, _Extent]:
         skimmer = _skim(self._max_depth, self._strict_map_key)
         next(skimmer)
         return skimmer
@@ -246,6 +276,16 @@ def _semantic_decoders(
 # -- Where a packet ends -----------------------------------------------------------------------
 
 
+class _Extent(NamedTuple):
+    """What is known of a packet that was skimmed."""
+
+    size: int
+    refusal: str | None
+    """Why it is not read, valid or not."""
+    is_too_strict: bool
+    """Whether the library refuses hashed items that are accepted here."""
+
+
 class _Kind(Enum):
     """What an item is in: which of its items are hashed?"""
 
@@ -255,45 +295,51 @@ class _Kind(Enum):
     SET_TAG = auto()  # those of the array that follows
 
 
-def _skim(max_depth: int, strict_map_key: bool) -> Generator[None, bytes, int]:
-    """Return the size of a packet that is sent in chunks, as soon as all of it is there.
+def _skim(max_depth: int, strict_map_key: bool) -> Generator[None, bytes, _Extent]:
+    """Return the extent of a packet that is sent in chunks, as soon as all of it is there.
+
+    A packet that is refused is skimmed to its end, so that it does not depend on the chunks what is
+    read next. However deep it is, a level takes no more memory than one of the empty arrays that a
+    valid packet may have as many of as it has bytes.
 
     Raises:
-        ValueError: There is no telling where it ends, it is nested too deeply, or what is hashed is
-            not plain.
+        ValueError: There is no telling where it ends.
     """
     data = bytearray()
     position = 0
-    outer: list[tuple[int, _Kind]] = []
+    refusal, is_too_strict = None, False
+    outer: list[tuple[int, _Kind, int]] = []
     # The innermost container. How many of its items are to come; if that is not known, how many
-    # were there, as a negative number.
-    missing, kind = 1, _Kind.PLAIN
+    # were there, as a negative number. And how many of them were not strings, but hashed.
+    missing, kind, numbers = 1, (plain := _Kind.PLAIN), 0
     while True:
         while (head := _read_head(data, position)) is None:
             data += yield
         major, value, position = head
-        if strict_map_key and not _may_be_there(major, value, missing, kind):
-            raise ValueError("A map key or an element of a set is neither text, bytes nor a number")
+        if strict_map_key and kind is not plain and _is_hashed(head, missing, kind):
+            numbers += 1
+            is_too_strict = True
+            refusal = refusal or _why_not_hashed(major, value, kind, numbers)
         is_empty = value == 0 and major != _TAG
         if (major in _CONTAINERS and not is_empty) or (major in _STRINGS and value is None):
-            outer.append((missing, kind))
-            missing, kind = _open(major, value, kind)
-            if len(outer) > max_depth and major in _CONTAINERS:
-                raise ValueError(f"Containers are nested more than {max_depth} deep")
+            outer.append((missing, kind, numbers))
+            missing, kind, numbers = *_open(major, value, kind), 0
+            if len(outer) > max_depth + (major in _STRINGS):
+                refusal = refusal or f"Containers are nested more than {max_depth} deep"
             continue
         if major in _STRINGS:
             position += value or 0
         elif major == _SPECIAL and value is None:
             if missing > 0:
                 raise ValueError("A break that ends nothing")
-            missing, kind = outer.pop()
+            missing, kind, numbers = outer.pop()
         missing -= 1
         while missing == 0:
             if not outer:
                 while len(data) < position:
                     data += yield
-                return position
-            missing, kind = outer.pop()
+                return _Extent(position, refusal, is_too_strict)
+            missing, kind, numbers = outer.pop()
             missing -= 1
 
 
@@ -309,14 +355,15 @@ def _read_head(data: bytearray, position: int) -> tuple[int, int | None, int] | 
     """
     if position >= len(data):
         return None
-    major, info = divmod(data[position], 32)
+    first = data[position]
+    major, info = first >> 5, first & 31
     position += 1
     if info < 24:
         return major, info, position
-    if info == 31 and major in (*_STRINGS, _ARRAY, _MAP, _SPECIAL):
+    if info == 31 and major in _WITHOUT_LENGTH:
         return major, None, position
     if info > 27:
-        raise ValueError(f"An item begins with {data[position - 1]:#x}")
+        raise ValueError(f"An item begins with {first:#x}")
     end = position + (1 << info - 24)
     return (major, int.from_bytes(data[position:end]), end) if end <= len(data) else None
 
@@ -331,11 +378,21 @@ def _open(major: int, value: int | None, kind: _Kind) -> tuple[int, _Kind]:
     return value or 0, _Kind.SET if kind is _Kind.SET_TAG else _Kind.PLAIN
 
 
-def _may_be_there(major: int, value: int | None, missing: int, kind: _Kind) -> bool:
-    """Return whether an item is plain, or in a place where it does not have to be."""
-    if major not in _CONTAINERS or kind is _Kind.PLAIN:
-        return True
+def _is_hashed(head: tuple[int, int | None, int], missing: int, kind: _Kind) -> bool:
+    """Return whether an item in a place that is not plain is no string, and is (or has) a key."""
+    if head[0] in _STRINGS or head[:2] == _BREAK:
+        return False
+    return kind is not _Kind.MAP or missing % 2 == 0
+
+
+def _why_not_hashed(major: int, value: int | None, kind: _Kind, numbers: int) -> str | None:
+    """Return why an item that is no string is not hashed, or not looked into for a set's."""
     if kind is _Kind.SET_TAG:
-        return major != _TAG or value != _SHARED_VALUE
-    is_hashed = kind is _Kind.SET or missing % 2 == 0
-    return not is_hashed or (major == _TAG and value == _SHARED_STRING)
+        accepted = major != _TAG or value != _SHARED_VALUE
+    else:
+        accepted = major not in _CONTAINERS or (major == _TAG and value == _SHARED_STRING)
+    if not accepted:
+        return "A map key or an element of a set is neither text, bytes nor a number"
+    if numbers > _MOST_NUMBERS:
+        return f"A map or a set has more than {_MOST_NUMBERS} numbers for keys or elements"
+    return None
