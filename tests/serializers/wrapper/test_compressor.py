@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import random
 import shutil
 import subprocess
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easynetwork.exceptions import (
@@ -29,7 +31,15 @@ from easynetwork.serializers.wrapper.compressor import (
     CompressorInterface,
     DecompressorInterface,
 )
-from tests.tools import check_every_cut, cuts, every_cut, feed, parse_one, through_buffer
+from tests.tools import (
+    byte_by_byte,
+    check_every_cut,
+    cuts,
+    every_cut,
+    feed,
+    parse_one,
+    through_buffer,
+)
 
 RAW = NetstringSerializer()  # One-shot, its packets are the bytes themselves.
 
@@ -262,11 +272,13 @@ def test_bomb(format_: Format) -> None:
     """What stands for a thousand times as many bytes is not decompressed to these."""
     data = format_.compress(bytes(50_000_000))
     serializer = format_.serializer_class(RAW)
+    is_bz2 = format_.serializer_class is BZ2CompressorSerializer
+    message = "Invalid data stream" if is_bz2 else "larger than the limit"
     tracemalloc.start()
     try:
-        with pytest.raises(DeserializeError, match="larger than the limit"):
+        with pytest.raises(DeserializeError, match=message):
             serializer.deserialize(data)
-        with pytest.raises(LimitOverrunError, match="larger than the limit") as caught:
+        with pytest.raises(IncrementalDeserializeError, match=message) as caught:
             parse_one(serializer.incremental_deserialize(), data)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -274,6 +286,47 @@ def test_bomb(format_: Format) -> None:
     assert caught.value.remaining_data == b""
     # Some copies of 64 KiB and of the data. (The libraries' own memory is not counted.)
     assert peak < 1_000_000 + 3 * len(data)
+
+
+def repeated(draw: st.DrawFn) -> bytes:
+    """Bytes of the sizes that matter to bzip2: close to its blocks', and to the limit."""
+    size = draw(st.sampled_from([0, 1, 65_536, 79_999, 80_000, 99_980, 160_001, 250_000]))
+    seed, unit = draw(st.integers(0, 3)), draw(st.sampled_from([b"", b"a", b"aaaabbbb", b"abc"]))
+    return (unit * size)[:size] if unit else random.Random(seed).randbytes(size)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    packet=st.composite(repeated)(),
+    level=st.integers(1, 9),
+    above=st.sampled_from([0, 1, 100_000]),
+    cut=st.integers(0, 6),
+)
+def test_bz2_blocks(packet: bytes, level: int, above: int, cut: int) -> None:
+    """Whatever the level it was compressed with, a packet within the limit is decompressed."""
+    serializer = BZ2CompressorSerializer(RAW, limit=max(len(packet), 1) + above)
+    data = bz2.compress(packet, level)
+
+    assert serializer.deserialize(data) == packet
+    for chunks in [*byte_by_byte(data[:6]), data[6:] + b"B"], [data[:cut], data[cut:] + b"B"]:
+        nonempty = [chunk for chunk in chunks if chunk]
+        assert feed(serializer.incremental_deserialize, nonempty) == ([packet], b"B")
+
+
+@pytest.mark.parametrize("cut", range(7))
+def test_bz2_bomb_costs_nothing(cut: int) -> None:
+    """A few bytes do not make the decompressor prepare for 900 kB, nor decompress them."""
+    serializer = BZ2CompressorSerializer(RAW)
+
+    def cost(data: bytes) -> float:
+        start = time.process_time()
+        for _ in range(20):
+            chunks = [chunk for chunk in (data[:cut], data[cut:]) if chunk]
+            feed(serializer.incremental_deserialize, chunks)
+        return time.process_time() - start
+
+    bomb, valid = bz2.compress(b"ab" * 450_000), bz2.compress(b"ab" * 32_768)
+    assert min(cost(bomb) for _ in range(3)) < min(cost(valid) for _ in range(3))
 
 
 def test_endless_stream() -> None:
