@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import string
 from typing import Any, Literal
 
 import pytest
@@ -107,6 +109,21 @@ def test_wrong_checksum(checksum: bool | bytes) -> None:
     for data in b"", b"aGk=", base64.urlsafe_b64encode(bytes(31)):
         with pytest.raises(DeserializeError, match="^Invalid token$"):
             serializer.deserialize(data)
+
+
+@given(
+    st.binary(max_size=10), st.sampled_from(["urlsafe", "standard"]), st.sampled_from([False, KEY])
+)
+def test_one_spelling(packet: bytes, alphabet: Alphabet, checksum: bool | bytes) -> None:
+    """What stands for a packet is what is sent for it, to the last bit."""
+    serializer = Base64EncoderSerializer(RAW, alphabet=alphabet, checksum=checksum)
+    data = serializer.serialize(packet)
+    text = data.rstrip(b"=")
+    for other in string.ascii_letters + string.digits + "+/-_":
+        spelling = text[:-1] + other.encode() + data[len(text) :]
+        if spelling != data:
+            with contextlib.suppress(DeserializeError):
+                assert serializer.deserialize(spelling) != packet
 
 
 def test_other_key() -> None:

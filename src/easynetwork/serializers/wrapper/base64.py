@@ -4,9 +4,11 @@ Base64 (RFC 4648) needs 4 characters for 3 bytes, none of which is white space: 
 its packets can be told apart by their separator.
 
 Only what an encoder may produce is accepted: characters of the right alphabet, complete, with
-nothing in between. A checksum finds damage, not malice: anyone can compute it. A signature
-(HMAC-SHA256) shows that a packet was made by somebody who has the key. It neither hides the packet
-nor says when it was made: one that was recorded can be sent again.
+nothing in between, and with no bit set that stands for nothing. So a packet has one spelling.
+
+A checksum finds damage, not malice: anyone can compute it. A signature (HMAC-SHA256) shows that a
+packet was made by somebody who has the key. It neither hides the packet nor says when it was made:
+one that was recorded can be sent again.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ _KEY_SIZE: Final = 32  # As much as the digest: RFC 2104, section 3, advises no 
 _TO_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 # The characters of the other alphabet become one that is in none.
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/", b"+/!!")
+
+# What may come before "=" and "==": characters whose last 2 and 4 bits, which nobody needs, are 0.
+_BEFORE_PADDING: Final = b"AEIMQUYcgkosw048="
+_BEFORE_DOUBLE_PADDING: Final = b"AQgw"
 
 
 class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
@@ -106,10 +112,15 @@ class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
             DeserializeError: `data` is not base64, its checksum or signature is wrong, or the
                 serializer refuses what is in it.
         """
+        text = data.translate(self._from_alphabet)
         try:
-            decoded = binascii.a2b_base64(data.translate(self._from_alphabet), strict_mode=True)
+            decoded = binascii.a2b_base64(text, strict_mode=True)
         except binascii.Error as exc:
             raise self._invalid(data) from exc
+        if (text.endswith(b"=") and text[-2] not in _BEFORE_PADDING) or (
+            text.endswith(b"==") and text[-3] not in _BEFORE_DOUBLE_PADDING
+        ):
+            raise self._invalid(data)
         if self._digest is not None:
             decoded, digest = decoded[:-_DIGEST_SIZE], decoded[-_DIGEST_SIZE:]
             if not hmac.compare_digest(self._digest(decoded), digest):
