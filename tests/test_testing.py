@@ -236,6 +236,20 @@ class NoLimit(Digits):
         return self.parse(frame, remaining_data), remaining_data
 
 
+class LimitsChunks(Digits):
+    """Its limit is that of a chunk."""
+
+    def incremental_deserialize(self) -> Parser:
+        data = b""
+        while b"." not in data:
+            chunk = yield
+            if len(chunk) > 15:
+                raise LimitOverrunError("Too many digits", chunk, len(chunk))
+            data += chunk
+        frame, _, remaining_data = data.partition(b".")
+        return self.parse(frame, remaining_data), remaining_data
+
+
 class ForgetsBeginning(Digits):
     """It takes a chunk to begin with a packet, unless it is a single byte."""
 
@@ -322,7 +336,11 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (DropsAll, "In chunks: [b'1.x.1.'] gave ['1', _Refusal("),
     (NoProgress, "In chunks: b'1.x.1.' in chunks, the last one b'1.x.1.', gave ['1', _Refusal("),
     (AcceptsAll, "In chunks: [b'1.x.1.'] gave ['1', 'x', '1'], not '1', an error, '1'"),
-    (NoLimit, "In chunks: 20 bytes, b'11111111111111111111', gave [], not an error"),
+    (NoLimit, "In chunks: [b'11111111111111111111'] gave [], not an error"),
+    (
+        LimitsChunks,
+        "In chunks: [b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'",
+    ),
     (ForgetsBeginning, "In chunks: [b'1', b'.23.4567890.'] gave ["),
     (CrashOnByte, "In chunks: b'2\\xff' in chunks, the last one b'\\xff', gave [], then raised"),
     (CrashOnBytes, "In chunks: b'\\xff3' in chunks, the last one b'\\xff3', gave [], then raised"),

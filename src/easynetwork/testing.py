@@ -354,11 +354,12 @@ def _check_malformed(way: _Way, frame: bytes, data: bytes, packet: Any, equal: _
 
 
 def _check_oversized(way: _Way, data: bytes) -> None:
-    outcomes = _parse(way, _whole(data))
-    _require(
-        bool(outcomes) and isinstance(outcomes[0], _Refusal),
-        f"{way.name}: {len(data)} bytes, {_shown(data)}, gave {_shown(outcomes)}, not an error",
-    )
+    for chunks in _whole(data), _byte_by_byte(data):
+        outcomes = _parse(way, chunks)
+        _require(
+            bool(outcomes) and isinstance(outcomes[0], _Refusal),
+            f"{way.name}: {_shown(chunks)} gave {_shown(outcomes)}, not an error",
+        )
 
 
 def _check_same(way: _Way, original: _Way, data: bytes, equal: _Equal) -> None:

@@ -154,6 +154,16 @@ def texts() -> Iterator[Entry]:
     yield Entry(
         "json-bare", serializer, JSON_PACKETS, small_json_values(), [b"{]}", b'"\\x"'], [many, DEEP]
     )
+    shallow = st.lists(st.integers(), max_size=3) | st.dictionaries(st.text(max_size=3), st.none())
+    serializer = JSONSerializer(max_depth=1, limit=LIMIT, debug=True)
+    bad = [b"[[]]\n", b'{"a":[]}\n', b"\n", b"{]\n", b"\xff\n"]
+    yield Entry("json-options", serializer, [[1], {"a": None}, "["], shallow, bad, [many])
+    serializer = JSONSerializer(use_lines=False, max_depth=1, limit=LIMIT, debug=True)
+    yield Entry("json-bare-options", serializer, [[1], {"a": 1}, "["], shallow, [b"{]}"], [many])
+    serializer = StringLineSerializer(encoding="utf-8", limit=LIMIT, debug=True)
+    lines = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=30)
+    packets = ["é", "\u2028", "two words"]
+    yield Entry("line-utf8", serializer, packets, lines, [b"\xff\n", b"\xc3\n"], [LONG_LINE])
     newlines: list[tuple[Literal["LF", "CR", "CRLF"], str]]
     newlines = [("LF", "\n"), ("CR", "\r"), ("CRLF", "\r\n")]
     for newline, end in newlines:
@@ -176,9 +186,18 @@ def structures() -> Iterator[Entry]:
         yield Entry(f"struct{order}", serializer, [(1, 2), (255, 2**32 - 1)], numbers, [], [])
     formats = {"label": "8s", "x": "h", "y": "f"}
     named = [Point("", 0, 0.0), Point("é", -1, 0.5)]
+    yield Entry("struct-debug", StructSerializer("BI", debug=True), [(1, 2)], numbers, [], [])
     yield Entry(
         "namedtuple",
         NamedTupleStructSerializer(Point, formats),
+        named,
+        points(),
+        [b"\xff" + bytes(13)],
+        [],
+    )
+    yield Entry(
+        "namedtuple-debug",
+        NamedTupleStructSerializer(Point, formats, debug=True),
         named,
         points(),
         [b"\xff" + bytes(13)],
@@ -215,12 +234,17 @@ def binary_objects() -> Iterator[Entry]:
     )
     moments = [datetime(2024, 1, 2, tzinfo=UTC), {1: 2}]
     yield Entry("msgpack-options", serializer, moments, st.integers(0, 9), bad[:1], oversized)
+    flat = st.lists(st.integers(0, 9), max_size=3) | st.dictionaries(st.text(max_size=3), st.none())
+    serializer = MessagePackSerializer(max_depth=1, limit=LIMIT, debug=True)
+    deep_ones = [b"\x91\x91\1", b"\x81\xa0\x91\1", b"\xdc\0\1\x91\1"]
+    yield Entry("msgpack-depth", serializer, [[1], {"a": 1}], flat, deep_ones, oversized)
 
     packets = [*packets, {1: 2, 2.5: None}, {1, 2, "a"}, 2**80, -(2**80)]
     packets += [datetime(2024, 1, 2, tzinfo=UTC), uuid.UUID(int=1), Fraction(1, 3)]
     long_array, long_bytes = b"\x9a\xff\xff\xff\xff" + b"\1" * LIMIT, b"\x5a\xff" + b"\xff" * LIMIT
-    deep = b"\x81" * LIMIT
-    bad = [b"\x61\xff", b"\xc0\x01", b"\xd8\x1d\x00", b"\xa1\x01\x61\xff"]
+    deep = b"\x81" * (LIMIT + 1)
+    bad = [b"\x61\xff", b"\x81" * 129 + b"\1", b"\xc0\x01", b"\xd8\x1d\x00", b"\xa1\x01\x61\xff"]
+    bad += [b"\xa1\x80\x01", b"\x9f" * 129 + b"\xff" * 129]
     values = cbor_values()
     oversized = [long_array, long_bytes, deep, b"\x9f" + b"\1" * LIMIT]
     serializer = CBORSerializer(limit=LIMIT)
@@ -232,6 +256,9 @@ def binary_objects() -> Iterator[Entry]:
     )
     packets = [["abc", "abc"], {(1, 2): 3}]
     yield Entry("cbor-options", serializer, packets, values, bad[:2], oversized)
+    serializer = CBORSerializer(max_depth=1, limit=LIMIT, debug=True)
+    deep_ones = [b"\x81\x81\1", b"\xa1\x60\xc0\x60", b"\x9f\x9f\xff\xff", b"\xa1\x80\1"]
+    yield Entry("cbor-depth", serializer, [[1], {1: 2}], flat, deep_ones, oversized)
     for protocol in 2, 5:
         serializer = PickleSerializer(PicklerConfig(protocol=protocol), pickler_optimize=True)
         yield Entry(f"pickle-{protocol}", serializer, [1, [None]], small_json_values(), [], [])
@@ -246,10 +273,11 @@ def wrappers() -> Iterator[Entry]:
         {"alphabet": "standard", "separator": b"||"},
         {"checksum": True},
         {"checksum": KEY, "alphabet": "standard"},
+        {"debug": True},
     ]
     for number, option in enumerate(options):
         encoder = Base64EncoderSerializer(inner, **option, limit=LIMIT)
-        bad = [data + encoder.separator for data in (b"*", b"A", b"eyB9+/-_", b"e30=e30=")]
+        bad = [data + encoder.separator for data in (b"*", b"A", b"eyB9+/-_", b"e30=e30=", b"e31=")]
         packets = JSON_PACKETS[:3]
         yield Entry(f"base64-{number}", encoder, packets, values, bad, [b"A" * (LIMIT + 2)])
     serializer: Serializer
@@ -258,23 +286,57 @@ def wrappers() -> Iterator[Entry]:
         serializer = ZlibCompressorSerializer(inner, compress_level=level, limit=LIMIT)
         bad, bombs = [zlib.compress(b"[}")], [zlib.compress(bomb)]
         yield Entry(f"zlib-{level}", serializer, JSON_PACKETS[:2], values, bad, bombs)
+    serializer = ZlibCompressorSerializer(inner, limit=LIMIT, debug=True)
+    yield Entry("zlib-debug", serializer, JSON_PACKETS[:2], values, bad, bombs)
     for level in None, 1:
         serializer = BZ2CompressorSerializer(inner, compress_level=level, limit=LIMIT)
         bad, bombs = [bz2.compress(b"[}")], [bz2.compress(bomb)]
         yield Entry(f"bz2-{level}", serializer, JSON_PACKETS[:2], values, bad, bombs)
+    serializer = BZ2CompressorSerializer(inner, limit=LIMIT, debug=True)
+    yield Entry("bz2-debug", serializer, JSON_PACKETS[:2], values, bad, bombs)
 
 
 def lengths() -> Iterator[Entry]:
     """Lengths in front of packets."""
     inner = JSONSerializer()
-    for length in get_args(LengthFormat):
-        serializer = LengthPrefixedSerializer(inner, length, limit=LIMIT)
+    no_lengths: dict[str, list[bytes]] = {length: [] for length in get_args(LengthFormat)}
+    no_lengths["varint"] = [b"\xff" * 10]
+    no_lengths["netstring"] = [b"x", b":", b"02:[],", b"2:[]x", b"1" * 21]
+    options: list[dict[str, Any]] = [{"length": length} for length in get_args(LengthFormat)]
+    options += [
+        {"length": "u16", "byteorder": "little"},
+        {"length": "u32", "byteorder": "little", "offset": 1, "adjustment": -5, "debug": True},
+        {"length": "u8", "offset": 1},
+        {"length": "u64", "adjustment": 1},
+        {"length": "varint", "offset": 1, "adjustment": -1},
+    ]
+    for option in options:
+        # As much as a byte can say, without what else may have to be counted.
+        limit = 250 if option["length"] == "u8" else LIMIT
+        serializer = LengthPrefixedSerializer(inner, **option, limit=limit)
+        other = LengthPrefixedSerializer(inner, **option)
         bad = [serializer.serialize_frame("bad").replace(b'"', b"'")]
-        yield Entry(f"length-{length}", serializer, JSON_PACKETS, small_json_values(), bad, [])
+        bad += [bytes(option.get("offset", 0)) + data for data in no_lengths[option["length"]]]
+        name = "-".join(["length", *map(str, option.values())])
+        yield Entry(
+            name, serializer, JSON_PACKETS, small_json_values(), bad, [too_long(other, limit)]
+        )
+    # A length that is less than what it counts: this ends behind it.
+    serializer = LengthPrefixedSerializer(inner, "u16", adjustment=-2, limit=LIMIT)
+    bad, large = [b"\0\0", b"\0\1", b"\0\3x"], [b"\xff\xff", b"\x04\0"]
+    yield Entry("length-itself", serializer, JSON_PACKETS, small_json_values(), bad, large)
     packets = [b"a", b"hello, world", b"\0"]
-    yield Entry(
-        "netstring", NetstringSerializer(limit=LIMIT), packets, st.binary(max_size=50), [], []
-    )
+    bad, large = [*no_lengths["netstring"], b"0:x"], [b"1001:", b"%d:" % 2**64]
+    for debug in False, True:
+        netstrings = NetstringSerializer(limit=LIMIT, debug=debug)
+        name = f"netstring{'-debug' if debug else ''}"
+        yield Entry(name, netstrings, packets, st.binary(max_size=50), bad, large)
+
+
+def too_long(serializer: LengthPrefixedSerializer[Any, Any], limit: int) -> bytes:
+    """Return a packet of more bytes than the limit allows; of no more than a byte can say."""
+    packet = "x" * (limit - 1)
+    return serializer.serialize_frame(packet)
 
 
 def staples() -> Iterator[Entry]:
