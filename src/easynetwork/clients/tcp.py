@@ -154,8 +154,8 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
         self._has_sent_eof = False
         self._is_torn = False  # in the middle of a packet
-        self._tls = None if tls is None else BlockingTLS(tls)
         with owned(target):
+            self._tls = None if tls is None else BlockingTLS(tls)
             tune_tcp(target)
             self._take_over(target)
 
