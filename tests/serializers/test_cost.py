@@ -86,8 +86,9 @@ class Case(NamedTuple):
     """How many bytes each byte stands for, if it is compressed."""
     is_tried_twice: bool = False
     """Whether the library refuses the packet, with an exception, before it is read after all."""
-    chunk_size: int = 8192
-    """How many bytes come at once, if they do not come one by one."""
+    chunk_size: int = 0
+    """How many bytes come at once, if they do not come one by one. If 0, so many that the smallest
+    size comes in a few chunks: a packet in one chunk may be read in another way."""
 
 
 def cbor(major_type: int, length: int, contents: bytes) -> bytes:
@@ -266,10 +267,12 @@ WAYS: Final[dict[str, MakeProtocol]] = {
 CUTS: Final = ("chunks", "bytes")
 
 
-def measured(case: Case, way: str, cut: str, size: int, repeats: int = 3) -> Sample:
+def measured(
+    case: Case, way: str, cut: str, size: int, chunk_size: int, repeats: int = 3
+) -> Sample:
     protocol = WAYS[way](case.decoder.serializer)
     data = case.make(size)
-    step = case.chunk_size if cut == "chunks" else 1
+    step = (case.chunk_size or chunk_size) if cut == "chunks" else 1
     chunks = [data[start : start + step] for start in range(0, len(data), step)]
     times = []
     gc.collect()
@@ -302,12 +305,13 @@ def consumed(decoder: Any, chunks: list[bytes]) -> tuple[int, int]:
 
 def samples(case: Case, way: str, cut: str) -> list[Sample]:
     """Measure three sizes, each twice the one before."""
-    probe = measured(case, way, cut, SIZES[0] // 4, repeats=1)
+    size = SIZES[0] // 4
+    probe = measured(case, way, cut, size, size // 4, repeats=1)
     largest = ENOUGH * probe.size / probe.time
     unit = len(case.make(1))
     largest = max(min(max(largest, SIZES[0]), SIZES[1]), 4 * unit)
     sizes = [largest / 4, largest / 2, largest]
-    return [measured(case, way, cut, int(size)) for size in sizes]
+    return [measured(case, way, cut, int(size), int(largest) // 16) for size in sizes]
 
 
 def slowness() -> float:
