@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from . import probes
 from .contenders import Contender
@@ -72,7 +73,7 @@ def _requests(
     connections: int,
     size: int,
     in_flight: int,
-    past: bool = True,
+    past: bool,
 ) -> Sample:
     settings = host.settings
     limit = max(LINE_LIMIT, 2 * size)
@@ -155,6 +156,24 @@ def _import(host: Host, contender: Contender) -> Sample:
     return Sample(probes.import_time(contender.program))
 
 
+def _load(
+    name: str,
+    title: str,
+    family: str,
+    *,
+    in_flight: int,
+    connections: int = 50,
+    size: int = 64,
+    past: bool = True,
+    **options: Any,
+) -> Scenario:
+    """Return a scenario that keeps so many requests in flight on each connection."""
+    measure = functools.partial(
+        _requests, connections=connections, size=size, in_flight=in_flight, past=past
+    )
+    return Scenario(name, title, family, (CPU, RATE, P50, P99), measure, **options)
+
+
 def _matrix() -> Iterator[Scenario]:
     """The plain requests: every mix of connections, size and requests in flight."""
     for connections, count in (
@@ -164,14 +183,13 @@ def _matrix() -> Iterator[Scenario]:
     ):
         for size, size_text in ((64, "64 B"), (4096, "4 KiB")):
             for in_flight in (1, 16):
-                yield Scenario(
+                yield _load(
                     f"tcp-{connections}x{size}x{in_flight}",
                     f"TCP, {count}, {size_text}, {in_flight} in flight",
                     "tcp",
-                    (CPU, RATE, P50, P99),
-                    functools.partial(
-                        _requests, connections=connections, size=size, in_flight=in_flight
-                    ),
+                    connections=connections,
+                    size=size,
+                    in_flight=in_flight,
                     in_quick=connections == 50 and size == 64,
                 )
 
@@ -179,36 +197,34 @@ def _matrix() -> Iterator[Scenario]:
 def _young() -> Iterator[Scenario]:
     """The plain requests again, in a server that no client has left yet; see `host`."""
     for in_flight in (1, 16):
-        yield Scenario(
+        yield _load(
             f"tcp-50x64x{in_flight}-young",
             f"TCP, 50 connections, 64 B, {in_flight} in flight, before any client has left",
             "tcp",
-            (CPU, RATE, P50, P99),
-            functools.partial(_requests, connections=50, size=64, in_flight=in_flight, past=False),
+            in_flight=in_flight,
+            past=False,
             only="*asyncio*",
         )
 
 
 def _encrypted() -> Iterator[Scenario]:
     for in_flight in (1, 16):
-        yield Scenario(
+        yield _load(
             f"tls-50x64x{in_flight}",
             f"TLS, 50 connections, 64 B, {in_flight} in flight",
             "tls",
-            (CPU, RATE, P50, P99),
-            functools.partial(_requests, connections=50, size=64, in_flight=in_flight),
+            in_flight=in_flight,
         )
     yield Scenario("tls-idle", "TLS, idle connections", "tls", IDLE, _idle, rounds=2)
 
 
 def _datagrams() -> Iterator[Scenario]:
     for in_flight in (1, 8):
-        yield Scenario(
+        yield _load(
             f"udp-50x64x{in_flight}",
             f"UDP, 50 sockets, 64 B, {in_flight} in flight",
             "udp",
-            (CPU, RATE, P50, P99),
-            functools.partial(_requests, connections=50, size=64, in_flight=in_flight),
+            in_flight=in_flight,
         )
 
 
@@ -217,15 +233,13 @@ def _formats() -> Iterator[Scenario]:
     for name in FORMATS:
         for in_flight in (1, 16):
             for past in (False, True):
-                yield Scenario(
+                yield _load(
                     f"{name}-50x{in_flight}{'' if past else '-young'}",
                     f"Format {name}, 50 connections, {in_flight} in flight"
                     f"{'' if past else ', before any client has left'}",
                     name,
-                    (CPU, RATE, P50, P99),
-                    functools.partial(
-                        _requests, connections=50, size=64, in_flight=in_flight, past=past
-                    ),
+                    in_flight=in_flight,
+                    past=past,
                     in_quick=name == "struct" and in_flight == 1,
                     rounds=2 if past else 3,
                 )
@@ -234,12 +248,13 @@ def _formats() -> Iterator[Scenario]:
 SCENARIOS = (
     *_matrix(),
     *_young(),
-    Scenario(
+    _load(
         "tcp-large",
         "TCP, 4 connections, 1 MiB, 1 in flight",
         "tcp",
-        (CPU, RATE, P50, P99),
-        functools.partial(_requests, connections=4, size=LARGE_LINE, in_flight=1),
+        connections=4,
+        size=LARGE_LINE,
+        in_flight=1,
         in_quick=False,
     ),
     Scenario(
