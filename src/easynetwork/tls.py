@@ -19,14 +19,27 @@ RFC 8996.)
 
 from __future__ import annotations
 
-__all__ = ["MAX_FLIGHT", "MAX_REPLIES", "MAX_USELESS_RECORDS", "RECORD_SIZE", "TLSSession"]
+__all__ = [
+    "MAX_FLIGHT",
+    "MAX_REPLIES",
+    "MAX_USELESS_RECORDS",
+    "PIECE_SIZE",
+    "RECORD_SIZE",
+    "TLSSession",
+    "pieces",
+]
 
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
 RECORD_SIZE: Final = 16 * 1024
 """The most plaintext in a record (RFC 8446, 5.1)."""
+
+PIECE_SIZE: Final = 64 * 1024
+"""Bytes to encrypt, and to hand over, at a time: the only copy of a huge packet is what waits to be
+sent."""
 
 MAX_FLIGHT: Final = 64 * 1024
 """Bytes that a peer may send in a handshake before there is anything to answer.
@@ -227,7 +240,7 @@ class TLSSession:
         """Return what to send for some bytes, behind all other output.
 
         The records are as large as they may be. All of them are in memory together: hand over a
-        huge packet in pieces.
+        huge packet in `pieces`.
 
         Raises:
             ssl.SSLError: The connection is broken, now if it was not before. (If the peer wants to
@@ -237,10 +250,9 @@ class TLSSession:
             self._encrypt(plaintext)
             return self._outgoing.read()
         records = []
-        with memoryview(plaintext) as view:
-            for start in range(0, len(view), RECORD_SIZE):
-                self._encrypt(view[start : start + RECORD_SIZE])
-                records.append(self._outgoing.read())  # at once: OpenSSL keeps the room for it
+        for piece in pieces(plaintext, RECORD_SIZE):
+            self._encrypt(piece)
+            records.append(self._outgoing.read())  # at once: OpenSSL keeps the room for it
         return b"".join(records)
 
     def _encrypt(self, data: bytes | bytearray | memoryview) -> None:
@@ -264,6 +276,13 @@ class TLSSession:
         """Return what TLS itself has to send."""
         self.has_output = False
         return self._outgoing.read()
+
+
+def pieces(data: bytes | bytearray | memoryview, size: int = PIECE_SIZE) -> Iterator[memoryview]:
+    """Yield views of some bytes, of at most `size` bytes each."""
+    with memoryview(data) as view:
+        for start in range(0, len(view), size):
+            yield view[start : start + size]
 
 
 def _whole_records(data: bytes, start: int) -> tuple[int, int]:

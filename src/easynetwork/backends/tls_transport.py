@@ -15,7 +15,7 @@ import math
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -23,11 +23,9 @@ from easynetwork.addresses import TLSAttribute
 from easynetwork.backends._tls_options import TLSOptions
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+from easynetwork.tls import PIECE_SIZE, pieces
 
 _T = TypeVar("_T")
-
-_PIECE: Final = 64 * 1024
-"""Bytes encrypted, and handed over, at a time: a huge packet is not there a third time."""
 
 
 async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
@@ -171,12 +169,11 @@ class TLSStreamTransport(StreamTransport):
         if self._is_closing or self._session.error is not None:
             raise broken_connection(self._session.error)
         try:
-            if len(data) <= _PIECE:
+            if len(data) <= PIECE_SIZE:
                 self._inner.write(self._session.send(data))
             else:
-                with memoryview(data) as view:
-                    for start in range(0, len(view), _PIECE):
-                        self._inner.write(self._session.send(view[start : start + _PIECE]))
+                for piece in pieces(data):
+                    self._inner.write(self._session.send(piece))
         except ssl.SSLError as exc:
             raise broken_connection(exc) from exc
         self.congested = self._inner.congested

@@ -27,9 +27,7 @@ from easynetwork.clients._blocking import (
     wait_writable,
 )
 from easynetwork.clients._errors import aborted, explain_stream
-
-_PIECE: Final = 64 * 1024
-"""Bytes encrypted at a time: a huge packet does not need twice its memory here."""
+from easynetwork.tls import pieces
 
 _RECV_SIZE: Final = 64 * 1024
 
@@ -98,14 +96,13 @@ class BlockingTLS:
         Raises:
             ConnectionAbortedError: TLS is broken.
         """
-        with memoryview(packet) as view:
-            for start in range(0, len(view), _PIECE):
-                try:
-                    with self._lock:
-                        piece = self._session.send(view[start : start + _PIECE])
-                except ssl.SSLError as exc:
-                    raise aborted() from exc
-                yield piece
+        for piece in pieces(packet):
+            try:
+                with self._lock:
+                    ciphertext = self._session.send(piece)
+            except ssl.SSLError as exc:
+                raise aborted() from exc
+            yield ciphertext
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext of what was received. Called with the lock for receiving."""
