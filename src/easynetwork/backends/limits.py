@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSE_TIMEOUT", "FAIR_SHARE", "HIGH_WATER", "LINGER_TIME", "PACKET_COST"]
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "DATAGRAMS_SHARE",
+    "FAIR_SHARE",
+    "HIGH_WATER",
+    "LINGER_TIME",
+    "PACKET_COST",
+]
 
 from typing import Final
 
@@ -29,6 +36,12 @@ loop for as long as they have something to say.
 PACKET_COST: Final = 256
 """What a packet costs besides its bytes, in bytes of that share: a thousand packets of one byte,
 a few milliseconds' worth, are a turn's share as well."""
+
+DATAGRAMS_SHARE: Final = 256
+"""Datagrams that may be sent to one peer before the event loop gets a turn.
+
+The kernel takes them as fast as they are made, so that nobody would ever have to wait.
+"""
 
 LINGER_TIME: Final = 1.0
 """Seconds that a closed connection goes on reading, see `StreamTransport.aclose`.

@@ -6,7 +6,7 @@ __all__ = ["AsyncUDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import anyio
 import anyio.lowlevel
@@ -14,6 +14,7 @@ import anyio.lowlevel
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.datagram import DatagramEndpoint
 from easynetwork.backends.datagram_sockets import connect_udp
+from easynetwork.backends.limits import DATAGRAMS_SHARE
 from easynetwork.clients._async_base import AsyncClient, closed_error
 from easynetwork.clients._datagrams import check_udp_target
 from easynetwork.clients._errors import explain_descriptor, raise_pending_error
@@ -23,10 +24,6 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
-
-_FAIR_SHARE: Final = 256
-"""Datagrams that may be sent before the event loop gets a turn: the kernel takes them as fast as
-they are made, so that nobody would ever have to wait."""
 
 
 class AsyncUDPNetworkClient(
@@ -154,7 +151,7 @@ class AsyncUDPNetworkClient(
         endpoint = await self._connected()
         data = self._encode(packet)
         self._sent_in_a_row += 1
-        if self._sent_in_a_row > _FAIR_SHARE:
+        if self._sent_in_a_row > DATAGRAMS_SHARE:
             self._sent_in_a_row = 1
             await anyio.lowlevel.checkpoint()
         try:

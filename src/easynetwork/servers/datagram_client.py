@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Outlet", "ServedDatagramClient"]
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import anyio.lowlevel
 
@@ -17,13 +17,9 @@ from easynetwork.addresses import (
 )
 from easynetwork.backends.abc import AsyncBackend
 from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.limits import DATAGRAMS_SHARE
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import AsyncDatagramClient
-
-_FAIR_SHARE: Final = 256
-"""Datagrams that a handler may send to a peer before the event loop gets a turn.
-
-The kernel takes datagrams as fast as a handler makes them, so it would never have to wait."""
 
 
 class Outlet:
@@ -107,6 +103,6 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
             if not outlet.is_up:
                 raise ClientClosedError("Closed client")
         self._sent_in_a_row += 1
-        if self._sent_in_a_row == _FAIR_SHARE:
+        if self._sent_in_a_row == DATAGRAMS_SHARE:
             self._sent_in_a_row = 0
             await anyio.lowlevel.checkpoint()
