@@ -20,6 +20,7 @@ import pytest
 import sniffio
 
 from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolParseError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer
@@ -120,6 +121,29 @@ class WatchedDatagrams(AsyncDatagramRequestHandler[Any, Any]):
     def handle(self, client: AsyncDatagramClient[Any]) -> AsyncGenerator[Any, Any]:
         self.clients.append(client)
         return super().handle(client)  # type: ignore[safe-super]  # that of the next base
+
+
+class _Echoing:
+    """Sends back what it receives, and remembers what is raised where it waits."""
+
+    def __init__(self) -> None:
+        self.errors: list[Any] = []
+
+    async def handle(self, client: Any) -> AsyncGenerator[None, Any]:
+        try:
+            packet = yield
+        except (StreamProtocolParseError, DatagramProtocolParseError, RuntimeError) as exc:
+            self.errors.append(exc)
+        else:
+            await client.send_packet(packet)
+
+
+class Echo(_Echoing, AsyncStreamRequestHandler[Any, Any]):
+    """Does so over a stream."""
+
+
+class DatagramEcho(_Echoing, AsyncDatagramRequestHandler[Any, Any]):
+    """Does so over UDP."""
 
 
 @contextlib.asynccontextmanager

@@ -21,26 +21,11 @@ from easynetwork.exceptions import PacketConversionError, StreamProtocolParseErr
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import CBORSerializer, JSONSerializer, MessagePackSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
-from tests.docs.howto_support import check_quotations, complaints, connected, serving
+from tests.docs.howto_support import Echo, check_quotations, complaints, connected, serving
 
 pytestmark = pytest.mark.anyio
 
 READING = '{"sensor":"kitchen","celsius":21.5}'
-
-
-class Echo(AsyncStreamRequestHandler[Any, Any]):
-    """Sends back what it receives, and remembers what is raised where it waits."""
-
-    def __init__(self) -> None:
-        self.errors: list[Any] = []
-
-    async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
-        try:
-            packet = yield
-        except (StreamProtocolParseError, RuntimeError) as exc:
-            self.errors.append(exc)
-        else:
-            await client.send_packet(packet)
 
 
 def test_quotations() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -34,50 +33,26 @@ from easynetwork.serializers import (
     StringLineSerializer,
 )
 from easynetwork.servers.handlers import (
-    AsyncDatagramClient,
-    AsyncDatagramRequestHandler,
     AsyncStreamClient,
-    AsyncStreamRequestHandler,
 )
-from tests.docs.howto_support import check_quotations, connected, in_thread, serving, visiting
+from tests.docs.howto_support import (
+    DatagramEcho,
+    Echo,
+    check_quotations,
+    connected,
+    in_thread,
+    serving,
+    visiting,
+)
 
 pytestmark = pytest.mark.anyio
 
 READING = Reading("kitchen", 21.5)
-ERRORS = (StreamProtocolParseError, DatagramProtocolParseError, RuntimeError)
 TABLE = {
     StreamProtocol: PickleSerializer(),
     BufferedStreamProtocol: JSONSerializer(),
     DatagramProtocol: ReadingConverter(),
 }
-
-
-class Echo(AsyncStreamRequestHandler[Any, Any]):
-    """Sends back what it receives, and remembers what is raised where it waits."""
-
-    def __init__(self) -> None:
-        self.errors: list[Any] = []
-
-    async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
-        try:
-            packet = yield
-        except ERRORS as exc:
-            self.errors.append(exc)
-        else:
-            await client.send_packet(packet)
-
-
-class DatagramEcho(AsyncDatagramRequestHandler[Any, Any]):
-    def __init__(self) -> None:
-        self.errors: list[Any] = []
-
-    async def handle(self, client: AsyncDatagramClient[Any]) -> AsyncGenerator[None, Any]:
-        try:
-            packet = yield
-        except ERRORS as exc:
-            self.errors.append(exc)
-        else:
-            await client.send_packet(packet)
 
 
 async def answer(peer: Any, request: bytes, size: int) -> bytes:
