@@ -22,7 +22,7 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
@@ -75,7 +75,11 @@ class StreamTransport(ABC):
     """Seconds that the peer has, when the connection is closed, to take what waits for it."""
 
     congested: bool
-    """Whether so many bytes wait to be sent that a producer should call `drain()`."""
+    """Whether a producer has to wait: for its turn before it writes (`turn()`), and after it wrote
+    until the peer has read (`drain()`)."""
+
+    has_lost_descriptor: bool
+    """Whether other code has closed the connection's descriptor, which broke the connection."""
 
     socket: socket.socket
     """The socket, to ask for addresses and options. Not to be read, written or closed."""
@@ -117,32 +121,71 @@ class StreamTransport(ABC):
         """
 
     @abstractmethod
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Return a context manager in which a task may write to a congested transport.
+
+        Entering it waits until few enough bytes wait to be sent, first come, first served. So at
+        most `HIGH_WATER` bytes and one packet wait, however many tasks send and however their
+        waiting ends.
+
+        Raises:
+            ConnectionError: The connection broke.
+        """
+
+    @abstractmethod
     async def drain(self) -> None:
-        """Wait until the transport is not congested any more. Any number of tasks may wait.
+        """Wait until few enough bytes wait to be sent. Any number of tasks may wait.
 
         Raises:
             ConnectionError: The connection broke or was reset, here or by the peer: bytes are lost.
         """
 
     @abstractmethod
-    async def send_eof(self) -> None:
-        """Send what is waiting, then tell the peer that nothing follows. Receiving goes on."""
+    def get_unsent_size(self) -> int:
+        """Return how many bytes wait to be sent."""
 
     @abstractmethod
-    async def aclose(self, *, linger: bool = False) -> None:
+    def limit_sending(self, timeout: float) -> None:
+        """Reset the connection if bytes still wait to be sent when the time is up.
+
+        Of several limits the earliest holds. A connection with nothing to send is left alone.
+
+        Args:
+            timeout: Seconds from now.
+        """
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """Send what is waiting, then tell the peer that nothing follows. Receiving goes on.
+
+        Tasks that wait for their `turn()` get it first. This does not wait for any of that.
+        """
+
+    @abstractmethod
+    async def aclose(
+        self,
+        *,
+        timeout: float | None = None,
+        linger: bool = False,
+        farewell: Callable[[], None] | None = None,
+    ) -> None:
         """Close gracefully: send what is waiting, then close.
 
-        Wakes up `receive()`. Takes as long as the peer needs to take the waiting bytes; if
-        cancelled, the connection is reset and the descriptor closed. May be called several times;
+        Wakes up `receive()` at once. Tasks that wait for their `turn()` get it
+        first. If the peer does not take everything in time, or if this is cancelled, the connection
+        is reset and the descriptor closed. May be called several times;
         each call returns when the descriptor is closed. Never raises an `OSError`.
 
         Args:
+            timeout: Seconds that the peer has; `close_timeout` by default.
             linger: Whether the owner has bytes of the peer that nobody used, so that the peer may
                 be in the middle of sending. (What the kernel holds is looked at here.) To close a
                 socket while its peer sends resets the connection (RFC 9293, 3.6.1; RFC 2525,
                 2.17), and the answers on their way are lost. So this goes on reading, and forgets
                 what it reads, until the peer has seen the end of the stream and ends its side, or
                 `LINGER_TIME` is over.
+            farewell: Called when the last `turn()` is over, unless the connection is broken. What
+                it writes is the end of the stream.
         """
 
     @abstractmethod

@@ -1,18 +1,26 @@
-"""What stream transports have in common on every loop: a non-blocking socket, and what it owes.
+"""Shared implementation of stream transports: a non-blocking socket and its unsent bytes.
 
 Bytes are sent at once as far as the kernel takes them. The rest waits in `_unsent`, and the loop
-sends it whenever the socket is writable (`_send_later`). Nobody has to wait for that but producers
-above the high-water mark and who closes.
+sends it whenever the socket is writable (`_send_later`). Only a producer above the high-water mark
+and `aclose()` wait for that. `limit_sending()` bounds how long the bytes themselves may wait.
+
+A descriptor's number identifies a connection only while its socket is open. Other code may close
+the descriptor underneath; then the kernel gives the number to the next connection, and the old
+transport must neither watch nor close it any more. `_by_descriptor` finds such a transport.
 """
 
 from __future__ import annotations
 
 __all__ = ["SocketTransport"]
 
+import errno
+import math
+import os
 import socket
+import weakref
 from abc import abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
@@ -26,26 +34,37 @@ from easynetwork.backends.receive_buffer import receive_view
 _LOW_WATER: Final = HIGH_WATER // 4
 """As asyncio's transports: a producer goes on while there is still something to send."""
 
+_by_descriptor: Final[weakref.WeakValueDictionary[int, SocketTransport]] = (
+    weakref.WeakValueDictionary()
+)
+"""The open transports of this process."""
+
 
 class SocketTransport(StreamTransport):
     """A connected stream socket; how to wait for it is up to the loop."""
 
     __slots__ = (
         "_at_eof",
+        "_closes",
+        "_deadline",
         "_error",
+        "_fd",
         "_is_broken",
         "_is_closing",
         "_is_sound",
         "_lingering",
         "_lingers",
+        "_queued",
         "_sends_eof",
         "_sent",
+        "_turns",
         "_unsent",
         "_view",
         "_writable",
         "close_timeout",
         "congested",
         "feed",
+        "has_lost_descriptor",
         "socket",
     )
 
@@ -55,17 +74,26 @@ class SocketTransport(StreamTransport):
         self.close_timeout = CLOSE_TIMEOUT
         self.feed = feed
         self.socket = sock
+        self._fd = sock.fileno()
+        if (stale := _by_descriptor.get(self._fd)) is not None:
+            stale._lose_descriptor()
+        _by_descriptor[self._fd] = self
         self.congested = False
+        self.has_lost_descriptor = False
         self._view = receive_view(max_recv_size)
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
         self._sent: anyio.Event | None = None  # set when there is nothing unsent any more
         self._writable: anyio.Event | None = None  # set when no longer congested
+        self._turns: anyio.Lock | None = None  # while tasks wait for their turn to write
+        self._queued = 0  # how many do
         self._lingers = False  # goes on reading when everything is sent
         self._lingering: anyio.Event | None = None  # while it does; set when that is over
         self._error: OSError | None = None
         self._is_broken = False  # what was unsent is lost
         self._at_eof = False  # nothing will arrive any more
+        self._closes = False  # aclose() was called
         self._is_closing = False  # nothing can be sent any more
+        self._deadline = math.inf  # when the connection is reset if bytes still wait to be sent
         self._sends_eof = False
         self._is_sound = True  # the socket had no error when it was asked, or sent to
 
@@ -73,7 +101,10 @@ class SocketTransport(StreamTransport):
 
     @abstractmethod
     def _send_later(self) -> None:
-        """Call `_send_some()` whenever the socket is writable, until it returns true."""
+        """Call `_send_some()` whenever the socket is writable, until it returns true.
+
+        If that is not so at `_deadline`, call `_give_up()`.
+        """
 
     @abstractmethod
     def _stop_receiving(self) -> None:
@@ -130,8 +161,7 @@ class SocketTransport(StreamTransport):
         if self._unsent:
             return False
         self._discard_unsent()
-        if self._sends_eof:
-            self._shut_down()
+        self._shut_down_if_done()
         return True
 
     def _discard_unsent(self) -> None:
@@ -142,10 +172,38 @@ class SocketTransport(StreamTransport):
         self._resume_writing()
 
     def _resume_writing(self) -> None:
-        self.congested = False
+        self.congested = self._queued > 0
         if self._writable is not None:
             self._writable.set()
             self._writable = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        if self._turns is None:
+            self._turns = anyio.Lock()
+        self._queued += 1
+        try:
+            async with self._turns:
+                await self.drain()
+                yield
+        finally:
+            self._queued -= 1
+            if not self._queued:
+                self._turns = None
+                self.congested = self._writable is not None
+                self._shut_down_if_done()
+
+    def get_unsent_size(self) -> int:
+        return 0 if self._unsent is None else len(self._unsent)
+
+    def _give_up(self) -> None:
+        """Reset the connection: its peer had time enough to take what was sent."""
+        if self._unsent is not None:
+            if self._error is None:
+                self._error = TimeoutError(
+                    errno.ETIMEDOUT, "The peer did not read what was sent to it in time"
+                )
+            self.abort()
 
     async def drain(self) -> None:
         while self._writable is not None:
@@ -157,7 +215,11 @@ class SocketTransport(StreamTransport):
         if self._is_closing or self._sends_eof:
             return
         self._sends_eof = True
-        if self._unsent is None:
+        self._shut_down_if_done()
+
+    def _shut_down_if_done(self) -> None:
+        is_done = self._unsent is None and not self._queued
+        if self._sends_eof and is_done and not self._is_closing:
             self._shut_down()
 
     def _shut_down(self) -> None:
@@ -168,14 +230,31 @@ class SocketTransport(StreamTransport):
 
     # -- closing
 
-    async def aclose(self, *, linger: bool = False) -> None:
-        if not self._is_closing:
+    async def aclose(
+        self,
+        *,
+        timeout: float | None = None,
+        linger: bool = False,
+        farewell: Callable[[], None] | None = None,
+    ) -> None:
+        if timeout is None:
+            timeout = self.close_timeout
+        if not self._is_closing and not self._closes:
             self._lingers = not self._at_eof and (linger or self._has_unread())
-            self._at_eof = self._is_closing = True
+            self._closes = self._at_eof = True
             self._stop_receiving()
         try:
+            while self._turns is not None:
+                self.limit_sending(timeout)
+                async with self._turns:
+                    pass
+            if farewell is not None and not self._is_closing:
+                farewell()
+            self._is_closing = True
+            if self._sent is not None:
+                self.limit_sending(timeout)
             if self._lingers:
-                await self._linger()
+                await self._linger(min(timeout, LINGER_TIME))
             elif self._sent is not None:
                 await self._sent.wait()
         except BaseException:
@@ -189,9 +268,10 @@ class SocketTransport(StreamTransport):
         except OSError:
             return False
 
-    async def _linger(self) -> None:
+    async def _linger(self, timeout: float) -> None:
         if self._lingering is not None:
-            await self._lingering.wait()
+            with anyio.move_on_after(timeout):
+                await self._lingering.wait()
             return
         self._lingering = anyio.Event()
         try:
@@ -201,7 +281,7 @@ class SocketTransport(StreamTransport):
                 if self._sent is not None:
                     await self._sent.wait()
                 self._shut_down()
-                with anyio.move_on_after(LINGER_TIME):
+                with anyio.move_on_after(timeout):
                     await peer_ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -220,7 +300,8 @@ class SocketTransport(StreamTransport):
 
     def abort(self) -> None:
         if self.socket.fileno() >= 0:
-            enable_socket_linger(self.socket, 0)  # close() sends RST, at once
+            with suppress(OSError):  # the descriptor is not ours any more
+                enable_socket_linger(self.socket, 0)  # close() sends RST, at once
             self._is_broken = True
         self._close()
 
@@ -234,16 +315,32 @@ class SocketTransport(StreamTransport):
     def _break_sending(self, exc: OSError) -> None:
         """Send no more. What has arrived can be received: maybe it says why the peer left."""
         if self._error is None:
-            self._error = exc
+            # Without its traceback, whose frames refer to this transport.
+            self._error = exc.with_traceback(None)
         self._is_broken = self._is_closing = True
         self._lingers = False
         self._discard_unsent()
 
     def _close(self) -> None:
         self._end()
-        if self._lingering is not None and self.socket.fileno() >= 0:
+        if self.socket.fileno() < 0:
+            return
+        if self._lingering is not None:
             anyio.notify_closing(self.socket)
-        self.socket.close()
+        if _by_descriptor.get(self._fd) is self:
+            del _by_descriptor[self._fd]
+        try:
+            self.socket.close()
+        except OSError as exc:  # close(2) releases the descriptor, whatever it says, unless
+            if exc.errno == errno.EBADF:  # other code has closed it
+                self._lose_descriptor()
+
+    def _lose_descriptor(self) -> None:
+        """Let go of a descriptor that other code has closed: its number may be in use again."""
+        self._error = OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._is_broken = self.has_lost_descriptor = True
+        self._end()
+        self.socket.detach()
 
     def _end(self) -> None:
         self._at_eof = self._is_closing = True

@@ -14,7 +14,7 @@ import errno
 import math
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -70,7 +70,6 @@ class TLSStreamTransport(StreamTransport):
         "_options",
         "_session",
         "close_timeout",
-        "congested",
         "feed",
         "is_truncated",
         "socket",
@@ -80,13 +79,20 @@ class TLSStreamTransport(StreamTransport):
         self.close_timeout = options.shutdown_timeout
         self.feed = inner.feed
         self.socket = inner.socket
-        self.congested = False
         self.is_truncated = False
         self._inner = inner
         self._options = options
         self._session = options.new_session()
         self._is_closing = False
         inner.feed = self._feed_handshake
+
+    @property
+    def congested(self) -> bool:  # type: ignore[override]  # not to be set here
+        return self._inner.congested
+
+    @property
+    def has_lost_descriptor(self) -> bool:  # type: ignore[override]  # as above
+        return self._inner.has_lost_descriptor
 
     @property
     def error(self) -> ssl.SSLError | None:
@@ -166,7 +172,7 @@ class TLSStreamTransport(StreamTransport):
     # -- sending
 
     def write(self, data: bytes | bytearray) -> None:
-        if self._is_closing or self._session.error is not None:
+        if self._session.error is not None:
             raise broken_connection(self._session.error)
         try:
             if len(data) <= PIECE_SIZE:
@@ -176,33 +182,48 @@ class TLSStreamTransport(StreamTransport):
                     self._inner.write(self._session.send(piece))
         except ssl.SSLError as exc:
             raise broken_connection(exc) from exc
-        self.congested = self._inner.congested
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return self._inner.turn()
 
     async def drain(self) -> None:
         await self._inner.drain()
-        self.congested = self._inner.congested
+
+    def get_unsent_size(self) -> int:
+        return self._inner.get_unsent_size()
+
+    def limit_sending(self, timeout: float) -> None:
+        self._inner.limit_sending(timeout)
 
     async def send_eof(self) -> None:
         raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
 
     # -- closing
 
-    async def aclose(self, *, linger: bool = False) -> None:
+    async def aclose(
+        self,
+        *,
+        timeout: float | None = None,
+        linger: bool = False,
+        farewell: Callable[[], None] | None = None,
+    ) -> None:
         """Close gracefully, with a closing alert if the connection is to be standard compatible.
 
         That of the peer is not waited for (RFC 8446, 6.1): who reads ours has read everything.
         What is waited for is what the peer is in the middle of sending.
         """
-        if not self._is_closing:
-            self._stop()
-            if self._options.standard_compatible and self._session.error is None:
-                with suppress(ConnectionError):
-                    self._inner.write(self._session.close())
+        self._stop()
         session = self._session
         may_peer_send = session.error is not None or not session.is_over
         linger = may_peer_send and (linger or session.is_peer_sending)
-        with anyio.move_on_after(self.close_timeout):
-            await self._inner.aclose(linger=linger)
+        if timeout is None:
+            timeout = self.close_timeout
+        await self._inner.aclose(timeout=timeout, linger=linger, farewell=self._send_close_notify)
+
+    def _send_close_notify(self) -> None:
+        if self._options.standard_compatible and self._session.error is None:
+            with suppress(ConnectionError):
+                self._inner.write(self._session.close())
 
     def abort(self) -> None:
         self._stop()

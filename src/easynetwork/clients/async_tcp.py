@@ -153,7 +153,6 @@ class AsyncTCPNetworkClient(
             )
         self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
         self._encode = packet_encoder(protocol)
-        self._draining = anyio.Lock(fast_acquire=True)
         self._has_sent_eof = False
         self._sent_in_a_row = 0
 
@@ -173,13 +172,6 @@ class AsyncTCPNetworkClient(
         return not transport.is_closing()
 
     async def _close(self, transport: StreamTransport) -> None:
-        if self._draining.locked():
-            try:
-                async with self._draining:
-                    pass  # tasks that are sending a packet are through
-            except BaseException:
-                transport.abort()
-                raise
         await transport.aclose(linger=bool(self._decoder))
 
     # -- packets
@@ -190,14 +182,17 @@ class AsyncTCPNetworkClient(
             raise RuntimeError("send_eof() has been called earlier")
         data = self._encode(packet)
         try:
-            transport.write(data)
+            if transport.congested:
+                async with transport.turn():
+                    transport.write(data)
+            else:
+                transport.write(data)
             self._sent_in_a_row += len(data) + PACKET_COST
             if self._sent_in_a_row > FAIR_SHARE:
                 self._sent_in_a_row = 0
                 await anyio.lowlevel.checkpoint()
             if transport.congested:
-                async with self._draining:
-                    await transport.drain()
+                await transport.drain()
         except ConnectionError as exc:
             raise self._ended(exc) from exc.__cause__ or exc
 

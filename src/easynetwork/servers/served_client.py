@@ -1,8 +1,9 @@
 """A connected client: what its handler sees of it, and what its session needs beyond that.
 
 Answers to one chunk of requests leave in one write: while more frames of the chunk are waiting,
-`send_packet` gathers. Nothing stays gathered when the handler waits for anything: the session
-flushes before it waits for the next packet, and the event loop does at its next turn.
+`send_packet` gathers, unless bytes wait to be sent already. Nothing stays gathered when the handler
+waits for anything: the session flushes before it waits for the next packet, and the event loop does
+at its next turn.
 """
 
 from __future__ import annotations
@@ -113,14 +114,12 @@ class ServedClient(AsyncStreamClient[Any]):
         data = self._encode(packet)
         transport = self.transport
         try:
-            if self.decoder.frames or self.gathered:
-                self.gathered += data
-                if not self.decoder.frames or len(self.gathered) >= _FLUSH_SIZE:
+            if transport.congested:
+                async with transport.turn():
                     self.flush()
-                elif not self._flush_is_scheduled:
-                    # The handler may wait for something else before it comes to the last frame.
-                    self._flush_is_scheduled = True
-                    transport.call_soon(self._flush_soon)
+                    transport.write(data)
+            elif self.decoder.frames or self.gathered:
+                self._gather(data)
             elif data:
                 self._sent_in_a_row += len(data) + PACKET_COST
                 transport.write(data)
@@ -133,6 +132,18 @@ class ServedClient(AsyncStreamClient[Any]):
             if self.is_closed:
                 raise owned_by(self, ClientClosedError("Closed client")) from exc
             raise owned_by(self, exc) from exc.__cause__
+
+    def _gather(self, data: bytes) -> None:
+        # On top of bytes that the kernel does not take, to gather saves nothing, and it would hide
+        # them from the transport's high-water mark.
+        is_useful = bool(self.gathered) or not self.transport.get_unsent_size()
+        self.gathered += data
+        if not is_useful or len(self.gathered) >= _FLUSH_SIZE or not self.decoder.frames:
+            self.flush()
+        elif not self._flush_is_scheduled:
+            # The handler may wait for something else before it comes to the last frame.
+            self._flush_is_scheduled = True
+            self.transport.call_soon(self._flush_soon)
 
     def _flush_soon(self) -> None:
         self._flush_is_scheduled = False

@@ -31,11 +31,11 @@ class AsyncIOStreamTransport(SocketTransport):
 
     __slots__ = (
         "_backlog",
-        "_fd",
         "_forgets_errors",
         "_is_reading",
         "_loop",
         "_selector",
+        "_timer",
         "_waiter",
     )
 
@@ -46,7 +46,7 @@ class AsyncIOStreamTransport(SocketTransport):
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop)
         self._forgets_errors = forgets_errors(self._loop)
-        self._fd = sock.fileno()
+        self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None
         self._backlog = 0  # bytes fed since somebody last asked for more
         self._is_reading = False
@@ -141,6 +141,11 @@ class AsyncIOStreamTransport(SocketTransport):
                     self._waiter = None
                     raise TimeoutError("timed out")
 
+    def limit_sending(self, timeout: float) -> None:
+        self._deadline = min(self._deadline, self._loop.time() + timeout)
+        if self._unsent is not None:
+            self._start_timer()
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
 
@@ -153,6 +158,21 @@ class AsyncIOStreamTransport(SocketTransport):
 
     def _send_later(self) -> None:
         self._selector.add_writer(self._fd, self._on_writable)
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        if self._deadline < math.inf:
+            self._timer = self._loop.call_at(self._deadline, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _discard_unsent(self) -> None:
+        super()._discard_unsent()
+        self._stop_timer()
 
     def _on_writable(self) -> None:
         if self._send_some():

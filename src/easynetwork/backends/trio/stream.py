@@ -23,12 +23,13 @@ from easynetwork.backends.socket_transport import SocketTransport
 class TrioStreamTransport(SocketTransport):
     """A connected stream socket under trio's care."""
 
-    __slots__ = ("_token",)
+    __slots__ = ("_sending", "_token")
 
     def __init__(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
         super().__init__(sock, feed, max_recv_size)
+        self._sending: trio.CancelScope | None = None  # while bytes wait to be sent
         self._token = trio.lowlevel.current_trio_token()
 
     # -- called by the owner
@@ -76,6 +77,11 @@ class TrioStreamTransport(SocketTransport):
         self._at_eof = True
         return True
 
+    def limit_sending(self, timeout: float) -> None:
+        self._deadline = min(self._deadline, trio.current_time() + timeout)
+        if self._sending is not None:
+            self._sending.deadline = self._deadline
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._token.run_sync_soon(callback)
 
@@ -85,9 +91,13 @@ class TrioStreamTransport(SocketTransport):
         trio.lowlevel.spawn_system_task(self._send_unsent)
 
     async def _send_unsent(self) -> None:
-        while not self._send_some():
-            with suppress(trio.ClosedResourceError):  # receive() was to be woken up, not this
-                await trio.lowlevel.wait_writable(self.socket)
+        with trio.CancelScope(deadline=self._deadline) as self._sending:
+            while not self._send_some():
+                with suppress(trio.ClosedResourceError):  # receive() was to be woken up, not this
+                    await trio.lowlevel.wait_writable(self.socket)
+        if self._sending.cancelled_caught:
+            self._give_up()
+        self._sending = None
 
     def _stop_receiving(self) -> None:
         trio.lowlevel.notify_closing(self.socket)

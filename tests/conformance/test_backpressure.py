@@ -1,0 +1,296 @@
+"""A peer that does not read: how much waits for it, and for how long."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from easynetwork.backends.limits import HIGH_WATER
+from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
+
+pytestmark = pytest.mark.anyio
+
+SOON = 0.05
+PACKET = 60_000
+
+
+def unsent(client: Any) -> int:
+    """Return how many bytes wait for a client, those of TLS's records included."""
+    gathered: int = len(client.gathered)
+    return gathered + int(client.transport.get_unsent_size())
+
+
+@pytest.fixture
+def close_timeout(
+    monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None
+) -> Callable[[float], dict[str, Any]]:
+    """Return a function that sets the time limit of closing, and returns options of the server."""
+
+    def set_timeout(seconds: float) -> dict[str, Any]:
+        monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", seconds)
+        return {} if tls is None else {"ssl_shutdown_timeout": seconds}
+
+    return set_timeout
+
+
+# -- how much waits
+
+
+@one_protocol
+@pytest.mark.parametrize("how", ["timeouts", "tasks", "cancelled tasks"])
+async def test_bound(serve: Serve, how: str) -> None:
+    """However many tasks send, and give up: the high-water mark and one packet wait, no more."""
+
+    async def send(client: Client) -> None:
+        with anyio.move_on_after(0 if how == "timeouts" else 3600):
+            await client.send_packet("x" * PACKET)
+
+    handler = Narrow()
+    async with serve(handler) as service:
+        await service.connect(receive_buffer=4096)
+        await handler.noted("handle")
+        [client] = handler.clients
+        async with anyio.create_task_group() as tasks:
+            for _ in range(200):
+                if how == "timeouts":
+                    await send(client)
+                else:
+                    tasks.start_soon(send, client)
+            if how != "timeouts":
+                await anyio.wait_all_tasks_blocked()
+            assert HIGH_WATER < unsent(client) < HIGH_WATER + 1.1 * PACKET
+            tasks.cancel_scope.cancel()
+        assert unsent(client) < HIGH_WATER + 1.1 * PACKET
+
+
+@one_protocol
+async def test_bound_of_gathered_answers(serve: Serve) -> None:
+    """The same holds for answers to a chunk of requests, which are gathered before they leave."""
+
+    class Handler(Narrow):
+        async def handle(self, client: Client) -> Requests:
+            while True:
+                yield
+                with anyio.move_on_after(0):
+                    await client.send_packet("x" * 1_000)
+                self.largest = max(self.largest, unsent(client))
+
+        largest = 0
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        for _ in range(10):
+            peer.send(*"a" * 400)
+            await anyio.wait_all_tasks_blocked()
+        assert HIGH_WATER < handler.largest < HIGH_WATER + 2_000
+
+
+@one_protocol
+async def test_first_come_first_served(serve: Serve) -> None:
+    """Tasks send in the order in which they asked; a cancelled one has sent nothing."""
+    handler = Narrow()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        await handler.noted("handle")
+        [client] = handler.clients
+        impatient = anyio.CancelScope()
+
+        async def send(number: int) -> None:
+            if number == 3:
+                with impatient:
+                    await client.send_packet(f"{number}" * 100_000)
+                    raise AssertionError
+            else:
+                await client.send_packet(f"{number}" * 100_000)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(6):
+                tasks.start_soon(send, number)
+                await anyio.wait_all_tasks_blocked()
+            impatient.cancel()
+            await anyio.wait_all_tasks_blocked()
+            lines = await peer.receive_lines(5)
+        assert lines == [f"{number}" * 100_000 for number in (0, 1, 2, 4, 5)]
+
+
+@one_protocol
+async def test_newcomers_wait_behind_others(serve: Serve) -> None:
+    """A sender that comes when there is room again does not overtake those who waited for it."""
+
+    class Handler(Narrow):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            async with anyio.create_task_group() as tasks:
+                for name in "abc":
+                    tasks.start_soon(client.send_packet, name * 100_000)
+                    await anyio.wait_all_tasks_blocked()
+                self.note("full")
+                while unsent(client) > HIGH_WATER // 4:
+                    await anyio.lowlevel.checkpoint()
+                await client.send_packet("d" * 100_000)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("full")
+        assert [line[0] for line in await peer.receive_lines(4)] == ["a", "b", "c", "d"]
+
+
+async def test_connection_that_breaks(serve: Serve) -> None:
+    """Everybody who waits for a turn is told when there will be none."""
+    handler = Narrow()
+    errors: list[type[BaseException]] = []
+
+    async def send(client: Client) -> None:
+        try:
+            await client.send_packet("x" * 200_000)
+        except ConnectionError as exc:
+            errors.append(type(exc))
+
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        await handler.noted("handle")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(send, handler.clients[0])
+            await anyio.wait_all_tasks_blocked()
+            peer.reset()
+        assert len(errors) == 3
+        await handler.noted("on_disconnection")
+
+
+# -- how long
+
+
+class Stuck(Narrow):
+    """Has a task that sends to a peer that does not read; closes in the way of the test."""
+
+    way = ""
+
+    async def handle(self, client: Client) -> Requests:
+        request = yield
+        if request != "go":
+            await client.send_packet(request)
+            return
+        with anyio.move_on_after(SOON):
+            await client.send_packet("x" * 1_000_000)
+        if self.way == "aclose":
+            await client.aclose()
+        elif self.way == "aclose of another task":
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.aclose)
+        self.note("closed")
+        if self.way == "crash":
+            raise LookupError
+
+    async def on_disconnection(self, client: Client) -> None:
+        if self.way == "goodbye" or self.way == "crash":
+            with self.noting_errors():
+                await client.send_packet("bye")
+        await super().on_disconnection(client)
+
+
+@one_protocol
+@pytest.mark.parametrize("way", ["aclose", "aclose of another task", "goodbye", "crash", "end"])
+async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any, way: str) -> None:
+    """Whatever closes a connection waits for its peer a limited time; then it is reset."""
+    options = close_timeout(4 * SOON)
+    handler = Stuck()
+    handler.way = way
+    async with serve(handler, **options) as service:
+        other = await service.connect()
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("closed")
+        if not way.startswith("aclose"):
+            peer.send_eof()
+        begin = time.monotonic()
+        await handler.noted("on_disconnection")
+        assert time.monotonic() - begin < 20 * SOON
+        assert ("ConnectionAbortedError" in handler.notes) == (way in ("goodbye", "crash"))
+        await log.logged(f"{peer.name} disconnected")
+        got, end = await peer.rest()
+        assert end == "reset"
+        assert len(got) < 1_000_000
+        assert await other.ask("hello") == "hello"
+    log.problems()
+
+
+@one_protocol
+async def test_stuck_sender_beside_the_goodbye(serve: Serve, close_timeout: Any) -> None:
+    """`on_disconnection()` may wait for a task that sends: that ends in time as well."""
+    options = close_timeout(4 * SOON)
+
+    class Handler(Narrow):
+        async def service_init(self, exit_stack: Any, server: Any) -> None:
+            self.tasks = await exit_stack.enter_async_context(anyio.create_task_group())
+            self.sender_is_done = anyio.Event()
+
+        async def send(self, client: Client) -> None:
+            with pytest.raises(ConnectionError):
+                await client.send_packet("x" * 1_000_000)
+            self.sender_is_done.set()
+
+        async def handle(self, client: Client) -> Requests:
+            yield
+            self.tasks.start_soon(self.send, client)
+            yield
+
+        async def on_disconnection(self, client: Client) -> None:
+            await self.sender_is_done.wait()
+            await super().on_disconnection(client)
+
+    handler = Handler()
+    async with serve(handler, **options) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go", "!")
+        await anyio.wait_all_tasks_blocked()
+        peer.send_eof()
+        await handler.noted("on_disconnection")
+
+
+@one_protocol
+async def test_reader_in_time(serve: Serve, close_timeout: Any) -> None:
+    """A peer that reads what waits for it in time gets all of it, also what waits for its turn."""
+    options = close_timeout(5.0)
+
+    class Handler(Narrow):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            async with anyio.create_task_group() as tasks:
+                for name in "abc":
+                    tasks.start_soon(client.send_packet, name * 200_000)
+                    await anyio.wait_all_tasks_blocked()
+                self.note("full")
+                await client.aclose()
+
+    handler = Handler()
+    async with serve(handler, **options) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("full")
+        got, end = await peer.rest()
+        assert (got, end) == ("".join(f"{name * 200_000}\n" for name in "abc"), "EOF")
+
+
+@one_protocol
+async def test_limit_does_not_touch_others(serve: Serve, close_timeout: Any) -> None:
+    """A connection with nothing to send is not reset by a limit that has passed."""
+    options = close_timeout(SOON)
+
+    class Handler(Recorder):
+        async def on_disconnection(self, client: Client) -> None:
+            await anyio.sleep(4 * SOON)
+            await client.send_packet("bye")
+
+    async with serve(Handler(), **options) as service:
+        peer = await service.connect()
+        peer.send_eof()
+        assert await peer.rest() == ("bye\n", "EOF")
