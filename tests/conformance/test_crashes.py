@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 
 import anyio
 import anyio.lowlevel
@@ -10,7 +12,16 @@ import pytest
 import trio
 
 from easynetwork.exceptions import ClientClosedError
-from tests.conformance.support import Client, Peer, Recorder, Records, Requests, Serve
+from tests.conformance.support import (
+    Client,
+    NewServer,
+    Peer,
+    Recorder,
+    Records,
+    Requests,
+    Serve,
+    serving,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -109,7 +120,7 @@ async def test_crash_with_a_complete_goodbye(serve: Serve, log: Records) -> None
         assert len(log.problems()) == 1
 
 
-@pytest.mark.parametrize("where", ["first step", "yield", "clean-up", "on_disconnection"])
+@pytest.mark.parametrize("where", ["first step", "clean-up", "on_disconnection"])
 async def test_crash_anywhere(serve: Serve, log: Records, where: str) -> None:
     """Wherever a handler crashes, that is logged once and costs its client only."""
 
@@ -118,8 +129,6 @@ async def test_crash_anywhere(serve: Serve, log: Records, where: str) -> None:
             if where == "first step":
                 raise LookupError
             try:
-                if where == "yield":
-                    yield 0
                 yield
             finally:
                 if where == "clean-up":
@@ -139,7 +148,7 @@ async def test_crash_anywhere(serve: Serve, log: Records, where: str) -> None:
         assert await peer.rest() == ("", "reset")
         [(level, message, exc)] = log.problems()
         assert (level, message) == ("ERROR", crash(peer))
-        assert isinstance(exc, TimeoutError if where == "yield" else LookupError)
+        assert isinstance(exc, LookupError)
         assert service.server.is_serving()
     assert handler.notes == ["on_connection", "on_disconnection"]
 
@@ -161,23 +170,91 @@ async def test_two_crashes(serve: Serve, log: Records) -> None:
         assert [str(exc) for _, _, exc in log.problems()] == ["first", "second"]
 
 
-async def test_fatal_exception(serve: Serve, log: Records) -> None:
-    """What is no `Exception` takes the server down, and says goodbye before."""
+class Fatal(BaseException):
+    pass
 
-    class Fatal(BaseException):
-        pass
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (SystemExit, "The handler raised SystemExit. That ends this client, not the program"),
+        (Fatal, "The handler raised Fatal, which is not an Exception"),
+    ],
+)
+async def test_fatal_exception(
+    serve: Serve, log: Records, kind: type[BaseException], message: str
+) -> None:
+    """What is no `Exception` is a crash of that client, like any other: the server goes on."""
 
     class Handler(Failing):
         async def fail(self, client: Client) -> None:
-            raise Fatal
+            raise kind
+
+    handler = Handler()
+    async with serve(handler) as service:
+        other = await service.connect()
+        assert await other.ask("hello") == "hello"
+        peer = await service.connect()
+        peer.send("fail")
+        assert await peer.rest() == ("", "reset")
+        assert handler.notes[-1] == "on_disconnection"
+        [(level, line, exc)] = log.problems()
+        assert (level, line) == ("ERROR", crash(peer))
+        assert str(exc).startswith(message)
+        assert isinstance(exc and exc.__cause__, kind)
+        assert await other.ask("hello") == "hello"
+
+
+async def test_interrupt(new_server: NewServer) -> None:
+    """A KeyboardInterrupt is meant for the program, whichever client's code it comes up in."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise BaseExceptionGroup("in a group", [KeyboardInterrupt()])
 
     handler = Handler()
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with serve(handler) as service:
+        async with serving(new_server(handler)) as service:
             (await service.connect()).send("fail")
             await anyio.sleep_forever()
-    assert caught.group_contains(Fatal)
+    assert caught.group_contains(KeyboardInterrupt)
     assert handler.notes[-1] == "on_disconnection"
+
+
+async def test_timeout_let_out(serve: Serve, log: Records) -> None:
+    """A timeout that the handler yielded and lets out is how it closes an idle connection."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            async with contextlib.AsyncExitStack() as stack:
+                if self.notes.count("handle"):
+                    await stack.enter_async_context(anyio.create_task_group())
+                self.note("handle")
+                yield 0.01
+
+        async def on_disconnection(self, client: Client) -> None:
+            assert not client.is_closing()
+            await client.send_packet("bye")
+
+    async with serve(Handler()) as service:
+        for _ in range(2):
+            peer = await service.connect()
+            assert await peer.rest() == ("bye\n", "EOF")
+            assert f"{peer.name} sent nothing for too long" in log.messages(logging.DEBUG)
+
+
+async def test_other_timeout(serve: Serve, log: Records) -> None:
+    """A TimeoutError of something else is a crash."""
+
+    class Handler(Failing):
+        async def fail(self, client: Client) -> None:
+            raise TimeoutError("the database")
+
+    async with serve(Handler()) as service:
+        peer = await service.connect()
+        peer.send("fail")
+        assert await peer.rest() == ("", "reset")
+        assert [problem[:2] for problem in log.problems()] == [("ERROR", crash(peer))]
 
 
 # -- connections that break

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from easynetwork.servers.reports import PeerFaultLog, printable, split_errors
+from easynetwork.servers.reports import ServerLog, printable
 
 LOGGER = logging.getLogger("tests.reports")
 
@@ -27,9 +27,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def faults(clock: Clock, caplog: pytest.LogCaptureFixture) -> PeerFaultLog:
+def faults(clock: Clock, caplog: pytest.LogCaptureFixture) -> ServerLog:
     caplog.set_level(logging.WARNING, LOGGER.name)
-    return PeerFaultLog(LOGGER)
+    return ServerLog(LOGGER)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -38,9 +38,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return found
 
 
-def test_warning(faults: PeerFaultLog, caplog: pytest.LogCaptureFixture) -> None:
+def test_warning(faults: ServerLog, caplog: pytest.LogCaptureFixture) -> None:
     """A peer's fault is one WARNING line without traceback."""
-    faults.warning("%s sent %d bytes", "somebody", 5)
+    faults.fault("%s sent %d bytes", "somebody", 5)
 
     (record,) = caplog.records
     assert record.getMessage() == "somebody sent 5 bytes"
@@ -49,39 +49,39 @@ def test_warning(faults: PeerFaultLog, caplog: pytest.LogCaptureFixture) -> None
     assert faults.count == 1
 
 
-def test_rate(faults: PeerFaultLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_rate(faults: ServerLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Three lines a second are enough; the others are counted, and their number is told later."""
     for number in range(10):
-        faults.warning("fault %d", number)
+        faults.fault("fault %d", number)
     assert lines(caplog) == ["fault 0", "fault 1", "fault 2"]
 
     clock.now = 1.0
-    faults.warning("fault %d", 10)
+    faults.fault("fault %d", 10)
 
-    assert lines(caplog) == ["7 more faults of peers were not logged", "fault 10"]
+    assert lines(caplog) == ["7 more problems with clients were not logged", "fault 10"]
     assert faults.count == 11
 
 
-def test_flood(faults: PeerFaultLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_flood(faults: ServerLog, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Ten thousand faults in ten seconds are a few dozen lines."""
     for number in range(10_000):
         clock.now = number / 1000
-        faults.warning("fault")
+        faults.fault("fault")
     faults.flush()
 
     found = lines(caplog)
     assert len(found) == 10 * (3 + 1)
-    assert found[-1] == "997 more faults of peers were not logged"
+    assert found[-1] == "997 more problems with clients were not logged"
 
 
-def test_flush(faults: PeerFaultLog, caplog: pytest.LogCaptureFixture) -> None:
+def test_flush(faults: ServerLog, caplog: pytest.LogCaptureFixture) -> None:
     """When there is nothing to tell, nothing is told."""
     faults.flush()
     for _ in range(4):
-        faults.warning("fault")
+        faults.fault("fault")
     faults.flush()
     faults.flush()
-    assert lines(caplog) == ["fault"] * 3 + ["1 more faults of peers were not logged"]
+    assert lines(caplog) == ["fault"] * 3 + ["1 more problems with clients were not logged"]
 
 
 @pytest.mark.parametrize(
@@ -103,36 +103,3 @@ def test_printable_is_short() -> None:
     text = printable(ValueError("\n" * 100_000))
     assert len(text) == 203
     assert text.endswith("...")
-
-
-MINE, OTHER = ConnectionError("mine"), ValueError("other")
-
-
-def is_mine(error: BaseException) -> bool:
-    return error is MINE
-
-
-def test_split_single() -> None:
-    """One error belongs or does not."""
-    assert split_errors(MINE, is_mine) == (MINE, None)
-    assert split_errors(OTHER, is_mine) == (None, OTHER)
-    assert split_errors(None, is_mine) == (None, None)
-
-
-def test_split_group() -> None:
-    """Of a group, each part is a group of those that belong together."""
-    inner = ExceptionGroup("inner", [MINE, OTHER])
-    own, others = split_errors(ExceptionGroup("outer", [OTHER, inner]), is_mine)
-
-    assert isinstance(own, ExceptionGroup)
-    assert isinstance(others, ExceptionGroup)
-    assert repr(own) == repr(ExceptionGroup("outer", [ExceptionGroup("inner", [MINE])]))
-    assert repr(others) == repr(ExceptionGroup("outer", [OTHER, ExceptionGroup("inner", [OTHER])]))
-
-
-def test_split_uniform_group() -> None:
-    """A group of one kind is one part."""
-    own, others = split_errors(ExceptionGroup("group", [MINE, MINE]), is_mine)
-    assert (repr(own), others) == (repr(ExceptionGroup("group", [MINE, MINE])), None)
-    own, others = split_errors(ExceptionGroup("group", [OTHER]), is_mine)
-    assert (own, repr(others)) == (None, repr(ExceptionGroup("group", [OTHER])))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = [
     "AsyncBackend",
+    "SessionObserver",
     "SessionTasks",
     "StreamTransport",
     "broken_connection",
@@ -23,7 +24,6 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 import anyio
@@ -32,6 +32,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.session_tasks import SessionObserver, SessionTasks
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -204,49 +205,6 @@ class StreamTransport(ABC):
         """Call a function at the next turn of the loop."""
 
 
-class SessionTasks(ABC):
-    """Owns the tasks in which clients are served: an asynchronous context manager.
-
-    Leaving the block waits for all tasks; leaving it by an exception, or being cancelled while it
-    waits, cancels them first, and waits all the same. A task that fails (by what is not an
-    `Exception`: sessions deal with those) cancels the block and all the others, and its exception
-    is raised at the end of the block.
-
-    anyio's task groups promise the same and more; this costs a third of one of their tasks, in time
-    and in memory (measured).
-    """
-
-    __slots__ = ("__weakref__",)
-
-    @abstractmethod
-    def start(
-        self,
-        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
-        *args: *_Ts,
-        name: str | None = None,
-    ) -> None:
-        """Run a coroutine function in a task of its own, in a copy of the current context.
-
-        Where the event loop can do that, the task runs up to its first suspension at once.
-
-        Args:
-            coro_func: The coroutine function.
-            *args: Its positional arguments.
-            name: The task's name, for debuggers; by default, the framework's choice.
-        """
-
-    @abstractmethod
-    async def __aenter__(self) -> SessionTasks: ...
-
-    @abstractmethod
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None: ...
-
-
 class AsyncBackend(ABC):
     """An asynchronous framework, under the names that are the same for all of them.
 
@@ -296,7 +254,7 @@ class AsyncBackend(ABC):
         """
 
     @abstractmethod
-    def create_session_tasks(self) -> SessionTasks:
+    def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         """Return a new owner of tasks."""
 
     # -- doors to anyio

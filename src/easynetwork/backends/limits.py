@@ -9,6 +9,7 @@ __all__ = [
     "HIGH_WATER",
     "LINGER_TIME",
     "PACKET_COST",
+    "STOP_TIMEOUT",
 ]
 
 from typing import Final
@@ -42,6 +43,9 @@ DATAGRAMS_SHARE: Final = 256
 
 The kernel takes them as fast as they are made, so that nobody would ever have to wait.
 """
+
+STOP_TIMEOUT: Final = 1.0
+"""Seconds that the tasks of a server's clients have to end when they are cancelled."""
 
 LINGER_TIME: Final = 1.0
 """Seconds that a closed connection goes on reading, see `StreamTransport.aclose`.

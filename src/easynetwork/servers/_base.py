@@ -32,24 +32,64 @@ from easynetwork.addresses import (
 )
 from easynetwork.backends import AsyncBackend
 from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends.limits import STOP_TIMEOUT
 from easynetwork.backends.listener import close_listener
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
+from easynetwork.servers._verdict import interrupts
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
-from easynetwork.servers.reports import PeerFaultLog
+from easynetwork.servers.reports import ServerLog
 
 
 class _Run:
-    """One `serve_forever()`."""
+    """One `serve_forever()`; the observer of its sessions' tasks.
 
-    __slots__ = ("finished", "is_stopping", "is_up", "scope", "sessions_scope")
+    Attributes:
+        is_stuck: Whether something that should have ended was still running when the time was up.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_log",
+        "finished",
+        "is_stopping",
+        "is_stuck",
+        "is_up",
+        "scope",
+        "sessions",
+        "sessions_scope",
+    )
+
+    def __init__(self, log: ServerLog) -> None:
         self.scope = anyio.CancelScope()
         self.sessions_scope = anyio.CancelScope()
+        self.sessions: SessionTasks | None = None  # while there may be any
         self.finished = anyio.Event()
         self.is_up = False
         self.is_stopping = False
+        self.is_stuck = False
+        self._log = log
+
+    def interrupts(self, exc: BaseException, /) -> bool:
+        return interrupts(exc)
+
+    def uncaught(self, exc: BaseException, name: str, /) -> None:
+        self._log.error("Unexpected exception in the task of %s", name, exc=exc)
+
+    def still_running(self, names: list[str], /) -> None:
+        if not self.is_stuck:
+            self.is_stuck = True
+            self._log.log(
+                logging.ERROR,
+                "Still running %s seconds after being cancelled, and not waited for any longer: %s",
+                STOP_TIMEOUT,
+                ", ".join(names),
+            )
+
+    def give_up(self) -> None:
+        """Report what still runs, when the time to stop is up."""
+        if self.sessions is not None:
+            self.sessions.give_up()
+        self.still_running(["service_init() or its exit stack"])
 
 
 class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
@@ -61,7 +101,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         "_handler",
         "_is_closed",
         "_listeners",
-        "_peer_faults",
+        "_log",
         "_run",
         "logger",
     )
@@ -73,7 +113,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         self, backend: AsyncBackend, handler: BaseRequestHandler, logger: logging.Logger
     ) -> None:
         self.logger = logger
-        self._peer_faults = PeerFaultLog(logger)
+        self._log = ServerLog(logger)
         self._backend = backend
         self._handler = handler
         self._listeners: tuple[socket.socket, ...] = ()
@@ -166,7 +206,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         if self._run is not None:
             raise ServerAlreadyRunning("Server is already running")
         self._check_open("Closed server")
-        run = self._run = _Run()
+        run = self._run = _Run(self._log)
         try:
             with run.scope:
                 await self.server_activate()
@@ -187,36 +227,42 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                     self._end_serving()
                     run.scope.cancel()
         finally:
-            self._peer_faults.flush()
-            self.logger.info("Server stopped")
+            self._log.flush()
+            self._log.log(logging.INFO, "Server stopped")
 
     async def _serve_clients(self, run: _Run, is_up_event: SupportsEventSet | None) -> None:
         with run.sessions_scope:
-            async with self._backend.create_session_tasks() as sessions:
+            async with self._backend.create_session_tasks(run) as sessions:
+                run.sessions = sessions
                 async with anyio.create_task_group() as receivers:
                     self._start_serving(receivers, sessions)
                     run.is_up = True
-                    self.logger.info(
-                        "Start serving at %s", ", ".join(map(str, self.get_addresses()))
-                    )
+                    addresses = ", ".join(map(str, self.get_addresses()))
+                    self._log.log(logging.INFO, "Start serving at %s", addresses)
                     if is_up_event is not None:
                         is_up_event.set()
 
     def _stop(self, run: _Run) -> None:
         if not run.is_stopping:
             run.is_stopping = True
-            self.logger.info("Server loop break, waiting for remaining tasks...")
+            self._log.log(logging.INFO, "Server loop break, waiting for remaining tasks...")
         run.sessions_scope.cancel()
 
     async def shutdown(self) -> None:
-        run = self._run
-        if run is None:
-            return
+        if self._run is not None:
+            await self._shut_down(self._run)
+
+    async def _shut_down(self, run: _Run) -> bool:
+        """Cancel a run, and wait until it is over; return whether it is, and all of its tasks."""
         if run.is_up:
             self._stop(run)
         else:
             run.scope.cancel()
-        await run.finished.wait()
+        with anyio.move_on_after(STOP_TIMEOUT):
+            await run.finished.wait()
+        if not run.finished.is_set():
+            run.give_up()
+        return not run.is_stuck
 
     async def server_close(self) -> None:
         if self._run is not None and not self._run.is_up:

@@ -13,7 +13,7 @@ from easynetwork.addresses import SocketAddress
 from easynetwork.backends._tls_options import TLSOptions
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.tls_transport import TLSStreamTransport, start_tls
-from easynetwork.servers.reports import PeerFaultLog, printable
+from easynetwork.servers.reports import ServerLog, printable
 
 
 class TLSAcceptor:
@@ -23,15 +23,12 @@ class TLSAcceptor:
         truncated: How many clients left without saying that nothing follows.
     """
 
-    __slots__ = ("_logger", "_options", "_peer_faults", "truncated")
+    __slots__ = ("_log", "_options", "truncated")
 
-    def __init__(
-        self, options: TLSOptions, logger: logging.Logger, peer_faults: PeerFaultLog
-    ) -> None:
+    def __init__(self, options: TLSOptions, log: ServerLog) -> None:
         self.truncated = 0
         self._options = options
-        self._logger = logger
-        self._peer_faults = peer_faults
+        self._log = log
 
     async def accept(
         self, transport: StreamTransport, address: SocketAddress
@@ -40,21 +37,25 @@ class TLSAcceptor:
         try:
             return await start_tls(transport, self._options)
         except ssl.SSLError as exc:
-            self._peer_faults.warning(
+            self._log.fault(
                 "Error in client task (during TLS handshake) of %s: %s", address, printable(exc)
             )
         except OSError as exc:
-            self._logger.debug("%s left during the TLS handshake: %s", address, exc)
+            self._log.log(
+                logging.DEBUG, "%s left during the TLS handshake: %s", address, printable(exc)
+            )
         return None
 
-    def report_end(self, transport: TLSStreamTransport, address: SocketAddress) -> None:
-        """Say how a connection ended, if TLS has its own view of it."""
+    def report_end(self, transport: StreamTransport, address: SocketAddress) -> None:
+        """Log how a connection ended, if TLS has its own view of it."""
+        assert isinstance(transport, TLSStreamTransport)
         if transport.error is not None:
             reason = printable(transport.error)
-            self._peer_faults.warning("TLS connection of %s broke: %s", address, reason)
+            self._log.fault("TLS connection of %s broke: %s", address, reason)
         elif transport.is_truncated:
             self.truncated += 1
-            self._logger.debug(
+            self._log.log(
+                logging.DEBUG,
                 "%s left without TLS's closing alert, as %d clients so far: if it was cut off, "
                 "the end of what it sent is missing",
                 address,

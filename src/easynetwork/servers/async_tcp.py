@@ -26,7 +26,7 @@ from easynetwork.servers._base import BaseAsyncNetworkServer
 from easynetwork.servers._tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.servers.served_client import ServedClient, StreamService
-from easynetwork.servers.session import StreamSession
+from easynetwork.servers.session import StreamSession, serve_client
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -131,7 +131,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             ssl_shutdown_timeout=ssl_shutdown_timeout,
             ssl_standard_compatible=ssl_standard_compatible,
         )
-        self._tls = None if tls is None else TLSAcceptor(tls, self.logger, self._peer_faults)
+        self._tls = None if tls is None else TLSAcceptor(tls, self._log)
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
         return await open_tcp_listeners(
@@ -144,21 +144,22 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             handler=self._request_handler,
             new_decoder=new_decoder_factory(self._protocol, self._max_recv_size),
             encode=packet_encoder(self._protocol),
-            logger=self.logger,
+            log=self._log,
             connection_log_level=self._connection_log_level,
-            peer_faults=self._peer_faults,
+            tls=self._tls,
         )
 
         def start(sock: socket.socket, peername: Any) -> None:
             name = f"client {peername[:2]}"
-            sessions.start(self._serve_connection, service, sock, peername, name=name)
+            arguments = self._new_session, service, sock, peername
+            sessions.start(serve_client, sessions, *arguments, name=name)
 
         for listener in self._listeners:
             receivers.start_soon(accept_forever, listener, start, self.logger)
 
-    async def _serve_connection(
+    async def _new_session(
         self, service: StreamService, sock: socket.socket, peername: Any
-    ) -> None:
+    ) -> StreamSession | None:
         decoder = service.new_decoder()
         try:
             address = new_socket_address(sock.getpeername(), sock.family)  # OSError: it has left
@@ -169,17 +170,15 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             )
         except OSError as exc:
             sock.close()
-            self.logger.debug("%s left before it was served: %s", peername, exc)
-            return
-        if self._tls is None:
-            client = ServedClient(service, transport, decoder, local_address, address)
-            await StreamSession(service, client).run()
-        elif (secured := await self._tls.accept(transport, address)) is not None:
-            client = ServedClient(service, secured, decoder, local_address, address)
-            try:
-                await StreamSession(service, client).run()
-            finally:
-                self._tls.report_end(secured, address)
+            self._log.log(logging.DEBUG, "%s left before it was served: %s", peername, exc)
+            return None
+        if service.tls is not None:
+            secured = await service.tls.accept(transport, address)
+            if secured is None:
+                return None
+            transport = secured
+        client = ServedClient(service, transport, decoder, local_address, address)
+        return StreamSession(service, client)
 
 
 def check_hosts(host: str | Sequence[str] | None) -> list[str | None]:

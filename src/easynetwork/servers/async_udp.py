@@ -91,12 +91,11 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         self._port = check_port(port)
         self._protocol = protocol
         self._reuse_port = check_reuse_port(reuse_port)
-        self._counts = DatagramCounts(self.logger)
+        self._counts = DatagramCounts(self._log)
         self._service = DatagramService(
             handler=request_handler,
             build=datagram_builder(protocol),
-            logger=self.logger,
-            peer_faults=self._peer_faults,
+            log=self._log,
             counts=self._counts,
         )
         self._tables: dict[socket.socket, PeerTable] = {}

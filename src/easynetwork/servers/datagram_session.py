@@ -6,9 +6,10 @@ A peer has a place in the table only while a generator runs for it, or is about 
 meanwhile waits in its queue. All of that is bounded, and what is too much is dropped and counted: a
 datagram costs its sender nothing, so it must not cost a server more than a look.
 
-Each generator runs in a task of its own, as far as anybody can tell: one that ends without having
-waited for anything, and without having changed its context, leaves its task to the next one. So a
-burst of datagrams that are answered at once costs one task (half the time, measured).
+Each generator behaves as if it had its own task. As an optimisation, a generator that ends without
+having waited for anything, and that has left its context and cancel scopes as they were, hands its
+task to the next one. So a burst of datagrams that are answered at once costs one task (half the
+time, measured).
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from typing import Any, Final
 
 import anyio
 
+from easynetwork.addresses import new_socket_address
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.datagram import Batch
 from easynetwork.exceptions import ClientClosedError, DatagramProtocolParseError
-from easynetwork.servers._driving import Hook, own_error, report_error, start, throw_in, timeout_of
+from easynetwork.servers._driving import Hook, start, throw_in, timeout_of
+from easynetwork.servers._verdict import interrupts, judge, scope_error
 from easynetwork.servers.datagram_client import Outlet, ServedDatagramClient
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, Yielded
-from easynetwork.servers.reports import PeerFaultLog, printable
+from easynetwork.servers.reports import ServerLog, printable
 from easynetwork.servers.statistics import DatagramCounts
 
 _MAX_WAITING: Final = 64
@@ -53,8 +56,7 @@ class DatagramService:
 
     handler: AsyncDatagramRequestHandler[Any, Any]
     build: Callable[[bytes], Any]
-    logger: logging.Logger
-    peer_faults: PeerFaultLog
+    log: ServerLog
     counts: DatagramCounts
 
 
@@ -63,6 +65,7 @@ class PeerTable:
 
     __slots__ = (
         "_context",
+        "_deadline",
         "_firstiter",
         "_held",
         "_is_starting",
@@ -92,12 +95,17 @@ class PeerTable:
         """
         self._tasks = tasks
         self._context = contextvars.copy_context()
+        self._deadline = anyio.current_effective_deadline()
         self._firstiter = sys.get_asyncgen_hooks().firstiter
         try:
             await self.outlet.endpoint.serve(self._receive, self._log_error)
         finally:
             for session in self._sessions.values():
                 session.drop_waiting()
+            while self._ready:
+                session = self._ready.popleft()
+                self.service.counts.dropped_by_stop += 1
+                self._forget(session)
 
     # -- called by the endpoint
 
@@ -123,13 +131,11 @@ class PeerTable:
     def _log_error(self, error: OSError) -> None:
         # On an unconnected socket nobody can tell which peer it is about, and others are not
         # concerned. Most are gone: that is nobody's fault.
-        service = self.service
+        message = "Unrelated error occurred on datagram reception: %s"
         if isinstance(error, ConnectionError):
-            service.logger.debug("Unrelated error occurred on datagram reception: %s", error)
+            self.service.log.log(logging.DEBUG, message, printable(error))
         else:
-            service.peer_faults.warning(
-                "Unrelated error occurred on datagram reception: %s", printable(error)
-            )
+            self.service.log.fault(message, printable(error))
 
     # -- tasks
 
@@ -150,23 +156,55 @@ class PeerTable:
         """Run the generators of those that are ready, until one of them needs this task."""
         worker = self._worker = object()
         goes_on = self._is_starting or self._has_successor()
-        while self._ready and self._worker is worker:
-            session = self._ready.popleft()
-            try:
-                await session.converse(self._firstiter)
-            except BaseException:
-                session.drop_waiting()
-                self._forget(session)
-                raise
-            if session.has_next():
-                self._ready.append(session)
-            else:
-                self._forget(session)
-            if not goes_on or not self._is_clean():
-                break
-        if self._ready and not self._is_starting:
+        address: Any = None
+        failed: DatagramSession | None = None
+        end: BaseException | None = None
+        try:
+            with self._tasks.scope():
+                while self._ready and self._worker is worker:
+                    session = self._ready.popleft()
+                    address = session.client.raw_address
+                    end = await session.converse(self._firstiter)
+                    if end is not None:
+                        failed = session
+                        break
+                    self._go_on(session)
+                    if not goes_on or not self._is_clean():
+                        break
+        except RuntimeError as exc:  # of the scope
+            end = end if isinstance(end, Exception) else scope_error(exc)
+        try:
+            if end is not None:
+                self._end(address, end, failed)
+        finally:
+            del end  # an exception's traceback may refer to this frame
+        if self._ready and not self._is_starting and not self._tasks.is_cancelled():
             # A copy, because a context cannot be entered while it is.
             self._context.copy().run(self._start_ready)
+
+    def _end(self, address: Any, exc: BaseException, failed: DatagramSession | None) -> None:
+        """Report what left a generator; its session goes on, unless the server stops."""
+        is_stopping = self._tasks.is_cancelled()
+        is_interrupt = interrupts(exc)
+        thrown = None
+        if failed is not None:
+            thrown = failed.take_thrown()
+            if is_stopping or is_interrupt:
+                failed.drop_waiting()
+            self._go_on(failed)
+        expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+        if is_stopping:
+            expected += (anyio.get_cancelled_exc_class(),)
+        verdict = judge(exc, thrown=thrown, is_excused=_is_misuse, expected=expected)
+        verdict.report(new_socket_address(address, self.outlet.family), self.service.log)
+        if is_interrupt:
+            raise exc
+
+    def _go_on(self, session: DatagramSession) -> None:
+        if session.has_next():
+            self._ready.append(session)
+        else:
+            self._forget(session)
 
     def _has_successor(self) -> bool:
         """Start a task that begins when the current one waits for something, if there is a need."""
@@ -176,7 +214,9 @@ class PeerTable:
         return is_needed
 
     def _is_clean(self) -> bool:
-        """Whether the current context is what it was when serving began."""
+        """Whether the current context and cancel scopes are what they were at the beginning."""
+        if anyio.current_effective_deadline() != self._deadline:
+            return False
         try:
             return contextvars.copy_context() == self._context
         except Exception:  # of a value that cannot be compared: so it was set
@@ -200,7 +240,15 @@ class DatagramSession:
         client: What its handler sees of it.
     """
 
-    __slots__ = ("_arrived", "_datagram", "_service", "_waiting", "_waiting_size", "client")
+    __slots__ = (
+        "_arrived",
+        "_datagram",
+        "_service",
+        "_thrown",
+        "_waiting",
+        "_waiting_size",
+        "client",
+    )
 
     def __init__(
         self, service: DatagramService, client: ServedDatagramClient, datagram: bytes
@@ -208,6 +256,7 @@ class DatagramSession:
         self.client = client
         self._service = service
         self._datagram: bytes | None = datagram  # the one that started the generator
+        self._thrown: BaseException | None = None  # what was raised at the last yield, and left it
         self._waiting: deque[bytes] | None = None
 
     # -- the queue; most peers never need one
@@ -263,16 +312,13 @@ class DatagramSession:
 
     # -- the conversation
 
-    async def converse(self, firstiter: Hook) -> None:
-        """Run one generator.
+    async def converse(self, firstiter: Hook) -> BaseException | None:
+        """Run one generator; return what left it.
 
         Args:
             firstiter: See `start`.
-
-        Raises:
-            BaseException: Only what is not an `Exception`: cancellation, KeyboardInterrupt.
         """
-        service, thrown = self._service, None
+        service = self._service
         try:
             generator = service.handler.handle(self.client)
             yielded = await start(generator, firstiter)
@@ -287,18 +333,15 @@ class DatagramSession:
                     datagram = None
                 except BaseException as exc:
                     datagram = None
-                    thrown = exc
                     yielded = await self._throw(generator, exc)
-                    thrown = None
                 else:
                     yielded = await generator.asend(packet)
         except StopAsyncIteration:
             if self._datagram is not None:
                 service.counts.refused += 1
         except BaseException as exc:
-            self._report(own_error(exc), thrown)
-        finally:
-            thrown = None  # its traceback refers to this frame
+            return exc
+        return None
 
     async def _next_packet(self, yielded: Yielded) -> Any:
         timeout = timeout_of(yielded)
@@ -329,15 +372,20 @@ class DatagramSession:
     async def _throw(self, generator: AsyncGenerator[Yielded, Any], exc: BaseException) -> Yielded:
         if isinstance(exc, DatagramProtocolParseError):
             self._service.counts.invalid += 1
-        return await throw_in(generator, exc)
+        try:
+            return await throw_in(generator, exc)
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            self._thrown = exc
+            raise
+        finally:
+            del exc  # its traceback refers to this frame, and to what the peer sent
 
-    def _report(self, error: BaseException, thrown: BaseException | None) -> None:
-        if not isinstance(error, Exception):
-            raise error
-        service = self._service
-        report_error(
-            error, thrown, _is_misuse, self.client.address, service.logger, service.peer_faults
-        )
+    def take_thrown(self) -> BaseException | None:
+        """Return what was raised at the `yield` that an exception came from, and forget it."""
+        thrown, self._thrown = self._thrown, None
+        return thrown
 
 
 def _is_misuse(exc: BaseException) -> bool:

@@ -1,43 +1,93 @@
-"""What a server says in its log about other people's mistakes.
+"""Rate-limited logging for a server: what goes wrong with its clients.
 
-Whose fault it is decides the level: the handler's is an ERROR with its traceback, a peer's one
-WARNING line, and only so many of those: a log is not for peers to fill.
+Who is at fault decides the level: a bug of the handler is an ERROR with its traceback, a peer's
+fault one WARNING line. A peer can cause both, so both are limited: the log must not fill the disk.
 """
 
 from __future__ import annotations
 
-__all__ = ["PeerFaultLog", "printable", "split_errors"]
+__all__ = ["ServerLog", "printable"]
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 _LINES_PER_SECOND: Final = 3
 """Enough to see what is wrong, few enough that a thousand bad peers write no more than one does."""
 
+_TRACEBACK_INTERVAL: Final = 60.0
+"""Seconds after which an error of the same kind is logged with its traceback again."""
+
+_MAX_KINDS: Final = 100
+"""Kinds of errors that are told apart. They come from lines of code, of which few are wrong."""
+
 _MESSAGE_LENGTH: Final = 200
 """Characters of an error's text that are logged: it may quote what a peer sent."""
 
+_Kind: TypeAlias = tuple[type[BaseException], object, int]
 
-class PeerFaultLog:
-    """WARNING lines about peers, at most three per second for one server; the rest is counted.
+
+class ServerLog:
+    """The log of one server, as far as its clients can write to it.
+
+    A logging handler or filter that raises is reported to `sys.unraisablehook`: it must not end
+    the connection that is logged about.
 
     Attributes:
-        count: How many faults were reported so far, logged or not.
+        count: How many faults and errors were reported so far, logged or not.
     """
 
-    __slots__ = ("__weakref__", "_left", "_logger", "_second", "_skipped", "count")
+    __slots__ = ("__weakref__", "_kinds", "_left", "_logger", "_second", "_skipped", "count")
 
     def __init__(self, logger: logging.Logger) -> None:
         self.count = 0
         self._logger = logger
+        self._kinds: dict[_Kind, float] = {}  # when each was last logged with its traceback
         self._skipped = 0
         self._second = -1
         self._left = _LINES_PER_SECOND
 
-    def warning(self, message: str, *args: object) -> None:
-        """Log one line, as `logging.Logger.warning` does, if there was not too much already."""
+    def fault(self, message: str, *args: object) -> None:
+        """Log a peer's fault: one WARNING line, if there were not too many already."""
+        self._log_limited(logging.WARNING, message, *args)
+
+    def error(
+        self, message: str, *args: object, exc: BaseException, level: int = logging.ERROR
+    ) -> None:
+        """Log an exception that a peer can cause.
+
+        The first of a kind has its traceback, and again after a minute; of the others, one line
+        each is logged, if there were not too many already.
+
+        Args:
+            message: As for `logging.Logger.log`.
+            *args: As for `logging.Logger.log`.
+            exc: The exception.
+            level: The level of the record.
+        """
+        now = time.monotonic()
+        if self._is_news(_kind_of(exc), now):
+            self.count += 1
+            self.log(level, message, *args, exc=exc)
+        else:
+            self._log_limited(level, message + ": %s", *args, printable(exc))
+
+    def log(
+        self, level: int, message: str, *args: object, exc: BaseException | None = None
+    ) -> None:
+        """Log without limit, as `logging.Logger.log` does, whatever logging handlers do."""
+        try:
+            self._logger.log(level, message, *args, exc_info=exc)
+        except Exception as error:
+            _Unraisable(error)
+
+    def flush(self) -> None:
+        """Log how many lines were left out since the last that was logged."""
+        if self._skipped:
+            skipped, self._skipped = self._skipped, 0
+            self.log(logging.WARNING, "%d more problems with clients were not logged", skipped)
+
+    def _log_limited(self, level: int, message: str, *args: object) -> None:
         self.count += 1
         second = int(time.monotonic())
         if second != self._second:
@@ -46,15 +96,51 @@ class PeerFaultLog:
             self._left = _LINES_PER_SECOND
         if self._left:
             self._left -= 1
-            self._logger.warning(message, *args)
+            self.log(level, message, *args)
         else:
             self._skipped += 1
 
-    def flush(self) -> None:
-        """Say how many lines were left out since the last that was logged."""
-        if self._skipped:
-            self._logger.warning("%d more faults of peers were not logged", self._skipped)
-            self._skipped = 0
+    def _is_news(self, kind: _Kind, now: float) -> bool:
+        last = self._kinds.get(kind)
+        if last is not None and now - last < _TRACEBACK_INTERVAL:
+            return False
+        if len(self._kinds) == _MAX_KINDS and last is None:
+            oldest = next(iter(self._kinds))
+            if now - self._kinds[oldest] < _TRACEBACK_INTERVAL:
+                return False
+            del self._kinds[oldest]
+        self._kinds.pop(kind, None)  # the order of the dictionary is that of the times
+        self._kinds[kind] = now
+        return True
+
+
+class _Unraisable:
+    """Hand an exception to `sys.unraisablehook`, which takes it from the interpreter only."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        raise self._error
+
+
+def _kind_of(exc: BaseException) -> _Kind:
+    """Return what is the same for errors that the same line of code raises."""
+    while True:
+        if isinstance(exc, BaseExceptionGroup):
+            exc = exc.exceptions[0]
+        elif exc.__traceback__ is None and exc.__cause__ is not None:
+            exc = exc.__cause__
+        else:
+            break
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return type(exc), None, 0
+    return type(exc), traceback.tb_frame.f_code, traceback.tb_lineno
 
 
 def printable(error: BaseException) -> str:
@@ -62,14 +148,3 @@ def printable(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     text = text.encode("unicode_escape").decode("ascii")
     return text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + "..."
-
-
-def split_errors(
-    error: Exception | None, belongs: Callable[[BaseException], bool]
-) -> tuple[Exception | None, Exception | None]:
-    """Split an error into the part that belongs and the rest, looking into exception groups."""
-    if isinstance(error, ExceptionGroup):
-        return error.split(lambda exc: not isinstance(exc, ExceptionGroup) and belongs(exc))
-    if error is not None and belongs(error):
-        return error, None
-    return None, error

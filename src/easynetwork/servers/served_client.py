@@ -10,7 +10,6 @@ from __future__ import annotations
 
 __all__ = ["ServedClient", "StreamService", "is_owned_by"]
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from easynetwork.backends.abc import AsyncBackend, StreamTransport
 from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers._tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
-from easynetwork.servers.reports import PeerFaultLog
+from easynetwork.servers.reports import ServerLog
 
 _FLUSH_SIZE: Final = 64 * 1024
 """Bytes of answers to one chunk that are gathered before they are sent.
@@ -40,9 +40,9 @@ class StreamService:
     handler: AsyncStreamRequestHandler[Any, Any]
     new_decoder: Callable[[], StreamDecoder]
     encode: Callable[[Any], bytes]
-    logger: logging.Logger
+    log: ServerLog
     connection_log_level: int
-    peer_faults: PeerFaultLog
+    tls: TLSAcceptor | None
 
 
 class ServedClient(AsyncStreamClient[Any]):

@@ -2,43 +2,52 @@
 
     connect hook -> generations of `handle()` -> disconnect hook -> close
 
-All of it runs in the client's own task, so a timeout or cancel scope that a handler opens around a
-`yield` works. Between the task and the handler's generator there is one coroutine, `_converse`;
-while frames are at hand it does not give way to the event loop. How a connection ends is decided
-there or by what is raised through it, and carried out by `_finish`, in one order of steps.
+`serve()` is the first half: all of it runs in the client's own task, so a timeout or a task group
+that a handler opens around a `yield` works. Two coroutines of ours are between the task and the
+handler's generator; while frames are at hand they do not give way to the event loop. `serve()`
+raises nothing: it returns why the conversation is over, and `conclude()` carries that out, in one
+order of steps.
+
+A handler that leaves a cancel scope open may be cancelled at any time. `serve_client()` therefore
+serves in a scope of its own, and concludes in a new task if that scope cannot be left in order.
 """
 
 from __future__ import annotations
 
-__all__ = ["StreamSession"]
+__all__ = ["StreamSession", "serve_client"]
 
 import enum
+import errno
 import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
 
-from easynetwork.addresses import SocketAddress
+from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.decoder import NEED_DATA
-from easynetwork.servers._driving import own_error, report_error, start, throw_in, timeout_of
+from easynetwork.servers._driving import close, start, throw_in, timeout_of
+from easynetwork.servers._verdict import Verdict, interrupts, judge, scope_error
 from easynetwork.servers.handlers import Yielded
-from easynetwork.servers.reports import printable, split_errors
+from easynetwork.servers.reports import printable
 from easynetwork.servers.served_client import ServedClient, StreamService, is_owned_by
 
-_STOP_TIMEOUT: Final = 0.5
-"""Seconds that a peer has to take what was sent when the server stops: nobody wants to wait."""
+_CLOSE_TIMEOUT_AT_STOP: Final = 0.5
+"""How long, in seconds, a server that stops waits for a peer to read what was sent to it."""
 
 
 class _End(enum.Enum):
     """Why a conversation is over, when nothing was raised."""
 
-    FINISHED = "the generator returned, and nobody wants another one"
+    FINISHED = "the generator returned, and the client was closed or does not get another one"
     LEFT = "the peer has left, or the client was closed before a yield"
     REFUSED = "the generator returned before its first yield"
+
+
+End: TypeAlias = _End | BaseException
 
 
 class _DisconnectedError(Exception):
@@ -48,38 +57,33 @@ class _DisconnectedError(Exception):
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = ("_client", "_let_out", "_service")
+    __slots__ = ("_client", "_greeted", "_leaving", "_service", "_thrown")
 
     def __init__(self, service: StreamService, client: ServedClient) -> None:
         self._service = service
         self._client = client
-        self._let_out: BaseException | None = None  # raised at a yield, and ended the conversation
-
-    async def run(self) -> None:
-        """Serve the client until one side has had enough; close the connection.
-
-        Raises:
-            BaseException: Only what is not an `Exception`: cancellation, KeyboardInterrupt.
-        """
-        self._log_connection("Accepted new connection (address = %s)", self._client.address)
-        is_greeted = False
-        end: _End | BaseException = _End.FINISHED
-        try:
-            end = await self._greet()
-            is_greeted = end is not _End.LEFT
-            if is_greeted and not self._client.is_closed:
-                end = await self._converse(self._service.handler.handle, once=False)
-        except BaseException as exc:
-            end = own_error(exc)
-        try:
-            await self._finish(end, is_greeted)
-            if isinstance(end, BaseException) and not isinstance(end, Exception):
-                raise end
-        finally:
-            self._let_out = None
-            del end  # an exception's traceback refers to this frame
+        self._greeted = False  # on_connection() is over, so on_disconnection() is due
+        self._leaving = False  # the generator is being closed
+        self._thrown: BaseException | None = None  # what was raised at the last yield, and left it
 
     # -- the conversation
+
+    async def serve(self) -> End:
+        """Run the connect hook and `handle()` until one side has had enough; return why."""
+        log = self._service.log
+        log.log(
+            self._service.connection_log_level,
+            "Accepted new connection (address = %s)",
+            self._client.address,
+        )
+        try:
+            end = await self._greet()
+            self._greeted = end is not _End.LEFT
+            if self._greeted and not self._client.is_closed:
+                end = await self._converse(self._service.handler.handle, once=False)
+        except BaseException as exc:
+            return exc
+        return end
 
     async def _greet(self) -> _End:
         hook = self._service.handler.on_connection(self._client)
@@ -114,7 +118,8 @@ class StreamSession:
                             packet = None  # an idle connection does not keep its last one
                             packet = await self._next_packet(yielded)
                     except _DisconnectedError:
-                        await generator.aclose()
+                        self._leaving = True
+                        await close(generator)
                         return _End.LEFT
                     except BaseException as exc:
                         yielded = await self._throw(generator, exc)
@@ -150,74 +155,132 @@ class StreamSession:
         except StopAsyncIteration:
             raise
         except BaseException:
-            self._let_out = exc
+            self._thrown = exc
             raise
         finally:
             del exc  # its traceback refers to this frame, and to what the peer sent
 
     # -- the end
 
-    async def _finish(self, end: _End | BaseException, is_greeted: bool) -> None:
-        """Every connection's end, in this order: flush, goodbye, log, report, close."""
-        client = self._client
-        errors = [end] if isinstance(end, Exception) else []
-        has_crashed = any(crash_in(client, error) for error in errors)
-        is_stopping = not errors and isinstance(end, BaseException)
+    async def conclude(self, end: End, tasks: SessionTasks) -> None:
+        """End the connection: flush, goodbye, log, report, close. In this order, always.
+
+        Args:
+            end: What `serve()` returned.
+            tasks: The owner of the current task.
+
+        Raises:
+            BaseException: `end`, if it is meant for the whole program.
+        """
+        client, transport = self._client, self._client.transport
+        is_stopping = tasks.is_cancelled()
+        verdict = self._judge(end, is_stopping=is_stopping)
         with suppress(ConnectionError):
             client.flush()
         client.stop_listening()
-        if not has_crashed and not is_stopping:
-            client.is_closed = True
+        # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
+        transport.limit_sending(transport.close_timeout)
+        client.is_closed = not (verdict.is_failure or is_stopping)
+        goodbye = Verdict()
+        is_closed = False
         try:
-            if is_greeted:
-                errors += await self._say_goodbye()
+            with tasks.scope():
+                if self._greeted:
+                    goodbye = await self._call_on_disconnection(tasks)
+                self._report(verdict, goodbye)
+                if end is _End.REFUSED or verdict.crash or goodbye.crash:
+                    transport.abort()
+                if not tasks.is_cancelled():
+                    await transport.aclose()
+                    is_closed = True
+        except BaseException as exc:  # of the scope, or a cancellation that is not the server's
+            if interrupts(exc):
+                raise
+            if not (goodbye.crash or tasks.is_cancelled()):
+                error = scope_error(exc) if isinstance(exc, RuntimeError) else exc
+                self._judge(error, is_stopping=False).report(client.address, self._service.log)
+            transport.abort()
         finally:
-            client.is_closed = True
-            self._log_connection("%s disconnected", client.address)
-            for error in errors:
-                report_error(
-                    error,
-                    self._let_out,
-                    lambda exc: is_owned_by(client, exc),
-                    client.address,
-                    self._service.logger,
-                    self._service.peer_faults,
-                )
-            if end is _End.REFUSED or any(crash_in(client, error) for error in errors):
-                client.transport.abort()
-            await self._close(is_stopping)
+            if not is_closed:
+                with anyio.CancelScope(shield=True):
+                    await transport.aclose(timeout=_CLOSE_TIMEOUT_AT_STOP)
+        if isinstance(end, BaseException) and interrupts(end):
+            raise end
 
-    async def _say_goodbye(self) -> list[Exception]:
+    def _judge(self, end: End, *, is_stopping: bool) -> Verdict:
+        thrown, self._thrown = self._thrown, None
+        is_leaving, self._leaving = self._leaving, False
+        if not isinstance(end, BaseException):
+            return Verdict()
+        expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+        if is_leaving:
+            expected += (GeneratorExit,)
+        if is_stopping:
+            expected += (anyio.get_cancelled_exc_class(),)
+        return judge(end, thrown=thrown, is_excused=self._is_excused, expected=expected)
+
+    def _is_excused(self, exc: BaseException) -> bool:
+        return is_owned_by(self._client, exc)
+
+    async def _call_on_disconnection(self, tasks: SessionTasks) -> Verdict:
         try:
             await self._service.handler.on_disconnection(self._client)
         except BaseException as exc:
-            error = own_error(exc)
-            if not isinstance(error, Exception):
+            if interrupts(exc):
                 raise
-            own, crash = split_errors(error, lambda exc: is_owned_by(self._client, exc))
-            if own is not None:
-                self._service.peer_faults.warning(
+            verdict = self._judge(exc, is_stopping=tasks.is_cancelled())
+            if verdict.excused is not None:
+                self._service.log.fault(
                     "ConnectionError raised in request_handler.on_disconnection() of %s: %s",
                     self._client.address,
-                    printable(own),
+                    printable(verdict.excused),
                 )
-            return [] if crash is None else [crash]
-        return []
+            try:
+                return verdict
+            finally:
+                del verdict  # its exception's traceback refers to this frame
+        return Verdict()
 
-    async def _close(self, is_stopping: bool) -> None:
-        transport = self._client.transport
-        timeout = _STOP_TIMEOUT if is_stopping else transport.close_timeout
-        try:
-            with anyio.move_on_after(timeout, shield=is_stopping):
-                await transport.aclose()
-        finally:
-            with anyio.CancelScope(shield=True):  # cut short, it was reset: just the descriptor
-                await transport.aclose()
+    def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
+        service, client = self._service, self._client
+        client.is_closed = True
+        service.log.log(service.connection_log_level, "%s disconnected", client.address)
+        verdict.report(client.address, service.log)
+        Verdict(crash=goodbye.crash).report(client.address, service.log)
+        if client.transport.has_lost_descriptor and verdict.crash is None:
+            error = OSError(errno.EBADF, "Other code has closed the connection's descriptor")
+            Verdict(crash=error).report(client.address, service.log)
+        if service.tls is not None:
+            service.tls.report_end(client.transport, client.address)
 
-    def _log_connection(self, message: str, address: SocketAddress) -> None:
-        self._service.logger.log(self._service.connection_log_level, message, address)
 
+async def serve_client(
+    tasks: SessionTasks, new_session: Callable[..., Awaitable[StreamSession | None]], *args: Any
+) -> None:
+    """Serve one client in the current task, which is one of `tasks`, from its first byte on.
 
-def crash_in(client: ServedClient, error: Exception) -> Exception | None:
-    """Return the part of an error that is a bug of the handler: not this client's connection."""
-    return split_errors(error, lambda exc: is_owned_by(client, exc))[1]
+    Args:
+        tasks: The owner of the current task.
+        new_session: Makes the connection ready and returns its session; None if it is over already.
+        *args: The arguments of `new_session`.
+    """
+    session, end = None, None
+    try:
+        with tasks.scope():
+            session = await new_session(*args)
+            if session is not None:
+                end = await session.serve()
+    except RuntimeError as exc:
+        if end is None:
+            raise
+        is_known = isinstance(end, Exception) or (
+            isinstance(end, BaseException) and interrupts(end)
+        )
+        end = end if is_known else scope_error(exc)
+        name = anyio.get_current_task().name
+        tasks.start(session.conclude, end, tasks, name=name)  # type: ignore[union-attr]  # it has ended
+    else:
+        if session is not None and end is not None:
+            await session.conclude(end, tasks)
+    finally:
+        del end  # an exception's traceback may refer to this frame

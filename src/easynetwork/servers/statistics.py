@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, fields
 from typing import Final
 
+from easynetwork.servers.reports import ServerLog
+
 _EPISODE: Final = 10.0
 """Seconds without a drop after which the next one is news, and logged again."""
 
@@ -63,7 +65,7 @@ class DatagramCounts:
 
     __slots__ = (
         "_last_drop",
-        "_logger",
+        "_log",
         "dropped_by_count",
         "dropped_by_peers",
         "dropped_by_size",
@@ -75,8 +77,8 @@ class DatagramCounts:
         "waiting",
     )
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    def __init__(self, log: ServerLog) -> None:
+        self._log = log
         self._last_drop = -_EPISODE
         self.received = self.invalid = self.refused = 0
         self.dropped_by_count = self.dropped_by_size = 0
@@ -87,7 +89,8 @@ class DatagramCounts:
         """Log why something was dropped, if this begins an episode."""
         now = time.monotonic()
         if now - self._last_drop >= _EPISODE:
-            self._logger.warning(
+            self._log.log(
+                logging.WARNING,
                 "Datagrams are dropped: %s. No more is logged until none was dropped for %d "
                 "seconds; get_statistics() counts them.",
                 why % args,

@@ -18,7 +18,15 @@ from easynetwork.exceptions import (
     DatagramProtocolParseError,
     PacketConversionError,
 )
-from tests.conformance.datagrams.support import Client, Peer, Recorder, Requests, Serve
+from tests.conformance.datagrams.support import (
+    Client,
+    NewServer,
+    Peer,
+    Recorder,
+    Requests,
+    Serve,
+    serving,
+)
 from tests.conformance.support import Records
 
 pytestmark = pytest.mark.anyio
@@ -110,17 +118,30 @@ async def test_no_generator(serve: Serve, log: Records) -> None:
         assert [level for level, *_ in log.problems()] == ["ERROR", "ERROR"]
 
 
-async def test_fatal_exception(serve: Serve) -> None:
-    """What is no `Exception` takes the server down."""
+class Fatal(BaseException):
+    pass
 
-    class Fatal(BaseException):
-        pass
 
+@pytest.mark.parametrize("kind", [SystemExit, Fatal])
+async def test_fatal_exception(serve: Serve, log: Records, kind: type[BaseException]) -> None:
+    """What is no `Exception` is a crash that costs one datagram, like any other."""
+    async with serve(Failing(kind())) as service:
+        peer = service.connect()
+        assert await peer.ask("fail", "next") == "next"
+        [(level, message, exc)] = log.problems()
+        assert (level, message) == ("ERROR", crash(peer))
+        assert isinstance(exc, RuntimeError)
+        assert isinstance(exc.__cause__, kind)
+
+
+async def test_interrupt(new_server: NewServer) -> None:
+    """A KeyboardInterrupt is meant for the program."""
+    error = BaseExceptionGroup("in a group", [KeyboardInterrupt()])
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with serve(Failing(Fatal())) as service:
+        async with serving(new_server(Failing(error))) as service:
             service.connect().send("fail")
             await anyio.sleep_forever()
-    assert caught.group_contains(Fatal)
+    assert caught.group_contains(KeyboardInterrupt)
 
 
 # -- the peer's fault

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
-from easynetwork.backends.abc import AsyncBackend, SessionTasks, StreamTransport
+from easynetwork.backends.abc import AsyncBackend, SessionObserver, SessionTasks, StreamTransport
 from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
@@ -43,5 +43,5 @@ class AsyncIOBackend(AsyncBackend):
     async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
         return AsyncIODatagramEndpoint(sock)
 
-    def create_session_tasks(self) -> SessionTasks:
-        return AsyncIOSessionTasks()
+    def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
+        return AsyncIOSessionTasks(observer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["AsyncIOSessionTasks"]
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -12,23 +13,43 @@ from typing import Any, TypeVarTuple
 
 import anyio
 
-from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends.abc import SessionObserver, SessionTasks
+from easynetwork.backends.limits import STOP_TIMEOUT
 
 _Ts = TypeVarTuple("_Ts")
 
 
 class AsyncIOSessionTasks(SessionTasks):
-    """Plain asyncio tasks, each with a cancel scope, so that what anyio shields stays shielded."""
+    """Plain asyncio tasks; anyio's cancel scopes keep shielded what a client shields.
 
-    __slots__ = ("_block", "_errors", "_idle", "_is_cancelled", "_loop", "_scopes", "_tasks")
+    A task is cancelled through its `scope()`. If the program ends, asyncio cancels all tasks by
+    itself: the one that waits here then is cancelled, too, which tells that from a task that
+    somebody has cancelled alone.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_block",
+        "_deadline",
+        "_host",
+        "_host_cancelling",
+        "_idle",
+        "_interrupts",
+        "_is_cancelled",
+        "_loop",
+        "_observer",
+        "_scopes",
+        "_tasks",
+    )
+
+    def __init__(self, observer: SessionObserver) -> None:
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._block = anyio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()  # those that are not done
-        self._scopes: set[anyio.CancelScope] = set()  # of those that have begun
+        self._scopes: set[anyio.CancelScope] = set()  # those that are entered
         self._is_cancelled = False
-        self._errors: list[BaseException] = []
+        self._deadline = math.inf  # when those that were cancelled are given up
+        self._interrupts: list[BaseException] = []
         self._idle: anyio.Event | None = None  # while somebody waits until no task is left
 
     def start(
@@ -37,7 +58,7 @@ class AsyncIOSessionTasks(SessionTasks):
         *args: *_Ts,
         name: str | None = None,
     ) -> None:
-        coroutine = self._run(coro_func, *args)
+        coroutine = coro_func(*args)
         # A task factory belongs to somebody who wants to see all tasks.
         if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
             task = asyncio.Task(coroutine, loop=self._loop, name=name, eager_start=True)
@@ -49,17 +70,17 @@ class AsyncIOSessionTasks(SessionTasks):
         self._tasks.add(task)
         task.add_done_callback(self._end)
 
-    async def _run(
-        self, coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]], *args: *_Ts
-    ) -> None:
-        with anyio.CancelScope() as scope:
-            if self._is_cancelled:
-                scope.cancel()
-            self._scopes.add(scope)
-            try:
-                await coro_func(*args)
-            finally:
-                self._scopes.discard(scope)
+    def scope(self) -> _SessionScope:
+        return _SessionScope(self._scopes, is_cancelled=self._is_cancelled)
+
+    def is_cancelled(self) -> bool:
+        return self._is_cancelled or self._host.cancelling() > self._host_cancelling
+
+    def give_up(self) -> None:
+        for scope in self._scopes:
+            _stop_cancelling(scope)
+        if self._tasks:
+            self._observer.still_running(sorted(task.get_name() for task in self._tasks))
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -68,16 +89,25 @@ class AsyncIOSessionTasks(SessionTasks):
             self._idle.set()
 
     def _collect_error(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._errors.append(error)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if self._observer.interrupts(error):
+            self._interrupts.append(error)
             self._block.cancel()
+        else:
+            self._observer.uncaught(error, task.get_name())
 
     def _cancel(self) -> None:
-        self._is_cancelled = True
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            self._deadline = self._loop.time() + STOP_TIMEOUT
         for scope in list(self._scopes):
             scope.cancel()
 
     async def __aenter__(self) -> AsyncIOSessionTasks:
+        host = asyncio.current_task()
+        assert host is not None
+        self._host, self._host_cancelling = host, host.cancelling()
         self._block.__enter__()
         return self
 
@@ -91,8 +121,8 @@ class AsyncIOSessionTasks(SessionTasks):
             self._cancel()
         try:
             await self._wait()
-            if self._errors:
-                raise BaseExceptionGroup("unhandled errors in client tasks", self._errors)
+            if self._interrupts:
+                raise BaseExceptionGroup("unhandled errors in client tasks", self._interrupts)
         except BaseException as error:
             if self._block.__exit__(type(error), error, error.__traceback__):
                 return None
@@ -104,10 +134,51 @@ class AsyncIOSessionTasks(SessionTasks):
         while self._tasks:
             self._idle = anyio.Event()
             try:
-                with anyio.CancelScope(shield=self._is_cancelled):
+                with anyio.CancelScope(shield=self._is_cancelled, deadline=self._deadline) as scope:
                     await self._idle.wait()
             except asyncio.CancelledError as exc:
                 cancellation = exc
                 self._cancel()
+            else:
+                if scope.cancelled_caught:
+                    self.give_up()
+                    break
         if cancellation is not None:
             raise cancellation
+
+
+class _SessionScope:
+    """A cancel scope that is cancelled when the tasks are."""
+
+    __slots__ = ("_is_cancelled", "_scope", "_scopes")
+
+    def __init__(self, scopes: set[anyio.CancelScope], *, is_cancelled: bool) -> None:
+        self._scopes = scopes
+        self._is_cancelled = is_cancelled
+
+    def __enter__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+        self._scopes.add(self._scope)
+        if self._is_cancelled:
+            self._scope.cancel()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._scopes.discard(self._scope)
+        return self._scope.__exit__(exc_type, exc, traceback)
+
+
+def _stop_cancelling(scope: anyio.CancelScope) -> None:
+    """Stop delivering a cancellation that a task ignores.
+
+    anyio delivers it again at each turn of the loop, which costs all of a processor's time as long
+    as the task goes on, and has no public way to stop that.
+    """
+    handle = getattr(scope, "_cancel_handle", None)
+    if handle is not None:
+        handle.cancel()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
 import trio
 
-from easynetwork.backends.abc import AsyncBackend, SessionTasks, StreamTransport
+from easynetwork.backends.abc import AsyncBackend, SessionObserver, SessionTasks, StreamTransport
 from easynetwork.backends.datagram import DatagramEndpoint
 from easynetwork.backends.trio.datagram import TrioDatagramEndpoint
 from easynetwork.backends.trio.stream import TrioStreamTransport
@@ -43,5 +43,5 @@ class TrioBackend(AsyncBackend):
     async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
         return TrioDatagramEndpoint(sock)
 
-    def create_session_tasks(self) -> SessionTasks:
-        return TrioSessionTasks()
+    def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
+        return TrioSessionTasks(observer)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["TrioSessionTasks"]
 
-from collections.abc import Callable, Coroutine
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVarTuple
 
 import trio
 
-from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends.abc import SessionObserver, SessionTasks
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -18,10 +20,12 @@ _Ts = TypeVarTuple("_Ts")
 class TrioSessionTasks(SessionTasks):
     """A nursery, but for its exception groups that say no more than that it was cancelled."""
 
-    __slots__ = ("_manager", "_nursery")
+    __slots__ = ("_manager", "_nursery", "_observer", "_scopes")
 
-    def __init__(self) -> None:
+    def __init__(self, observer: SessionObserver) -> None:
+        self._observer = observer
         self._manager = trio.open_nursery()
+        self._scopes: set[trio.CancelScope] = set()  # those that are entered
 
     def start(
         self,
@@ -29,7 +33,40 @@ class TrioSessionTasks(SessionTasks):
         *args: *_Ts,
         name: str | None = None,
     ) -> None:
-        self._nursery.start_soon(coro_func, *args, name=name)
+        self._nursery.start_soon(self._run, coro_func, args, name=name)
+
+    async def _run(
+        self, coro_func: Callable[..., Coroutine[Any, Any, None]], args: tuple[Any, ...]
+    ) -> None:
+        task = trio.lowlevel.current_task()
+        try:
+            await coro_func(*args)
+        except BaseException as exc:
+            if self.is_cancelled() or self._observer.interrupts(exc):
+                raise
+            self._observer.uncaught(exc, task.name)
+        finally:
+            if task.child_nurseries:
+                await _close_nurseries(task)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        # On leaving it, trio also repairs the stack of scopes, if it has to complain about it.
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def is_cancelled(self) -> bool:
+        return trio.current_effective_deadline() == -math.inf
+
+    def give_up(self) -> None:
+        for scope in self._scopes:
+            scope.shield = True  # so that a task that ignores its cancellation can wait again
+        if tasks := self._nursery.child_tasks:
+            self._observer.still_running(sorted(task.name for task in tasks))
 
     async def __aenter__(self) -> TrioSessionTasks:
         self._nursery = await self._manager.__aenter__()
@@ -47,3 +84,15 @@ class TrioSessionTasks(SessionTasks):
             if group.split(trio.Cancelled)[1] is None:
                 await trio.lowlevel.checkpoint_if_cancelled()  # raises one, as outside of nurseries
             raise
+
+
+async def _close_nurseries(task: trio.lowlevel.Task) -> None:
+    """Close the nurseries that a client's code has left open, with what runs in them.
+
+    A task that ends with one makes trio cancel all of the surrounding nursery, and trio has no
+    public way to close a nursery from outside of its block.
+    """
+    for nursery in reversed(task.child_nurseries):
+        nursery.cancel_scope.cancel()
+        with suppress(BaseException):  # whatever the tasks in it raise is due to that
+            await nursery._nested_child_finished(None)

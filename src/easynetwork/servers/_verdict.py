@@ -1,0 +1,153 @@
+"""Whose fault is an exception that leaves the code serving one client?
+
+This is the boundary of one client. Whatever leaves its handler (an exception, a group of them, with
+GeneratorExit or cancellations in it) ends that client only, and is reported once. Only a
+KeyboardInterrupt passes.
+
+    the server's own cancellation, the closing of the generator    expected: no report
+    a parse error that was raised at the `yield`                   the peer: one WARNING line
+    the timeout that the handler has yielded                       nobody: one DEBUG line
+    ClientClosedError of this client                               the handler: a WARNING
+    any other ConnectionError of this client                       nobody: no report
+    anything else                                                  the handler: an ERROR
+"""
+
+from __future__ import annotations
+
+__all__ = ["Verdict", "interrupts", "judge", "scope_error"]
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from easynetwork.exceptions import BaseProtocolParseError, ClientClosedError
+from easynetwork.servers.reports import ServerLog, printable
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The parts of an exception, by whose fault they are.
+
+    Attributes:
+        crash: A bug of the handler.
+        misuse: Operations on a client that the handler had closed.
+        excused: These, and what becomes of operations on a client that has left.
+        fault: Invalid data of the peer.
+        timeout: Whether the peer was silent for too long.
+    """
+
+    crash: Exception | None = None
+    misuse: Exception | None = None
+    excused: Exception | None = None
+    fault: BaseProtocolParseError | None = None
+    timeout: bool = False
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the handler was ended by an exception, and the client may still be there."""
+        return self.crash is not None or self.fault is not None or self.timeout
+
+    def report(self, address: object, log: ServerLog) -> None:
+        """Log what there is to log.
+
+        Args:
+            address: The client's address.
+            log: Where to log.
+        """
+        if self.fault is not None:
+            log.fault("%s sent invalid data: %s", address, printable(self.fault.error))
+        if self.timeout:
+            log.log(logging.DEBUG, "%s sent nothing for too long", address)
+        if self.misuse is not None:
+            message = "There have been attempts to do operation on closed client %s"
+            log.error(message, address, exc=self.misuse, level=logging.WARNING)
+        if self.crash is not None:
+            message = "Exception occurred during processing of request from %s"
+            log.error(message, address, exc=self.crash)
+
+
+def judge(
+    exc: BaseException,
+    *,
+    thrown: BaseException | None,
+    is_excused: Callable[[BaseException], bool],
+    expected: tuple[type[BaseException], ...] = (),
+) -> Verdict:
+    """Find out whose fault an exception is.
+
+    Args:
+        exc: What left the handler.
+        thrown: What was raised at the `yield` that it came from.
+        is_excused: Whether an exception is what becomes of a client that is gone.
+        expected: Exceptions that ended the handler because they had to.
+    """
+    rest = _without(exc, lambda leaf: isinstance(leaf, expected))
+    if rest is None:
+        return Verdict()
+    if not isinstance(rest, Exception):
+        return Verdict(crash=_as_exception(rest))
+    fault, is_timeout = None, False
+    if isinstance(thrown, (BaseProtocolParseError, TimeoutError)):
+        others = _without(rest, lambda leaf: leaf is thrown)
+        if others is not rest:
+            is_timeout = isinstance(thrown, TimeoutError)
+            fault = None if isinstance(thrown, TimeoutError) else thrown
+            rest = others
+    crash = _without(rest, is_excused)
+    excused = _without(rest, lambda leaf: not is_excused(leaf))
+    misuse = _without(excused, lambda leaf: not isinstance(leaf, ClientClosedError))
+    return Verdict(_exception(crash), _exception(misuse), _exception(excused), fault, is_timeout)
+
+
+def interrupts(exc: BaseException) -> bool:
+    """Whether an exception is meant for the whole program."""
+    return _without(exc, lambda leaf: isinstance(leaf, KeyboardInterrupt)) is not exc
+
+
+def _without(
+    exc: BaseException | None, drop: Callable[[BaseException], bool]
+) -> BaseException | None:
+    """Return an exception without the members of groups that are to be dropped.
+
+    Returns:
+        The very exception if nothing was dropped, None if nothing is left.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        dropped, rest = exc.split(
+            lambda leaf: not isinstance(leaf, BaseExceptionGroup) and drop(leaf)
+        )
+        return exc if dropped is None else rest
+    return None if exc is None or drop(exc) else exc
+
+
+def _exception(exc: BaseException | None) -> Exception | None:
+    assert exc is None or isinstance(exc, Exception)  # what is not has become one
+    return exc
+
+
+def _as_exception(exc: BaseException) -> Exception:
+    """Return an Exception that says what is wrong with one that is not, its cause."""
+    if _without(exc, lambda leaf: isinstance(leaf, SystemExit)) is not exc:
+        message = (
+            "The handler raised SystemExit. That ends this client, not the program: catch it "
+            "where it is raised (argparse raises it for wrong arguments)"
+        )
+    elif _without(exc, lambda leaf: isinstance(leaf, anyio.get_cancelled_exc_class())) is not exc:
+        message = "The handler let out a cancellation that was not its own"
+    else:
+        message = f"The handler raised {type(exc).__name__}, which is not an Exception"
+    error = RuntimeError(message)
+    error.__cause__ = exc
+    return error
+
+
+def scope_error(exc: RuntimeError) -> RuntimeError:
+    """Return the error of a handler that has left a cancel scope open."""
+    error = RuntimeError(
+        "The handler left a cancel scope open. Leave it in the generator that has entered it, and "
+        "close the generators that you do not exhaust (contextlib.aclosing)"
+    )
+    error.__cause__ = exc
+    return error
