@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 
+from easynetwork.servers.handlers import INETClientAttribute
 from tests import misbehaviours
-from tests.conformance.support import Client, Recorder, Records, Requests, Serve, one_protocol
-from tests.misbehaviours import MISBEHAVIOURS, runs_on
+from tests.conformance.support import (
+    Client,
+    Peer,
+    Recorder,
+    Records,
+    Requests,
+    Serve,
+    one_protocol,
+)
+from tests.misbehaviours import MALFORMED, MISBEHAVIOURS, runs_on
 
 pytestmark = [
     pytest.mark.anyio,
@@ -41,8 +52,8 @@ class Misbehaving(Recorder):
             await self.misbehave()
 
     def on_connection(self, client: Client) -> Any:
-        if not self.clients:
-            self.good.add(client)  # the bystander comes first
+        if len(self.clients) != 1:
+            self.good.add(client)  # the bystander comes first, and newcomers last
         self.clients.append(client)
         return self.ask(client) if self.step == "greeting" else self.greet(client)
 
@@ -60,10 +71,7 @@ class Misbehaving(Recorder):
         except GeneratorExit:
             await self.at("leaving", client)
             raise
-        if request == "good":
-            self.good.add(client)
-        elif request == "bad":
-            await self.at("handle", client)
+        await self.at("handle", client)
         await client.send_packet(request)
         # The conversation goes on at another yield, in the same generator.
         await client.send_packet((yield))
@@ -113,7 +121,7 @@ async def test_misbehaviour(
         bystander = await service.connect()
         if step == "greeting":
             assert await bystander.ask("hello") == "hello"
-        assert await bystander.ask("good") == "good"  # it is in the middle of a conversation
+        assert await bystander.ask("one") == "one"  # it is in the middle of a conversation
 
         peer = await service.connect()
         with contextlib.suppress(OSError):
@@ -127,17 +135,200 @@ async def test_misbehaviour(
         await log.logged(f"{peer.name} disconnected")
         await anyio.wait_all_tasks_blocked()
 
-        assert await bystander.ask("how are you") == "how are you"
-        newcomer = await service.connect()
-        assert (
-            await newcomer.ask("good" if step != "first step" else "x")
-            if step not in ("on_connection", "first step")
-            else True
-        )
+        assert await bystander.ask("two") == "two"
+        assert await (await service.connect()).ask("hello") == "hello"
         assert service.server.is_serving()
-        with anyio.fail_after(3):
-            await service.server.shutdown()
+        await service.server.shutdown()
         await misbehaviours.clean_up()
-    reports = [problem for problem in log.problems() if problem[0] in ("ERROR", "WARNING")]
-    mine = [report for report in reports if peer.name in report[1]]
-    assert len(mine) in expected_reports(name, step), [str(exc) for *_, exc in mine]
+    reports = [exc for _, message, exc in log.problems() if peer.name in message]
+    assert len(reports) in expected_reports(name, step), [str(exc) for exc in reports]
+
+
+@one_protocol
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_malformed_handler(serve: Serve, log: Records, name: str) -> None:
+    """A `handle()` that does not follow the form is told so in a sentence."""
+
+    class Handler(Recorder):
+        def handle(self, client: Client) -> Any:
+            return MALFORMED[name](client)
+
+    async with serve(Handler()) as service:
+        for count in 1, 2:
+            with contextlib.suppress(ConnectionError):  # TLS may see it in the handshake
+                peer = await service.connect()
+                peer.send("hello")
+                assert await peer.rest() == ("", "reset")
+            while len(log.messages(logging.WARNING)) < count:
+                await anyio.sleep(0.001)
+        (_, _, exc), (_, second, _) = log.problems()
+        assert isinstance(exc, (TypeError, ValueError))
+        text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
+        assert "handle() " in text or "Invalid delay" in text
+        assert type(exc).__name__ in second
+        assert service.server.is_serving()
+
+
+# -- logs in disorder
+
+
+class BrokenError(Exception):
+    pass
+
+
+class Raising(logging.Filter):
+    """Raises for records whose message begins in a certain way."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self.beginning = beginning
+        self.count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.beginning in record.getMessage():
+            self.count += 1
+            raise BrokenError
+        return True
+
+
+@one_protocol
+@pytest.mark.parametrize(
+    "message", ["Accepted new connection", "disconnected", "Exception occurred", "invalid data"]
+)
+async def test_log_that_raises(
+    serve: Serve, log: Records, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    """A log's filter that raises goes to `sys.unraisablehook`; the connection is served as ever."""
+    unraisable: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda args: unraisable.append(args.exc_type))
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request == "fail":
+                raise LookupError
+            await client.send_packet(request)
+
+    raising = Raising(message)
+    logger = logging.getLogger("easynetwork.servers.async_tcp")
+    logger.addFilter(raising)
+    try:
+        async with serve(Handler()) as service:
+            bystander = await service.connect()
+            assert await bystander.ask("hello") == "hello"
+            for request in b"fail\n", b"\xff\n":
+                peer = await service.connect()
+                peer.send_bytes(request)
+                assert (await peer.rest())[0] == ""
+            assert await bystander.ask("hello") == "hello"
+            assert service.server.is_serving()
+    finally:
+        logger.removeFilter(raising)
+    assert raising.count >= 1
+    assert unraisable == [BrokenError] * raising.count
+    log.problems()
+
+
+# -- sockets in disorder
+
+
+class Closing(Recorder):
+    """Closes the descriptor of its connection, whose owner it is not."""
+
+    async def handle(self, client: Client) -> Requests:
+        request = yield
+        if request == "close":
+            os.close(client.extra(INETClientAttribute.socket).fileno())
+            self.note("closed")
+            await self.after(client)
+        await client.send_packet(request)
+
+    async def after(self, client: Client) -> None:
+        pass
+
+
+@one_protocol
+async def test_descriptor_closed_and_used(serve: Serve, log: Records) -> None:
+    """To send on it then is noticed, reported, and ends that client."""
+    handler = Closing()
+    async with serve(handler) as service:
+        bystander = await service.connect()
+        assert await bystander.ask("hello") == "hello"
+        peer = await service.connect()
+        peer.send("close")
+        await log.logged(f"{peer.name} disconnected")
+        [(level, message, exc)] = log.problems()
+        assert (level, peer.name in message) == ("ERROR", True)
+        assert "descriptor" in str(exc)
+        assert await bystander.ask("hello") == "hello"
+        assert await (await service.connect()).ask("hello") == "hello"
+
+
+@one_protocol
+@pytest.mark.parametrize("writes", [False, True])
+async def test_descriptor_closed_and_taken_over(serve: Serve, log: Records, writes: bool) -> None:
+    """A new connection that gets its number is served; the old one ends, and is reported."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request == "close":
+                if writes:
+                    sock = client.extra(INETClientAttribute.socket)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                    with anyio.move_on_after(0):
+                        await client.send_packet("x" * 1_000_000)
+                self.numbers.append(client.extra(INETClientAttribute.socket).fileno())
+                self.note("closing")
+                await self.released.wait()
+                os.close(self.numbers[0])
+                self.note("closed")
+                yield  # nobody tells that nothing will come
+            self.numbers.append(client.extra(INETClientAttribute.socket).fileno())
+            await client.send_packet(request)
+
+        numbers: list[int]
+
+    handler = Handler()
+    handler.numbers = []
+    async with serve(handler) as service:
+        bystander = await service.connect()
+        assert await bystander.ask("hello") == "hello"
+        handler.numbers.clear()
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("close")
+        await handler.noted("closing")
+        # What connects has its own descriptor before: only accept() may get the one that is closed.
+        address = service.server.get_addresses()[0]
+        newcomers = [Peer(address, connects=False) for _ in range(3)]
+        service.peers += newcomers
+        handler.released.set()
+        await handler.noted("closed")
+        for newcomer in newcomers:
+            newcomer._raw.connect(address)
+            assert await newcomer.ask("hello") == "hello"
+        assert handler.numbers[0] in handler.numbers[1:]
+        await log.logged(f"{peer.name} disconnected")
+        for newcomer in (bystander, *newcomers):
+            assert await newcomer.ask("hello") == "hello"
+        [(level, message, exc)] = log.problems()
+        assert (level, peer.name in message) == ("ERROR", True)
+        assert "descriptor" in str(exc)
+
+
+@one_protocol
+async def test_descriptor_closed_when_the_server_stops(serve: Serve, log: Records) -> None:
+    """A server stops in order, although a connection's descriptor is gone."""
+
+    class Handler(Closing):
+        async def after(self, client: Client) -> None:
+            await anyio.sleep_forever()
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect()
+        peer.send("close")
+        await handler.noted("closed")
+        await service.server.shutdown()
+    [(level, message, _)] = log.problems()
+    assert (level, peer.name in message) == ("ERROR", True)

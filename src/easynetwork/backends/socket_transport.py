@@ -319,6 +319,8 @@ class SocketTransport(StreamTransport):
             self._error = exc.with_traceback(None)
         self._is_broken = self._is_closing = True
         self._lingers = False
+        if exc.errno == errno.EBADF:
+            self.has_lost_descriptor = True
         self._discard_unsent()
 
     def _close(self) -> None:
@@ -347,5 +349,8 @@ class SocketTransport(StreamTransport):
         self._lingers = False
         self._discard_unsent()
         if self.socket.fileno() >= 0:
+            # If other code has closed the descriptor, the first of these forgets all about it, but
+            # may complain: epoll does not know the number any more.
+            with suppress(OSError):
+                self._forget_socket()
             self._stop_receiving()
-            self._forget_socket()

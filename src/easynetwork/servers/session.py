@@ -204,6 +204,9 @@ class StreamSession:
             if not is_closed:
                 with anyio.CancelScope(shield=True):
                     await transport.aclose(timeout=_CLOSE_TIMEOUT_AT_STOP)
+            if transport.has_lost_descriptor and verdict.crash is None:
+                error = OSError(errno.EBADF, "Other code has closed the connection's descriptor")
+                Verdict(crash=error).report(client.address, self._service.log)
         if isinstance(end, BaseException) and interrupts(end):
             raise end
 
@@ -247,9 +250,6 @@ class StreamSession:
         service.log.log(service.connection_log_level, "%s disconnected", client.address)
         verdict.report(client.address, service.log)
         Verdict(crash=goodbye.crash).report(client.address, service.log)
-        if client.transport.has_lost_descriptor and verdict.crash is None:
-            error = OSError(errno.EBADF, "Other code has closed the connection's descriptor")
-            Verdict(crash=error).report(client.address, service.log)
         if service.tls is not None:
             service.tls.report_end(client.transport, client.address)
 

@@ -12,7 +12,6 @@ __all__ = ["TrioStreamTransport"]
 import math
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import trio
 
@@ -55,6 +54,8 @@ class TrioStreamTransport(SocketTransport):
                 await trio.lowlevel.wait_readable(self.socket)
             except trio.ClosedResourceError:
                 self._at_eof = True
+            except OSError as exc:  # other code has closed the descriptor
+                self._break(exc)
         try:
             return self._receive_now()
         except TimeoutError:
@@ -93,8 +94,12 @@ class TrioStreamTransport(SocketTransport):
     async def _send_unsent(self) -> None:
         with trio.CancelScope(deadline=self._deadline) as self._sending:
             while not self._send_some():
-                with suppress(trio.ClosedResourceError):  # receive() was to be woken up, not this
+                try:
                     await trio.lowlevel.wait_writable(self.socket)
+                except trio.ClosedResourceError:
+                    pass  # receive() was to be woken up, not this
+                except OSError as exc:  # other code has closed the descriptor
+                    self._break_sending(exc)
         if self._sending.cancelled_caught:
             self._give_up()
         self._sending = None
