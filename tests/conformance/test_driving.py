@@ -53,7 +53,7 @@ async def test_overlong_packet(serve: Serve) -> None:
 
 
 async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
-    """A bug of the protocol object is a RuntimeError with its cause, and can be survived."""
+    """A bug of the protocol object has a type and a cause, and can be survived."""
 
     class Handler(Echo):
         def describe(self, exc: Exception) -> str:
@@ -63,7 +63,8 @@ async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
     async with serve(Handler(), Trap()) as service:
         peer = await service.connect()
         assert await peer.ask("trap", "one") == (
-            f"RuntimeError: protocol.build_packet_from_{source}() crashed, ZeroDivisionError"
+            f"ProtocolCrashedError: protocol.build_packet_from_{source}() crashed, "
+            "ZeroDivisionError"
         )
         assert await peer.receive() == "one"
 

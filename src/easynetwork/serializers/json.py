@@ -8,12 +8,15 @@ first byte that cannot be part of it. That is all that is checked here; whether 
 is JSON is the decoder's business. Compiled patterns jump from one significant byte to the next, and
 a scan goes on where the last chunk ended: each byte is looked at once, however the stream is cut.
 
+A byte order mark in front of a document is skipped, as RFC 8259, section 8.1, allows.
+
 Peers send anything. What is nested too deeply, or a number too long, is a decode error too. How
 deeply a document is nested is known before it is decoded (`_check_depth()`).
 """
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import re
 from collections.abc import Callable, Generator
@@ -36,6 +39,7 @@ from easynetwork.serializers.tools import (
     check_limit,
     check_max_depth,
     config_options,
+    keeps_bytes,
 )
 
 __all__ = ["JSONDecoderConfig", "JSONEncoderConfig", "JSONSerializer"]
@@ -70,7 +74,9 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     Args:
         encoder_config: How to write JSON.
         decoder_config: How to read JSON.
-        encoding: The encoding of the documents; with ASCII as a subset, if they go over a stream.
+        encoding: The encoding of the documents. Over a stream, the bytes of ASCII characters have
+            to be the same in it, and stand for nothing else: UTF-16 is for datagrams, and for
+            wrappers that find the end of a packet.
         unicode_errors: What to do with characters and bytes that `encoding` does not know; see
             :ref:`error handlers <error-handlers>`.
         limit: The most bytes of a document.
@@ -87,10 +93,12 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     Raises:
         LookupError: `encoding` or `unicode_errors` is unknown.
         TypeError: A configuration is of the wrong class.
-        ValueError: `limit` or `max_depth` is not positive.
+        ValueError: `limit` or `max_depth` is not positive; or lines cannot be told apart in
+            `encoding`.
     """
 
     __slots__ = (
+        "_byte_order_mark",
         "_debug",
         "_encode",
         "_encoding",
@@ -117,8 +125,15 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         encoder_options = config_options("encoder", encoder_config, JSONEncoderConfig)
         decoder_options = config_options("decoder", decoder_config, JSONDecoderConfig)
         check_encoding(encoding, unicode_errors)
+        if use_lines and not keeps_bytes(encoding, "\n"):
+            raise ValueError(
+                f"Lines cannot be told apart in {encoding!r}. For datagrams, or inside a wrapper, "
+                "set use_lines=False"
+            )
+        is_utf8 = codecs.lookup(encoding).name.startswith("utf-8")
+        self._byte_order_mark = codecs.BOM_UTF8 if is_utf8 else b""
         self._encode = JSONEncoder(**encoder_options, separators=(",", ":")).encode
-        self._raw_decode = JSONDecoder(**decoder_options).raw_decode
+        self._raw_decode = _Decoder(**decoder_options).raw_decode
         self._encoding = encoding
         self._unicode_errors = unicode_errors
         self._limit = check_limit(limit)
@@ -139,12 +154,12 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         return self._debug
 
     @final
-    def serialize(self, packet: Any, /) -> bytes:
+    def serialize(self, packet: Any) -> bytes:
         """Return the document of `packet`."""
         return self._encode(packet).encode(self._encoding, self._unicode_errors)
 
     @final
-    def deserialize(self, data: bytes, /) -> Any:
+    def deserialize(self, data: bytes) -> Any:
         """Make a packet of one document, maybe with white space around it.
 
         Raises:
@@ -156,7 +171,13 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
             raise DeserializeError(str(exc), exc.error_info) from exc.__cause__
 
     def framing(self) -> SeparatorFraming | None:
-        """Return where a line ends; None without `use_lines`."""
+        """Return where a line ends; None without `use_lines`.
+
+        Raises:
+            ValueError: The end of a document cannot be found in the encoding.
+        """
+        if self._framing is None:
+            self._check_structure()
         return self._framing
 
     def serialize_frame(self, packet: Any, /) -> bytes:
@@ -185,23 +206,52 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
                 raise JSONDecodeError("Extra data", document, end)
             return packet
         except (ValueError, RecursionError) as exc:
+            if document.startswith(_BYTE_ORDER_MARK) and document[1:2] != _BYTE_ORDER_MARK:
+                # Looked for only where nothing else helps: most documents have none.
+                without = document[1:].encode(self._encoding, self._unicode_errors)
+                return self.deserialize_frame(without)
             # ValueError: not JSON, too deep, or an integer of more digits than Python converts.
             info = _error_info(document, exc) if self._debug else None
             raise IncrementalDeserializeError(f"JSON decode error: {exc}", b"", info) from exc
 
-    def incremental_serialize(self, packet: Any, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Any) -> Generator[bytes, None, None]:
         """Yield what `serialize_frame()` returns."""
         yield self.serialize_frame(packet)
 
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next document."""
         if self._framing is None:
-            document, remaining_data = yield from _read_document(self._limit, self._max_depth)
+            self._check_structure()
+            document, remaining_data = yield from _read_document(
+                self._limit, self._max_depth, self._byte_order_mark
+            )
         else:
             reader = GeneratorStreamReader()
             document = yield from reader.read_until(b"\n", self._limit, keep_end=False)
             remaining_data = reader.read_all()
         return parse_frame(self, document, remaining_data)
+
+    def _check_structure(self) -> None:
+        if not keeps_bytes(self._encoding, _STRUCTURE):
+            raise ValueError(
+                f"The end of a JSON document cannot be found in {self._encoding!r}. For a stream, "
+                "use UTF-8, or a wrapper such as LengthPrefixedSerializer"
+            )
+
+
+class _Decoder(JSONDecoder):
+    """A decoder that can be pickled."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_decoder, (self._options,)
+
+
+def _restore_decoder(options: dict[str, Any]) -> _Decoder:
+    return _Decoder(**options)
 
 
 def _error_info(document: str, exc: Exception) -> dict[str, Any]:
@@ -240,6 +290,8 @@ def _check_depth(document: str, max_depth: int) -> None:
 # -- Where a document ends, without lines ------------------------------------------------------
 
 _WHITE_SPACE: Final = " \t\n\r"  # RFC 8259, section 2.
+_STRUCTURE: Final = _WHITE_SPACE + '"\\[]{}'
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _WHITE_SPACE_BYTES: Final = _WHITE_SPACE.encode()
 _QUOTE: Final = ord('"')
 
@@ -257,32 +309,52 @@ _INSIGNIFICANT: Final = {
 _NOT_PLAIN: Final = re.compile(rb"[^\x20-\x7e]")
 
 
-def _read_document(limit: int, max_depth: int) -> Generator[None, bytes, tuple[bytes, bytes]]:
+def _read_document(
+    limit: int, max_depth: int, byte_order_mark: bytes
+) -> Generator[None, bytes, tuple[bytes, bytes]]:
     """Read one document; return it and what follows, without the white space around it.
 
     Raises:
-        IncrementalDeserializeError: The document is nested too deeply. All there is of it is
-            dropped.
-        LimitOverrunError: The document has more than `limit` bytes.
+        IncrementalDeserializeError: The document is nested too deeply. All of it is dropped.
+        LimitOverrunError: The document has more than `limit` bytes. Where it ends is not said, even
+            if that is at hand: what comes next must not depend on how the stream was cut.
     """
-    buffer = bytearray()
-    while not buffer:
-        buffer += (yield).lstrip(_WHITE_SPACE_BYTES)
+    buffer = yield from _read_beginning(byte_order_mark)
     if buffer[0] in _INSIGNIFICANT:
         end = yield from _find_closer(buffer, limit, max_depth)
     else:
         end = yield from _find_plain_end(buffer, limit)
     if end > limit:
         raise LimitOverrunError(
-            "JSON object's end frame is found, but chunk is longer than limit", buffer, end
+            "JSON object's end frame is found, but chunk is longer than limit",
+            buffer,
+            end,
+            end_is_known=False,
         )
     return bytes(buffer[:end]), bytes(buffer[end:].lstrip(_WHITE_SPACE_BYTES))
 
 
+def _read_beginning(mark: bytes) -> Generator[None, bytes, bytearray]:
+    """Read up to the first byte of a document, and what came with it; skip what may precede it."""
+    buffer = bytearray()
+    while not buffer or (mark and mark.startswith(bytes(buffer))):
+        chunk = yield
+        buffer += chunk if buffer else chunk.lstrip(_WHITE_SPACE_BYTES)
+        if mark and buffer.startswith(mark):
+            buffer = buffer[len(mark) :].lstrip(_WHITE_SPACE_BYTES)
+            mark = b""
+    return buffer
+
+
 def _find_closer(buffer: bytearray, limit: int, max_depth: int) -> Generator[None, bytes, int]:
-    """Return the index behind the bracket or quote that matches the first byte."""
+    """Return the index behind the bracket or quote that matches the first byte.
+
+    Raises:
+        IncrementalDeserializeError: Brackets are nested too deeply. No part of the document may be
+            taken for another one, so its end is found first.
+    """
     insignificant = _INSIGNIFICANT[buffer[0]]
-    depth = 0
+    depth = deepest = 0
     in_string = False
     offset = 0
     while True:
@@ -297,11 +369,13 @@ def _find_closer(buffer: bytearray, limit: int, max_depth: int) -> Generator[Non
             in_string = not in_string
         elif byte == buffer[0]:
             depth += 1
-            if depth > max_depth:
-                raise IncrementalDeserializeError(f"JSON decode error: {_TOO_DEEP}", b"")
+            deepest = max(deepest, depth)
         else:
             depth -= 1
         if depth == 0 and not in_string:
+            if deepest > max_depth and offset <= limit:
+                rest = buffer[offset:].lstrip(_WHITE_SPACE_BYTES)
+                raise IncrementalDeserializeError(f"JSON decode error: {_TOO_DEEP}", rest)
             return offset
 
 
