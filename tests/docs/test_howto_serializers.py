@@ -151,8 +151,8 @@ def test_json() -> None:
 def test_lines() -> None:
     """So have lines.
 
-    "ASCII by default; a newline that you send ends the packet; an empty line is received, but
-    never sent"
+    "ASCII by default; a newline that you send ends the packet; in UTF-16 and EBCDIC there is no
+    such newline"
     """
     serializer = StringLineSerializer()
     with pytest.raises(UnicodeEncodeError):
@@ -160,7 +160,9 @@ def test_lines() -> None:
     protocol = StreamProtocol(serializer)
     sent = b"".join(protocol.generate_chunks("one\ntwo"))
     assert outcomes(protocol, [sent, b"\n"]) == ["one", "two", ""]
-    assert b"".join(protocol.generate_chunks("")) == b""
+    for encoding in "utf-16", "cp037":
+        with pytest.raises(ValueError, match="cannot be found"):
+            StringLineSerializer(encoding=encoding)
 
 
 def test_msgpack() -> None:
@@ -259,7 +261,17 @@ def test_size(serializer: Any) -> None:
 
     "limit bytes for each packet in a stream, 65,536 by default"
 
-    "What is beyond the limit is an ordinary parse error: the connection can go on."
+    "What is beyond the limit is an ordinary parse error."
+
+    "A packet that is too large is one error, a LimitOverrunError, which is raised as soon as the
+    limit is passed. No byte of that packet is ever parsed as another one."
+
+    "With separators and lengths (lines, JSON in lines, base64, netstrings, length prefixes), the
+    rest of the packet is dropped as it arrives, and the packets that follow it are received as
+    usual."
+
+    "Otherwise (JSON without lines, MessagePack, CBOR, compressors), the end is unknown, and
+    everything that the peer still sends is dropped."
 
     "for compressors, limit is the size after decompression"
     """
@@ -272,8 +284,10 @@ def test_size(serializer: Any) -> None:
         packet = [packet]
     frame = serializer.serialize_frame(packet)
     chunks = [frame[start : start + 4096] for start in range(0, len(frame), 4096)]
-    outcome = outcomes(StreamProtocol(serializer), chunks)[0]
+    following = serializer.serialize_frame(b"a" if isinstance(packet, bytes) else "a")
+    outcome, *rest = outcomes(StreamProtocol(serializer), [*chunks, following])
     assert LimitOverrunError.__name__ in repr(outcome)
+    assert len(rest) == (0 if serializer.framing() is None else 1)
 
 
 @pytest.mark.parametrize(
@@ -556,7 +570,8 @@ async def test_messages(protocol: Any) -> None:
 
     "a line with a name and a size, then as many bytes as it says"
 
-    "Those that are yet to come are then dropped as they come."
+    "The reader knows what it has read, so tell it only how much of the packet follows; the rest is
+    dropped as it arrives."
 
     "A serializer that is written by hand costs a generator for each packet."
     """
