@@ -7,9 +7,16 @@ This is where the two are told apart, once for a server or a client.
 
 from __future__ import annotations
 
-__all__ = ["datagram_builder", "datagram_encoder", "new_decoder_factory", "packet_encoder"]
+__all__ = [
+    "datagram_builder",
+    "datagram_encoder",
+    "generator_decoder_factory",
+    "new_decoder_factory",
+    "packet_encoder",
+]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from easynetwork.cutters import (
@@ -26,7 +33,7 @@ from easynetwork.exceptions import (
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
-from easynetwork.parsers import BufferParser, ChunkParser, crash
+from easynetwork.parsers import BufferParser, ChunkParser, buffer_source, chunk_source, crash
 from easynetwork.protocol import (
     AnyStreamProtocolType,
     BufferedStreamProtocol,
@@ -60,9 +67,7 @@ def new_decoder_factory(
     buffered = isinstance(protocol, BufferedStreamProtocol)
     framing = _framing_of(protocol)
     if framing is None:
-        if isinstance(protocol, BufferedStreamProtocol):
-            return lambda: GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
-        return lambda: GeneratorDecoder(lambda: ChunkParser(protocol))
+        return generator_decoder_factory(protocol, sizehint)
     build = _frame_builder(protocol)
     if isinstance(framing, LengthPrefixFraming):
         field = new_length_field(framing)
@@ -72,6 +77,19 @@ def new_decoder_factory(
         return lambda: FramedDecoder(SeparatorCutter(separated, buffered=buffered), build)
     cutter = FixedSizeCutter(framing)
     return lambda: FramedDecoder(cutter, build)
+
+
+def generator_decoder_factory(
+    protocol: AnyStreamProtocolType[Any, Any], sizehint: int
+) -> Callable[[], StreamDecoder]:
+    """Return what `new_decoder_factory` does if no shortcut may be taken."""
+    if isinstance(protocol, BufferedStreamProtocol):
+        source = buffer_source(protocol)
+        new_buffer_parser = partial(BufferParser, source, protocol.create_buffer, sizehint)
+        return lambda: GeneratorDecoder(new_buffer_parser, source.convert)
+    source = chunk_source(protocol)
+    new_chunk_parser = partial(ChunkParser, source)
+    return lambda: GeneratorDecoder(new_chunk_parser, source.convert)
 
 
 def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
@@ -149,8 +167,9 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
             data = serialize(packet if convert is None else convert(packet))
         except Exception as exc:
             raise crash("generate_chunks") from exc
-        if type(data) is not bytes:
-            data = _bytes_of(data, "serialize_frame() returned")
+        if type(data) is bytes and data:
+            return data
+        data = _bytes_of(data, "serialize_frame() returned")
         if not data:
             raise ProtocolCrashedError(
                 "protocol.generate_chunks() yielded no bytes, which no peer can receive as a packet"

@@ -160,11 +160,14 @@ class GeneratorDecoder(StreamDecoder):
     everything that still arrives is dropped. After one of a converter, that is known.
     """
 
-    __slots__ = ("_budget", "_leftover", "_new_parser", "_overrun", "_parser")
+    __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_overrun", "_parser")
 
-    def __init__(self, new_parser: Callable[[], Parser]) -> None:
+    def __init__(
+        self, new_parser: Callable[[], Parser], convert: Callable[[Any, bytes], Any] | None
+    ) -> None:
         super().__init__()
         self._new_parser = new_parser
+        self._convert = convert  # see `easynetwork.parsers.Source`
         self._parser: Parser | None = None
         self._leftover = b""  # what the last generator did not need; before `_rest`
         self._budget = MAX_BATCH
@@ -203,8 +206,10 @@ class GeneratorDecoder(StreamDecoder):
                 self._drop_rest(Overrun(None))
                 raise
             if result is not NEED_DATA:
-                dto, self._leftover = result
-                return parser.convert(dto, self._leftover) if parser.convert else dto
+                packet, self._leftover = result
+                if self._convert is not None:
+                    return self._convert(packet, self._leftover)
+                return packet
             self._parser = parser
         return NEED_DATA
 

@@ -7,20 +7,30 @@ so. Without the last of these checks, a connection would go round in circles for
 
 from __future__ import annotations
 
-__all__ = ["NEED_DATA", "BufferParser", "ChunkParser", "Parser"]
+__all__ = [
+    "NEED_DATA",
+    "BufferParser",
+    "ChunkParser",
+    "Parser",
+    "Source",
+    "buffer_source",
+    "chunk_source",
+    "crash",
+]
 
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, NoReturn
 
 from easynetwork.exceptions import (
+    DeserializeError,
     PacketConversionError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
-from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol, raise_parse_error
 from easynetwork.serializers.abc import definer
 
 
@@ -34,45 +44,73 @@ NEED_DATA: Final = NeedData.NEED_DATA
 """What is returned when no complete packet is at hand."""
 
 
-class Parser(ABC):
-    """Takes one packet out of a stream. Belongs to one connection.
+class Source(NamedTuple):
+    """What makes the generators of a protocol object; looked up once for all connections."""
 
-    Attributes:
-        convert: What makes a packet of the result, given also the bytes that follow; None if the
-            result is the packet. It is apart, so that the next packet is not lost if it fails.
-    """
-
-    __slots__ = ("_generator", "_method", "_sent", "_tail", "convert")
-
+    method: str
+    """The method of the protocol object that all of this stands for."""
+    start: Callable[..., Generator[Any, Any, tuple[Any, Any]]]
+    is_serializer: bool
+    """Whether `start` is the serializer's, because nobody has overridden `method`."""
     convert: Callable[[Any, bytes], Any] | None
-    _generator: Generator[Any, Any, tuple[Any, Any]]
-    _method: str
-    _sent: int  # bytes that the generator got
-    _tail: bytes  # bytes that were given to `send()`, but not to the generator
+    """What makes a packet of the result, given also the bytes that follow; None if the result is
+    the packet. It is apart, so that the next packet is not lost if it fails."""
 
-    def _start(
-        self,
-        protocol: StreamProtocol[Any, Any] | BufferedStreamProtocol[Any, Any, Any],
-        method: str,
-        *arguments: Any,
-    ) -> Any:
-        """Run a new generator up to its first `yield`; return what that yields."""
-        self._method = method
-        self._sent = 0
-        self._tail = b""
-        self.convert = None
+
+def chunk_source(protocol: StreamProtocol[Any, Any]) -> Source:
+    """Return what makes the generators for `ChunkParser`."""
+    method = "build_packet_from_chunks"
+    if definer(protocol, method) is not StreamProtocol:
+        return Source(method, protocol.build_packet_from_chunks, False, None)
+    start = protocol.serializer.incremental_deserialize
+    return Source(method, start, True, _converter(protocol, method))
+
+
+def buffer_source(protocol: BufferedStreamProtocol[Any, Any, Any]) -> Source:
+    """Return what makes the generators for `BufferParser`."""
+    method = "build_packet_from_buffer"
+    if definer(protocol, method) is not BufferedStreamProtocol:
+        return Source(method, protocol.build_packet_from_buffer, False, None)
+    start = protocol.serializer.buffered_incremental_deserialize
+    return Source(method, start, True, _converter(protocol, method))
+
+
+def _converter(
+    protocol: StreamProtocol[Any, Any] | BufferedStreamProtocol[Any, Any, Any], method: str
+) -> Callable[[Any, bytes], Any] | None:
+    if protocol.converter is None:
+        return None
+    from_dto = protocol._from_dto
+
+    def convert(dto: Any, remaining_data: bytes) -> Any:
         try:
-            if definer(protocol, method) in (StreamProtocol, BufferedStreamProtocol):
-                self._generator = protocol._read_dto(*arguments)
-                if protocol.converter is not None:
-                    self.convert = new_converter(protocol, method)
-            else:
-                self._generator = getattr(protocol, method)(*arguments)
-            return next(self._generator)
-        except StopIteration:
-            raise ProtocolCrashedError(f"protocol.{method}() did not yield") from None
-        except (Exception, GeneratorExit) as exc:
+            return from_dto(dto)
+        except PacketConversionError as exc:
+            raise StreamProtocolParseError(remaining_data, exc) from exc
+        except StreamProtocolParseError:
+            raise
+        except Exception as exc:
             raise crash(method) from exc
+
+    return convert
+
+
+class Parser(ABC):
+    """Takes one packet out of a stream. Belongs to one connection."""
+
+    __slots__ = ("_generator", "_sent", "_source", "_yielded")
+
+    def __init__(self, source: Source, *arguments: Any) -> None:
+        """Run a new generator, made with `arguments`, up to its first `yield`."""
+        self._source = source
+        self._sent = 0  # bytes that the generator got
+        try:
+            self._generator = source.start(*arguments)
+            self._yielded: Any = next(self._generator)
+        except StopIteration:
+            raise ProtocolCrashedError(f"protocol.{source.method}() did not yield") from None
+        except (Exception, GeneratorExit) as exc:
+            raise crash(source.method) from exc
 
     @abstractmethod
     def send(self, data: bytes) -> Any:
@@ -95,27 +133,39 @@ class Parser(ABC):
         """Check what the generator returned."""
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ProtocolCrashedError(
-                f"protocol.{self._method}() returned {_shown(result)}, "
+                f"protocol.{self._source.method}() returned {_shown(result)}, "
                 "not a packet and the bytes that follow it"
             )
         return result[0], self._following(result[1], "returned a packet with")
 
+    def _failed(self, exc: BaseException) -> NoReturn:
+        """Raise what becomes of an exception that left the generator, as its method would."""
+        method = self._source.method
+        if not (self._source.is_serializer and isinstance(exc, (DeserializeError, RecursionError))):
+            raise crash(method) from exc
+        try:
+            raise_parse_error(exc)
+        except StreamProtocolParseError:
+            raise
+        except Exception as bug:
+            raise crash(method) from bug
+
     def _following(
         self, data: Any, what: str, cause: StreamProtocolParseError | None = None
     ) -> bytes:
+        method = self._source.method
         try:
             rest = data if type(data) is bytes else bytes(memoryview(data))
         except TypeError:
             raise ProtocolCrashedError(
-                f"protocol.{self._method}() {what} {_shown(data)} "
-                "in place of the bytes that follow it"
+                f"protocol.{method}() {what} {_shown(data)} in place of the bytes that follow it"
             ) from cause
         if len(rest) >= self._sent:
             raise ProtocolCrashedError(
-                f"protocol.{self._method}() {what} {len(rest)} bytes that follow it, "
+                f"protocol.{method}() {what} {len(rest)} bytes that follow it, "
                 f"but got only {self._sent}: it has to use up some of them"
             ) from cause
-        return rest + self._tail if self._tail else rest
+        return rest
 
 
 class ChunkParser(Parser):
@@ -123,19 +173,22 @@ class ChunkParser(Parser):
 
     __slots__ = ()
 
-    def __init__(self, protocol: StreamProtocol[Any, Any]) -> None:
-        self._start(protocol, "build_packet_from_chunks")
-
     def send(self, data: bytes) -> Any:
         self._sent += len(data)
         try:
             self._generator.send(data)
         except StopIteration as stop:
-            return self._finished(stop.value)
+            result = stop.value
+            # As it should be, it is not looked at any further: this is done for each packet.
+            if type(result) is tuple and len(result) == 2:
+                rest = result[1]
+                if type(rest) is bytes and len(rest) < self._sent:
+                    return result
+            return self._finished(result)
         except StreamProtocolParseError:
             raise
         except (Exception, GeneratorExit) as exc:
-            raise crash(self._method) from exc
+            self._failed(exc)
         return NEED_DATA
 
 
@@ -146,15 +199,16 @@ class BufferParser(Parser):
     owns none.
     """
 
-    __slots__ = ("_at", "_view")
+    __slots__ = ("_tail", "_view")
 
-    def __init__(self, protocol: BufferedStreamProtocol[Any, Any, Any], sizehint: int) -> None:
+    def __init__(self, source: Source, create_buffer: Callable[[int], Any], sizehint: int) -> None:
+        self._tail = b""  # bytes that were given to `send()`, but not to the generator
         try:
-            buffer = protocol.create_buffer(sizehint)
+            buffer = create_buffer(sizehint)
         except Exception as exc:
             raise crash("create_buffer") from exc
         self._view = _writable_view(buffer)
-        self._at = self._start(protocol, "build_packet_from_buffer", buffer)
+        super().__init__(source, buffer)
 
     def send(self, data: bytes) -> Any:
         fed = 0
@@ -165,7 +219,7 @@ class BufferParser(Parser):
             fed += nbytes
             self._sent += nbytes
             try:
-                self._at = self._generator.send(nbytes)
+                self._yielded = self._generator.send(nbytes)
             except StopIteration as stop:
                 self._tail = data[fed:]
                 return self._finished(stop.value)
@@ -173,16 +227,23 @@ class BufferParser(Parser):
                 self._tail = data[fed:]
                 raise
             except (Exception, GeneratorExit) as exc:
-                raise crash(self._method) from exc
+                self._tail = data[fed:]
+                self._failed(exc)
         return NEED_DATA
+
+    def _following(
+        self, data: Any, what: str, cause: StreamProtocolParseError | None = None
+    ) -> bytes:
+        return super()._following(data, what, cause) + self._tail
 
     def _room(self) -> memoryview:
         size = len(self._view)
         try:
-            start = 0 if self._at is None else operator.index(self._at)
+            start = 0 if self._yielded is None else operator.index(self._yielded)
         except TypeError:
             raise ProtocolCrashedError(
-                f"protocol.{self._method}() yielded {_shown(self._at)}, not an index or None"
+                f"protocol.{self._source.method}() yielded {_shown(self._yielded)}, "
+                "not an index or None"
             ) from None
         if start >= size:
             raise ProtocolCrashedError("The start position is set to the end of the buffer")
@@ -191,25 +252,6 @@ class BufferParser(Parser):
                 f"The start position {start} is before the beginning of the buffer of {size} bytes"
             )
         return self._view[start:]
-
-
-def new_converter(
-    protocol: StreamProtocol[Any, Any] | BufferedStreamProtocol[Any, Any, Any], method: str
-) -> Callable[[Any, bytes], Any]:
-    """Return what makes a packet of what a serializer read, and of errors what `method` would."""
-    from_dto = protocol._from_dto
-
-    def convert(dto: Any, remaining_data: bytes) -> Any:
-        try:
-            return from_dto(dto)
-        except PacketConversionError as exc:
-            raise StreamProtocolParseError(remaining_data, exc) from exc
-        except StreamProtocolParseError:
-            raise
-        except Exception as exc:
-            raise crash(method) from exc
-
-    return convert
 
 
 def crash(method: str) -> ProtocolCrashedError:

@@ -205,18 +205,14 @@ class StreamProtocol(_BaseProtocol[Sent, Received, AbstractIncrementalPacketSeri
                 it.
             RuntimeError: The serializer raised a plain `DeserializeError`, which is a bug.
         """
-        dto, remaining_data = yield from self._read_dto()
+        try:
+            dto, remaining_data = yield from self._serializer.incremental_deserialize()
+        except (DeserializeError, RecursionError) as exc:
+            raise_parse_error(exc)
         try:
             return self._from_dto(dto), remaining_data
         except PacketConversionError as exc:
             raise StreamProtocolParseError(remaining_data, exc) from exc
-
-    def _read_dto(self) -> Generator[None, bytes, tuple[Any, bytes]]:
-        """Do all of `build_packet_from_chunks()` but the conversion."""
-        try:
-            return (yield from self._serializer.incremental_deserialize())
-        except (DeserializeError, RecursionError) as exc:
-            raise_parse_error(exc)
 
 
 class BufferedStreamProtocol(
@@ -282,18 +278,16 @@ class BufferedStreamProtocol(
                 it.
             RuntimeError: The serializer raised a plain `DeserializeError`, which is a bug.
         """
-        dto, remaining_data = yield from self._read_dto(buffer)
+        try:
+            dto, remaining_data = yield from self._serializer.buffered_incremental_deserialize(
+                buffer
+            )
+        except (DeserializeError, RecursionError) as exc:
+            raise_parse_error(exc)
         try:
             return self._from_dto(dto), remaining_data
         except PacketConversionError as exc:
             raise StreamProtocolParseError(remaining_data, exc) from exc
-
-    def _read_dto(self, buffer: Buffer) -> Generator[int | None, int, tuple[Any, ReadableBuffer]]:
-        """Do all of `build_packet_from_buffer()` but the conversion."""
-        try:
-            return (yield from self._serializer.buffered_incremental_deserialize(buffer))
-        except (DeserializeError, RecursionError) as exc:
-            raise_parse_error(exc)
 
 
 AnyStreamProtocolType: TypeAlias = (

@@ -632,7 +632,14 @@ def test_byte_order_mark(use_lines: bool, encoding: str, debug: bool) -> None:
 def test_no_document_behind_a_byte_order_mark(use_lines: bool) -> None:
     """There is one mark at most, and it is no document."""
     serializer = JSONSerializer(use_lines=use_lines)
-    for data in (MARK, MARK + b" ", MARK * 2 + b"[1]", MARK * 1000, b"\xef\xbb[1]"):
+    for data in (
+        MARK,
+        MARK + b" ",
+        MARK * 2 + b"[1]",
+        MARK * 1000,
+        (MARK + b" ") * 2 + b"[1]",
+        b"\xef\xbb[1]",
+    ):
         with pytest.raises(DeserializeError, match=r"decode error"):
             serializer.deserialize(data)
 

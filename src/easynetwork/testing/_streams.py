@@ -5,12 +5,13 @@ from __future__ import annotations
 __all__ = ["Equal", "Refusal", "are_equal", "check_stream", "require", "shown"]
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from easynetwork.codec import new_decoder_factory
+from easynetwork.codec import generator_decoder_factory, new_decoder_factory
 from easynetwork.decoder import GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
-from easynetwork.parsers import NEED_DATA, BufferParser, ChunkParser
+from easynetwork.parsers import NEED_DATA, BufferParser, buffer_source
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
@@ -109,38 +110,29 @@ class _Way(NamedTuple):
     """What this one is a shortcut for."""
 
 
-class _UsedBuffer:
-    """A protocol object that gives all packets the same buffer, with whatever is in it."""
-
-    __slots__ = ("_buffer", "build_packet_from_buffer")
-
-    def __init__(self, protocol: BufferedStreamProtocol[Any, Any, Any]) -> None:
-        self._buffer = protocol.create_buffer(_CHUNK)
-        self.build_packet_from_buffer = protocol.build_packet_from_buffer
-
-    def create_buffer(self, sizehint: int) -> Any:
-        return self._buffer
-
-
 def _ways(serializer: AbstractIncrementalPacketSerializer[Any, Any]) -> Iterator[_Way]:
     chunked = StreamProtocol(serializer)
-    way = _Way("In chunks", lambda: GeneratorDecoder(lambda: ChunkParser(chunked)))
+    way = _Way("In chunks", generator_decoder_factory(chunked, _CHUNK))
     yield way
     if serializer.framing() is not None:
         yield _Way("In frames", new_decoder_factory(chunked, _CHUNK), way)
     if not isinstance(serializer, BufferedIncrementalPacketSerializer):
         return
     buffered = BufferedStreamProtocol(serializer)
-    yield _Way("In a buffer with size hint 1", lambda: _decoder_of(buffered, 1))
-    yield _Way("In a used buffer", lambda: _decoder_of(_UsedBuffer(buffered), _CHUNK))
-    way = _Way("In a buffer", lambda: _decoder_of(buffered, _CHUNK))
+    yield _Way("In a buffer with size hint 1", generator_decoder_factory(buffered, 1))
+    yield _Way("In a used buffer", lambda: _with_used_buffer(buffered))
+    way = _Way("In a buffer", generator_decoder_factory(buffered, _CHUNK))
     yield way
     if serializer.framing() is not None:
         yield _Way("In frames, buffered", new_decoder_factory(buffered, _CHUNK), way)
 
 
-def _decoder_of(protocol: Any, sizehint: int) -> StreamDecoder:
-    return GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
+def _with_used_buffer(protocol: BufferedStreamProtocol[Any, Any, Any]) -> StreamDecoder:
+    """Return a decoder that gives all packets the same buffer, with whatever is in it."""
+    buffer = protocol.create_buffer(_CHUNK)
+    source = buffer_source(protocol)
+    new_parser = partial(BufferParser, source, lambda _: buffer, _CHUNK)
+    return GeneratorDecoder(new_parser, source.convert)
 
 
 class _Stream:
