@@ -141,7 +141,7 @@ def raise_parse_error(exc: DeserializeError | RecursionError) -> NoReturn:
         RuntimeError: The serializer's bug: it did not tell where the next packet begins.
     """
     if isinstance(exc, RecursionError):
-        # It is unknown where the packet ends. (If a framing found it, that does not matter.)
+        # It is unknown where the packet ends, unless a framing has found that.
         error: DeserializeError = LimitOverrunError(_TOO_DEEP, b"", 0)
         error.__cause__ = exc
     else:

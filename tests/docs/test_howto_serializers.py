@@ -28,6 +28,7 @@ from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
     LimitOverrunError,
+    ProtocolCrashedError,
     StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
@@ -56,6 +57,7 @@ from easynetwork.serializers.framing import (
     FixedSizePacketSerializer,
     LengthPrefixedPacketSerializer,
 )
+from easynetwork.serializers.tools import GeneratorStreamReader
 from easynetwork.servers.handlers import (
     AsyncDatagramClient,
     AsyncDatagramRequestHandler,
@@ -680,3 +682,48 @@ def test_kit_finds(serializer: Any) -> None:
     messages = [Message("greeting", b"hello"), Message("nothing", b"")]
     with pytest.raises(AssertionError):
         check_serializer(serializer, messages, malformed=[b"bad\n"])
+
+
+class _WrongEnd(examples.MessageSerializer):
+    """Takes the end of the first line for the end of a message that is too large."""
+
+    def incremental_deserialize(self) -> Any:
+        reader = GeneratorStreamReader()
+        header = yield from reader.read_until(b"\n", examples.HEADER_LIMIT)
+        parser = super().incremental_deserialize()
+        next(parser)
+        try:
+            parser.send(header + reader.read_all())
+            while True:
+                parser.send((yield))
+        except StopIteration as stop:
+            return stop.value
+
+
+def test_kit_finds_wrong_ends() -> None:
+    """What becomes of the rest of a message is checked, too.
+
+    "this newline does not end a message"
+
+    "oversized must be one error, and no byte of it may become part of a packet, however it is cut"
+    """
+    messages = [Message("greeting", b"hello\n")]
+    check_serializer(examples.MessageSerializer(), messages, oversized=[b"x" * 200])
+    with pytest.raises(AssertionError, match="not .*, one error, and what follows"):
+        check_serializer(_WrongEnd(), messages, oversized=[b"x" * 200])
+
+
+def test_no_progress() -> None:
+    """A parser that uses up nothing is stopped.
+
+    "A parser that returns, or gives back with an error, all that it got would be run again for
+    ever: that is a ProtocolCrashedError"
+    """
+
+    class Endless(examples.MessageSerializer):
+        def incremental_deserialize(self) -> Any:
+            data = yield
+            return Message("", b""), data
+
+    with pytest.raises(ProtocolCrashedError):
+        outcomes(StreamProtocol(Endless()), [b"greeting 5\n"])
