@@ -74,3 +74,27 @@ def outcomes(protocol: Protocol, chunks: Iterable[bytes]) -> list[Any]:
     """Feed a new decoder and take what there is after each chunk."""
     decoder = new_decoder(protocol)
     return [outcome for chunk in chunks if decoder.feed(chunk) for outcome in taken(decoder)]
+
+
+class Script(BufferedIncrementalPacketSerializer[Any, Any, Any]):
+    """Parses, either way, with the generator function that a test gives."""
+
+    __slots__ = ("buffer", "parse")
+
+    def __init__(self, parse: Callable[..., Generator[Any, Any, Any]], buffer: Any = None) -> None:
+        self.parse = parse
+        self.buffer = buffer
+
+    def incremental_serialize(self, packet: Any, /) -> Generator[bytes, None, None]:
+        raise NotImplementedError
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
+        return self.parse()
+
+    def create_deserializer_buffer(self, sizehint: int, /) -> Any:
+        return bytearray(sizehint) if self.buffer is None else self.buffer
+
+    def buffered_incremental_deserialize(
+        self, buffer: Any, /
+    ) -> Generator[int | None, int, tuple[Any, Any]]:
+        return self.parse(buffer)

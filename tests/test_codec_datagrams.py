@@ -12,6 +12,7 @@ from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
     PacketConversionError,
+    ProtocolCrashedError,
 )
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -102,7 +103,7 @@ def test_crash(protocol: Any) -> None:
     ) as info:
         datagram_builder(protocol)(b"bug")
     assert isinstance(info.value.__cause__, LookupError)
-    with pytest.raises(RuntimeError, match=r"^protocol.make_datagram\(\) crashed$") as info:
+    with pytest.raises(ProtocolCrashedError, match=r"^protocol.make_datagram\(\) crashed$") as info:
         datagram_encoder(protocol)("é")
     assert info.value.__cause__ is not None
 
@@ -124,7 +125,43 @@ def test_overridden() -> None:
     protocol = Protocol(StringLineSerializer())
     assert datagram_encoder(protocol)("a") == b"<a>"
     assert datagram_builder(protocol)(b"<a>") == "a"
-    with pytest.raises(RuntimeError, match="crashed"):
+    with pytest.raises(ProtocolCrashedError, match="crashed"):
         datagram_builder(protocol)(b"bad")
     with pytest.raises(DatagramProtocolParseError):
         datagram_builder(protocol)(b"<\xff>")
+
+
+class Sends(AbstractPacketSerializer[Any, Any]):
+    """Sends what it is told to."""
+
+    __slots__ = ()
+
+    def serialize(self, packet: Any) -> Any:
+        return packet
+
+    def deserialize(self, data: bytes) -> Any:
+        return data
+
+
+class Traced(DatagramProtocol[Any, Any]):
+    """A user's protocol."""
+
+    __slots__ = ()
+
+    def make_datagram(self, packet: Any) -> bytes:
+        return super().make_datagram(packet)
+
+
+@pytest.mark.parametrize("make", [DatagramProtocol, Traced])
+def test_datagrams_of_no_bytes(make: Any) -> None:
+    """What is not bytes is not sent; what is like bytes is copied; nothing is a datagram, too."""
+    encode = datagram_encoder(make(Sends()))
+    for packet in ("text", 5, None, [98]):
+        with pytest.raises(ProtocolCrashedError) as info:
+            encode(packet)
+        assert str(info.value) == (
+            f"make_datagram() returned a value of type {type(packet).__name__}, not bytes"
+        )
+    assert encode(bytearray(b"a")) == encode(memoryview(b"a")) == b"a"
+    assert type(encode(bytearray(b"a"))) is bytes
+    assert encode(b"") == b""

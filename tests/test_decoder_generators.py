@@ -1,8 +1,7 @@
-"""Serializers and protocols that only have generators: their mistakes and their buffers."""
+"""Serializers and protocols that only have generators: their chunks and their buffers."""
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
@@ -12,111 +11,10 @@ import pytest
 from easynetwork.decoder import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
-from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer
-from tests.decoding import MakeProtocol, new_decoder, outcomes
+from tests.decoding import MakeProtocol, Script, new_decoder, outcomes
 from tests.tools import every_cut
 
 BufferGenerator: TypeAlias = Generator[int | None, int, tuple[Any, Any]]
-
-
-class Script(BufferedIncrementalPacketSerializer[Any, Any, Any]):
-    """Parses, either way, with the generator function that a test gives."""
-
-    __slots__ = ("buffer", "parse")
-
-    def __init__(self, parse: Callable[..., Generator[Any, Any, Any]], buffer: Any = None) -> None:
-        self.parse = parse
-        self.buffer = buffer
-
-    def incremental_serialize(self, packet: Any, /) -> Generator[bytes, None, None]:
-        raise NotImplementedError
-
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
-        return self.parse()
-
-    def create_deserializer_buffer(self, sizehint: int, /) -> Any:
-        return bytearray(sizehint) if self.buffer is None else self.buffer
-
-    def buffered_incremental_deserialize(self, buffer: Any, /) -> BufferGenerator:
-        return self.parse(buffer)
-
-
-# -- Mistakes ----------------------------------------------------------------------------------
-
-either_way = pytest.mark.parametrize(
-    ("make", "method"),
-    [
-        (StreamProtocol, "build_packet_from_chunks"),
-        (BufferedStreamProtocol, "build_packet_from_buffer"),
-    ],
-)
-
-
-@either_way
-def test_crash(make: MakeProtocol, method: str) -> None:
-    """An exception that is no parse error says so; the chunk is lost, the stream goes on."""
-
-    def parse(*buffer: bytearray) -> Generator[Any, Any, tuple[bytes, bytes]]:
-        received = yield
-        data = bytes(buffer[0][:received]) if buffer else received
-        if data.startswith(b"!"):
-            raise KeyError("oops")
-        return data[:1], data[1:]
-
-    decoder = new_decoder(make(Script(parse)))
-    decoder.feed(b"a!b")
-    assert decoder.take() == b"a"
-
-    with pytest.raises(RuntimeError, match=rf"^protocol\.{method}\(\) crashed$") as info:
-        decoder.take()
-
-    assert isinstance(info.value.__cause__, KeyError)
-    assert not decoder
-    decoder.feed(b"c")
-    assert decoder.take() == b"c"
-
-
-@either_way
-def test_crash_before_the_first_yield(make: MakeProtocol, method: str) -> None:
-    """A generator that does not come to its first yield has crashed, too."""
-
-    def parse(*_: Any) -> Generator[None]:
-        raise KeyError("oops")
-        yield
-
-    decoder = new_decoder(make(Script(parse)))
-    decoder.feed(b"a")
-    with pytest.raises(RuntimeError, match=rf"^protocol\.{method}\(\) crashed$") as info:
-        decoder.take()
-    assert isinstance(info.value.__cause__, KeyError)
-
-
-@either_way
-def test_did_not_yield(make: MakeProtocol, method: str) -> None:
-    """A generator that returns before it got anything is told so; the data is kept."""
-
-    def parse(*_: Any) -> Generator[None, bytes, tuple[str, bytes]]:
-        return "packet", b""
-        yield
-
-    decoder = new_decoder(make(Script(parse)))
-    decoder.feed(b"a")
-    with pytest.raises(RuntimeError, match=rf"^protocol\.{method}\(\) did not yield$"):
-        decoder.take()
-    assert decoder
-
-
-@either_way
-def test_returned_nonsense(make: MakeProtocol, method: str) -> None:
-    """A generator that does not return a packet and what follows it has crashed."""
-
-    def parse(*_: Any) -> Generator[None]:
-        yield
-
-    decoder = new_decoder(make(Script(parse)))
-    decoder.feed(b"a")
-    with pytest.raises(RuntimeError, match=rf"^protocol\.{method}\(\) crashed$"):
-        decoder.take()
 
 
 # -- Long chunks -------------------------------------------------------------------------------
@@ -194,36 +92,6 @@ def test_buffer(buffer: Any, start: int | None) -> None:
     protocol = BufferedStreamProtocol[Any, Any, Any](Script(take_two(start), buffer))
     for chunks in every_cut(b"aabbccd"):
         assert outcomes(protocol, chunks) == [b"aa", b"bb", b"cc"]
-
-
-@pytest.mark.parametrize(
-    ("buffer", "message"),
-    [
-        (b"0123", "protocol.create_buffer() returned a read-only buffer"),
-        (bytearray(), "protocol.create_buffer() returned a null buffer"),
-        (array("i"), "protocol.create_buffer() returned a null buffer"),
-    ],
-)
-def test_unusable_buffer(buffer: Any, message: str) -> None:
-    """A buffer that cannot be written to is refused; the data is kept."""
-    decoder = new_decoder(BufferedStreamProtocol(Script(take_two(None), buffer)))
-    decoder.feed(b"ab")
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        decoder.take()
-    assert decoder
-
-
-@pytest.mark.parametrize("start", [4, 5])
-def test_start_at_the_end(start: int) -> None:
-    """A generator cannot ask for bytes behind its buffer."""
-
-    def parse(buffer: Any) -> Generator[int, int]:
-        yield start
-
-    decoder = new_decoder(BufferedStreamProtocol(Script(parse, bytearray(4))))
-    decoder.feed(b"ab")
-    with pytest.raises(RuntimeError, match=r"^The start position is set to the end of the buffer$"):
-        decoder.take()
 
 
 def test_buffer_belongs_to_its_packet() -> None:

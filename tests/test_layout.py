@@ -29,7 +29,7 @@ CLASSES_IN_MRO = 2
 # A room imports only itself and rooms before it; servers and clients do not know each other.
 ROOMS = (
     *("_lazy", "exceptions", "addresses", "serializers", "converter", "protocol"),
-    *("cutters", "decoder", "codec", "testing"),
+    *("cutters", "parsers", "decoder", "codec", "testing"),
     *("tls", "backends", "servers", "clients"),
 )
 STRANGERS = {("clients", "servers")}

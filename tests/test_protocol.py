@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from easynetwork.converter import AbstractPacketConverter
+from easynetwork.converter import AbstractPacketConverter, StapledPacketConverter
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
@@ -19,9 +19,15 @@ from easynetwork.protocol import (
     BufferedStreamProtocol,
     DatagramProtocol,
     StreamProtocol,
+    check_datagram_protocol,
     check_stream_protocol,
 )
-from easynetwork.serializers import JSONSerializer, StringLineSerializer
+from easynetwork.serializers import (
+    JSONSerializer,
+    LengthPrefixedSerializer,
+    StapledPacketSerializer,
+    StringLineSerializer,
+)
 from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
@@ -333,3 +339,64 @@ def test_remaining_data_outlives_the_buffer() -> None:
     buffer[:6] = b"------"
 
     assert caught.value.remaining_data == b"next"
+
+
+# -- Constructors that were not called ---------------------------------------------------------
+
+
+def forgetful(base: Any, *arguments: Any) -> Any:
+    """Return an object of a subclass whose constructor does not call that of the base class."""
+    names = {"__init__": lambda self, *_: None, "__slots__": ()}
+    return type("Forgetful", (base,), names)(*arguments)
+
+
+FORGOT = r"^Forgetful.__init__\(\) did not call super\(\).__init__\(\), which \w+ needs$"
+
+
+@pytest.mark.parametrize("base", [StreamProtocol, BufferedStreamProtocol, DatagramProtocol])
+def test_protocol_without_constructor(base: Any) -> None:
+    """It is said when a server or a client is made, not while it serves."""
+    check: Any = check_datagram_protocol if base is DatagramProtocol else check_stream_protocol
+    with pytest.raises(TypeError, match=FORGOT):
+        check(forgetful(base))
+    check(base(StringLineSerializer()))
+
+
+def test_protocol_that_overrides_some() -> None:
+    """What is not overridden needs the constructor."""
+
+    class Mine(StreamProtocol[Any, Any]):
+        def __init__(self) -> None:
+            pass
+
+        def generate_chunks(self, packet: Any) -> Generator[bytes, None, None]:
+            yield b""
+
+    with pytest.raises(TypeError, match=r"^Mine.__init__\(\) did not call"):
+        check_stream_protocol(Mine())
+
+
+@pytest.mark.parametrize("make", [StreamProtocol, BufferedStreamProtocol, DatagramProtocol])
+def test_serializer_without_constructor(make: Any) -> None:
+    """So it is for a serializer, and for what is inside of one."""
+    with pytest.raises(TypeError, match=FORGOT):
+        make(forgetful(StringLineSerializer))
+    with pytest.raises(TypeError, match=FORGOT):
+        make(LengthPrefixedSerializer(forgetful(StringLineSerializer)))
+    with pytest.raises(TypeError, match=FORGOT):
+        make(StapledPacketSerializer(StringLineSerializer(), forgetful(StringLineSerializer)))
+
+
+def test_converter_without_constructor() -> None:
+    """So it is for a converter that has one."""
+    with pytest.raises(TypeError, match=FORGOT):
+        StreamProtocol(StringLineSerializer(), forgetful(StapledPacketConverter, None, None))
+
+
+def test_attributes_of_the_users_own() -> None:
+    """What a user's class has, it may set when it likes."""
+
+    class Mine(StringLineSerializer):
+        __slots__ = ("later",)
+
+    check_stream_protocol(StreamProtocol(Mine()))

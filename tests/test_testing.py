@@ -11,10 +11,12 @@ import pytest
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers import JSONSerializer, StapledPacketSerializer, StringLineSerializer
 from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     SeparatorFraming,
 )
+from easynetwork.serializers.tools import GeneratorStreamReader
 from easynetwork.testing import check_serializer
 
 Parser = Generator[None, bytes, tuple[str, bytes]]
@@ -35,8 +37,11 @@ class OneShot(AbstractPacketSerializer[str, str]):
 class Digits(BufferedIncrementalPacketSerializer[str, str, bytearray]):
     """As it should be: digits, and a full stop behind them; no more than ten."""
 
-    serialize = OneShot.serialize
-    deserialize = OneShot.deserialize
+    def serialize(self, packet: str) -> bytes:
+        return packet.encode()
+
+    def deserialize(self, data: bytes) -> str:
+        return OneShot().deserialize(data)
 
     def incremental_serialize(self, packet: str, /) -> Generator[bytes, None, None]:
         yield packet.encode()
@@ -46,14 +51,14 @@ class Digits(BufferedIncrementalPacketSerializer[str, str, bytearray]):
         data = b""
         while b"." not in data:
             if len(data) > 10:
-                raise LimitOverrunError("Too many digits", data, len(data))
+                raise LimitOverrunError("Too many digits", data, len(data), b".")
             data += yield
         frame, _, remaining_data = data.partition(b".")
         return self.parse(frame, remaining_data), remaining_data
 
     def parse(self, frame: bytes, remaining_data: bytes) -> str:
         if len(frame) > 10:
-            raise LimitOverrunError("Too many digits", remaining_data, 0)
+            raise LimitOverrunError("Too many digits", remaining_data, 0, end_is_known=True)
         if not frame.isdigit():
             raise IncrementalDeserializeError("Not digits", remaining_data)
         return frame.decode()
@@ -67,7 +72,7 @@ class Digits(BufferedIncrementalPacketSerializer[str, str, bytearray]):
         end = 0
         while (index := buffer.find(b".", 0, end)) < 0:
             if end == len(buffer):
-                raise LimitOverrunError("Too many digits", buffer, end)
+                raise LimitOverrunError("Too many digits", buffer, end, b".")
             end += yield end
         remaining_data = bytes(buffer[index + 1 : end])
         return self.parse(bytes(buffer[:index]), remaining_data), remaining_data
@@ -325,6 +330,45 @@ class OtherShortcut(StringLineSerializer):
         return (yield from StringLineSerializer().incremental_deserialize())
 
 
+class DeliversTail(Digits):
+    """It takes what it got for all of a packet that is too large."""
+
+    def incremental_deserialize(self) -> Parser:
+        data = b""
+        while b"." not in data:
+            if len(data) > 10:
+                raise LimitOverrunError("Too many digits", data, len(data), end_is_known=True)
+            data += yield
+        frame, _, remaining_data = data.partition(b".")
+        return self.parse(frame, remaining_data), remaining_data
+
+
+class KnowsSometimes(Digits):
+    """It does not say what ends a packet that is too large."""
+
+    def incremental_deserialize(self) -> Parser:
+        data = b""
+        while b"." not in data:
+            if len(data) > 10:
+                raise LimitOverrunError("Too many digits", data, len(data))
+            data += yield
+        frame, _, remaining_data = data.partition(b".")
+        return self.parse(frame, remaining_data), remaining_data
+
+
+class TwoErrors(Digits):
+    """It gives back what is too large in parts."""
+
+    def incremental_deserialize(self) -> Parser:
+        data = b""
+        while b"." not in data:
+            if len(data) > 10:
+                raise LimitOverrunError("Too many digits", data, 5)
+            data += yield
+        frame, _, remaining_data = data.partition(b".")
+        return self.parse(frame, remaining_data), remaining_data
+
+
 BAD: list[tuple[Callable[[], Any], str]] = [
     (NoBytes, "incremental_serialize('1') yielded no bytes, which nobody can receive"),
     (OtherFrame, "incremental_serialize('1') yielded b'1.', but serialize_frame() returned b'1..'"),
@@ -333,10 +377,10 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (KeepsState, "In chunks: two streams at a time, byte by byte, gave ["),
     (PlainError, "In chunks: b'1.x.1.' in chunks, the last one b'1.x.1.', gave ['1'], "),
     (OtherError, "In chunks: b'1.x.1.' in chunks, the last one b'1.x.1.', gave ['1'], "),
-    (DropsAll, "In chunks: [b'1.x.1.'] gave ['1', _Refusal("),
-    (NoProgress, "In chunks: b'1.x.1.' in chunks, the last one b'1.x.1.', gave ['1', _Refusal("),
+    (DropsAll, "In chunks: [b'1.x.1.'] gave ['1', Refusal("),
+    (NoProgress, "In chunks: b'1.x.1.' in chunks, the last one b'1.x.1.', gave ['1'], then "),
     (AcceptsAll, "In chunks: [b'1.x.1.'] gave ['1', 'x', '1'], not '1', an error, '1'"),
-    (NoLimit, "In chunks: [b'11111111111111111111'] gave [], not an error"),
+    (NoLimit, "In chunks: [b'11111111111111111111'] gave [], not exactly one error"),
     (
         LimitsChunks,
         "In chunks: [b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'1', b'",
@@ -344,6 +388,9 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (ForgetsBeginning, "In chunks: [b'1', b'.23.4567890.'] gave ["),
     (CrashOnByte, "In chunks: b'2\\xff' in chunks, the last one b'\\xff', gave [], then raised"),
     (CrashOnBytes, "In chunks: b'\\xff3' in chunks, the last one b'\\xff3', gave [], then raised"),
+    (DeliversTail, "In chunks: ["),
+    (KnowsSometimes, "In chunks: ["),
+    (TwoErrors, "In chunks: [b'11111111111111111111'] gave [Refusal("),
     (SmallBuffer, "In a buffer with size hint 1: b'11111111111111111111' in chunks, the last one "),
     (TrustsBuffer, "In a used buffer: "),
 ]
@@ -357,9 +404,66 @@ def test_bad_stream(serializer_class: Any, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+class Sized(AbstractIncrementalPacketSerializer[str, str]):
+    """Two digits, and as many characters as they say; where its error counts from, a test says."""
+
+    def __init__(self, new_error: Callable[[GeneratorStreamReader, int], Exception]) -> None:
+        self.new_error = new_error
+
+    def incremental_serialize(self, packet: str) -> Generator[bytes, None, None]:
+        yield b"%02d" % len(packet) + packet.encode()
+
+    def incremental_deserialize(self) -> Parser:
+        reader = GeneratorStreamReader()
+        head = yield from reader.read_exactly(2)
+        if not head.isdigit():
+            raise IncrementalDeserializeError("No size", reader.read_all())
+        if int(head) > 10:
+            raise self.new_error(reader, int(head))
+        body = yield from reader.read_exactly(int(head))
+        try:
+            return body.decode("ascii"), reader.read_all()
+        except UnicodeError as exc:
+            raise IncrementalDeserializeError("No text", reader.read_all()) from exc
+
+
+def check_sized(new_error: Callable[[GeneratorStreamReader, int], Exception]) -> None:
+    check_serializer(Sized(new_error), ["a", "bc", ""], oversized=[b"20" + b"x" * 20])
+
+
+def test_right_place() -> None:
+    """The reader knows where it ends; or the error says that nobody does."""
+    check_sized(lambda reader, size: reader.new_limit_error("Too large", size))
+    check_sized(
+        lambda reader, size: LimitOverrunError(
+            "Too large", reader.read_all(), size, end_is_known=True
+        )
+    )
+    check_sized(lambda reader, _: reader.new_limit_error("Too large"))
+    check_sized(
+        lambda reader, _: LimitOverrunError("Too large", data := reader.read_all(), len(data))
+    )
+
+
+@pytest.mark.parametrize(
+    "new_error",
+    [
+        lambda reader, size: reader.new_limit_error("Too large", size + 2),
+        lambda reader, size: reader.new_limit_error("Too large", size - 2),
+        lambda reader, size: LimitOverrunError("Too large", reader.read_all(), size),
+        lambda reader, size: LimitOverrunError("Too large", b"", size),
+        lambda reader, _: LimitOverrunError("Too large", reader.read_all(), 0, end_is_known=True),
+    ],
+)
+def test_wrong_place(new_error: Callable[[GeneratorStreamReader, int], Exception]) -> None:
+    """Who counts from another place is told so, before a peer makes something of it."""
+    with pytest.raises(AssertionError, match=r"^In chunks: .*, not "):
+        check_sized(new_error)
+
+
 def test_bad_shortcut() -> None:
     """A shortcut does not lead anywhere else, not even where nobody means to go."""
-    with pytest.raises(AssertionError, match=r"^In frames: .* gave \['\?.*, but in chunks \[_Ref"):
+    with pytest.raises(AssertionError, match=r"^In frames: .* gave \['\?.*, but in chunks \[Ref"):
         check_serializer(OtherShortcut(), ["a", "b"])
 
 

@@ -7,31 +7,33 @@ This is where the two are told apart, once for a server or a client.
 
 from __future__ import annotations
 
-__all__ = ["datagram_builder", "datagram_encoder", "new_decoder_factory", "packet_encoder"]
+__all__ = [
+    "datagram_builder",
+    "datagram_encoder",
+    "generator_decoder_factory",
+    "new_decoder_factory",
+    "packet_encoder",
+]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from easynetwork.cutters import (
-    Cutter,
     FixedSizeCutter,
     Frame,
     LengthPrefixCutter,
     SeparatorCutter,
 )
-from easynetwork.decoder import (
-    BufferParser,
-    ChunkParser,
-    FramedDecoder,
-    GeneratorDecoder,
-    StreamDecoder,
-)
+from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
     PacketConversionError,
+    ProtocolCrashedError,
     StreamProtocolParseError,
 )
+from easynetwork.parsers import BufferParser, ChunkParser, buffer_source, chunk_source, crash
 from easynetwork.protocol import (
     AnyStreamProtocolType,
     BufferedStreamProtocol,
@@ -57,23 +59,37 @@ def new_decoder_factory(
     Args:
         protocol: The protocol object that the connections speak.
         sizehint: The most bytes taken from a connection at once, for `create_buffer`.
+
+    Raises:
+        TypeError: The serializer's ``framing()`` returned something else than it may.
+        Exception: What ``framing()`` raised.
     """
     buffered = isinstance(protocol, BufferedStreamProtocol)
     framing = _framing_of(protocol)
     if framing is None:
-        if isinstance(protocol, BufferedStreamProtocol):
-            return lambda: GeneratorDecoder(lambda: BufferParser(protocol, sizehint))
-        return lambda: GeneratorDecoder(lambda: ChunkParser(protocol))
+        return generator_decoder_factory(protocol, sizehint)
     build = _frame_builder(protocol)
     if isinstance(framing, LengthPrefixFraming):
         field = new_length_field(framing)
         return lambda: FramedDecoder(LengthPrefixCutter(field), build)
-    cutter: Cutter
     if isinstance(framing, SeparatorFraming):
-        cutter = SeparatorCutter(framing, buffered=buffered)
-    else:
-        cutter = FixedSizeCutter(framing)
+        separated = framing
+        return lambda: FramedDecoder(SeparatorCutter(separated, buffered=buffered), build)
+    cutter = FixedSizeCutter(framing)
     return lambda: FramedDecoder(cutter, build)
+
+
+def generator_decoder_factory(
+    protocol: AnyStreamProtocolType[Any, Any], sizehint: int
+) -> Callable[[], StreamDecoder]:
+    """Return what `new_decoder_factory` does if no shortcut may be taken."""
+    if isinstance(protocol, BufferedStreamProtocol):
+        source = buffer_source(protocol)
+        new_buffer_parser = partial(BufferParser, source, protocol.create_buffer, sizehint)
+        return lambda: GeneratorDecoder(new_buffer_parser, source.convert)
+    source = chunk_source(protocol)
+    new_chunk_parser = partial(ChunkParser, source)
+    return lambda: GeneratorDecoder(new_chunk_parser, source.convert)
 
 
 def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
@@ -86,7 +102,13 @@ def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
         parser = "incremental_deserialize"
     if not own or not are_of_one_class(protocol.serializer, parser, "framing", "deserialize_frame"):
         return None
-    return protocol.serializer.framing()
+    framing = protocol.serializer.framing()
+    if framing is not None and not isinstance(framing, Framing):
+        raise TypeError(
+            f"{type(protocol.serializer).__name__}.framing() must return a SeparatorFraming, "
+            f"a FixedSizeFraming, a LengthPrefixFraming or None, not {framing!r}"
+        )
+    return framing
 
 
 def _is_own(protocol: AnyStreamProtocolType[Any, Any], name: str) -> bool:
@@ -98,7 +120,8 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
     """Return what `build_packet_from_…` does behind the cutting, for one frame."""
     parse = protocol.serializer.deserialize_frame
     convert = None if protocol.converter is None else protocol._from_dto
-    source = "buffer" if isinstance(protocol, BufferedStreamProtocol) else "chunks"
+    buffered = isinstance(protocol, BufferedStreamProtocol)
+    method = "build_packet_from_buffer" if buffered else "build_packet_from_chunks"
 
     def build(frame: Frame) -> Any:
         if not isinstance(frame, bytes):
@@ -115,7 +138,7 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
         except StreamProtocolParseError:
             raise
         except Exception as exc:
-            raise RuntimeError(f"protocol.build_packet_from_{source}() crashed") from exc
+            raise crash(method) from exc
 
     return build
 
@@ -127,8 +150,8 @@ def _chunk_joiner(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any], 
 def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any], bytes]:
     """Return a function that makes the bytes of a packet, as `generate_chunks` would.
 
-    The function raises `RuntimeError` with the original exception as its cause when the serializer
-    or the converter cannot make bytes of the packet; nothing has been sent then.
+    The function raises `ProtocolCrashedError` when the serializer or the converter cannot make
+    bytes of the packet, with the original exception as its cause; nothing has been sent then.
     """
     serialize = _chunk_joiner(protocol)
     converter = None
@@ -141,9 +164,17 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
 
     def encode(packet: Any) -> bytes:
         try:
-            return serialize(packet if convert is None else convert(packet))
+            data = serialize(packet if convert is None else convert(packet))
         except Exception as exc:
-            raise RuntimeError("protocol.generate_chunks() crashed") from exc
+            raise crash("generate_chunks") from exc
+        if type(data) is bytes and data:
+            return data
+        data = _bytes_of(data, "serialize_frame() returned")
+        if not data:
+            raise ProtocolCrashedError(
+                "protocol.generate_chunks() yielded no bytes, which no peer can receive as a packet"
+            )
+        return data
 
     return encode
 
@@ -151,8 +182,8 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
 def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], Any]:
     """Return a function that makes a packet of a datagram, as `build_packet_from_datagram` would.
 
-    The function raises `DatagramProtocolParseError` if that is the peer's fault, and `RuntimeError`
-    with the original exception as its cause if it is the protocol object's.
+    The function raises `DatagramProtocolParseError` if that is the peer's fault, and
+    `ProtocolCrashedError` with the original exception as its cause if it is the protocol object's.
     """
     parse: Callable[[bytes], Any] = protocol.build_packet_from_datagram
     peers_fault: tuple[type[DeserializeError | PacketConversionError], ...] = ()
@@ -174,7 +205,7 @@ def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], 
             error.__cause__ = exc
             raise DatagramProtocolParseError(error) from error
         except Exception as exc:
-            raise RuntimeError("protocol.build_packet_from_datagram() crashed") from exc
+            raise crash("build_packet_from_datagram") from exc
 
     return build
 
@@ -190,11 +221,23 @@ def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], by
 
     def encode(packet: Any) -> bytes:
         try:
-            return serialize(packet)
+            data = serialize(packet)
         except Exception as exc:
-            raise RuntimeError("protocol.make_datagram() crashed") from exc
+            raise crash("make_datagram") from exc
+        return data if type(data) is bytes else _bytes_of(data, "make_datagram() returned")
 
     return encode
+
+
+def _bytes_of(data: Any, what: str) -> bytes:
+    """Copy what is like bytes, so that it cannot change while it waits to be sent.
+
+    Raises:
+        ProtocolCrashedError: `data` is something else.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ProtocolCrashedError(f"{what} a value of type {type(data).__name__}, not bytes")
+    return bytes(data)
 
 
 def _needs_no_protocol(protocol: DatagramProtocol[Any, Any], method: str) -> bool:

@@ -76,10 +76,10 @@ class StapledPacketConverter(
     sent_packet_converter: AbstractPacketConverterComposite[Sent, Any, SentDTO, Any]
     received_packet_converter: AbstractPacketConverterComposite[Any, Received, Any, ReceivedDTO]
 
-    def create_from_dto_packet(self, packet: ReceivedDTO, /) -> Received:
+    def create_from_dto_packet(self, packet: ReceivedDTO) -> Received:
         """Delegate to `received_packet_converter`."""
         return self.received_packet_converter.create_from_dto_packet(packet)
 
-    def convert_to_dto_packet(self, obj: Sent, /) -> SentDTO:
+    def convert_to_dto_packet(self, obj: Sent) -> SentDTO:
         """Delegate to `sent_packet_converter`."""
         return self.sent_packet_converter.convert_to_dto_packet(obj)

@@ -1,9 +1,12 @@
-"""Where a framing says to cut: a chunk of a stream to its frames.
+"""Split chunks of a byte stream into frames.
 
-One class a framing (`easynetwork.serializers.abc`). A cutter gets a chunk that begins where a frame
-does, and gives back all frames that are complete, with what is behind them; whoever calls it keeps
-the rest, and puts the next bytes behind it. A frame that is too long, or none, is an error in its
-place among the frames.
+There is one class for each framing (`easynetwork.serializers.abc`). A cutter gets a chunk that
+begins where a frame does, and returns all complete frames with the bytes that follow them. The
+caller keeps those, and appends the next bytes to them. A frame that is too long or malformed is an
+error in its place among the frames.
+
+No byte of a frame that is too long is ever part of another one. The error is there as soon as the
+limit is passed; the rest of the frame is dropped as it arrives (`Overrun`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ __all__ = [
     "FixedSizeCutter",
     "Frame",
     "LengthPrefixCutter",
+    "Overrun",
     "SeparatorCutter",
 ]
 
@@ -32,28 +36,76 @@ would stop every other connection for half a second; a thousand cost a few milli
 """
 
 
+class Overrun:
+    """Drops the rest of a frame that is too long, as it arrives. Belongs to one connection.
+
+    Args:
+        missing: How many bytes to drop; None to drop all up to the end of the next `separator`, or
+            everything if that is empty.
+        separator: What ends the frame.
+        beginning: What may be the beginning of a separator: bytes of the frame, already dropped.
+    """
+
+    __slots__ = ("_beginning", "_missing", "_separator")
+
+    def __init__(self, missing: int | None, separator: bytes = b"", beginning: bytes = b"") -> None:
+        self._missing = missing
+        self._separator = separator
+        self._beginning = beginning
+
+    def end_in(self, data: bytes | bytearray) -> int | None:
+        """Return where the frame ends in `data`, the next bytes; None if all of them belong to it.
+
+        Each byte is looked at once, and none is kept but the beginning of a separator.
+        """
+        if self._missing is not None:
+            if self._missing <= len(data):
+                return self._missing
+            self._missing -= len(data)
+            return None
+        separator = self._separator
+        if not separator:
+            return None
+        at_hand = len(self._beginning)
+        if at_hand:
+            # A separator that is cut: it ends in the first bytes.
+            edge = self._beginning + data[: len(separator) - 1]
+            index = edge.find(separator)
+            if index >= 0:
+                return index + len(separator) - at_hand
+        index = data.find(separator)
+        if index >= 0:
+            return index + len(separator)
+        overlap = len(separator) - 1
+        self._beginning = (self._beginning + data[-overlap:])[-overlap:] if overlap else b""
+        return None
+
+
 class Cutter(ABC):
-    """One framing's way of cutting; shared by all connections, unless it says otherwise."""
+    """Splits a stream the way of one framing; shared by connections unless it says otherwise."""
 
     __slots__ = ()
 
     @abstractmethod
     def cut(self, data: bytes) -> tuple[list[Frame], bytes]:
-        """Return at most `MAX_BATCH` frames in order, and the bytes behind them."""
+        """Return at most `MAX_BATCH` frames in order, and the bytes that follow them."""
 
     @abstractmethod
     def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
-        """Do what `cut` does, given that `data[:scanned]` completes no frame.
+        """Like `cut()`, but assume that `data[:scanned]` contains no complete frame.
 
-        If nothing else does, there are no frames, and the other result means nothing; but then,
-        bytes that belong to no frame may be gone from the front of `data`.
+        If there is still none, return ``([], b"")``; in that case `data` stays with the caller, and
+        bytes of an oversized frame may have been deleted from its front.
         """
 
 
 class SeparatorCutter(Cutter):
-    """Cuts behind each separator."""
+    """Splits after each separator.
 
-    __slots__ = ("_keep_end", "_limit", "_separator")
+    Belongs to one connection: it drops the bytes of a frame that is too long as they come.
+    """
+
+    __slots__ = ("_keep_end", "_limit", "_overrun", "_separator")
 
     def __init__(self, framing: SeparatorFraming, *, buffered: bool) -> None:
         self._separator = framing.separator
@@ -62,8 +114,15 @@ class SeparatorCutter(Cutter):
         # separator too: what its generator would refuse is refused here.
         reserve = 1 + len(framing.separator) if buffered else 0
         self._limit = max(framing.limit - reserve, 0)
+        self._overrun: Overrun | None = None  # while the end of a frame that is too long is missing
 
     def cut(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes]:
+        if self._overrun is not None:
+            end = self._overrun.end_in(data)
+            if end is None:
+                return [], b""
+            self._overrun = None
+            data = data[end:]
         separator = self._separator
         frames: list[Frame] = data.split(separator, most)  # type: ignore[assignment]  # bytes only, so far
         rest: bytes = frames.pop()  # type: ignore[assignment]  # as above
@@ -73,7 +132,8 @@ class SeparatorCutter(Cutter):
                 message = "Separator is not found, and chunk exceed the limit"
                 error = LimitOverrunError(message, rest, offset, separator)
                 frames.append(error)
-                rest = bytes(error.remaining_data)
+                self._overrun = Overrun(None, separator, error.remaining_data)
+                rest = b""
         if self._keep_end:
             frames = [f + separator if isinstance(f, bytes) else f for f in frames]
         return frames, rest
@@ -85,6 +145,14 @@ class SeparatorCutter(Cutter):
         return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
 
     def resume(self, data: bytes | bytearray, scanned: int) -> tuple[list[Frame], bytes]:
+        if self._overrun is not None:
+            # None of `data` has been scanned: `cut()` keeps nothing of such a frame.
+            at = self._overrun.end_in(data)
+            if isinstance(data, bytearray):
+                del data[:at]
+            if at is None:
+                return [], b""
+            self._overrun = None
         separator = self._separator
         overlap = len(separator) - 1
         end = data.find(separator, max(scanned - overlap, 0))

@@ -20,35 +20,26 @@ from __future__ import annotations
 __all__ = [
     "MAX_BATCH",
     "NEED_DATA",
-    "BufferParser",
-    "ChunkParser",
     "FramedDecoder",
     "GeneratorDecoder",
     "StreamDecoder",
 ]
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from enum import Enum
+from collections.abc import Callable
 from typing import Any, Final
 
-from easynetwork.cutters import MAX_BATCH, Cutter, Frame
-from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
-from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
-
-
-class NeedData(Enum):
-    """The type of `NEED_DATA`."""
-
-    NEED_DATA = "NEED_DATA"
-
-
-NEED_DATA: Final = NeedData.NEED_DATA
-"""What `StreamDecoder.take` returns when no complete packet is at hand."""
+from easynetwork.cutters import MAX_BATCH, Cutter, Frame, Overrun
+from easynetwork.exceptions import (
+    LimitOverrunError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
+from easynetwork.parsers import NEED_DATA, Parser
 
 
 class StreamDecoder(ABC):
-    """Cuts one stream. Belongs to one connection; not thread-safe.
+    """Takes packets out of one stream. Belongs to one connection; not thread-safe.
 
     Attributes:
         frames: Frames cut and not yet taken, *last one first*. Whoever is in a hurry may take them
@@ -94,8 +85,10 @@ class StreamDecoder(ABC):
 
         Raises:
             StreamProtocolParseError: The peer's bytes are not a packet. The next call goes on
-                behind them.
-            RuntimeError: The protocol object misbehaved: an exception of another kind (the cause).
+                after them; if it is not known where they end, it gets nothing any more.
+            ProtocolCrashedError: The protocol object misbehaved. If it raised an exception of
+                another kind, that is the cause. The next call gets the next packet, if it is known
+                where that begins, and otherwise nothing any more.
         """
 
     @abstractmethod
@@ -161,17 +154,24 @@ make their cost quadratic (measured: 135 ms for 1,024 packets of 128 KiB, 5 ms o
 
 
 class GeneratorDecoder(StreamDecoder):
-    """Packets are found by the protocol object's own generators, one for each packet."""
+    """Packets are found by the protocol object's own generators, one for each packet.
 
-    __slots__ = ("_budget", "_leftover", "_new_parser", "_parser", "_skip")
+    After a `ProtocolCrashedError` of a generator it is unknown where the next packet begins, and
+    everything that still arrives is dropped. After one of a converter, that is known.
+    """
 
-    def __init__(self, new_parser: Callable[[], _Parser]) -> None:
+    __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_overrun", "_parser")
+
+    def __init__(
+        self, new_parser: Callable[[], Parser], convert: Callable[[Any, bytes], Any] | None
+    ) -> None:
         super().__init__()
         self._new_parser = new_parser
-        self._parser: _Parser | None = None
+        self._convert = convert  # see `easynetwork.parsers.Source`
+        self._parser: Parser | None = None
         self._leftover = b""  # what the last generator did not need; before `_rest`
         self._budget = MAX_BATCH
-        self._skip = 0  # of the bytes that come next, how many belong to a packet that is too large
+        self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
 
     def __bool__(self) -> bool:
         # A parser stays only while it has half a packet.
@@ -183,7 +183,10 @@ class GeneratorDecoder(StreamDecoder):
         self._parser = None
 
     def feed(self, data: bytes) -> bool:
-        self._append(data)
+        if self._overrun is not None:
+            data = self._drop(self._overrun, data)
+        if data:
+            self._append(data)
         return True
 
     def refill(self) -> bool:
@@ -192,28 +195,50 @@ class GeneratorDecoder(StreamDecoder):
 
     def take(self) -> Any:
         while self._budget and (self._leftover or self._rest):
-            if self._skip:
-                self._drop()
-                continue
-            parser, self._parser = self._parser or self._new_parser(), None
             self._budget -= 1
             try:
+                parser, self._parser = self._parser or self._new_parser(), None
                 result = parser.send(self._next_chunk())
             except StreamProtocolParseError as exc:
-                self._leftover = bytes(exc.remaining_data)
-                self._skip = parser.missing(exc)
+                self._skip(parser, exc)
+                raise
+            except ProtocolCrashedError:
+                self._drop_rest(Overrun(None))
                 raise
             if result is not NEED_DATA:
-                packet, leftover = result
-                self._leftover = bytes(leftover)
+                packet, self._leftover = result
+                if self._convert is not None:
+                    return self._convert(packet, self._leftover)
                 return packet
             self._parser = parser
         return NEED_DATA
 
-    def _drop(self) -> None:
-        chunk = self._next_chunk()
-        self._leftover = chunk[self._skip :]
-        self._skip = max(self._skip - len(chunk), 0)
+    def _skip(self, parser: Parser, exc: StreamProtocolParseError) -> None:
+        """Go on behind what is wrong, or drop what of it is yet to come."""
+        try:
+            self._leftover = parser.leftover_of(exc)
+        except ProtocolCrashedError:
+            self._drop_rest(Overrun(None))
+            raise
+        error = exc.error
+        if isinstance(error, LimitOverrunError) and error.missing != 0:
+            self._drop_rest(Overrun(error.missing, error.separator))
+
+    def _drop_rest(self, overrun: Overrun) -> None:
+        """Drop what is at hand, too, in one go: each byte is looked at once."""
+        self._overrun = overrun
+        leftover, self._leftover = self._leftover, b""
+        self._leftover = self._drop(overrun, leftover)
+        if self._overrun is not None:
+            rest, self._rest = self._rest, b""
+            self._rest = bytearray(self._drop(overrun, bytes(rest)))
+
+    def _drop(self, overrun: Overrun, data: bytes) -> bytes:
+        end = overrun.end_in(data)
+        if end is None:
+            return b""
+        self._overrun = None
+        return data[end:]
 
     def _next_chunk(self) -> bytes:
         if self._leftover:
@@ -225,102 +250,3 @@ class GeneratorDecoder(StreamDecoder):
         else:
             self._rest = b""
         return chunk
-
-
-class _Parser(ABC):
-    """One packet's generator and what it needs to be fed."""
-
-    __slots__ = ("_generator", "_sent")
-
-    _generator: Generator[Any, Any, tuple[Any, Any]]
-    _sent: int  # bytes that the generator got
-
-    def missing(self, exc: StreamProtocolParseError) -> int:
-        """Return how many bytes of the packet that `exc` is about are yet to come.
-
-        There are some only if the packet is too large, and the generator knows how large.
-        """
-        consumed = exc.error.consumed if isinstance(exc.error, LimitOverrunError) else 0
-        return max(consumed - self._sent, 0)
-
-    def _prime(self, method: str) -> Any:
-        try:
-            return next(self._generator)
-        except StopIteration:
-            raise RuntimeError(f"protocol.{method}() did not yield") from None
-        except Exception as exc:
-            raise RuntimeError(f"protocol.{method}() crashed") from exc
-
-    @abstractmethod
-    def send(self, data: bytes) -> Any:
-        """Return `(packet, leftover)` or `NEED_DATA`; raise what `StreamDecoder.take` raises."""
-
-
-class ChunkParser(_Parser):
-    """Feeds `StreamProtocol.build_packet_from_chunks`."""
-
-    __slots__ = ()
-
-    def __init__(self, protocol: StreamProtocol[Any, Any]) -> None:
-        self._sent = 0
-        self._generator = protocol.build_packet_from_chunks()
-        self._prime("build_packet_from_chunks")
-
-    def send(self, data: bytes) -> Any:
-        self._sent += len(data)
-        try:
-            self._generator.send(data)
-        except StopIteration as stop:
-            return stop.value
-        except StreamProtocolParseError:
-            raise
-        except Exception as exc:
-            raise RuntimeError("protocol.build_packet_from_chunks() crashed") from exc
-        return NEED_DATA
-
-
-class BufferParser(_Parser):
-    """Feeds `BufferedStreamProtocol.build_packet_from_buffer`.
-
-    The buffer lives as long as its packet: a packet may keep views of it, and an idle connection
-    owns none.
-    """
-
-    __slots__ = ("_start", "_view")
-
-    def __init__(self, protocol: BufferedStreamProtocol[Any, Any, Any], sizehint: int) -> None:
-        buffer = protocol.create_buffer(sizehint)
-        self._view = memoryview(buffer).cast("B")
-        if self._view.readonly:
-            raise ValueError("protocol.create_buffer() returned a read-only buffer")
-        if not self._view:
-            raise ValueError("protocol.create_buffer() returned a null buffer")
-        self._sent = 0
-        self._generator = protocol.build_packet_from_buffer(buffer)
-        self._start = self._prime("build_packet_from_buffer")
-
-    def send(self, data: bytes) -> Any:
-        fed = 0
-        while fed < len(data):
-            room = self._room()
-            nbytes = min(len(room), len(data) - fed)
-            room[:nbytes] = data[fed : fed + nbytes]
-            fed += nbytes
-            self._sent += nbytes
-            try:
-                self._start = self._generator.send(nbytes)
-            except StopIteration as stop:
-                packet, leftover = stop.value
-                return packet, bytes(leftover) + data[fed:]
-            except StreamProtocolParseError as exc:
-                exc.remaining_data = bytes(exc.remaining_data) + data[fed:]
-                raise
-            except Exception as exc:
-                raise RuntimeError("protocol.build_packet_from_buffer() crashed") from exc
-        return NEED_DATA
-
-    def _room(self) -> memoryview:
-        room = self._view[self._start or 0 :]
-        if not room:
-            raise RuntimeError("The start position is set to the end of the buffer")
-        return room

@@ -4,7 +4,8 @@ Outwards, a packet goes through the converter and then the serializer; inwards, 
 On the way in, whatever a peer sends ends in a packet or in one parse error
 (`StreamProtocolParseError`, `DatagramProtocolParseError`). That includes data nested so deeply that
 parsing it exhausts the stack: a RecursionError on the way in is the peer's fault. All other
-exceptions are bugs of the serializer or the converter, and pass through.
+exceptions are bugs of the serializer or the converter, and pass through; servers and clients turn
+them into a `ProtocolCrashedError`.
 
 Protocol objects are immutable, and shared by all the connections of a client or a server. Their
 methods may be overridden.
@@ -13,13 +14,14 @@ methods may be overridden.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
     IncrementalDeserializeError,
+    LimitOverrunError,
     PacketConversionError,
     StreamProtocolParseError,
 )
@@ -27,6 +29,7 @@ from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
+    definer,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +52,8 @@ SentDTO = TypeVar("SentDTO")
 ReceivedDTO = TypeVar("ReceivedDTO")
 Serializer = TypeVar("Serializer", bound=AbstractPacketSerializer[Any, Any])
 
-_TOO_DEEP = "Data is nested too deeply"
+_TOO_DEEP: Final = "Data is nested too deeply"
+_MISSING: Final = object()
 
 
 class _BaseProtocol(Generic[Sent, Received, Serializer]):
@@ -67,6 +71,8 @@ class _BaseProtocol(Generic[Sent, Received, Serializer]):
     ) -> None:
         if converter is not None and not isinstance(converter, AbstractPacketConverterComposite):
             raise TypeError(f"Expected a converter instance, got {converter!r}")
+        _check_initialized(serializer)
+        _check_initialized(converter)
         self._serializer = serializer
         self._converter = converter
 
@@ -94,6 +100,39 @@ class _BaseProtocol(Generic[Sent, Received, Serializer]):
             raise PacketConversionError(_TOO_DEEP) from exc
 
 
+def _check_initialized(obj: object) -> None:
+    """Make sure that the constructors of the library's classes have run.
+
+    What is wrapped in `obj` is looked into as well.
+
+    Raises:
+        TypeError: A subclass did not call ``super().__init__()``.
+    """
+    for cls in type(obj).__mro__:
+        if cls.__module__.partition(".")[0] != __package__:
+            continue
+        slots = [name for name in vars(cls).get("__slots__", ()) if not name.startswith("__")]
+        for value in (getattr(obj, name, _MISSING) for name in slots):
+            if value is _MISSING:
+                raise TypeError(
+                    f"{type(obj).__name__}.__init__() did not call super().__init__(), "
+                    f"which {cls.__name__} needs"
+                )
+            if isinstance(value, (AbstractPacketSerializer, AbstractPacketConverterComposite)):
+                _check_initialized(value)
+
+
+def _check_protocol(protocol: object, *methods: str) -> None:
+    """Make sure that a protocol object has what those of its methods need that are ours.
+
+    Raises:
+        TypeError: A subclass did not call ``super().__init__()``, and has not overridden them all.
+    """
+    ours = (StreamProtocol, BufferedStreamProtocol, DatagramProtocol)
+    if any(definer(protocol, method) in ours for method in methods):
+        _check_initialized(protocol)
+
+
 def raise_parse_error(exc: DeserializeError | RecursionError) -> NoReturn:
     """Raise what a stream protocol makes of `exc`, an error of its serializer.
 
@@ -102,8 +141,8 @@ def raise_parse_error(exc: DeserializeError | RecursionError) -> NoReturn:
         RuntimeError: The serializer's bug: it did not tell where the next packet begins.
     """
     if isinstance(exc, RecursionError):
-        # Nobody knows where the packet ends, so everything received goes with it.
-        error: DeserializeError = IncrementalDeserializeError(_TOO_DEEP, remaining_data=b"")
+        # It is unknown where the packet ends, unless a framing has found that.
+        error: DeserializeError = LimitOverrunError(_TOO_DEEP, b"", 0)
         error.__cause__ = exc
     else:
         error = exc
@@ -261,12 +300,17 @@ def check_stream_protocol(protocol: object) -> None:
     """Make sure that `protocol` is a `StreamProtocol` or a `BufferedStreamProtocol`.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: It is neither, or the constructors of its base classes were not called.
     """
     if not isinstance(protocol, (StreamProtocol, BufferedStreamProtocol)):
         raise TypeError(
             f"Expected a StreamProtocol or a BufferedStreamProtocol object, got {protocol!r}"
         )
+    if isinstance(protocol, StreamProtocol):
+        _check_protocol(protocol, "generate_chunks", "build_packet_from_chunks")
+    else:
+        methods = ("generate_chunks", "create_buffer", "build_packet_from_buffer")
+        _check_protocol(protocol, *methods)
 
 
 class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[Any, Any]]):
@@ -329,7 +373,8 @@ def check_datagram_protocol(protocol: object) -> None:
     """Make sure that `protocol` is a `DatagramProtocol`.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It is something else, or the constructors of its base classes were not called.
     """
     if not isinstance(protocol, DatagramProtocol):
         raise TypeError(f"Expected a DatagramProtocol object, got {protocol!r}")
+    _check_protocol(protocol, "make_datagram", "build_packet_from_datagram")

@@ -20,6 +20,7 @@ from easynetwork.exceptions import (
     ClientClosedError,
     LimitOverrunError,
     PacketConversionError,
+    ProtocolCrashedError,
     StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
@@ -537,7 +538,7 @@ async def test_errors_while_iterating(lines: Any) -> None:
         assert [type(each) for each in outcomes] == [
             str,
             StreamProtocolParseError,
-            RuntimeError,
+            ProtocolCrashedError,
             str,
         ]
         assert await packets(iterator) == []

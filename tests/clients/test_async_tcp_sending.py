@@ -92,12 +92,12 @@ async def test_others_have_their_turn(count: int, size: int) -> None:
 
 @each_protocol
 async def test_packets(protocol_class: Any) -> None:
-    """Packets arrive in the order in which they were sent; one without bytes is none."""
+    """Packets arrive in the order in which they were sent, empty lines too."""
     async with connected(protocol_class(StringLineSerializer())) as (client, peer):
         for packet in ("a", "", "b", "c"):
             await client.send_packet(packet)
         await client.aclose()
-        assert await peer.rest() == ("a\nb\nc\n", "EOF")
+        assert await peer.rest() == ("a\n\nb\nc\n", "EOF")
 
 
 async def test_concurrent_packets() -> None:

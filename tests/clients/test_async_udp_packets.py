@@ -19,6 +19,7 @@ from easynetwork.exceptions import (
     ClientClosedError,
     DatagramProtocolParseError,
     DeserializeError,
+    ProtocolCrashedError,
 )
 from tests.clients.async_tcp_support import Outcomes, outcome, until
 from tests.clients.udp_support import (
@@ -417,7 +418,7 @@ async def test_errors_while_iterating() -> None:
             peer.send(datagram)
         outcomes = [await outcome(iterator.__anext__) for _ in range(4)]
         types = [type(each) for each in outcomes]
-        assert types == [str, DatagramProtocolParseError, RuntimeError, str]
+        assert types == [str, DatagramProtocolParseError, ProtocolCrashedError, str]
         await client.aclose()
         assert await packets(iterator) == []
 

@@ -25,7 +25,11 @@ from easynetwork.backends.limits import LINGER_TIME
 from easynetwork.clients import _blocking
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.converter import AbstractPacketConverter
-from easynetwork.exceptions import ClientClosedError, StreamProtocolParseError
+from easynetwork.exceptions import (
+    ClientClosedError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.line import StringLineSerializer
@@ -593,9 +597,11 @@ def test_send_interrupted(narrow: Pair) -> None:
 
 
 def test_nothing_to_send(listener: socket.socket) -> None:
-    """A packet without bytes is sent at once."""
+    """A packet without bytes is refused, and the client goes on."""
     with TCPNetworkClient(listener.getsockname()[:2], StreamProtocol(Mute())) as client:
-        client.send_packet("", timeout=0)
+        with pytest.raises(ProtocolCrashedError, match="yielded no bytes"):
+            client.send_packet("", timeout=0)
+        assert not client.is_closed()
 
 
 # -- The end of the connection -----------------------------------------------------------------

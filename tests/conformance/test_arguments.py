@@ -17,7 +17,7 @@ from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler, BaseRequestHandler, RecvParams
-from tests.conformance.support import NewServer, Recorder, Records, serving
+from tests.conformance.support import NewServer, Recorder, serving
 from tests.tls_peers import client_context, server_context
 
 
@@ -50,6 +50,27 @@ def test_protocol(make: Callable[..., Any], wrong: Any) -> None:
     """The protocol is a stream protocol object."""
     with pytest.raises(TypeError, match="^Expected a StreamProtocol or a BufferedStreamProtocol"):
         make(protocol=wrong)
+
+
+def test_protocol_of_no_use(make: Callable[..., Any], protocol_class: Any) -> None:
+    """A parser that cannot work is refused before any client has to wait for it."""
+
+    class Wrong(StringLineSerializer):
+        def framing(self) -> Any:
+            return b"\n"
+
+        deserialize_frame = StringLineSerializer.deserialize_frame
+        incremental_deserialize = StringLineSerializer.incremental_deserialize
+        buffered_incremental_deserialize = StringLineSerializer.buffered_incremental_deserialize
+
+    class Forgetful(protocol_class):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(TypeError, match=r"^Wrong\.framing\(\) must return a SeparatorFraming"):
+        make(protocol=protocol_class(Wrong()))
+    with pytest.raises(TypeError, match=r"^Forgetful\.__init__\(\) did not call super\(\)"):
+        make(protocol=Forgetful())
 
 
 def test_datagram_protocol(make: Callable[..., Any]) -> None:
@@ -173,28 +194,6 @@ def test_logger(make: Callable[..., Any]) -> None:
     assert make().logger is logging.getLogger("easynetwork.servers.async_tcp")
     own = logging.getLogger("my.server")
     assert make(logger=own).logger is own
-
-
-def test_no_protocol_method_is_called() -> None:
-    """The constructor asks nothing of the protocol object: a subclass need not be initialised."""
-
-    class Unfinished(StreamProtocol[str, str]):
-        def __init__(self) -> None:
-            pass
-
-    AsyncTCPNetworkServer("127.0.0.1", 0, Unfinished(), Recorder(), "asyncio")
-
-
-@pytest.mark.anyio
-async def test_unfinished_protocol_is_no_obstacle_to_activation(log: Records) -> None:
-    """Nor does activation."""
-
-    class Unfinished(StreamProtocol[str, str]):
-        def __init__(self) -> None:
-            pass
-
-    async with AsyncTCPNetworkServer("127.0.0.1", 0, Unfinished(), Recorder()) as server:
-        assert server.is_listening()
 
 
 # -- the objects

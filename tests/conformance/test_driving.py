@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from easynetwork.converter import AbstractPacketConverterComposite
-from easynetwork.exceptions import DeserializeError, StreamProtocolParseError
+from easynetwork.exceptions import (
+    DeserializeError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
@@ -52,8 +56,66 @@ async def test_overlong_packet(serve: Serve) -> None:
         assert (await peer.ask("x" * 1000)).startswith("StreamProtocolParseError: ")
 
 
+async def test_hidden_command(serve: Serve) -> None:
+    """No part of a line that is too long reaches the handler, and the next line does."""
+
+    class Handler(Echo):
+        def describe(self, exc: Exception) -> str:
+            return type(exc).__name__
+
+    async with serve(Handler(), limit=100) as service:
+        peer = await service.connect()
+        peer.send_bytes(b"x" * 110)
+        assert await peer.receive() == "StreamProtocolParseError"
+        peer.send_bytes(b"SHUTDOWN now\nhello\n")
+        assert await peer.receive() == "hello"
+
+
+class Endless(StringLineSerializer):
+    """Its parser uses up nothing, so that it would be run for ever."""
+
+    def incremental_deserialize(self) -> Any:
+        data = yield
+        return "packet", data
+
+    def buffered_incremental_deserialize(self, buffer: bytearray, /) -> Any:
+        size = yield 0
+        return "packet", memoryview(buffer)[:size]
+
+
+@pytest.mark.parametrize("survives", [True, False])
+async def test_endless_parser(protocol_class: Any, log: Records, survives: bool) -> None:
+    """It is a bug of the program, said once; the server goes on, whatever the handler does."""
+
+    class Handler(Echo):
+        def describe(self, exc: Exception) -> str:
+            if not survives:
+                raise exc
+            return f"{type(exc).__name__}: {exc}"
+
+    protocol = protocol_class(Endless())
+    async with serving(AsyncTCPNetworkServer("127.0.0.1", 0, protocol, Handler())) as service:
+        peer = await service.connect()
+        peer.send("hello")
+        if survives:
+            source = "chunks" if protocol_class is StreamProtocol else "buffer"
+            answer = await peer.receive()
+            assert answer.startswith(
+                f"ProtocolCrashedError: protocol.build_packet_from_{source}() returned a packet "
+            )
+            peer.send("more")
+            peer.send_eof()
+            assert await peer.rest() == ("", "EOF")
+            assert log.problems() == []
+        else:
+            assert await peer.rest() == ("", "reset")
+            [(level, _, exc)] = log.problems()
+            assert level == "ERROR"
+            assert isinstance(exc, ProtocolCrashedError)
+
+
 async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
-    """A bug of the protocol object is a RuntimeError with its cause, and can be survived."""
+    """A bug of the protocol object has a type and a cause, and can be survived."""
 
     class Handler(Echo):
         def describe(self, exc: Exception) -> str:
@@ -63,7 +125,8 @@ async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
     async with serve(Handler(), Trap()) as service:
         peer = await service.connect()
         assert await peer.ask("trap", "one") == (
-            f"RuntimeError: protocol.build_packet_from_{source}() crashed, ZeroDivisionError"
+            f"ProtocolCrashedError: protocol.build_packet_from_{source}() crashed, "
+            "ZeroDivisionError"
         )
         assert await peer.receive() == "one"
 

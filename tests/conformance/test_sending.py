@@ -112,7 +112,7 @@ async def test_large_packet(serve: Serve) -> None:
 
 
 async def test_empty_packet(serve: Serve) -> None:
-    """A packet without bytes sends nothing, and is no error."""
+    """An empty line is a packet, as it is when it is received."""
 
     class Handler(Recorder):
         async def handle(self, client: Client) -> Requests:
@@ -122,8 +122,8 @@ async def test_empty_packet(serve: Serve) -> None:
 
     async with serve(Handler()) as service:
         peer = await service.connect()
-        assert await peer.ask("one", "two") == "one"
-        assert await peer.receive() == "two"
+        assert [await peer.ask("one", "two"), await peer.receive()] == ["", "one"]
+        assert [await peer.receive(), await peer.receive()] == ["", "two"]
 
 
 # -- peers that do not read

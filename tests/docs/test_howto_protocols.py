@@ -7,7 +7,9 @@ sees to that), and the test would fail if it were wrong.
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
+from collections.abc import Generator
 from typing import Any
 
 import anyio
@@ -17,12 +19,13 @@ from docs._include.examples.howto.protocols import reading_protocols as examples
 from docs._include.examples.howto.protocols.reading_protocols import Reading, ReadingConverter
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.codec import new_decoder_factory
-from easynetwork.decoder import FramedDecoder, GeneratorDecoder
+from easynetwork.decoder import NEED_DATA, FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
     LimitOverrunError,
     PacketConversionError,
+    ProtocolCrashedError,
     StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
@@ -32,9 +35,11 @@ from easynetwork.serializers import (
     PickleSerializer,
     StringLineSerializer,
 )
+from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.servers.handlers import (
     AsyncStreamClient,
 )
+from tests.decoding import outcomes
 from tests.docs.howto_support import (
     DatagramEcho,
     Echo,
@@ -167,8 +172,8 @@ async def test_errors_in_a_stream() -> None:
 
     "For packets that are too large, it is a LimitOverrunError."
 
-    "The connection stays open, and the packets behind the bad one can be received, provided that
-    the serializer knows where they begin."
+    "The connection stays open, and the packets that follow the bad one can be received, provided
+    that the serializer knows where they begin."
     """
     handler = Echo()
     bad = b'not JSON\n["kitchen"]\n' + b"x" * 1500 + b"\n"
@@ -232,9 +237,10 @@ class BrokenConverter(ReadingConverter):
 async def test_bugs() -> None:
     """A converter that fails, inwards and outwards.
 
-    "You get it as the __cause__ of a RuntimeError, when you receive as well as when you send. Of
-    a packet that could not be made into bytes, nothing is sent, and the connection can still be
-    used."
+    "You get it as the __cause__ of a ProtocolCrashedError (a RuntimeError), when you receive as
+    well as when you send. A packet that could not be made into bytes is not sent, and the
+    connection can still be used. If a received packet crashed its converter, you can receive the
+    next one"
     """
     handler = Echo()
     data = b'["kitchen",21.5]\n'
@@ -244,13 +250,55 @@ async def test_bugs() -> None:
             assert await answer(peer, b'"trap"\n' + data, len(data)) == data
         host, port = server.get_addresses()[0][:2]
         async with AsyncTCPNetworkClient((host, port), protocol) as client:
-            with pytest.raises(RuntimeError) as caught:
+            with pytest.raises(ProtocolCrashedError) as caught:
                 await client.send_packet(Reading("oven", 2000.0))
             await client.send_packet(READING)
             assert await client.recv_packet() == READING
     assert type(caught.value.__cause__) is OverflowError
-    assert [type(exc) for exc in handler.errors] == [RuntimeError]
+    assert [type(exc) for exc in handler.errors] == [ProtocolCrashedError]
     assert type(handler.errors[0].__cause__) is ZeroDivisionError
+
+
+def test_crash_of_a_parser() -> None:
+    """Behind a parser that crashes, and behind a packet without a known end, nothing is found.
+
+    "if it crashed a parser that is a generator, it is unknown where the next packet begins, and
+    nothing more is received"
+
+    "If a packet is too large and its end is unknown, nothing more is received"
+    """
+
+    class Crashing(AbstractIncrementalPacketSerializer[bytes, bytes]):
+        def incremental_serialize(self, packet: bytes) -> Generator[bytes, None, None]:
+            yield packet
+
+        def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
+            data = yield
+            return data[: 100 // (data[0] - ord("0"))], data[1:]
+
+    decoder = new_decoder_factory(StreamProtocol(Crashing()), 1024)()
+    decoder.feed(b"101")
+    assert decoder.take() == b"101"
+    with pytest.raises(ProtocolCrashedError):
+        decoder.take()
+    decoder.feed(b"1")
+    assert decoder.take() is NEED_DATA
+    large = JSONSerializer(use_lines=False, limit=5)
+    assert len(outcomes(StreamProtocol(large), [b"[1,2,3]", b"[1]"])) == 1
+
+
+def test_process_pool() -> None:
+    """What a pool needs to be given, and gives back, can be pickled.
+
+    "Errors, protocol objects and serializers can be pickled, so a process pool may parse packets
+    and raise what it finds."
+    """
+    protocol = pickle.loads(pickle.dumps(examples.datagram_protocol))
+    with pytest.raises(DatagramProtocolParseError) as caught:
+        protocol.build_packet_from_datagram(b"[]")
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert type(error.error) is type(caught.value.error)
+    assert str(error) == str(caught.value)
 
 
 # Overriding Methods

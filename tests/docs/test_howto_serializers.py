@@ -28,6 +28,7 @@ from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
     LimitOverrunError,
+    ProtocolCrashedError,
     StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
@@ -56,6 +57,7 @@ from easynetwork.serializers.framing import (
     FixedSizePacketSerializer,
     LengthPrefixedPacketSerializer,
 )
+from easynetwork.serializers.tools import GeneratorStreamReader
 from easynetwork.servers.handlers import (
     AsyncDatagramClient,
     AsyncDatagramRequestHandler,
@@ -151,8 +153,8 @@ def test_json() -> None:
 def test_lines() -> None:
     """So have lines.
 
-    "ASCII by default; a newline that you send ends the packet; an empty line is received, but
-    never sent"
+    "ASCII by default; a newline that you send ends the packet; in UTF-16 and EBCDIC there is no
+    such newline"
     """
     serializer = StringLineSerializer()
     with pytest.raises(UnicodeEncodeError):
@@ -160,7 +162,9 @@ def test_lines() -> None:
     protocol = StreamProtocol(serializer)
     sent = b"".join(protocol.generate_chunks("one\ntwo"))
     assert outcomes(protocol, [sent, b"\n"]) == ["one", "two", ""]
-    assert b"".join(protocol.generate_chunks("")) == b""
+    for encoding in "utf-16", "cp037":
+        with pytest.raises(ValueError, match="cannot be found"):
+            StringLineSerializer(encoding=encoding)
 
 
 def test_msgpack() -> None:
@@ -259,7 +263,17 @@ def test_size(serializer: Any) -> None:
 
     "limit bytes for each packet in a stream, 65,536 by default"
 
-    "What is beyond the limit is an ordinary parse error: the connection can go on."
+    "What is beyond the limit is an ordinary parse error."
+
+    "A packet that is too large is one error, a LimitOverrunError, which is raised as soon as the
+    limit is passed. No byte of that packet is ever parsed as another one."
+
+    "With separators and lengths (lines, JSON in lines, base64, netstrings, length prefixes), the
+    rest of the packet is dropped as it arrives, and the packets that follow it are received as
+    usual."
+
+    "Otherwise (JSON without lines, MessagePack, CBOR, compressors), the end is unknown, and
+    everything that the peer still sends is dropped."
 
     "for compressors, limit is the size after decompression"
     """
@@ -272,8 +286,10 @@ def test_size(serializer: Any) -> None:
         packet = [packet]
     frame = serializer.serialize_frame(packet)
     chunks = [frame[start : start + 4096] for start in range(0, len(frame), 4096)]
-    outcome = outcomes(StreamProtocol(serializer), chunks)[0]
+    following = serializer.serialize_frame(b"a" if isinstance(packet, bytes) else "a")
+    outcome, *rest = outcomes(StreamProtocol(serializer), [*chunks, following])
     assert LimitOverrunError.__name__ in repr(outcome)
+    assert len(rest) == (0 if serializer.framing() is None else 1)
 
 
 @pytest.mark.parametrize(
@@ -556,7 +572,8 @@ async def test_messages(protocol: Any) -> None:
 
     "a line with a name and a size, then as many bytes as it says"
 
-    "Those that are yet to come are then dropped as they come."
+    "The reader knows what it has read, so tell it only how much of the packet follows; the rest is
+    dropped as it arrives."
 
     "A serializer that is written by hand costs a generator for each packet."
     """
@@ -665,3 +682,48 @@ def test_kit_finds(serializer: Any) -> None:
     messages = [Message("greeting", b"hello"), Message("nothing", b"")]
     with pytest.raises(AssertionError):
         check_serializer(serializer, messages, malformed=[b"bad\n"])
+
+
+class _WrongEnd(examples.MessageSerializer):
+    """Takes the end of the first line for the end of a message that is too large."""
+
+    def incremental_deserialize(self) -> Any:
+        reader = GeneratorStreamReader()
+        header = yield from reader.read_until(b"\n", examples.HEADER_LIMIT)
+        parser = super().incremental_deserialize()
+        next(parser)
+        try:
+            parser.send(header + reader.read_all())
+            while True:
+                parser.send((yield))
+        except StopIteration as stop:
+            return stop.value
+
+
+def test_kit_finds_wrong_ends() -> None:
+    """What becomes of the rest of a message is checked, too.
+
+    "this newline does not end a message"
+
+    "oversized must be one error, and no byte of it may become part of a packet, however it is cut"
+    """
+    messages = [Message("greeting", b"hello\n")]
+    check_serializer(examples.MessageSerializer(), messages, oversized=[b"x" * 200])
+    with pytest.raises(AssertionError, match="not .*, one error, and what follows"):
+        check_serializer(_WrongEnd(), messages, oversized=[b"x" * 200])
+
+
+def test_no_progress() -> None:
+    """A parser that uses up nothing is stopped.
+
+    "A parser that returns, or gives back with an error, all that it got would be run again for
+    ever: that is a ProtocolCrashedError"
+    """
+
+    class Endless(examples.MessageSerializer):
+        def incremental_deserialize(self) -> Any:
+            data = yield
+            return Message("", b""), data
+
+    with pytest.raises(ProtocolCrashedError):
+        outcomes(StreamProtocol(Endless()), [b"greeting 5\n"])

@@ -361,7 +361,7 @@ async def test_protocol_bug(
             assert await peer.ask("hello") == "Response hello"
     printed = capsys.readouterr().err
     assert re.search(
-        r"^ZeroDivisionError: a bug in the converter$.*direct cause.*^RuntimeError: ",
+        r"^ZeroDivisionError: a bug in the converter$.*direct cause.*^\S+\.ProtocolCrashedError: ",
         printed,
         re.DOTALL | re.MULTILINE,
     )

@@ -134,7 +134,7 @@ def entries() -> Iterator[Entry]:
 
 
 JSON_PACKETS: list[Any] = [{"id": 1, "x": [1, 2.5, None, []]}, [], "é", -5, True]
-DEEP = LIMIT * b"["
+DEEP = (LIMIT + 1) * b"["
 LONG_LINE = LIMIT * b"x" + b"xx"
 
 
@@ -162,7 +162,7 @@ def texts() -> Iterator[Entry]:
     yield Entry("json-bare-options", serializer, [[1], {"a": 1}, "["], shallow, [b"{]}"], [many])
     serializer = StringLineSerializer(encoding="utf-8", limit=LIMIT, debug=True)
     lines = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=30)
-    packets = ["é", "\u2028", "two words"]
+    packets = ["é", "\u2028", "two words", ""]
     yield Entry("line-utf8", serializer, packets, lines, [b"\xff\n", b"\xc3\n"], [LONG_LINE])
     newlines: list[tuple[Literal["LF", "CR", "CRLF"], str]]
     newlines = [("LF", "\n"), ("CR", "\r"), ("CRLF", "\r\n")]
@@ -173,7 +173,7 @@ def texts() -> Iterator[Entry]:
             serializer = StringLineSerializer(newline, keep_end=keep_end, limit=LIMIT)
             suffix = end if keep_end else ""
             name = f"line-{newline}{'-ends' if keep_end else ''}"
-            packets = [line + suffix for line in ("a", "two words", " ")]
+            packets = [line + suffix for line in ("a", "two words", " ", "")]
             packet = st.builds(str.__add__, text, st.just(suffix))
             yield Entry(name, serializer, packets, packet, bad, [LONG_LINE])
 

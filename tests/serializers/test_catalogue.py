@@ -1,8 +1,23 @@
 from __future__ import annotations
 
+import copy
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import resource_tracker
+from typing import Any
+
 import pytest
 
 from easynetwork import serializers
+from easynetwork.converter import AbstractPacketConverter, StapledPacketConverter
+from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
+from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
+    BufferedIncrementalPacketSerializer,
+)
 from easynetwork.testing import check_serializer
 from tests.serializers.catalogue import ENTRIES, Entry
 
@@ -20,3 +35,93 @@ def test_complete() -> None:
     checked = {cls.__name__ for entry in ENTRIES for cls in type(entry.serializer).__mro__}
 
     assert set(serializers.__all__) <= checked
+
+
+each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+each_copy = pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(partial(lambda protocol, obj: pickle.loads(pickle.dumps(obj, protocol)), protocol)
+          for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)),
+    ],
+    ids=["copy", "deepcopy", *(f"pickle-{n}" for n in range(2, pickle.HIGHEST_PROTOCOL + 1))],
+)  # fmt: skip
+
+
+@each_entry
+@each_copy
+def test_copies(entry: Entry, copied: Callable[[Any], Any]) -> None:
+    """A copy of a serializer, also out of another process, is as good as the original."""
+    other = copied(entry.serializer)
+
+    assert type(other) is type(entry.serializer)
+    check_serializer(other, entry.packets[:1], malformed=entry.malformed[:1])
+    for packet in entry.packets:
+        data = entry.serializer.serialize(packet)
+        assert other.deserialize(data) == entry.serializer.deserialize(data)
+        assert entry.serializer.deserialize(other.serialize(packet)) == packet
+
+
+class Identity(AbstractPacketConverter[Any, Any]):
+    """Does nothing."""
+
+    __slots__ = ()
+
+    def create_from_dto_packet(self, packet: Any) -> Any:
+        return packet
+
+    def convert_to_dto_packet(self, obj: Any) -> Any:
+        return obj
+
+
+@each_entry
+@each_copy
+def test_copies_of_protocols(entry: Entry, copied: Callable[[Any], Any]) -> None:
+    """So it is with what a serializer is put into."""
+    packet = entry.packets[0]
+    for converter in None, Identity(), StapledPacketConverter(Identity(), Identity()):
+        serializer: Any = entry.serializer
+        other = copied(DatagramProtocol(serializer, converter))
+        assert other.build_packet_from_datagram(other.make_datagram(packet)) == packet
+        if isinstance(serializer, AbstractIncrementalPacketSerializer):
+            other = copied(StreamProtocol(serializer, converter))
+            assert b"".join(other.generate_chunks(packet)) == serializer.serialize_frame(packet)
+        if isinstance(serializer, BufferedIncrementalPacketSerializer):
+            other = copied(BufferedStreamProtocol(serializer, converter))
+            assert b"".join(other.generate_chunks(packet)) == serializer.serialize_frame(packet)
+
+
+# Its pipe stays open as long as this process: so it is there before the test begins.
+resource_tracker.ensure_running()
+
+
+def sent(serializers_: list[Any]) -> list[bytes]:
+    """Serialize in another process."""
+    packets = [entry.packets[0] for entry in ENTRIES]
+    return [one.serialize(packet) for one, packet in zip(serializers_, packets, strict=True)]
+
+
+def test_process_pool() -> None:
+    """All of them can be given to another process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(sent, [entry.serializer for entry in ENTRIES]).result(timeout=60)
+
+    for data, entry in zip(found, ENTRIES, strict=True):
+        assert entry.serializer.deserialize(data) == entry.packets[0]
+
+
+@each_entry
+def test_keywords(entry: Entry) -> None:
+    """What is given to a serializer may be named."""
+    serializer: Any = entry.serializer
+    packet = entry.packets[0]
+
+    assert serializer.deserialize(data=serializer.serialize(packet=packet)) == packet
+    if isinstance(serializer, AbstractIncrementalPacketSerializer):
+        frame = b"".join(serializer.incremental_serialize(packet=packet))  # type: ignore[call-arg]  # As above.
+        assert frame == serializer.serialize_frame(packet)
+    converter: Any = StapledPacketConverter(Identity(), Identity())
+    assert converter.create_from_dto_packet(packet=1) == 1
+    assert converter.convert_to_dto_packet(obj=1) == 1

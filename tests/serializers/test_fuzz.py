@@ -52,18 +52,24 @@ def streams(draw: st.DrawFn, entry: Entry) -> bytes:
 
 
 def certain(entry: Entry, found: list[Any]) -> list[Any]:
-    """Leave out what may depend on how the stream is cut: all that is behind a certain error.
+    """Leave out what may depend on how the stream is cut.
 
-    With frames, that is a packet that is too large: anything may be made of its rest. Without, it
-    is any error: the serializer may not know where the next packet begins.
+    Of a packet that is too large, that is the message. Without frames, it is all that follows an
+    error: the serializer may not know where the next packet begins. After a packet that is too
+    large, there is nothing then.
     """
     assert isinstance(entry.serializer, AbstractIncrementalPacketSerializer)
     has_frames = entry.serializer.framing() is not None
-    error_type = LimitOverrunError if has_frames else Exception
     for count, outcome in enumerate(found):
         kind = outcome[0] if isinstance(outcome, tuple) and outcome else None
-        if isinstance(kind, type) and issubclass(kind, error_type):
-            return [*found[:count], "an error"]
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            continue
+        is_too_large = issubclass(kind, LimitOverrunError)
+        if has_frames:
+            found = [*found[:count], "too large" if is_too_large else outcome, *found[count + 1 :]]
+            continue
+        assert not is_too_large or count == len(found) - 1
+        return [*found[:count], "an error"]
     return found
 
 

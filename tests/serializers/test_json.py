@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easynetwork.codec import new_decoder_factory
 from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
     LimitOverrunError,
 )
-from easynetwork.serializers import JSONSerializer
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import JSONSerializer, LengthPrefixedSerializer
 from easynetwork.serializers.abc import SeparatorFraming
 from easynetwork.serializers.json import JSONDecoderConfig, JSONEncoderConfig
 from tests.tools import (
@@ -296,14 +298,15 @@ def test_hostile_bare_documents(name: str) -> None:
     assert caught.value.remaining_data == b"[1]\n"
 
 
-@pytest.mark.parametrize("name", ["nested arrays", "nested objects", "never closed"])
+@pytest.mark.parametrize("name", ["nested arrays", "nested objects"])
 def test_deep_bare_documents(name: str) -> None:
-    """Without lines, the end of what is too deep is not waited for: all there is of it goes."""
+    """Without lines, what is too deep ends where it does: no part of it is a document."""
+    data = hostile_documents()[name]
     parser = bare(limit=10_000_000).incremental_deserialize()
     with pytest.raises(IncrementalDeserializeError, match=f"^{TOO_DEEP}$") as caught:
-        parse_one(parser, hostile_documents()[name][:1000])
+        parse_one(parser, data + b" [1]")
 
-    assert caught.value.remaining_data == b""
+    assert caught.value.remaining_data == b"[1]"
 
 
 # -- Depth -------------------------------------------------------------------------------------
@@ -565,13 +568,18 @@ def test_bare_limit(data: st.DataObject) -> None:
 
 
 def test_bare_limit_errors() -> None:
-    """An oversized document is dropped: as far as its end, or all there is of it."""
-    parser = bare(limit=5).incremental_deserialize
-
-    assert feed(parser, [b"[1234][1]"]) == ([FOUND, [1]], b"")
-    assert feed(parser, [b"[12345", b"[1]"]) == ([NOT_FOUND, [1]], b"")
-    assert feed(parser, [b"123456\n1\n"]) == ([FOUND, 1], b"")
-    assert feed(parser, [b"123456", b"1\n"]) == ([NOT_FOUND, 1], b"")
+    """After an oversized document, nothing is known, wherever the stream was cut."""
+    for data, error in {
+        b"[1234][1]": FOUND,
+        b"[12345": NOT_FOUND,
+        b"123456\n1\n": FOUND,
+        b"123456": NOT_FOUND,
+    }.items():
+        with pytest.raises(LimitOverrunError) as caught:
+            parse_one(bare(limit=5).incremental_deserialize(), data)
+        assert (LimitOverrunError, str(caught.value)) == error
+        assert caught.value.remaining_data == b""
+        assert caught.value.missing is None
 
 
 @pytest.mark.parametrize(
@@ -595,3 +603,69 @@ def test_bare_cost(opener: bytes, inside: bytes) -> None:
         size: byte_by_byte(opener + inside * (size // len(inside))) for size in (10_000, 40_000)
     }
     assert_linear(work, 10_000)
+
+
+# -- Encodings, and byte order marks -----------------------------------------------------------
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("use_lines", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("debug", [True, False])
+def test_byte_order_mark(use_lines: bool, encoding: str, debug: bool) -> None:
+    """It may come before a document, with or without white space, and is no part of that."""
+    serializer = JSONSerializer(use_lines=use_lines, encoding=encoding, debug=debug)
+    for document, packet in {
+        b"[1]": [1],
+        b'"x"': "x",
+        b"12": 12,
+        b'{"a":"\\ufeff"}': {"a": "\ufeff"},
+    }.items():
+        assert serializer.deserialize(MARK + document) == packet
+        stream = MARK + b" " * use_lines + document + b"\n" + document + b"\n"
+        for chunks in every_cut(stream):
+            assert feed(serializer.incremental_deserialize, chunks)[0] == [packet, packet]
+
+
+@pytest.mark.parametrize("use_lines", [True, False])
+def test_no_document_behind_a_byte_order_mark(use_lines: bool) -> None:
+    """There is one mark at most, and it is no document."""
+    serializer = JSONSerializer(use_lines=use_lines)
+    for data in (
+        MARK,
+        MARK + b" ",
+        MARK * 2 + b"[1]",
+        MARK * 1000,
+        (MARK + b" ") * 2 + b"[1]",
+        b"\xef\xbb[1]",
+    ):
+        with pytest.raises(DeserializeError, match=r"decode error"):
+            serializer.deserialize(data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "cp037", "utf-7"])
+def test_encoding_of_lines(encoding: str) -> None:
+    """Where a newline is not that byte, and that byte nothing else, there are no lines."""
+    if encoding != "utf-7":
+        with pytest.raises(ValueError, match=f"^Lines cannot be told apart in '{encoding}'"):
+            JSONSerializer(encoding=encoding)
+    serializer = JSONSerializer(encoding=encoding, use_lines=False)
+
+    # As datagrams, and in a wrapper, documents may be in any encoding.
+    assert serializer.deserialize(serializer.serialize(["é"])) == ["é"]
+    wrapped = LengthPrefixedSerializer(serializer)
+    assert parse_one(wrapped.incremental_deserialize(), wrapped.serialize_frame([1]))[0] == [1]
+    message = f"^The end of a JSON document cannot be found in '{encoding}'"
+    with pytest.raises(ValueError, match=message):
+        new_decoder_factory(StreamProtocol(serializer), 1024)
+    with pytest.raises(ValueError, match=message):
+        next(serializer.incremental_deserialize())
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "gbk", "big5"])
+def test_brackets_inside_of_characters(encoding: str) -> None:
+    """In these, the second byte of a character may be a bracket, but never a newline."""
+    JSONSerializer(encoding=encoding)
+    with pytest.raises(ValueError, match="^The end of a JSON document cannot be found"):
+        JSONSerializer(encoding=encoding, use_lines=False).framing()

@@ -144,13 +144,13 @@ def test_deserialize_error(debug: bool, info: Any) -> None:
 @every_newline
 @pytest.mark.parametrize("keep_end", [False, True])
 def test_serialize_frame(newline: Newline, separator: bytes, keep_end: bool) -> None:
-    """A line is sent with one end; an empty string is not sent."""
+    """A line is sent with one end, an empty one too."""
     serializer = StringLineSerializer(newline, keep_end=keep_end)
     for packet, chunks in {
         "hello": [b"hello" + separator],
         "hello" + separator.decode(): [b"hello" + separator],
         separator.decode(): [separator],
-        "": [],
+        "": [separator],
     }.items():
         assert list(serializer.incremental_serialize(packet)) == chunks
         assert serializer.serialize_frame(packet) == b"".join(chunks)
@@ -216,3 +216,30 @@ def test_limit() -> None:
         stream = b"x" * most + b"\n" + b"x" * (most + 1) + b"\nend\n"
         assert feed(new_parser, [stream])[0] == ["x" * most + "\n", too_long, "end\n"]
     assert len(serializer.create_deserializer_buffer(1)) == 10
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "cp037", "punycode"])
+def test_encodings_without_lines(encoding: str) -> None:
+    """An end of line that could not be found is refused at once."""
+    message = rf"^The ends of lines \(LF\) cannot be found in '{encoding}'$"
+    with pytest.raises(ValueError, match=message):
+        StringLineSerializer(encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("newline", "encoding"),
+    [
+        ("LF", "shift_jis"),
+        ("CRLF", "gb18030"),
+        ("CR", "cp037"),
+        ("LF", "utf-8-sig"),
+        ("LF", "utf-7"),
+    ],
+)
+def test_encodings_with_lines(newline: Newline, encoding: str) -> None:
+    """All others work. EBCDIC has ASCII's carriage return, but another line feed."""
+    serializer = StringLineSerializer(newline, encoding=encoding)
+    lines = ["a", "", "éß" if encoding.startswith(("utf", "cp")) else "日本", "z"]
+    stream = b"".join(map(serializer.serialize_frame, lines))
+
+    check_every_cut(serializer.incremental_deserialize, stream, lines)

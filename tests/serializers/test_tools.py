@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
+import encodings.aliases
 import json
+import math
 import pickle
+import tomllib
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easynetwork.exceptions import LimitOverrunError
+from easynetwork.serializers import tools
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
@@ -21,7 +27,8 @@ from easynetwork.serializers.tools import (
     check_limit,
     check_max_depth,
     config_options,
-    import_extra,
+    explain_missing,
+    keeps_bytes,
 )
 from tests.tools import assert_linear, byte_by_byte, cuts, every_cut
 
@@ -93,15 +100,91 @@ def test_config_options() -> None:
         config_options("test", {}, Config)
 
 
-def test_import_extra() -> None:
-    """What is missing is named, with what to do about it."""
-    assert import_extra("json", "whatever") is json
-    with pytest.raises(
-        ModuleNotFoundError, match="^extra dependencies are missing. Consider adding 'extra' extra"
-    ) as caught:
-        import_extra("no_such_module", "extra")
-    assert caught.value.name == "no_such_module"
-    assert caught.value.__notes__ == ['Example: pip install "easynetwork[extra]"']
+def test_explain_missing() -> None:
+    """The package that is missing is named, with what to do about it; another one is not."""
+    error = ModuleNotFoundError("No module named 'spam'", name="spam")
+    explain_missing(error, "spam", "spam>=2")
+    assert str(error) == 'spam is not installed. To install it: pip install "spam>=2"'
+
+    error = ModuleNotFoundError("No module named 'spam.eggs'", name="spam.eggs")
+    explain_missing(error, "spam", "spam>=2")
+    assert str(error) == "No module named 'spam.eggs'"
+
+
+@pytest.mark.parametrize("module", ["serializers/cbor", "serializers/msgpack", "backends/registry"])
+def test_what_to_install(module: str) -> None:
+    """The versions are those that are declared, and the package is never this one's name."""
+    root = Path(__file__).resolve().parents[2]
+    declared = tomllib.loads((root / "pyproject.toml").read_text())
+    extras = declared["project"]["optional-dependencies"]
+    source = (root / "src" / "easynetwork" / f"{module}.py").read_text()
+    [requirement] = extras[{"registry": "trio"}.get(Path(module).name, Path(module).name)]
+
+    assert f'"{requirement}"' in source
+
+
+def test_nothing_names_the_distribution() -> None:
+    """On the public index, the name of this package is another implementation of its API."""
+    root = Path(__file__).resolve().parents[2]
+    files = [*root.glob("src/**/*.py"), *root.glob("docs/**/*.rst"), root / "README.md"]
+    found = [path for path in files if 'pip install "easynetwork' in path.read_text()]
+    assert found == []
+
+
+@pytest.mark.parametrize(("module", "package"), [("cbor", "cbor2"), ("msgpack", "msgpack")])
+def test_imports_can_be_seen(module: str, package: str) -> None:
+    """A tool that freezes programs finds what they import, in statements."""
+    path = Path(tools.__file__).with_name(f"{module}.py")
+    statements = [
+        node for node in ast.walk(ast.parse(path.read_text())) if type(node) is ast.Import
+    ]
+    assert package in [alias.name for statement in statements for alias in statement.names]
+
+
+@pytest.mark.parametrize("check", [check_limit, check_max_depth])
+@pytest.mark.parametrize("value", [1.5, math.nan, math.inf, "10", None])
+def test_no_integer(check: Any, value: Any) -> None:
+    """What is no integer would be no limit."""
+    with pytest.raises(TypeError, match="must be a positive integer, not"):
+        check(value)
+
+
+def text_encodings() -> Iterator[str]:
+    for name in sorted(set(encodings.aliases.aliases.values())):
+        try:
+            "a".encode(name)
+        except (LookupError, UnicodeError):
+            continue
+        yield name
+
+
+@pytest.mark.parametrize("encoding", list(text_encodings()))
+@pytest.mark.parametrize("character", ["\n", "\r", '"'])
+def test_keeps_bytes(encoding: str, character: str) -> None:
+    """Found by trying each character of the basic plane: does it have that byte in it?"""
+    prefix = "a".encode(encoding)
+    code = character.encode("ascii")
+    expected = ("a" + character).encode(encoding) == prefix + code
+    if expected:
+        for others in (range(0x80, 0x3000), range(0x3000, 0xD800), range(0xE000, 0x10000)):
+            encoded = "".join(map(chr, others)).encode(encoding, "ignore")
+            expected &= code not in encoded
+
+    assert keeps_bytes(encoding, character) is expected
+
+
+@pytest.mark.parametrize(
+    ("encoding", "keeps"),
+    [
+        *(("utf-8", True), ("ascii", True), ("latin-1", True), ("cp1252", True), ("euc_jp", True)),
+        *(("utf-8-sig", True), ("shift_jis", True), ("gb18030", True)),
+        *(("utf-16", False), ("utf-16-be", False), ("utf-32-le", False), ("cp037", False)),
+        *(("cp500", False), ("punycode", False), ("unicode_escape", False)),
+    ],
+)
+def test_newlines(encoding: str, keeps: bool) -> None:
+    """Which encodings have lines that can be told apart."""
+    assert keeps_bytes(encoding, "\n") is keeps
 
 
 @pytest.mark.parametrize(
@@ -217,8 +300,58 @@ def test_limit_error_before_the_separator() -> None:
         run(reader, lambda r: r.read_until(b"\r\n", 4), b"abcd\r", b"\r")
 
     assert caught.value.consumed == 5
+    assert caught.value.separator == b"\r\n"
     assert caught.value.remaining_data == b"\r"
+    assert caught.value.missing is None
     assert reader.read_all() == b"abcd\r\r"
+
+
+@pytest.mark.parametrize("data", [b"abcde", b"abcde\r\nrest"])
+def test_limit_error_of_a_part(data: bytes) -> None:
+    """If the separator ends only a part of the packet, nobody knows where the packet ends."""
+    reader = GeneratorStreamReader()
+    with pytest.raises(LimitOverrunError) as caught:
+        run(reader, lambda r: r.read_until(b"\r\n", 3, ends_packet=False), data)
+
+    assert caught.value.separator == b""
+    assert caught.value.remaining_data == b""
+    assert caught.value.missing is None
+
+
+@pytest.mark.parametrize(
+    ("size", "separator", "remaining_data", "missing"),
+    [
+        (None, b"", b"", None),
+        (0, b"", b"cdef|gh", 0),
+        (3, b"", b"f|gh", 0),
+        (7, b"", b"", 0),
+        (10, b"", b"", 3),
+        (None, b"|", b"gh", 0),
+        (None, b"h|", b"h", None),
+        (None, b";", b"", None),
+    ],
+)
+def test_new_limit_error(
+    size: int | None, separator: bytes, remaining_data: bytes, missing: int | None
+) -> None:
+    """The reader knows what was read, so that only what follows has to be counted."""
+    reader = GeneratorStreamReader(b"abcdef|gh")
+    assert run(reader, lambda r: r.read_exactly(2)) == b"ab"
+
+    error = reader.new_limit_error("too large", size, separator)
+
+    assert str(error) == "too large"
+    assert error.remaining_data == remaining_data
+    assert error.missing == missing
+    assert reader.read_all() == b"cdef|gh"
+
+
+def test_new_limit_error_of_two_minds() -> None:
+    """A packet has one end."""
+    with pytest.raises(ValueError, match="^A packet of known size does not end with a separator$"):
+        GeneratorStreamReader().new_limit_error("too large", 5, b"|")
+    with pytest.raises(ValueError, match="^consumed must not be negative$"):
+        GeneratorStreamReader().new_limit_error("too large", -1)
 
 
 def test_limit_error_at_the_separator() -> None:

@@ -39,11 +39,10 @@ def _new_trio_backend() -> AsyncBackend:
     try:
         from easynetwork.backends.trio.backend import TrioBackend  # optional dependency
     except ModuleNotFoundError as exc:
-        error = ModuleNotFoundError(
-            "trio dependencies are missing. Consider adding 'trio' extra", name=exc.name
-        )
-        error.add_note('Example: pip install "easynetwork[trio]"')
-        raise error from exc
+        if exc.name == "trio":
+            exc.msg = 'trio is not installed. To install it: pip install "trio>=0.27"'
+            exc.args = (exc.msg,)
+        raise
     return TrioBackend()
 
 

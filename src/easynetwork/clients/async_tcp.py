@@ -142,6 +142,7 @@ class AsyncTCPNetworkClient(
             check_stream_protocol(protocol)
             self._begin(target, backend)
             self._max_recv_size = check_max_recv_size(max_recv_size)
+            self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             check_delay(happy_eyeballs_delay)
             self._tls = check_client_tls(
                 ssl,
@@ -151,7 +152,6 @@ class AsyncTCPNetworkClient(
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
                 ssl_standard_compatible=ssl_standard_compatible,
             )
-        self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
         self._encode = packet_encoder(protocol)
         self._has_sent_eof = False
         self._sent_in_a_row = 0

@@ -26,7 +26,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from easynetwork.exceptions import DeserializeError, UnsupportedOperation
-from easynetwork.serializers.tools import check_limit
+from easynetwork.serializers.tools import check_limit, check_positive
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -58,7 +58,10 @@ class SeparatorFraming:
             buffer of this size: there, the most is ``limit - 1 - len(separator)``, or 0.
         keep_end: Whether the frame given to ``deserialize_frame()`` includes its separator.
 
+    After the error of a longer packet, everything up to its separator is dropped as it arrives.
+
     Raises:
+        TypeError: `separator` is not `bytes`, or `limit` is not an integer.
         ValueError: `separator` is empty, or `limit` is not positive.
     """
 
@@ -67,6 +70,8 @@ class SeparatorFraming:
     keep_end: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.separator, bytes):
+            raise TypeError(f"separator must be bytes, not {self.separator!r}")
         if not self.separator:
             raise ValueError("Empty separator")
         check_limit(self.limit)
@@ -80,14 +85,14 @@ class FixedSizeFraming:
         size: The size of a packet in bytes.
 
     Raises:
+        TypeError: `size` is not an integer.
         ValueError: `size` is not positive.
     """
 
     size: int
 
     def __post_init__(self) -> None:
-        if self.size <= 0:
-            raise ValueError("size must be a positive integer")
+        check_positive("size", self.size)
 
 
 LengthFormat: TypeAlias = Literal["u8", "u16", "u32", "u64", "varint", "netstring"]
@@ -120,15 +125,17 @@ class LengthPrefixFraming:
 
     A length beyond the limit is a `LimitOverrunError` as soon as it is there, whatever follows. The
     packet is skipped: its remaining bytes are dropped as they come, none of them is ever taken for
-    the beginning of another packet, and what follows them is parsed again. A peer may announce more
-    than it will ever send: to be polite to it costs a connection on which nothing is heard.
+    the beginning of another packet, and what follows them is parsed again. A peer may announce a
+    packet that it never completes. Until it does, everything that it sends is dropped, so consider
+    closing the connection.
 
-    What is no length at all (a varint that does not end, anything but digits and a colon in front
-    of a netstring, a length smaller than -`adjustment`) is an `IncrementalDeserializeError`. Nobody
-    knows where the next packet begins: parsing goes on behind what is wrong, and what it finds may
-    be anything. It is wise to close the connection.
+    A malformed length (a varint that does not end, anything but digits and a colon in front of a
+    netstring, a length smaller than -`adjustment`) is an `IncrementalDeserializeError`. The parser
+    cannot resynchronise: it resumes after the malformed bytes and may find anything. Close the
+    connection.
 
     Raises:
+        TypeError: `limit`, `offset` or `adjustment` is not an integer.
         ValueError: An option is out of its range, or cannot be combined with ``"netstring"``.
     """
 
@@ -147,6 +154,9 @@ class LengthPrefixFraming:
             if value not in known:
                 expected = ", ".join(map(repr, known))
                 raise ValueError(f"Invalid {name}: expected one of {expected}, got {value!r}")
+        for name, number in (("offset", self.offset), ("adjustment", self.adjustment)):
+            if not isinstance(number, int):
+                raise TypeError(f"{name} must be an integer, not {number!r}")
         if self.offset < 0:
             raise ValueError("offset must not be negative")
         if self.length == "netstring" and (self.offset or self.adjustment):
@@ -212,16 +222,17 @@ class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Receive
         Raises:
             IncrementalDeserializeError: The data is not a packet; ``remaining_data`` is what
                 follows it. Any other `DeserializeError` is a bug of the serializer.
-            LimitOverrunError: The packet is too large. If its size is known, ``consumed`` says it,
-                and what is more than the generator was sent is dropped as it comes.
+            LimitOverrunError: The packet is too large. What of it is yet to come is dropped as it
+                arrives. If the error does not say where the packet ends, everything that the peer
+                still sends is dropped.
         """
         raise NotImplementedError
 
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Return the concatenation of what `incremental_serialize()` yields."""
         return b"".join(self.incremental_serialize(packet))
 
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Make a packet of `data` by means of `incremental_deserialize()`.
 
         Raises:
@@ -251,9 +262,20 @@ class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Receive
     def framing(self) -> Framing | None:
         """Tell where a packet ends, if that can be told without parsing it.
 
-        The answer must not change during the serializer's life. It stands for the
-        `incremental_deserialize()` (and ``buffered_incremental_deserialize()``) *of the same
-        class*: a subclass which overrides only the generators is parsed by its generators.
+        The answer must not change during the serializer's life; it is checked where a server or a
+        client is created. It stands for the `incremental_deserialize()` (and
+        ``buffered_incremental_deserialize()``) *of the same class*: a subclass which overrides only
+        the generators is parsed by its generators.
+
+        The same holds the other way round: in a subclass that overrides only `framing()` or only
+        `deserialize_frame()`, frames are not used, and each packet costs a generator, several times
+        as much. To keep the shortcut, define `framing()`, `deserialize_frame()` and the generators
+        in one class, if need be by assigning those of the base class again::
+
+            class MyLines(StringLineSerializer):
+                framing = StringLineSerializer.framing
+                incremental_deserialize = StringLineSerializer.incremental_deserialize
+                ...
 
         Returns:
             How to cut a stream into frames for `deserialize_frame()`, or None (the default) if only
@@ -318,5 +340,6 @@ class BufferedIncrementalPacketSerializer(
         Raises:
             IncrementalDeserializeError: The data is not a packet; ``remaining_data`` is what
                 follows it. Any other `DeserializeError` is a bug of the serializer.
+            LimitOverrunError: The packet is too large, as for `incremental_deserialize()`.
         """
         raise NotImplementedError

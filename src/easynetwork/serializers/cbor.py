@@ -26,22 +26,21 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import math
-import sys
 from collections.abc import Callable, Generator
 from enum import Enum, auto
 from functools import partial
 from io import BytesIO
-from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, final
+from typing import IO, Any, Final, Literal, NamedTuple, final
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
+from easynetwork.serializers._cbor_tags import SHARED_STRING, SHARED_VALUE, semantic_decoders
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
     check_max_depth,
     config_options,
-    import_extra,
+    explain_missing,
 )
 
 __all__ = ["CBORDecoderConfig", "CBOREncoderConfig", "CBORSerializer"]
@@ -56,20 +55,12 @@ _CONTAINERS: Final = (_ARRAY, _MAP, _TAG)
 _WITHOUT_LENGTH: Final = (*_STRINGS, _ARRAY, _MAP, _SPECIAL)
 _BREAK: Final = (_SPECIAL, None)
 
-# Tags (https://www.iana.org/assignments/cbor-tags).
-_POSITIVE_INTEGER: Final = 2
-_NEGATIVE_INTEGER: Final = 3
-_SHARED_STRING: Final = 25
-_SHARED_VALUE: Final = 29
-_REGULAR_EXPRESSION: Final = 35
-_MIME_MESSAGE: Final = 36
+# A tag, as those in `_cbor_tags`.
 _SET_TAG: Final = 258
 
 _MOST_NUMBERS: Final = 1_000
 """Numbers that are hashed in one container. Their hashes are known, and so is the order in which
 CPython looks for a free place: n chosen ones cost n ** 2 (measured: 5,400 cost 15 ms)."""
-
-_MAX_INTEGER_SIZE: Final = int(sys.int_info.default_max_str_digits * math.log2(10) / 8)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, weakref_slot=True)
@@ -97,7 +88,7 @@ class CBORDecoderConfig:
 
 
 class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
-    """Packets are CBOR data items. Needs the extra ``cbor``.
+    """Packets are CBOR data items. Needs the package ``cbor2``.
 
     Args:
         encoder_config: How to write CBOR.
@@ -112,12 +103,12 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
             or the ``packet`` and the ``extra`` bytes behind it.
 
     Raises:
-        ModuleNotFoundError: The library is not installed.
+        ModuleNotFoundError: The package is not installed.
         TypeError: A configuration is of the wrong class.
         ValueError: `limit` or `max_depth` is not positive, or the library refuses an option.
     """
 
-    __slots__ = ("_cbor2", "_dump", "_load", "_max_depth", "_strict_map_key")
+    __slots__ = ("_decode_error", "_dump", "_load", "_max_depth", "_strict_map_key")
 
     def __init__(
         self,
@@ -129,11 +120,16 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         strict_map_key: bool = True,
         debug: bool = False,
     ) -> None:
-        self._cbor2 = cbor2 = import_extra("cbor2", "cbor")
+        try:
+            import cbor2  # optional dependency
+        except ModuleNotFoundError as exc:
+            explain_missing(exc, "cbor2", "cbor2>=6.2.1")
+            raise
+        self._decode_error = cbor2.CBORDecodeError
         encoder_options = config_options("encoder", encoder_config, CBOREncoderConfig)
         decoder_options = config_options("decoder", decoder_config, CBORDecoderConfig)
         super().__init__((cbor2.CBORDecodeError, ValueError), limit=limit, debug=debug)
-        semantic_decoders = _semantic_decoders(
+        decoders = semantic_decoders(
             cbor2,
             tag_hook=decoder_options["tag_hook"],
             shared_values=encoder_options["value_sharing"],
@@ -143,7 +139,7 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         self._load: Callable[..., Any] = partial(
             cbor2.load,
             **decoder_options,
-            semantic_decoders=semantic_decoders,
+            semantic_decoders=decoders,
             max_depth=check_max_depth(max_depth),
         )
         self._max_depth = max_depth
@@ -168,7 +164,7 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         start = file.tell()
         try:
             return self._load(file, strict_hashable_types=self._strict_map_key)
-        except self._cbor2.CBORDecodeError:
+        except self._decode_error:
             file.seek(start)
             data = file.read()
             try:
@@ -230,47 +226,6 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         skimmer = _skim(self._max_depth, self._strict_map_key)
         next(skimmer)
         return skimmer
-
-
-# -- What is read in another way than the library would ----------------------------------------
-
-
-def _semantic_decoders(
-    cbor2: Any, *, tag_hook: Callable[..., Any] | None, shared_values: bool, shared_strings: bool
-) -> dict[int, Callable[[Any, bool], Any]]:
-    """Return what makes values of certain tags.
-
-    Each is called with the tagged value, and whether the result has to be immutable.
-    """
-
-    def integer(value: Any, immutable: bool) -> int:
-        if not isinstance(value, bytes):
-            raise cbor2.CBORDecodeError("An integer of any size has to be a byte string")
-        if len(value) > _MAX_INTEGER_SIZE:
-            raise cbor2.CBORDecodeError(f"An integer has more than {_MAX_INTEGER_SIZE} bytes")
-        return int.from_bytes(value)
-
-    def negative_integer(value: Any, immutable: bool) -> int:
-        return -1 - integer(value, immutable)
-
-    def unknown(number: int, value: Any, immutable: bool) -> Any:
-        tag = cbor2.CBORTag(number, value)
-        return tag if tag_hook is None else tag_hook(tag, immutable)
-
-    def refused(option: str, value: Any, immutable: bool) -> NoReturn:
-        raise cbor2.CBORDecodeError(f"References are not understood without {option!r}")
-
-    decoders: dict[int, Callable[[Any, bool], Any]] = {
-        _POSITIVE_INTEGER: integer,
-        _NEGATIVE_INTEGER: negative_integer,
-        _REGULAR_EXPRESSION: partial(unknown, _REGULAR_EXPRESSION),
-        _MIME_MESSAGE: partial(unknown, _MIME_MESSAGE),
-    }
-    if not shared_values:
-        decoders[_SHARED_VALUE] = partial(refused, "value_sharing")
-    if not shared_strings:
-        decoders[_SHARED_STRING] = partial(refused, "string_referencing")
-    return decoders
 
 
 # -- Where a packet ends -----------------------------------------------------------------------
@@ -388,9 +343,9 @@ def _is_hashed(head: tuple[int, int | None, int], missing: int, kind: _Kind) -> 
 def _why_not_hashed(major: int, value: int | None, kind: _Kind, numbers: int) -> str | None:
     """Return why an item that is no string is not hashed, or not looked into for a set's."""
     if kind is _Kind.SET_TAG:
-        accepted = major != _TAG or value != _SHARED_VALUE
+        accepted = major != _TAG or value != SHARED_VALUE
     else:
-        accepted = major not in _CONTAINERS or (major == _TAG and value == _SHARED_STRING)
+        accepted = major not in _CONTAINERS or (major == _TAG and value == SHARED_STRING)
     if not accepted:
         return "A map key or an element of a set is neither text, bytes nor a number"
     if numbers > _MOST_NUMBERS:

@@ -78,6 +78,9 @@ class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
         self._sent_packet_serializer: Any = sent_packet_serializer
         self._received_packet_serializer: Any = received_packet_serializer
 
+    def __getnewargs__(self) -> tuple[Any, Any]:
+        return self._sent_packet_serializer, self._received_packet_serializer
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(sent_packet_serializer={self._sent_packet_serializer!r}, "
@@ -99,13 +102,13 @@ class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
         return serializer
 
     @final
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Delegate to `sent_packet_serializer`."""
         data: bytes = self._sent_packet_serializer.serialize(packet)
         return data
 
     @final
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Delegate to `received_packet_serializer`."""
         packet: Received = self._received_packet_serializer.deserialize(data)
         return packet
@@ -119,7 +122,7 @@ class StapledIncrementalPacketSerializer(
     __slots__ = ()
 
     @final
-    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
         """Delegate to `sent_packet_serializer`."""
         yield from self._sent_packet_serializer.incremental_serialize(packet)
 

@@ -2,11 +2,12 @@
 
 With `use_lines`, the default, a packet is a line: nobody looks at the JSON to find its end.
 
-Without, the end of a document has to be found by its structure (`_read_document()`): an object ends
+Without, the end of a document has to be found by its structure (`read_document()`): an object ends
 at the closing brace that matches the first one, an array and a string alike, anything else at the
 first byte that cannot be part of it. That is all that is checked here; whether what is in between
-is JSON is the decoder's business. Compiled patterns jump from one significant byte to the next, and
-a scan goes on where the last chunk ended: each byte is looked at once, however the stream is cut.
+is JSON is the decoder's business.
+
+A byte order mark in front of a document is skipped, as RFC 8259, section 8.1, allows.
 
 Peers send anything. What is nested too deeply, or a number too long, is a decode error too. How
 deeply a document is nested is known before it is decoded (`_check_depth()`).
@@ -14,17 +15,20 @@ deeply a document is nested is known before it is decoded (`_check_depth()`).
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
-import re
 from collections.abc import Callable, Generator
+from functools import partial
 from itertools import accumulate
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Any, Final, final
 
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
+from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
+from easynetwork.serializers._json_documents import (
+    STRUCTURE,
+    TOO_DEEP,
+    WHITE_SPACE,
+    read_document,
 )
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer, SeparatorFraming
 from easynetwork.serializers.framing import parse_frame
@@ -36,6 +40,7 @@ from easynetwork.serializers.tools import (
     check_limit,
     check_max_depth,
     config_options,
+    keeps_bytes,
 )
 
 __all__ = ["JSONDecoderConfig", "JSONEncoderConfig", "JSONSerializer"]
@@ -70,7 +75,9 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     Args:
         encoder_config: How to write JSON.
         decoder_config: How to read JSON.
-        encoding: The encoding of the documents; with ASCII as a subset, if they go over a stream.
+        encoding: The encoding of the documents. Over a stream, the bytes of ASCII characters have
+            to be the same in it, and stand for nothing else: UTF-16 is for datagrams, and for
+            wrappers that find the end of a packet.
         unicode_errors: What to do with characters and bytes that `encoding` does not know; see
             :ref:`error handlers <error-handlers>`.
         limit: The most bytes of a document.
@@ -87,14 +94,17 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     Raises:
         LookupError: `encoding` or `unicode_errors` is unknown.
         TypeError: A configuration is of the wrong class.
-        ValueError: `limit` or `max_depth` is not positive.
+        ValueError: `limit` or `max_depth` is not positive; or lines cannot be told apart in
+            `encoding`.
     """
 
     __slots__ = (
+        "_byte_order_mark",
         "_debug",
         "_encode",
         "_encoding",
         "_framing",
+        "_has_structure",
         "_limit",
         "_max_depth",
         "_raw_decode",
@@ -117,8 +127,17 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         encoder_options = config_options("encoder", encoder_config, JSONEncoderConfig)
         decoder_options = config_options("decoder", decoder_config, JSONDecoderConfig)
         check_encoding(encoding, unicode_errors)
+        if use_lines and not keeps_bytes(encoding, "\n"):
+            raise ValueError(
+                f"Lines cannot be told apart in {encoding!r}. For datagrams, or inside a wrapper, "
+                "set use_lines=False"
+            )
+        is_utf8 = codecs.lookup(encoding).name.startswith("utf-8")
+        # Whether the end of a document can be found in a stream.
+        self._has_structure = keeps_bytes(encoding, STRUCTURE)
+        self._byte_order_mark = codecs.BOM_UTF8 if is_utf8 else b""
         self._encode = JSONEncoder(**encoder_options, separators=(",", ":")).encode
-        self._raw_decode = JSONDecoder(**decoder_options).raw_decode
+        self._raw_decode = _Decoder(**decoder_options).raw_decode
         self._encoding = encoding
         self._unicode_errors = unicode_errors
         self._limit = check_limit(limit)
@@ -139,12 +158,12 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         return self._debug
 
     @final
-    def serialize(self, packet: Any, /) -> bytes:
+    def serialize(self, packet: Any) -> bytes:
         """Return the document of `packet`."""
         return self._encode(packet).encode(self._encoding, self._unicode_errors)
 
     @final
-    def deserialize(self, data: bytes, /) -> Any:
+    def deserialize(self, data: bytes) -> Any:
         """Make a packet of one document, maybe with white space around it.
 
         Raises:
@@ -156,7 +175,13 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
             raise DeserializeError(str(exc), exc.error_info) from exc.__cause__
 
     def framing(self) -> SeparatorFraming | None:
-        """Return where a line ends; None without `use_lines`."""
+        """Return where a line ends; None without `use_lines`.
+
+        Raises:
+            ValueError: The end of a document cannot be found in the encoding.
+        """
+        if self._framing is None:
+            self._check_structure()
         return self._framing
 
     def serialize_frame(self, packet: Any, /) -> bytes:
@@ -169,39 +194,67 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     def deserialize_frame(self, frame: bytes, /) -> Any:
         """Make a packet of one document, maybe with white space around it."""
         try:
-            document = frame.decode(self._encoding, self._unicode_errors).strip(_WHITE_SPACE)
+            document = frame.decode(self._encoding, self._unicode_errors).strip(WHITE_SPACE)
         except UnicodeError as exc:
             info = {"data": frame} if self._debug else None
             raise IncrementalDeserializeError(f"Unicode decode error: {exc}", b"", info) from exc
         if not document and not self._debug:
             # What a peer can send most of: it is spared the decoder's own exception.
             raise IncrementalDeserializeError(_NOTHING, b"")
-        try:
-            # Two brackets' count costs little, and tells of most documents that they are not deep.
-            if document.count("[") + document.count("{") > self._max_depth:
-                _check_depth(document, self._max_depth)
-            packet, end = self._raw_decode(document)
-            if end != len(document):
-                raise JSONDecodeError("Extra data", document, end)
-            return packet
-        except (ValueError, RecursionError) as exc:
-            # ValueError: not JSON, too deep, or an integer of more digits than Python converts.
-            info = _error_info(document, exc) if self._debug else None
-            raise IncrementalDeserializeError(f"JSON decode error: {exc}", b"", info) from exc
+        while True:
+            try:
+                # Two brackets' count costs little, and tells of most documents that they are not
+                # deep.
+                if document.count("[") + document.count("{") > self._max_depth:
+                    _check_depth(document, self._max_depth)
+                packet, end = self._raw_decode(document)
+                if end != len(document):
+                    raise JSONDecodeError("Extra data", document, end)
+                return packet
+            except (ValueError, RecursionError) as exc:
+                # ValueError: not JSON, too deep, or an integer of more digits than Python converts.
+                # A byte order mark is looked for only here: most documents have none.
+                rest = document[1:].lstrip(WHITE_SPACE)
+                if document[:1] == _BYTE_ORDER_MARK != rest[:1]:
+                    document = rest
+                    continue
+                info = _error_info(document, exc) if self._debug else None
+                raise IncrementalDeserializeError(f"JSON decode error: {exc}", b"", info) from exc
 
-    def incremental_serialize(self, packet: Any, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Any) -> Generator[bytes, None, None]:
         """Yield what `serialize_frame()` returns."""
         yield self.serialize_frame(packet)
 
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next document."""
         if self._framing is None:
-            document, remaining_data = yield from _read_document(self._limit, self._max_depth)
+            self._check_structure()
+            document, remaining_data = yield from read_document(
+                self._limit, self._max_depth, self._byte_order_mark
+            )
         else:
             reader = GeneratorStreamReader()
             document = yield from reader.read_until(b"\n", self._limit, keep_end=False)
             remaining_data = reader.read_all()
         return parse_frame(self, document, remaining_data)
+
+    def _check_structure(self) -> None:
+        if not self._has_structure:
+            raise ValueError(
+                f"The end of a JSON document cannot be found in {self._encoding!r}. For a stream, "
+                "use UTF-8, or a wrapper such as LengthPrefixedSerializer"
+            )
+
+
+class _Decoder(JSONDecoder):
+    """A decoder that can be pickled."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(_Decoder, **self._options), ()
 
 
 def _error_info(document: str, exc: Exception) -> dict[str, Any]:
@@ -216,7 +269,7 @@ def _error_info(document: str, exc: Exception) -> dict[str, Any]:
 # -- How deeply a document is nested -----------------------------------------------------------
 
 _NOTHING: Final = "JSON decode error: Expecting value: line 1 column 1 (char 0)"
-_TOO_DEEP: Final = "The document is nested too deeply"
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 
@@ -234,92 +287,4 @@ def _check_depth(document: str, max_depth: int) -> None:
     outside = "".join(unescaped.split('"')[::2]).encode("ascii", "replace")
     steps = map(_STEPS.__getitem__, outside.translate(None, _NO_BRACKETS))
     if max(accumulate(steps), default=0) > max_depth:
-        raise ValueError(_TOO_DEEP)
-
-
-# -- Where a document ends, without lines ------------------------------------------------------
-
-_WHITE_SPACE: Final = " \t\n\r"  # RFC 8259, section 2.
-_WHITE_SPACE_BYTES: Final = _WHITE_SPACE.encode()
-_QUOTE: Final = ord('"')
-
-# As much as there is of a string's inside, without a backslash whose second byte is yet to come.
-_INSIDE: Final = rb'(?:[^"\\]++|\\.)*+'
-_STRING_INSIDE: Final = re.compile(_INSIDE, re.DOTALL)
-# What may be skipped between the brackets of a document, by the document's first byte: everything
-# but brackets of the same kind, and a string that is not complete yet. (Whether brackets of the
-# other kind match, the decoder will tell. A document that is a string has no brackets.)
-_INSIGNIFICANT: Final = {
-    ord("{"): re.compile(rb'(?:[^"{}]++|"%s")*+' % _INSIDE, re.DOTALL),
-    ord("["): re.compile(rb'(?:[^"\[\]]++|"%s")*+' % _INSIDE, re.DOTALL),
-    _QUOTE: re.compile(rb""),
-}
-_NOT_PLAIN: Final = re.compile(rb"[^\x20-\x7e]")
-
-
-def _read_document(limit: int, max_depth: int) -> Generator[None, bytes, tuple[bytes, bytes]]:
-    """Read one document; return it and what follows, without the white space around it.
-
-    Raises:
-        IncrementalDeserializeError: The document is nested too deeply. All there is of it is
-            dropped.
-        LimitOverrunError: The document has more than `limit` bytes.
-    """
-    buffer = bytearray()
-    while not buffer:
-        buffer += (yield).lstrip(_WHITE_SPACE_BYTES)
-    if buffer[0] in _INSIGNIFICANT:
-        end = yield from _find_closer(buffer, limit, max_depth)
-    else:
-        end = yield from _find_plain_end(buffer, limit)
-    if end > limit:
-        raise LimitOverrunError(
-            "JSON object's end frame is found, but chunk is longer than limit", buffer, end
-        )
-    return bytes(buffer[:end]), bytes(buffer[end:].lstrip(_WHITE_SPACE_BYTES))
-
-
-def _find_closer(buffer: bytearray, limit: int, max_depth: int) -> Generator[None, bytes, int]:
-    """Return the index behind the bracket or quote that matches the first byte."""
-    insignificant = _INSIGNIFICANT[buffer[0]]
-    depth = 0
-    in_string = False
-    offset = 0
-    while True:
-        skip = _STRING_INSIDE if in_string else insignificant
-        offset = skip.match(buffer, offset).end()  # type: ignore[union-attr]  # "" matches too.
-        if offset == len(buffer) or (in_string and buffer[offset] != _QUOTE):
-            yield from _receive(buffer, limit)
-            continue
-        byte = buffer[offset]
-        offset += 1
-        if byte == _QUOTE:
-            in_string = not in_string
-        elif byte == buffer[0]:
-            depth += 1
-            if depth > max_depth:
-                raise IncrementalDeserializeError(f"JSON decode error: {_TOO_DEEP}", b"")
-        else:
-            depth -= 1
-        if depth == 0 and not in_string:
-            return offset
-
-
-def _find_plain_end(buffer: bytearray, limit: int) -> Generator[None, bytes, int]:
-    """Return the index of the first byte that no number or word has in it.
-
-    If that is the very first one, there is no document here: let the decoder see everything.
-    """
-    offset = 0
-    while not (end := _NOT_PLAIN.search(buffer, offset)):
-        offset = len(buffer)
-        yield from _receive(buffer, limit)
-    return end.start() or len(buffer)
-
-
-def _receive(buffer: bytearray, limit: int) -> Generator[None, bytes, None]:
-    if len(buffer) > limit:
-        raise LimitOverrunError(
-            "JSON object's end frame is not found, and chunk exceed the limit", buffer, len(buffer)
-        )
-    buffer += yield
+        raise ValueError(TOO_DEEP)

@@ -23,6 +23,7 @@ from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     GeneratorStreamReader,
     check_encoding,
+    keeps_bytes,
 )
 
 __all__ = ["StringLineSerializer"]
@@ -35,7 +36,8 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
 
     Args:
         newline: What ends a line: ``"LF"`` (``\n``), ``"CR"`` (``\r``) or ``"CRLF"`` (``\r\n``).
-        encoding: The encoding of the text.
+        encoding: The encoding of the text. The line's end has to be the same bytes in it as in
+            ASCII, and stand for nothing else: not so in UTF-16, for example.
         unicode_errors: What to do with characters and bytes that `encoding` does not know; see
             :ref:`error handlers <error-handlers>`.
         limit: The most bytes of a line, its end not counted. When received into a buffer
@@ -45,7 +47,8 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
 
     Raises:
         LookupError: `encoding` or `unicode_errors` is unknown.
-        ValueError: `newline` is unknown, or `limit` is not positive.
+        ValueError: `newline` is unknown, or cannot be found in `encoding`; or `limit` is not
+            positive.
     """
 
     __slots__ = ("_debug", "_encoding", "_framing", "_unicode_errors")
@@ -64,6 +67,8 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         if newline not in _SEPARATORS:
             raise ValueError(f"Invalid newline: expected 'LF', 'CR' or 'CRLF', got {newline!r}")
         check_encoding(encoding, unicode_errors)
+        if not keeps_bytes(encoding, _SEPARATORS[newline].decode()):
+            raise ValueError(f"The ends of lines ({newline}) cannot be found in {encoding!r}")
         self._framing = SeparatorFraming(_SEPARATORS[newline], limit, bool(keep_end))
         self._encoding = encoding
         self._unicode_errors = unicode_errors
@@ -106,12 +111,12 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         return self._debug
 
     @final
-    def serialize(self, packet: str, /) -> bytes:
+    def serialize(self, packet: str) -> bytes:
         """Return `packet` encoded, and nothing more: no end is added to the line."""
         return packet.encode(self._encoding, self._unicode_errors)
 
     @final
-    def deserialize(self, data: bytes, /) -> str:
+    def deserialize(self, data: bytes) -> str:
         """Return `data` decoded, without any end of line unless `keep_end` is set.
 
         Raises:
@@ -130,10 +135,10 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         return self._framing
 
     def serialize_frame(self, packet: str, /) -> bytes:
-        """Return `packet` with its end of line; nothing for an empty string."""
+        """Return `packet` with its end of line, unless it has one already."""
         data = packet.encode(self._encoding, self._unicode_errors)
         separator = self._framing.separator
-        return data if not data or data.endswith(separator) else data + separator
+        return data if data.endswith(separator) else data + separator
 
     def deserialize_frame(self, frame: bytes, /) -> str:
         """Make a packet of one line."""
@@ -143,10 +148,9 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
             info = {"data": frame} if self._debug else None
             raise IncrementalDeserializeError(str(exc), b"", info) from exc
 
-    def incremental_serialize(self, packet: str, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: str) -> Generator[bytes, None, None]:
         """Yield what `serialize_frame()` returns."""
-        if data := self.serialize_frame(packet):
-            yield data
+        yield self.serialize_frame(packet)
 
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[str, bytes]]:
         """Parse the next line."""

@@ -23,7 +23,7 @@ from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     check_max_depth,
     config_options,
-    import_extra,
+    explain_missing,
 )
 
 __all__ = ["MessagePackSerializer", "MessagePackerConfig", "MessageUnpackerConfig"]
@@ -71,7 +71,7 @@ class MessageUnpackerConfig:
 
 
 class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
-    """Packets are MessagePack values. Needs the extra ``msgpack``.
+    """Packets are MessagePack values. Needs the package ``msgpack``.
 
     Args:
         packer_config: How to write MessagePack.
@@ -83,12 +83,20 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             or the ``packet`` and the ``extra`` bytes behind it.
 
     Raises:
-        ModuleNotFoundError: The library is not installed.
+        ModuleNotFoundError: The package is not installed.
         TypeError: A configuration is of the wrong class.
         ValueError: `limit` or `max_depth` is not positive.
     """
 
-    __slots__ = ("_max_depth", "_msgpack", "_new_packer", "_unpack")
+    __slots__ = (
+        "_max_depth",
+        "_new_packer",
+        "_out_of_data",
+        "_stack_error",
+        "_unpack",
+        "_unpack_error",
+        "_unpacker_class",
+    )
 
     def __init__(
         self,
@@ -99,13 +107,20 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         max_depth: int = DEFAULT_MAX_DEPTH,
         debug: bool = False,
     ) -> None:
-        msgpack = import_extra("msgpack", "msgpack")
+        try:
+            import msgpack  # optional dependency
+        except ModuleNotFoundError as exc:
+            explain_missing(exc, "msgpack", "msgpack>=1.1")
+            raise
         packer_options = config_options("packer", packer_config, MessagePackerConfig)
         unpacker_options = config_options("unpacker", unpacker_config, MessageUnpackerConfig)
         if unpacker_options["ext_hook"] is None:
             unpacker_options["ext_hook"] = msgpack.ExtType
         super().__init__(Exception, limit=limit, debug=debug)
-        self._msgpack = msgpack
+        self._unpacker_class = msgpack.Unpacker
+        self._out_of_data = msgpack.OutOfData
+        self._stack_error = msgpack.StackError
+        self._unpack_error = msgpack.UnpackException
         self._new_packer = partial(msgpack.Packer, buf_size=_PACK_SIZE, **packer_options)
         self._unpack: Callable[[bytes], Any] = partial(msgpack.unpackb, **unpacker_options)
         self._max_depth = check_max_depth(max_depth)
@@ -115,13 +130,13 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         """Write `packet` to `file`."""
         file.write(self.serialize(packet))
 
-    def serialize(self, packet: Any, /) -> bytes:
+    def serialize(self, packet: Any) -> bytes:
         """Return the bytes of `packet`."""
         data: bytes = self._new_packer().pack(packet)
         return data
 
     @final
-    def deserialize(self, data: bytes, /) -> Any:
+    def deserialize(self, data: bytes) -> Any:
         """Make a packet of `data`.
 
         Raises:
@@ -142,9 +157,9 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         """
         try:
             return self._read_packet(file)
-        except self._msgpack.OutOfData as exc:
+        except self._out_of_data as exc:
             raise EOFError("Missing data") from exc
-        except self._msgpack.StackError as exc:
+        except self._stack_error as exc:
             raise ValueError(_TOO_DEEP) from exc
         except Exception as exc:
             if str(exc):
@@ -180,9 +195,9 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             skimmer.feed(chunk)
             try:
                 skimmer.skip()
-            except self._msgpack.OutOfData:
+            except self._out_of_data:
                 return False
-            except self._msgpack.UnpackException:
+            except self._unpack_error:
                 pass  # The parser will see it too.
             return True
 
@@ -190,7 +205,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
 
     def _new_skimmer(self, data: bytes) -> Any:
         """Return an unpacker that is fed, however much there is: limits are checked elsewhere."""
-        skimmer = self._msgpack.Unpacker(read_size=_SKIM_SIZE, max_buffer_size=0)
+        skimmer = self._unpacker_class(read_size=_SKIM_SIZE, max_buffer_size=0)
         skimmer.feed(data)
         return skimmer
 

@@ -33,10 +33,10 @@ class NetstringSerializer(LengthPrefixedPacketSerializer[bytes, bytes]):
     def __init__(self, *, limit: int = DEFAULT_SERIALIZER_LIMIT, debug: bool = False) -> None:
         super().__init__("netstring", limit=limit, debug=debug)
 
-    def serialize(self, packet: bytes, /) -> bytes:
+    def serialize(self, packet: bytes) -> bytes:
         """Return `packet`."""
         return packet
 
-    def deserialize(self, data: bytes, /) -> bytes:
+    def deserialize(self, data: bytes) -> bytes:
         """Return `data`."""
         return data

@@ -97,14 +97,14 @@ class PickleSerializer(AbstractPacketSerializer[Any, Any]):
         """Whether errors carry ``error_info``."""
         return self._debug
 
-    def serialize(self, packet: Any, /) -> bytes:
+    def serialize(self, packet: Any) -> bytes:
         """Return the pickle of `packet`."""
         file = BytesIO()
         self._new_pickler(file).dump(packet)
         data = file.getvalue()
         return pickletools.optimize(data) if self._optimize else data
 
-    def deserialize(self, data: bytes, /) -> Any:
+    def deserialize(self, data: bytes) -> Any:
         """Run the program that `data` is, and return what it makes.
 
         Raises:

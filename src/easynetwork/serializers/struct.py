@@ -32,6 +32,11 @@ _BYTE_ORDERS: Final = ("@", "=", "<", ">", "!")
 _FIELD_FORMAT: Final = re.compile(r"(?!x)[A-Za-z]|[0-9]+s", re.ASCII)
 
 
+class _PicklableStruct(Struct):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PicklableStruct, (self.format,)
+
+
 class AbstractStructSerializer(FixedSizePacketSerializer[Sent, Received]):
     """Packets are structures; subclasses tell what a packet has to do with the structure's values.
 
@@ -47,7 +52,7 @@ class AbstractStructSerializer(FixedSizePacketSerializer[Sent, Received]):
     __slots__ = ("_struct",)
 
     def __init__(self, format: str, *, debug: bool = False) -> None:  # noqa: A002  # Part of the API.
-        self._struct = Struct(format if format.startswith(_BYTE_ORDERS) else f"!{format}")
+        self._struct = _PicklableStruct(format if format.startswith(_BYTE_ORDERS) else f"!{format}")
         super().__init__(self._struct.size, debug=debug)
 
     @property
@@ -72,7 +77,7 @@ class AbstractStructSerializer(FixedSizePacketSerializer[Sent, Received]):
         raise NotImplementedError
 
     @final
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Return the bytes of the structure.
 
         Raises:
@@ -81,7 +86,7 @@ class AbstractStructSerializer(FixedSizePacketSerializer[Sent, Received]):
         return self._struct.pack(*self.iter_values(packet))
 
     @final
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Make a packet of the bytes of a structure.
 
         Raises:

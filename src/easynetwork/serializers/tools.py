@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import importlib
+import functools
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +29,10 @@ __all__ = [
     "check_encoding",
     "check_limit",
     "check_max_depth",
+    "check_positive",
     "config_options",
-    "import_extra",
+    "explain_missing",
+    "keeps_bytes",
 ]
 
 DEFAULT_SERIALIZER_LIMIT: Final = 65536
@@ -46,22 +48,34 @@ def check_limit(limit: int) -> int:
     """Return `limit`, a number of bytes.
 
     Raises:
+        TypeError: `limit` is not an integer. (With NaN, there would be no limit.)
         ValueError: `limit` is not positive.
     """
-    if limit <= 0:
-        raise ValueError("limit must be a positive integer")
-    return limit
+    return check_positive("limit", limit)
+
+
+def check_positive(name: str, value: int) -> int:
+    """Return `value`, the argument called `name`.
+
+    Raises:
+        TypeError: `value` is not an integer.
+        ValueError: `value` is not positive.
+    """
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be a positive integer, not {value!r}")
+    if value <= 0:
+        raise ValueError(f"{name} must be a positive integer")
+    return value
 
 
 def check_max_depth(max_depth: int) -> int:
     """Return `max_depth`, a number of containers inside each other.
 
     Raises:
+        TypeError: `max_depth` is not an integer.
         ValueError: `max_depth` is not positive.
     """
-    if max_depth <= 0:
-        raise ValueError("max_depth must be a positive integer")
-    return max_depth
+    return check_positive("max_depth", max_depth)
 
 
 def config_options(name: str, config: object, config_class: type[Any]) -> dict[str, Any]:
@@ -84,24 +98,20 @@ def config_options(name: str, config: object, config_class: type[Any]) -> dict[s
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config_class)}
 
 
-def import_extra(module: str, extra: str) -> Any:
-    """Import a library that only one format needs.
+def explain_missing(error: ModuleNotFoundError, package: str, requirement: str) -> None:
+    """Say what to install, if `package` is what could not be imported.
+
+    Call it where the import failed, and let `error` pass afterwards. Imports stand in the code as
+    plain statements, so that tools which freeze programs find them.
 
     Args:
-        module: The library's module.
-        extra: The extra of easynetwork that installs it.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
+        error: Why a module that only one format needs could not be imported.
+        package: The package's name.
+        requirement: The package with the versions that are supported, as pip reads it.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as exc:
-        error = ModuleNotFoundError(
-            f"{extra} dependencies are missing. Consider adding {extra!r} extra", name=exc.name
-        )
-        error.add_note(f'Example: pip install "easynetwork[{extra}]"')
-        raise error from exc
+    if error.name == package:
+        error.msg = f'{package} is not installed. To install it: pip install "{requirement}"'
+        error.args = (error.msg,)
 
 
 def check_encoding(encoding: str, errors: str) -> None:
@@ -112,6 +122,35 @@ def check_encoding(encoding: str, errors: str) -> None:
     """
     "a".encode(encoding)
     codecs.lookup_error(errors)
+
+
+_ASCII_IS_ITSELF: Final = ("utf-8", "ascii", "iso8859-1")
+
+
+@functools.lru_cache(maxsize=32)  # Few encodings are in use, and to try one takes milliseconds.
+def keeps_bytes(encoding: str, characters: str) -> bool:
+    """Whether these ASCII characters can be found in encoded text by looking for their bytes.
+
+    Each one has to be encoded as its ASCII code, and no other character may have that byte in it.
+    """
+    if codecs.lookup(encoding).name in _ASCII_IS_ITSELF:
+        return True
+    code = characters.encode("ascii")
+    try:
+        # There may be a byte order mark: it comes first.
+        if ("a" + characters).encode(encoding) != "a".encode(encoding) + code:
+            return False
+        if ("a".encode(encoding) + code).decode(encoding) != "a" + characters:
+            return False
+        others = _OTHER_CHARACTERS.encode(encoding, "ignore")
+    except UnicodeError:
+        return False
+    return len(others.translate(None, code)) == len(others)
+
+
+_OTHER_CHARACTERS: Final = "".join(
+    chr(code) for code in (*range(0x80, 0xD800), *range(0xE000, 0x10000), 0x10000, 0x10FFFF)
+)
 
 
 class GeneratorStreamReader:
@@ -158,7 +197,7 @@ class GeneratorStreamReader:
         return self._take(n)
 
     def read_until(
-        self, separator: bytes, limit: int, *, keep_end: bool = True
+        self, separator: bytes, limit: int, *, keep_end: bool = True, ends_packet: bool = True
     ) -> Generator[None, bytes, bytes]:
         """Read everything before `separator`, waiting until it is there, and the separator.
 
@@ -166,9 +205,13 @@ class GeneratorStreamReader:
             separator: What to look for.
             limit: The most bytes before `separator`.
             keep_end: Whether the result includes the separator.
+            ends_packet: Whether the packet ends with this separator. If there are more than `limit`
+                bytes before it, all up to the separator is dropped then. If the separator ends only
+                a part of the packet, the end of the packet is unknown.
 
         Raises:
             LimitOverrunError: There are more than `limit` bytes before `separator`.
+            TypeError: `limit` is not an integer.
             ValueError: `limit` is not positive, or `separator` is empty.
         """
         check_limit(limit)
@@ -179,16 +222,40 @@ class GeneratorStreamReader:
         while (index := buffer.find(separator, offset)) < 0:
             offset = max(0, len(buffer) + 1 - len(separator))
             if offset > limit:
-                raise LimitOverrunError(
-                    "Separator is not found, and chunk exceed the limit", buffer, offset, separator
-                )
+                message = "Separator is not found, and chunk exceed the limit"
+                raise self._overrun(message, offset, separator if ends_packet else b"")
             buffer += yield
         if index > limit:
-            raise LimitOverrunError(
-                "Separator is found, but chunk is longer than limit", buffer, index, separator
-            )
+            message = "Separator is found, but chunk is longer than limit"
+            raise self._overrun(message, index, separator if ends_packet else b"")
         data = self._take(index + len(separator))
         return data if keep_end else data[:index]
+
+    def new_limit_error(
+        self, message: str, size: int | None = None, separator: bytes = b""
+    ) -> LimitOverrunError:
+        """Return the error to raise for a packet that is too large.
+
+        What has been read from this reader belongs to the packet, and need not be counted.
+
+        Args:
+            message: What happened.
+            size: How many bytes of the packet follow what has been read, received or not. None if
+                that is not known.
+            separator: What ends the packet, if its size is not known.
+
+        Raises:
+            ValueError: `size` is negative, or there are both `size` and `separator`.
+        """
+        if size is None:
+            return self._overrun(message, 0, separator)
+        if separator:
+            raise ValueError("A packet of known size does not end with a separator")
+        return LimitOverrunError(message, self._buffer, size, end_is_known=True)
+
+    def _overrun(self, message: str, scanned: int, separator: bytes) -> LimitOverrunError:
+        buffer = self._buffer
+        return LimitOverrunError(message, buffer, scanned, separator, end_is_known=False)
 
     def _take(self, size: int) -> bytes:
         data = bytes(memoryview(self._buffer)[:size])

@@ -52,6 +52,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         "_connection_log_level",
         "_hosts",
         "_max_recv_size",
+        "_new_decoder",
         "_port",
         "_protocol",
         "_request_handler",
@@ -122,6 +123,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         self._backlog = check_backlog(backlog)
         self._reuse_port = check_reuse_port(reuse_port)
         self._max_recv_size = check_max_recv_size(max_recv_size)
+        self._new_decoder = new_decoder_factory(protocol, self._max_recv_size)
         self._connection_log_level = (
             logging.DEBUG if log_client_connection is False else logging.INFO
         )
@@ -142,7 +144,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         service = StreamService(
             backend=self.backend(),
             handler=self._request_handler,
-            new_decoder=new_decoder_factory(self._protocol, self._max_recv_size),
+            new_decoder=self._new_decoder,
             encode=packet_encoder(self._protocol),
             log=self._log,
             connection_log_level=self._connection_log_level,

@@ -335,11 +335,11 @@ async def test_parse_error_is_raised_late(serve: Serve) -> None:
 
 
 async def test_protocol_crash(serve: Serve) -> None:
-    """A bug of the protocol object is a RuntimeError with its cause, and can be survived."""
+    """A bug of the protocol object has a type and a cause, and can be survived."""
     async with serve(Catching(), Trap()) as service:
         peer = service.connect()
         assert await peer.ask("trap", "one") == (
-            "RuntimeError: protocol.build_packet_from_datagram() crashed, ZeroDivisionError"
+            "ProtocolCrashedError: protocol.build_packet_from_datagram() crashed, ZeroDivisionError"
         )
         assert await peer.receive() == "one"
         assert service.server.get_statistics().invalid == 0

@@ -74,12 +74,12 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         (b"abc\r\n", [b"abc\r\n"]),
         (b"abc\r\n\r\n\r\n", [b"abc\r\n"]),
         (b"abc\n\r\n", [b"abc\n\r\n"]),
-        (b"", []),
-        (b"\r\n\r\n", []),
+        (b"", [b"\r\n"]),
+        (b"\r\n\r\n", [b"\r\n"]),
     ],
 )
 def test_serialize(packet: bytes, chunks: list[bytes]) -> None:
-    """A packet is sent with exactly one separator; an empty one is not sent."""
+    """A packet is sent with exactly one separator, an empty one too."""
     serializer = Separated(b"\r\n")
 
     assert list(serializer.incremental_serialize(packet)) == chunks
@@ -99,7 +99,7 @@ def test_serialize_separator_inside() -> None:
 
 @pytest.mark.parametrize(
     ("packet", "data"),
-    [(b"a", b"a|"), (b"a|b", b"a|b|"), (b"a||", b"a||"), (b"|", b"|"), (b"", b"")],
+    [(b"a", b"a|"), (b"a|b", b"a|b|"), (b"a||", b"a||"), (b"|", b"|"), (b"", b"|")],
 )
 def test_serialize_unchecked(packet: bytes, data: bytes) -> None:
     """Without the check, data that ends with a separator is sent as it is."""

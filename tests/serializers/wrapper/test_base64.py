@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import hashlib
 import hmac
@@ -189,3 +190,10 @@ def test_separator_in_text() -> None:
         list(serializer.incremental_serialize(b"hi"))
     assert list(serializer.incremental_serialize(b"a")) == [b"YQ==Gk"]
     assert list(Base64EncoderSerializer(RAW).incremental_serialize(b"hi")) == [b"aGk=\r\n"]
+
+
+def test_cause_of_a_bad_key() -> None:
+    """What base64 has against a key is not kept back."""
+    with pytest.raises(ValueError, match="^signing key must be") as caught:
+        Base64EncoderSerializer(RAW, checksum="*")
+    assert isinstance(caught.value.__cause__, binascii.Error)

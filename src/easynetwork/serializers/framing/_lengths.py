@@ -13,7 +13,7 @@ import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import LengthPrefixFraming
@@ -65,14 +65,18 @@ def _malformed(message: str, end: int) -> Extent:
 class LengthField(ABC):
     """One way to write a length, with what surrounds it."""
 
-    __slots__ = ("_adjustment", "_limit", "_offset")
+    __slots__ = ("_adjustment", "_framing", "_limit", "_offset")
 
     _trailer: ClassVar = 0  # bytes behind the body
 
     def __init__(self, framing: LengthPrefixFraming) -> None:
+        self._framing = framing
         self._limit = framing.limit
         self._adjustment = framing.adjustment
         self._offset = framing.offset
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return new_length_field, (self._framing,)
 
     @abstractmethod
     def measure(self, data: bytes | bytearray, at: int, stop: int) -> Extent | None:
@@ -138,19 +142,21 @@ class LengthField(ABC):
             return frame[:offset] + self.write(length) + frame[offset:]
         return self.write(length) + frame
 
-    def _extent(self, at: int, start: int, length: int) -> Extent:
+    def _extent(self, at: int, start: int, length: int, stop: int) -> Extent:
         end = start + length + self._adjustment
         if end < start:
             message = f"Length {length} is less than the {-self._adjustment} bytes that it counts"
             return _malformed(message, start)
         size = self._offset + end - start
         if size > self._limit:
-            return self._too_long(size, end - at), end
+            return self._too_long(size, at, end, stop), end
         return start, end
 
-    def _too_long(self, size: int, total: int) -> LimitOverrunError:
+    def _too_long(self, size: int, at: int, end: int, stop: int) -> LimitOverrunError:
         message = f"Packet of {size} bytes exceeds the limit of {self._limit}"
-        return LimitOverrunError(message, b"", total)
+        error = LimitOverrunError(message, b"", end - at, end_is_known=True)
+        error.missing = max(end - stop, 0)
+        return error
 
 
 class FixedWidthField(LengthField):
@@ -179,7 +185,7 @@ class FixedWidthField(LengthField):
         start = at + self._head
         if start > stop:
             return None
-        return self._extent(at, start, self._unpack(data, at)[0])
+        return self._extent(at, start, self._unpack(data, at)[0], stop)
 
     def split(self, data: bytes, at: int, frames: list[Frame], most: int) -> int:
         # The same as below for frames with nothing special, in a loop that calls no function of
@@ -223,7 +229,7 @@ class VarintField(LengthField):
             index += 1
             length |= (byte & 0x7F) << bits
             if byte < 0x80:
-                return self._extent(at, index, length)
+                return self._extent(at, index, length, stop)
             bits += 7
             if bits == self._MAX_BITS:
                 return _malformed(f"Length does not end after {bits} bits", index)
@@ -258,7 +264,7 @@ class NetstringField(LengthField):
         length = int(data[at:colon])
         end = colon + 1 + length + 1
         if length > self._limit:
-            return self._too_long(length, end - at), end
+            return self._too_long(length, at, end, stop), end
         if end <= stop:
             if data[at] == ord("0") and colon > at + 1:
                 return _malformed("Netstring's length begins with 0", end)

@@ -89,13 +89,13 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
         """
         raise NotImplementedError
 
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Return what `dump_to_file()` writes."""
         file = BytesIO()
         self.dump_to_file(packet, file)
         return file.getvalue()
 
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Make a packet of what is all of a file.
 
         Only datagrams come here. What concerns streams too is for `load_from_file()` to do.
@@ -121,7 +121,7 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
         """Return what `serialize()` returns."""
         return self.serialize(packet)
 
-    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
         """Yield what `serialize()` returns, if it is anything."""
         if data := self.serialize(packet):
             yield data

@@ -89,7 +89,7 @@ class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
             raise frame_error(exc) from exc
 
     @final
-    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
         """Yield what `serialize_frame()` returns."""
         yield self.serialize_frame(packet)
 

@@ -99,6 +99,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
         **kwargs: For the next class in the method resolution order.
 
     Raises:
+        TypeError: `separator` is not a bytes-like object, or `limit` is not an integer.
         ValueError: `separator` is empty, or `limit` is not positive.
     """
 
@@ -114,7 +115,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._framing = SeparatorFraming(bytes(separator), limit)
+        self._framing = SeparatorFraming(bytes(memoryview(separator)), limit)
         self._check_separator = bool(incremental_serialize_check_separator)
         self._debug = bool(debug)
 
@@ -157,7 +158,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
 
     @final
     def serialize_frame(self, packet: Sent, /) -> bytes:
-        """Return the bytes of `packet` and a separator; nothing if `packet` has no bytes.
+        """Return the bytes of `packet` and a separator.
 
         Raises:
             ValueError: There is a separator inside the packet.
@@ -173,7 +174,7 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
                 )
         elif data.endswith(separator):
             return data
-        return data + separator if data else b""
+        return data + separator
 
     @final
     def deserialize_frame(self, frame: bytes, /) -> Received:
@@ -184,10 +185,9 @@ class AutoSeparatedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Re
             raise frame_error(exc) from exc
 
     @final
-    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
         """Yield what `serialize_frame()` returns."""
-        if data := self.serialize_frame(packet):
-            yield data
+        yield self.serialize_frame(packet)
 
     @final
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:

@@ -19,6 +19,7 @@ import hmac
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal, TypeVar, final
 
 from easynetwork.exceptions import DeserializeError
@@ -97,7 +98,7 @@ class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
         return urlsafe_b64encode(secrets.token_bytes(_KEY_SIZE))
 
     @final
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Return the encoded packet, without separator."""
         data = self._serializer.serialize(packet)
         if self._digest is not None:
@@ -105,7 +106,7 @@ class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
         return binascii.b2a_base64(data, newline=False).translate(self._to_alphabet)
 
     @final
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Make a packet of what is encoded in `data`.
 
         Raises:
@@ -131,21 +132,26 @@ class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
         return DeserializeError("Invalid token", {"data": data} if self.debug else None)
 
 
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
 def _digest_function(checksum: Any) -> Callable[[bytes], bytes] | None:
     """Return what computes the 32 bytes behind each packet; None if there are none."""
     match checksum:
         case False:
             return None
         case True:
-            return lambda data: hashlib.sha256(data).digest()
+            return _sha256
         case str() | bytes():
             text = checksum.encode() if isinstance(checksum, str) else checksum
+            message = "signing key must be 32 url-safe base64-encoded bytes."
             try:
                 key = binascii.a2b_base64(text.translate(_FROM_URLSAFE), strict_mode=True)
-            except binascii.Error:
-                key = b""
+            except binascii.Error as exc:
+                raise ValueError(message) from exc
             if len(key) != _KEY_SIZE:
-                raise ValueError("signing key must be 32 url-safe base64-encoded bytes.")
-            return lambda data: hmac.digest(key, data, "sha256")
+                raise ValueError(message)
+            return partial(hmac.digest, key, digest="sha256")
         case _:
             raise TypeError("Invalid checksum argument")

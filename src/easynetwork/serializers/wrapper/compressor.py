@@ -137,7 +137,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         raise NotImplementedError
 
     @final
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Return the compressed bytes of `packet`."""
         return b"".join(self.incremental_serialize(packet))
 
@@ -147,7 +147,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         return b"".join(self.incremental_serialize(packet))
 
     @final
-    def incremental_serialize(self, packet: Sent, /) -> Generator[bytes, None, None]:
+    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
         """Yield the compressed bytes of `packet`, then those kept by the compressor for the end."""
         data = self._serializer.serialize(packet)
         compressor = self.new_compressor_stream()
@@ -155,7 +155,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         yield compressor.flush()
 
     @final
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Make a packet of one compressed stream.
 
         Raises:

@@ -60,11 +60,11 @@ class LengthPrefixedSerializer(LengthPrefixedPacketSerializer[Sent, Received]):
             raise TypeError(f"Expected a serializer instance, got {serializer!r}")
         self._serializer = serializer
 
-    def serialize(self, packet: Sent, /) -> bytes:
+    def serialize(self, packet: Sent) -> bytes:
         """Return the bytes of `packet`, without their length."""
         return self._serializer.serialize(packet)
 
-    def deserialize(self, data: bytes, /) -> Received:
+    def deserialize(self, data: bytes) -> Received:
         """Make a packet of `data`, which is without its length.
 
         Raises:

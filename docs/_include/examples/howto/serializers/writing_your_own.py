@@ -79,15 +79,14 @@ class MessageSerializer(AbstractIncrementalPacketSerializer[Message, Message]):
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Message, bytes]]:
         reader = GeneratorStreamReader()
 
-        header = yield from reader.read_until(b"\n", HEADER_LIMIT)
+        header = yield from reader.read_until(b"\n", HEADER_LIMIT, ends_packet=False)
         try:
             name, size = parse_header(header)
         except ValueError as exc:
             raise IncrementalDeserializeError(f"Header: {exc}", reader.read_all()) from exc
 
         if size > BODY_LIMIT:
-            received, end = header + reader.read_all(), len(header) + size
-            raise LimitOverrunError("The body is too large", received, end)
+            raise reader.new_limit_error("The body is too large", size)
         body = yield from reader.read_exactly(size)
 
         return Message(name, body), reader.read_all()
@@ -122,7 +121,8 @@ class BufferedMessageSerializer(
 
         end = start + size
         if size > BODY_LIMIT:
-            raise LimitOverrunError("The body is too large", view[:received], end)
+            message = "The body is too large"
+            raise LimitOverrunError(message, view[:received], end, end_is_known=True)
         while received < end:
             received += yield received
 
