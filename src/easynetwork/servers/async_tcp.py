@@ -31,8 +31,9 @@ from easynetwork.servers.session import StreamSession
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
-_DEFAULT_BACKLOG: Final = 100
-"""asyncio's default. The kernel's own limit applies as well (listen(2): somaxconn)."""
+_DEFAULT_BACKLOG: Final = 1024
+"""With 100, half of 1,000 clients that connect at once have to try again, a second later. The
+kernel's own limit applies as well (listen(2): somaxconn)."""
 
 
 class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Response]):
@@ -93,7 +94,8 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             ssl_standard_compatible: Whether connections end with a closing alert (RFC 8446, 6.1),
                 and clients that leave without are noted in the log, at level DEBUG. True by
                 default.
-            backlog: Connections that may wait to be accepted, as for listen(2). 100 by default.
+            backlog: Connections that may wait to be accepted, as for listen(2). 1,024 by
+                default; the kernel's own limit applies as well (somaxconn).
             reuse_port: Let several processes listen on the same port, if all of them say so
                 (`SO_REUSEPORT`). Not available on Windows.
             max_recv_size: The most bytes taken from one connection at a time. 64 KiB by default.
