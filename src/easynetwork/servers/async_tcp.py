@@ -82,7 +82,8 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
         Args:
             host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
-                for all interfaces. A name stands for all its addresses.
+                for all interfaces. A name stands for all its addresses that this machine has; the
+                others are named in the log, at level INFO.
             port: The port; 0 for a random one that is free, the same for all addresses.
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all clients.
@@ -137,7 +138,11 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
         return await open_tcp_listeners(
-            self._hosts, self._port, backlog=self._backlog, reuse_port=self._reuse_port
+            self._hosts,
+            self._port,
+            backlog=self._backlog,
+            reuse_port=self._reuse_port,
+            logger=self.logger,
         )
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:

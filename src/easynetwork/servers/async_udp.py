@@ -64,7 +64,8 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
         Args:
             host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
-                for all interfaces. A name stands for all its addresses.
+                for all interfaces. A name stands for all its addresses that this machine has; the
+                others are named in the log, at level INFO.
             port: The port; 0 for a random one that is free, the same for all addresses.
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all peers.
@@ -119,7 +120,9 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         await super().server_close()
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
-        sockets = await open_udp_sockets(self._hosts, self._port, reuse_port=self._reuse_port)
+        sockets = await open_udp_sockets(
+            self._hosts, self._port, reuse_port=self._reuse_port, logger=self.logger
+        )
         encode = datagram_encoder(self._protocol)
         for sock in sockets:
             endpoint = await self._backend.wrap_datagram_socket(sock)
