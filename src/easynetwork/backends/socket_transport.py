@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import enable_socket_linger
+from easynetwork.backends._forks import close_in_children
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_TIME
 from easynetwork.backends.receive_buffer import receive_view
@@ -55,6 +56,7 @@ class SocketTransport(StreamTransport):
         self.close_timeout = CLOSE_TIMEOUT
         self.feed = feed
         self.socket = sock
+        close_in_children(sock)
         self.congested = False
         self._view = receive_view(max_recv_size)
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
@@ -243,6 +245,10 @@ class SocketTransport(StreamTransport):
         self._end()
         if self._lingering is not None and self.socket.fileno() >= 0:
             anyio.notify_closing(self.socket)
+        if not self._is_broken:
+            # The end of the stream, though another process may have a copy of the descriptor.
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def _end(self) -> None:
