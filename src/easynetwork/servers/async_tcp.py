@@ -45,6 +45,10 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     them; `async with server:` does both. `serve_forever()` owns the connections and closes each of
     them before it returns.
 
+    Processes: a child that forks off while the server runs gets copies of neither its listening
+    sockets nor its connections, and must not use its event loop. A server that is only activated
+    keeps its listening sockets in children: each of them may serve, with an event loop of its own.
+
     Error handling: whatever goes wrong with one client is logged and ends that client only.
     """
 

@@ -43,6 +43,10 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     `async with server:` does both. Datagrams that arrive while the sockets are open and nobody
     serves wait in the kernel.
 
+    Processes: a child that forks off while the server runs gets no copies of its sockets, and must
+    not use its event loop. A server that is only activated keeps its sockets in children: each of
+    them may serve, with an event loop of its own.
+
     Error handling: whatever goes wrong with one datagram is logged, and concerns that datagram and
     its generator only.
     """

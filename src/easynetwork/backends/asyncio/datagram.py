@@ -33,11 +33,12 @@ class AsyncIODatagramEndpoint(DatagramEndpoint):
         self._waiter: asyncio.Future[None] | None = None
         self._next: bytes | OSError | None = None  # what `receive` is about to return or raise
 
-    async def serve(
+    async def _serve(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
     ) -> None:
-        if self.socket.fileno() < 0:
-            return
+        # Not that in which the socket was bound, if a child of fork serves it.
+        self._loop = asyncio.get_running_loop()
+        self._selector = selector_of(self._loop)
         self._waiter = self._loop.create_future()
         self._start_reading(partial(self._take_some, received, failed))
         try:
