@@ -323,11 +323,24 @@ class AsyncBackend(ABC):
         await anyio.lowlevel.checkpoint()
 
     async def cancel_shielded_coro_yield(self) -> None:
-        """Let other tasks run. Cannot be cancelled."""
+        """Let other tasks run. Cannot be cancelled: the next pause is, instead."""
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def ignore_cancellation(self, coroutine: Awaitable[_T]) -> _T:
-        """Await to the end, whatever is cancelled meanwhile."""
+        """Await to the end, whatever is cancelled meanwhile, and however often.
+
+        That holds for cancel scopes, and on asyncio for `Task.cancel()` and `asyncio.timeout()`,
+        too. There, the coroutine runs in a task of its own: it sees this task's context variables,
+        and what it sets is seen here afterwards, but it must not release a lock that this task
+        holds. `asyncio.run()` cancels that task as well if it ends before.
+
+        A cancellation is delivered when the coroutine has ended: at once, by an exception in place
+        of the result, if it was asyncio's own; at the next pause, if a cancel scope was cancelled
+        or the coroutine raised an exception, which is raised here.
+
+        Args:
+            coroutine: What to await.
+        """
         with anyio.CancelScope(shield=True):
             result = await coroutine
         return result
@@ -360,6 +373,9 @@ class AsyncBackend(ABC):
         self, func: Callable[[*_Ts], _T], *args: *_Ts, abandon_on_cancel: bool = False
     ) -> _T:
         """Call a blocking function in a worker thread and return its result.
+
+        Cancelled before a thread was free, the function is not called. Later, this waits until the
+        function has returned; then the cancellation is delivered as by `ignore_cancellation()`.
 
         Args:
             func: The function.
