@@ -289,18 +289,20 @@ class AsyncBackend(ABC):
     async def gather(self, *coroutines: Coroutine[Any, Any, _T]) -> list[_T]:
         """Run coroutines concurrently and return their results, in the order of the arguments.
 
+        One that is given several times runs once, as with `asyncio.gather()`.
+
         Raises:
             ExceptionGroup: Some failed; the others have been cancelled.
         """
         results: dict[int, _T] = {}
 
-        async def run(index: int, coroutine: Coroutine[Any, Any, _T]) -> None:
-            results[index] = await coroutine
+        async def run(key: int, coroutine: Coroutine[Any, Any, _T]) -> None:
+            results[key] = await coroutine
 
         async with anyio.create_task_group() as task_group:
-            for index, coroutine in enumerate(coroutines):
-                task_group.start_soon(run, index, coroutine)
-        return [results[index] for index in range(len(coroutines))]
+            for key, coroutine in {id(coroutine): coroutine for coroutine in coroutines}.items():
+                task_group.start_soon(run, key, coroutine)
+        return [results[id(coroutine)] for coroutine in coroutines]
 
     async def sleep(self, delay: float) -> None:
         """Pause this task for that many seconds."""
