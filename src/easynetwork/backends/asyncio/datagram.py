@@ -27,7 +27,7 @@ class AsyncIODatagramEndpoint(DatagramEndpoint):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._loop = asyncio.get_running_loop()
-        self._selector = selector_of(self._loop)
+        self._selector = selector_of(self._loop, sock)
         self._fd = sock.fileno()
         self._is_reading = False
         self._waiter: asyncio.Future[None] | None = None
@@ -38,7 +38,7 @@ class AsyncIODatagramEndpoint(DatagramEndpoint):
     ) -> None:
         # Not that in which the socket was bound, if a child of fork serves it.
         self._loop = asyncio.get_running_loop()
-        self._selector = selector_of(self._loop)
+        self._selector = selector_of(self._loop, self.socket)
         self._waiter = self._loop.create_future()
         self._start_reading(partial(self._take_some, received, failed))
         try:
