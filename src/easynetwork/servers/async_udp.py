@@ -69,7 +69,9 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         Args:
             host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
                 for all interfaces. A name stands for all its addresses that this machine has; the
-                others are named in the log, at level INFO.
+                others are named in the log, at level INFO. On all interfaces, a response may leave
+                from another address of the machine than the one that was asked; list the addresses
+                if there are several.
             port: The port; 0 for a random one that is free, the same for all addresses.
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all peers.
