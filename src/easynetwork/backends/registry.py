@@ -39,11 +39,9 @@ def _new_trio_backend() -> AsyncBackend:
     try:
         from easynetwork.backends.trio.backend import TrioBackend  # optional dependency
     except ModuleNotFoundError as exc:
-        error = ModuleNotFoundError(
-            "trio dependencies are missing. Consider adding 'trio' extra", name=exc.name
-        )
-        error.add_note('Example: pip install "easynetwork[trio]"')
-        raise error from exc
+        raise ModuleNotFoundError(
+            'the trio backend needs trio: pip install "trio>=0.32"', name=exc.name
+        ) from exc
     return TrioBackend()
 
 
