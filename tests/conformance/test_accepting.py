@@ -91,6 +91,8 @@ async def test_reserve_is_taken(
         return os_open(*args)
 
     async with serve(Recorder()) as service:
+        old = await service.connect()
+        assert await old.ask("hello") == "hello"  # the reserve is filled
         [address] = service.server.get_addresses()
         refused = Peer(address, connects=False)
         waiting = Peer(address, connects=False)

@@ -243,11 +243,13 @@ class SocketTransport(StreamTransport):
 
     def _close(self) -> None:
         self._end()
-        if self._lingering is not None and self.socket.fileno() >= 0:
+        if self.socket.fileno() < 0:
+            return
+        if self._lingering is not None:
             anyio.notify_closing(self.socket)
         if not self._is_broken:
             # The end of the stream, though another process may have a copy of the descriptor.
-            with suppress(OSError):
+            with suppress(OSError):  # the peer has reset the connection
                 self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
