@@ -8,6 +8,7 @@ environment is kept and used again until that file changes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -31,11 +32,16 @@ SPHINX = ("-n", "-W", "--keep-going", "-q", "docs")
 def install(session: nox.Session, *groups: str, project: str | None = ALL_EXTRAS) -> None:
     """Install the project and dependency groups, unless the environment already has them."""
     wanted = [*(["-e", project] if project else []), *dependencies(*groups)]
+    once(session, wanted, lambda: session.install(*wanted))
+
+
+def once(session: nox.Session, wanted: list[str], fill: Callable[[], None]) -> None:
+    """Fill the environment, unless it was filled with the same before."""
     # The folder, too: an editable install points to where the project was.
     digest = hashlib.sha256(f"{Path.cwd()} {wanted} {PYPROJECT}".encode()).hexdigest()
     stamp = Path(session.virtualenv.location, "installed")
     if not stamp.exists() or stamp.read_text() != digest:
-        session.install(*wanted)
+        fill()
         stamp.write_text(digest)
 
 
@@ -56,6 +62,24 @@ def tests(session: nox.Session) -> None:
     """Run the tests, the pages' examples included; arguments go to a single pytest."""
     install(session, "tests")
     session.run("pytest", *(session.posargs or [PROCESSES]))
+
+
+@nox.session(name="tests-lowest")
+def tests_lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions of the dependencies that pyproject.toml allows."""
+    tools = dependencies("tests")
+    once(session, ["lowest", *tools], lambda: install_lowest(session, *tools))
+    session.run("pytest", *(session.posargs or [PROCESSES]))
+
+
+def install_lowest(session: nox.Session, *tools: str) -> None:
+    """Install the project with its lowest dependencies, and new tools that leave them alone."""
+    session.install("uv")
+    here = ("--python", session.virtualenv.location)
+    lowest = ("--resolution", "lowest-direct", "--all-extras", "--upgrade", "pyproject.toml")
+    versions = str(Path(session.create_tmp(), "lowest.txt"))
+    session.run("uv", "pip", "compile", "-q", *here, *lowest, "-o", versions)
+    session.run("uv", "pip", "install", *here, "--constraint", versions, "-e", ALL_EXTRAS, *tools)
 
 
 @nox.session

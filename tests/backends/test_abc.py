@@ -105,6 +105,20 @@ async def test_gather(backend: AsyncBackend) -> None:
     assert await backend.gather(work(5, "a"), work(1, "b"), work(3, None)) == ["a", "b", None]
 
 
+async def test_gather_the_same(backend: AsyncBackend) -> None:
+    """A coroutine that is given several times runs once, and its result comes several times."""
+    runs = []
+
+    async def work(result: str) -> str:
+        runs.append(result)
+        await backend.coro_yield()
+        return result
+
+    one, other = work("one"), work("other")
+    assert await backend.gather(one, other, one, one) == ["one", "other", "one", "one"]
+    assert sorted(runs) == ["one", "other"]
+
+
 async def test_gather_failure(backend: AsyncBackend) -> None:
     """If one fails, the others are cancelled."""
     cancelled = []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -31,7 +32,7 @@ class FailingListener(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         if self.errors:
-            raise OSError(self.errors.pop(0), "forced")
+            raise OSError(self.errors.pop(), "forced")
         return super().accept()
 
 
@@ -140,14 +141,50 @@ async def test_turns(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_transient_error(
     accepting: Accepting, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The error of one connection is nobody's business; the next connection is accepted."""
-    accepting.listener.errors = [getattr(errno, name)] * 150
+    """Errors of a few connections are not logged, and do not delay the next connection."""
+    accepting.listener.errors = [getattr(errno, name)] * 99
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         accepting.connect()
         await accepting.arrived.wait()
         tasks.cancel_scope.cancel()
     assert error_lines(caplog) == []
+
+
+@pytest.mark.parametrize("name", ["ECONNABORTED", "ENETDOWN", "EPERM"])
+async def test_persistent_error(
+    accepting: Accepting,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A run of errors without a success in between: accepting pauses, and says so once."""
+    monkeypatch.setattr(listener_module, "_PAUSE", 0.001)
+    accepting.listener.errors = [getattr(errno, name)] * 350
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(accepting.run)
+        accepting.connect()
+        await accepting.arrived.wait()
+        tasks.cancel_scope.cancel()
+    (line,) = error_lines(caplog)
+    assert line == (
+        f"accept() failed: [Errno {getattr(errno, name)}] forced. "
+        "New connections wait until that is over."
+    )
+
+
+async def test_processor_time(accepting: Accepting) -> None:
+    """An error that persists costs next to nothing."""
+    accepting.listener.errors = [errno.EPERM] * 10_000_000
+    accepting.connect()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(accepting.run)
+        await anyio.sleep(SOON)
+        used = time.thread_time()
+        await anyio.sleep(0.5)
+        used = time.thread_time() - used
+        tasks.cancel_scope.cancel()
+    assert used < 0.1
 
 
 @pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"])
@@ -157,9 +194,9 @@ async def test_out_of_resources(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Accepting pauses, says so once, and resumes by itself; nobody is turned away."""
-    monkeypatch.setattr(listener_module, "_CAPACITY_PAUSE", 0.001)
-    accepting.listener.errors = [getattr(errno, name)] * 5
+    """Accepting pauses, says so once, and resumes by itself."""
+    monkeypatch.setattr(listener_module, "_PAUSE", 0.001)
+    accepting.listener.errors = [getattr(errno, name)]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         accepting.connect()
@@ -170,9 +207,23 @@ async def test_out_of_resources(
     assert "ulimit -n" in line
 
 
+@pytest.mark.parametrize("name", ["ENOMEM", "ENOBUFS"])
+async def test_out_of_memory(
+    accepting: Accepting, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a descriptor in reserve would not help, connections wait."""
+    monkeypatch.setattr(listener_module, "_PAUSE", 0.001)
+    accepting.listener.errors = [getattr(errno, name)] * 5
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(accepting.run)
+        accepting.connect()
+        await accepting.arrived.wait()
+        tasks.cancel_scope.cancel()
+
+
 async def test_pause(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two attempts, the loop does not spin."""
-    monkeypatch.setattr(listener_module, "_CAPACITY_PAUSE", 1000)
+    monkeypatch.setattr(listener_module, "_PAUSE", 1000)
     accepting.listener.errors = [errno.EMFILE] * 10
     accepting.connect()
     async with anyio.create_task_group() as tasks:
@@ -200,7 +251,7 @@ async def test_episodes(
     """After a while without such errors, the next one is news."""
     now = 100.0
     monkeypatch.setattr(anyio, "current_time", lambda: now)
-    monkeypatch.setattr(listener_module, "_CAPACITY_PAUSE", 0)
+    monkeypatch.setattr(listener_module, "_PAUSE", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         for delay, lines in ((0, 1), (9.9, 1), (9.9, 1), (10, 2), (1, 2)):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -9,6 +11,8 @@ import pytest
 from easynetwork.backends import AsyncBackend, ensure_backend, new_builtin_backend
 from easynetwork.backends.asyncio.backend import AsyncIOBackend
 from easynetwork.backends.trio.backend import TrioBackend
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 
 KINDS = {"asyncio": AsyncIOBackend, "trio": TrioBackend}
 each_name = pytest.mark.parametrize("name", KINDS)
@@ -70,6 +74,7 @@ def test_trio_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError) as info:
         ensure_backend("trio")
 
-    assert str(info.value) == 'trio is not installed. To install it: pip install "trio>=0.27"'
+    [requirement] = PYPROJECT["project"]["optional-dependencies"]["trio"]
+    assert str(info.value) == f'the trio backend needs trio: pip install "{requirement}"'
     assert info.value.name == "trio"
     assert isinstance(ensure_backend("asyncio"), AsyncBackend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -67,6 +68,17 @@ async def test_aclose(pair: Pair, linger: bool) -> None:
 
     await pair.transport.aclose(linger=linger)
     await assert_closed(pair)
+
+
+async def test_copy_of_descriptor(pair: Pair) -> None:
+    """The peer sees the end even if another process keeps a copy of the descriptor."""
+    copy = os.dup(pair.transport.socket.fileno())
+    try:
+        pair.transport.write(b"last")
+        await pair.transport.aclose()
+        assert await pair.peer_receives() == b"last"
+    finally:
+        os.close(copy)
 
 
 async def test_waits_for_slow_peers(pair: Pair) -> None:

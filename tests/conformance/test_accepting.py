@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 import pytest
 
-from tests.conformance.support import Peer, Recorder, Records, Serve
+from easynetwork.backends import listener
+from tests.conformance.support import PATIENCE, Peer, Recorder, Records, Serve
 
 resource = pytest.importorskip("resource")
 
@@ -29,30 +32,85 @@ def no_more_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
+async def test_descriptor_becomes_free(serve: Serve, log: Records) -> None:
     """Accepting pauses, with one line in the log, and goes on by itself; the others are served."""
     async with serve(Recorder()) as service:
         old = await service.connect()
         assert await old.ask("hello") == "hello"
         spare = os.dup(0)
         [address] = service.server.get_addresses()
-        new = [Peer(address, connects=False) for _ in range(3)]
-        service.peers += new
+        new = Peer(address, connects=False)
+        service.peers.append(new)
         with no_more_descriptors():
-            for peer in new:
-                peer.socket.connect(address)
-                peer.send("hello")
+            new.socket.connect(address)
+            new.send("hello")
             await log.logged("accept() failed")
             assert service.server.is_serving()
+            os.close(spare)  # at once: within the first pause
+            assert await new.receive() == "hello"
             assert await old.ask("still there?") == "still there?"
-            os.close(spare)
-            assert await new[0].receive() == "hello"
-            await anyio.wait_all_tasks_blocked()
-        for peer in new[1:]:
-            assert await peer.receive() == "hello"
         [(level, message, _)] = log.problems()
         assert level == "ERROR"
         assert "Too many open files" in message
+
+
+async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
+    """If it lasts, those who wait are reset instead of left hanging; later ones are served."""
+    async with serve(Recorder()) as service:
+        old = await service.connect()
+        assert await old.ask("hello") == "hello"
+        [address] = service.server.get_addresses()
+        waiting = [Peer(address, connects=False) for _ in range(50)]
+        later = Peer(address, connects=False)
+        service.peers += [*waiting, later]
+        with no_more_descriptors():
+            for peer in waiting:
+                peer.socket.connect(address)
+            for peer in waiting:
+                assert await peer.rest(leave=False) == ("", "reset")
+            assert await old.ask("still there?") == "still there?"
+            later.socket.connect(address)
+            assert await later.rest(leave=False) == ("", "reset")
+        last = await service.connect()
+        assert await last.ask("hello") == "hello"
+        [(level, message, _)] = log.problems()
+        assert level == "ERROR"
+        assert "New connections are reset until that is over" in message
+
+
+async def test_reserve_is_taken(
+    serve: Serve, log: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If even the reserve cannot be had again, connections wait until there are descriptors."""
+    is_allowed = False
+    os_open = os.open
+
+    def sometimes_open(*args: Any) -> int:
+        if not is_allowed:
+            raise OSError(errno.EMFILE, "forced")
+        return os_open(*args)
+
+    async with serve(Recorder()) as service:
+        old = await service.connect()
+        assert await old.ask("hello") == "hello"  # the reserve is filled
+        [address] = service.server.get_addresses()
+        refused = Peer(address, connects=False)
+        waiting = Peer(address, connects=False)
+        service.peers += [refused, waiting]
+        with no_more_descriptors():
+            monkeypatch.setattr(os, "open", sometimes_open)
+            refused.socket.connect(address)
+            assert await refused.rest(leave=False) == ("", "reset")  # by means of the reserve
+            spare = os.dup(0)  # takes its place
+            waiting.socket.connect(address)
+            waiting.socket.settimeout(5 * listener._PAUSE)
+            with pytest.raises(TimeoutError):
+                await waiting.receive()
+            waiting.socket.settimeout(PATIENCE)
+            is_allowed = True
+        os.close(spare)
+        assert await waiting.ask("hello") == "hello"
+        assert len(log.problems()) == 1
 
 
 async def test_shutdown_without_descriptors(serve: Serve, log: Records) -> None:

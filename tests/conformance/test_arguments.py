@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import socket
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -248,6 +250,29 @@ async def test_forgotten_server(new_server: NewServer) -> None:
         forgotten.clear()
     with pytest.raises(ConnectionRefusedError), socket.create_connection(address[:2]):
         pass
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("closes", [os.close, None], ids=["descriptor", "socket"])
+async def test_forgotten_after_its_socket(
+    new_server: NewServer, closes: Callable[[int], None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for one whose socket was closed underneath: nothing is raised."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    server: Any = new_server(Recorder())
+    await server.server_activate()
+    [sock] = server._listeners
+    if closes is None:
+        sock.close()
+        assert server.get_addresses() == ()
+    else:
+        closes(sock.fileno())
+    forgotten = [server]
+    del server
+    with pytest.warns(ResourceWarning, match="unclosed server <.* on no address"):
+        forgotten.clear()
+    assert unraisable == []
 
 
 @pytest.mark.anyio

@@ -568,6 +568,41 @@ async def test_metadata() -> None:
                 assert options.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_DGRAM
 
 
+@pytest.mark.parametrize(
+    ("hosts", "heard", "answers"),
+    [("0.0.0.0", "0.0.0.0", "127.0.0.1"), (["127.0.0.1", "127.0.0.2"], "127.0.0.2", "127.0.0.2")],
+    ids=["all interfaces", "one by one"],
+)
+async def test_all_interfaces(hosts: Any, heard: str, answers: str) -> None:
+    """Which address a response comes from.
+
+    "A server that listens on all interfaces (None, "0.0.0.0" or "::") does not learn to which
+    address of the machine a datagram was sent: local_address is "0.0.0.0" or "::". The response
+    leaves from the address that the system's routes prefer."
+
+    "give the server its addresses one by one"
+    """
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            address = client.extra(INETClientAttribute.local_address)
+            await client.send_packet(Response(address.host))
+
+    async with AsyncUDPNetworkServer(hosts, 0, protocol(), Handler()) as server:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve_forever)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.bind(("127.0.0.1", 0))
+                peer.setblocking(False)
+                peer.sendto(b"hello", ("127.0.0.2", server.get_addresses()[0].port))
+                await anyio.wait_readable(peer)
+                response, sender = peer.recvfrom(1000)
+            await server.shutdown()
+    assert response == f"Response {heard}".encode()
+    assert sender[0] == answers
+
+
 async def test_equal_clients() -> None:
     """A dictionary can remember clients.
 

@@ -255,10 +255,9 @@ def test_address_in_use(kind: Kind) -> None:
             occupant.listen()
         address = occupant.getsockname()
         server = kind.new_server(port=address[1])
-        with pytest.raises(ExceptionGroup, match="Error when trying to create listeners") as caught:
+        with pytest.raises(OSError, match="in use") as caught:
             server.serve_forever()
-        (error,) = caught.value.exceptions
-        assert isinstance(error, OSError)
+        error = caught.value
         assert error.errno == errno.EADDRINUSE
         assert f"error while attempting to bind on address {address}: " in str(error)
         assert server.get_addresses() == ()
@@ -601,7 +600,7 @@ def test_question_to_one_that_cannot_start(kind: Kind) -> None:
     answer = InThread(server.get_addresses).waits_in("wait")
     backend.gate.set()
     assert answer.result() == ()
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(OSError, match="Cannot assign requested address"):
         run.result()
 
 

@@ -290,18 +290,20 @@ class AsyncBackend(ABC):
     async def gather(self, *coroutines: Coroutine[Any, Any, _T]) -> list[_T]:
         """Run coroutines concurrently and return their results, in the order of the arguments.
 
+        One that is given several times runs once, as with `asyncio.gather()`.
+
         Raises:
             ExceptionGroup: Some failed; the others have been cancelled.
         """
         results: dict[int, _T] = {}
 
-        async def run(index: int, coroutine: Coroutine[Any, Any, _T]) -> None:
-            results[index] = await coroutine
+        async def run(key: int, coroutine: Coroutine[Any, Any, _T]) -> None:
+            results[key] = await coroutine
 
         async with anyio.create_task_group() as task_group:
-            for index, coroutine in enumerate(coroutines):
-                task_group.start_soon(run, index, coroutine)
-        return [results[index] for index in range(len(coroutines))]
+            for key, coroutine in {id(coroutine): coroutine for coroutine in coroutines}.items():
+                task_group.start_soon(run, key, coroutine)
+        return [results[id(coroutine)] for coroutine in coroutines]
 
     async def sleep(self, delay: float) -> None:
         """Pause this task for that many seconds."""
@@ -324,11 +326,24 @@ class AsyncBackend(ABC):
         await anyio.lowlevel.checkpoint()
 
     async def cancel_shielded_coro_yield(self) -> None:
-        """Let other tasks run. Cannot be cancelled."""
+        """Let other tasks run. Cannot be cancelled: the next pause is, instead."""
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def ignore_cancellation(self, coroutine: Awaitable[_T]) -> _T:
-        """Await to the end, whatever is cancelled meanwhile."""
+        """Await to the end, whatever is cancelled meanwhile, and however often.
+
+        That holds for cancel scopes, and on asyncio for `Task.cancel()` and `asyncio.timeout()`,
+        too. There, the coroutine runs in a task of its own: it sees this task's context variables,
+        and what it sets is seen here afterwards, but it must not release a lock that this task
+        holds. `asyncio.run()` cancels that task as well if it ends before.
+
+        A cancellation is delivered when the coroutine has ended: at once, by an exception in place
+        of the result, if it was asyncio's own; at the next pause, if a cancel scope was cancelled
+        or the coroutine raised an exception, which is raised here.
+
+        Args:
+            coroutine: What to await.
+        """
         with anyio.CancelScope(shield=True):
             result = await coroutine
         return result
@@ -361,6 +376,9 @@ class AsyncBackend(ABC):
         self, func: Callable[[*_Ts], _T], *args: *_Ts, abandon_on_cancel: bool = False
     ) -> _T:
         """Call a blocking function in a worker thread and return its result.
+
+        Cancelled before a thread was free, the function is not called. Later, this waits until the
+        function has returned; then the cancellation is delivered as by `ignore_cancellation()`.
 
         Args:
             func: The function.

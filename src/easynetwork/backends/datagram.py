@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
+from easynetwork.backends._forks import close_in_children, keep_in_children
 from easynetwork.backends.receive_buffer import receive_view
 
 Batch: TypeAlias = list[tuple[bytes, Any]]
@@ -62,8 +63,11 @@ class DatagramEndpoint(ABC):
         self._view = receive_view(MAX_DATAGRAM_SIZE)
         self._in_a_row = 0  # datagrams that were received without waiting
         self._writing = anyio.Lock()
+        with suppress(OSError):
+            sock.getpeername()
+            # A client's. A server's is kept by children that fork before it is served.
+            close_in_children(sock)
 
-    @abstractmethod
     async def serve(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
     ) -> None:
@@ -76,6 +80,13 @@ class DatagramEndpoint(ABC):
             received: Called with the datagrams that were taken, and their senders' addresses.
             failed: Called with each error of the socket; receiving goes on.
         """
+        if self.socket.fileno() < 0:
+            return
+        close_in_children(self.socket)
+        try:
+            await self._serve(received, failed)
+        finally:
+            keep_in_children(self.socket)
 
     async def receive(self, deadline: float = math.inf) -> bytes:
         """Return the next datagram. At most one task may wait at a time.
@@ -151,6 +162,12 @@ class DatagramEndpoint(ABC):
             self.socket.close()
 
     # -- what the loop adds
+
+    @abstractmethod
+    async def _serve(
+        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
+    ) -> None:
+        """Do what `serve` says."""
 
     @abstractmethod
     async def _readable(self, deadline: float) -> None:

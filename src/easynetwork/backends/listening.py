@@ -1,6 +1,10 @@
 """Sockets for servers: bound to every address of every host.
 
 With port 0, all of them get the same random port: users read one port and connect to any host.
+
+A name often stands for an address that this machine does not have: "localhost" for ::1, in a
+container without IPv6. The host is then served on its other addresses. It must have one: an address
+that is given as a number has no other, and must be bound.
 """
 
 from __future__ import annotations
@@ -9,10 +13,12 @@ __all__ = ["open_tcp_listeners", "open_udp_sockets"]
 
 import errno
 import functools
+import itertools
+import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from easynetwork.backends.sockets import AddressInfo, bind_error, resolve
@@ -22,37 +28,48 @@ _Bind: TypeAlias = Callable[[socket.socket, tuple[Any, ...]], None]
 _SAME_PORT_ATTEMPTS: Final = 20
 """How often a random port is drawn until it is free for all families: each draw rarely fails."""
 
+_UNAVAILABLE_ERRNOS: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+"""bind(2), socket(2): this machine does not have the address, or the whole family."""
+
 
 async def open_tcp_listeners(
-    hosts: Sequence[str | None], port: int, *, backlog: int, reuse_port: bool
+    hosts: Sequence[str | None],
+    port: int,
+    *,
+    backlog: int,
+    reuse_port: bool,
+    logger: logging.Logger,
 ) -> list[socket.socket]:
     """Open a non-blocking listening socket on every address of every host.
+
+    An address that this machine does not have is left out if its host has another one.
 
     Args:
         hosts: Names or numeric addresses; None stands for all interfaces.
         port: The port.
         backlog: Connections that may wait to be accepted.
         reuse_port: Whether other processes may bind the port as well.
+        logger: Gets one INFO line if addresses are left out.
 
     Raises:
-        ExceptionGroup: Addresses that cannot be bound, or names that cannot be resolved.
-        OSError: There is no address to listen on.
+        OSError: An address cannot be bound, or a name cannot be resolved, or there is no host.
+        ExceptionGroup: Several addresses cannot be bound, or several names cannot be resolved: an
+            `OSError` for each.
     """
     bind = functools.partial(_listen, backlog=backlog, reuse_port=reuse_port)
-    return await _open(hosts, port, socket.SOCK_STREAM, bind)
+    return await _open(hosts, port, socket.SOCK_STREAM, bind, logger)
 
 
 async def open_udp_sockets(
-    hosts: Sequence[str | None], port: int, *, reuse_port: bool
+    hosts: Sequence[str | None], port: int, *, reuse_port: bool, logger: logging.Logger
 ) -> list[socket.socket]:
     """Do what `open_tcp_listeners` does, for datagrams.
 
     `SO_REUSEADDR` is left off: it would let another process bind the same port, and take datagrams
     away, without anybody's consent (socket(7)).
     """
-    return await _open(
-        hosts, port, socket.SOCK_DGRAM, functools.partial(_bind, reuse_port=reuse_port)
-    )
+    bind = functools.partial(_bind, reuse_port=reuse_port)
+    return await _open(hosts, port, socket.SOCK_DGRAM, bind, logger)
 
 
 def _listen(
@@ -74,53 +91,94 @@ def _bind(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) ->
 
 
 async def _open(
-    hosts: Sequence[str | None], port: int, kind: socket.SocketKind, bind: _Bind
+    names: Sequence[str | None],
+    port: int,
+    kind: socket.SocketKind,
+    bind: _Bind,
+    logger: logging.Logger,
 ) -> list[socket.socket]:
-    infos: dict[AddressInfo, None] = {}
+    hosts = await _resolve_all(names, port, kind)
+    for _ in range(_SAME_PORT_ATTEMPTS if port == 0 else 1):
+        sockets, failures = _bind_all(dict.fromkeys(itertools.chain(*hosts)), bind)
+        left_out = _dispensable(hosts, failures)
+        errors = [error for info, error in failures.items() if info not in left_out]
+        if not errors:
+            if left_out:
+                reasons = "; ".join(str(failures[info]) for info in left_out)
+                logger.info("Addresses that this machine does not have are left out: %s", reasons)
+            return sockets
+        _close_all(sockets)
+        if any(error.errno != errno.EADDRINUSE for error in errors):
+            break
+    raise _combined(errors)
+
+
+async def _resolve_all(
+    names: Sequence[str | None], port: int, kind: socket.SocketKind
+) -> list[list[AddressInfo]]:
+    """Return the addresses of each host."""
+    hosts: list[list[AddressInfo]] = []
     errors: list[OSError] = []
-    for host in hosts:
+    for name in names:
         try:
-            infos.update(dict.fromkeys(await resolve(host, port, kind, passive=True)))
+            hosts.append(await resolve(name, port, kind, passive=True))
         except OSError as exc:
             errors.append(exc)
-    if errors:
-        raise ExceptionGroup("Error when trying to create listeners", errors)
-    for attempts_left in reversed(range(_SAME_PORT_ATTEMPTS if port == 0 else 1)):
-        try:
-            return _bind_all(list(infos), bind)
-        except ExceptionGroup as group:
-            taken, others = group.split(_is_address_in_use)
-            if not attempts_left or taken is None or others is not None:
-                raise
-    raise AssertionError("unreachable")
+    if errors or not hosts:
+        raise _combined(errors)
+    return hosts
 
 
-def _is_address_in_use(exc: BaseException) -> bool:
-    return isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE
-
-
-def _bind_all(infos: Sequence[AddressInfo], bind: _Bind) -> list[socket.socket]:
+def _bind_all(
+    infos: Iterable[AddressInfo], bind: _Bind
+) -> tuple[list[socket.socket], dict[AddressInfo, OSError]]:
+    """Return the sockets that could be bound, and why other addresses could not."""
     sockets: list[socket.socket] = []
-    errors: list[OSError] = []
+    failures: dict[AddressInfo, OSError] = {}
     try:
-        for family, kind, proto, _, address in infos:
+        for info in infos:
+            address = info[4]
             if sockets and address[1] == 0:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
             try:
-                sock = socket.socket(family, kind, proto)
-            except OSError:
-                continue  # this machine does not have that family
-            sockets.append(sock)
-            try:
-                bind(sock, address)
+                sockets.append(_new_bound_socket(info, address, bind))
             except OSError as exc:
-                errors.append(bind_error(exc, address))
-        if errors:
-            raise ExceptionGroup("Error when trying to create listeners", errors)
-        if not sockets:
-            raise OSError("empty listeners list")
+                failures[info] = bind_error(exc, address)
     except BaseException:
-        for sock in sockets:
-            sock.close()
+        _close_all(sockets)
         raise
-    return sockets
+    return sockets, failures
+
+
+def _dispensable(
+    hosts: Sequence[Sequence[AddressInfo]], failures: Mapping[AddressInfo, OSError]
+) -> list[AddressInfo]:
+    """Return the addresses that this machine does not have, and that no host depends on."""
+    missing = [info for info, exc in failures.items() if exc.errno in _UNAVAILABLE_ERRNOS]
+    needed = {info for host in hosts if set(host) <= set(missing) for info in host}
+    return [info for info in missing if info not in needed]
+
+
+def _new_bound_socket(info: AddressInfo, address: tuple[Any, ...], bind: _Bind) -> socket.socket:
+    family, kind, proto, _, _ = info
+    sock = socket.socket(family, kind, proto)
+    try:
+        bind(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close_all(sockets: Iterable[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+def _combined(errors: Sequence[OSError]) -> OSError | ExceptionGroup[OSError]:
+    """Return what to raise for all errors: the error itself if there is only one."""
+    if not errors:
+        return OSError("empty listeners list")
+    if len(errors) == 1:
+        return errors[0]
+    return ExceptionGroup("Error when trying to create listeners", errors)

@@ -39,10 +39,9 @@ def _new_trio_backend() -> AsyncBackend:
     try:
         from easynetwork.backends.trio.backend import TrioBackend  # optional dependency
     except ModuleNotFoundError as exc:
-        if exc.name == "trio":
-            exc.msg = 'trio is not installed. To install it: pip install "trio>=0.27"'
-            exc.args = (exc.msg,)
-        raise
+        raise ModuleNotFoundError(
+            'the trio backend needs trio: pip install "trio>=0.32"', name=exc.name
+        ) from exc
     return TrioBackend()
 
 

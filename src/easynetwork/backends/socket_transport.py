@@ -27,6 +27,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import enable_socket_linger
+from easynetwork.backends._forks import close_in_children
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_TIME
 from easynetwork.backends.receive_buffer import receive_view
@@ -78,6 +79,7 @@ class SocketTransport(StreamTransport):
         if (stale := _by_descriptor.get(self._fd)) is not None:
             stale._lose_descriptor()
         _by_descriptor[self._fd] = self
+        close_in_children(sock)
         self.congested = False
         self.has_lost_descriptor = False
         self._view = receive_view(max_recv_size)
@@ -331,6 +333,10 @@ class SocketTransport(StreamTransport):
             anyio.notify_closing(self.socket)
         if _by_descriptor.get(self._fd) is self:
             del _by_descriptor[self._fd]
+        if not self._is_broken:
+            # The end of the stream, though another process may have a copy of the descriptor.
+            with suppress(OSError):  # the peer has reset the connection
+                self.socket.shutdown(socket.SHUT_RDWR)
         try:
             self.socket.close()
         except OSError as exc:  # close(2) releases the descriptor, whatever it says, unless

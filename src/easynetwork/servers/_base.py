@@ -125,11 +125,15 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         if getattr(self, "_listeners", ()):
             message = f"unclosed server {self!r} (and cannot be closed synchronously)"
             for listener in self._listeners:
-                listener.close()
+                with contextlib.suppress(OSError):  # the descriptor was closed underneath
+                    listener.close()
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        addresses = ", ".join(map(str, self.get_addresses())) or "no address"
+        addresses = ""
+        with contextlib.suppress(OSError):  # a descriptor was closed underneath
+            addresses = ", ".join(map(str, self.get_addresses()))
+        addresses = addresses or "no address"
         return f"<{type(self).__name__} on {addresses} at {id(self):#x}>"
 
     # -- what a subclass adds
@@ -169,7 +173,9 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
     def get_addresses(self) -> tuple[IPv4SocketAddress | IPv6SocketAddress, ...]:
         """Return the addresses that the server listens on; none if it is new or closed."""
         return tuple(
-            new_socket_address(sock.getsockname(), sock.family) for sock in self._listeners
+            new_socket_address(sock.getsockname(), sock.family)
+            for sock in self._listeners
+            if sock.fileno() >= 0  # in the child of a process that serves, it is closed
         )
 
     def get_sockets(self) -> tuple[SocketProxy, ...]:

@@ -244,7 +244,8 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
         Raises:
             ServerClosedError: The server is closed.
             ServerAlreadyRunning: Another thread is serving already.
-            ExceptionGroup: Addresses cannot be bound, or resolved: an `OSError` for each.
+            OSError: An address cannot be bound, or a name cannot be resolved.
+            ExceptionGroup: Several of them: an `OSError` for each.
             KeyboardInterrupt: Control-C was pressed, and the server has stopped as by `shutdown()`.
         """
         options = {**self._runner_options, **check_runner_options(runner_options)}

@@ -58,7 +58,8 @@ class AbstractAsyncNetworkServer(ABC):
 
         Raises:
             ServerClosedError: The server is closed.
-            ExceptionGroup: Addresses cannot be bound, or resolved: an `OSError` for each.
+            OSError: An address cannot be bound, or a name cannot be resolved.
+            ExceptionGroup: Several of them: an `OSError` for each.
         """
 
     @abstractmethod

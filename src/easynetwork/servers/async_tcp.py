@@ -31,8 +31,9 @@ from easynetwork.servers.session import StreamSession, serve_client
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
-_DEFAULT_BACKLOG: Final = 100
-"""asyncio's default. The kernel's own limit applies as well (listen(2): somaxconn)."""
+_DEFAULT_BACKLOG: Final = 1024
+"""With 100, half of 1,000 clients that connect at once have to try again, a second later. The
+kernel's own limit applies as well (listen(2): somaxconn)."""
 
 
 class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Response]):
@@ -43,6 +44,10 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     Resource handling: `server_activate()` opens the listening sockets and `server_close()` closes
     them; `async with server:` does both. `serve_forever()` owns the connections and closes each of
     them before it returns.
+
+    Processes: a child that forks off while the server runs gets copies of neither its listening
+    sockets nor its connections, and must not use its event loop. A server that is only activated
+    keeps its listening sockets in children: each of them may serve, with an event loop of its own.
 
     Error handling: whatever goes wrong with one client is logged and ends that client only.
     """
@@ -82,7 +87,8 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
         Args:
             host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
-                for all interfaces. A name stands for all its addresses.
+                for all interfaces. A name stands for all its addresses that this machine has; the
+                others are named in the log, at level INFO.
             port: The port; 0 for a random one that is free, the same for all addresses.
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all clients.
@@ -94,7 +100,8 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             ssl_standard_compatible: Whether connections end with a closing alert (RFC 8446, 6.1),
                 and clients that leave without are noted in the log, at level DEBUG. True by
                 default.
-            backlog: Connections that may wait to be accepted, as for listen(2). 100 by default.
+            backlog: Connections that may wait to be accepted, as for listen(2). 1,024 by
+                default; the kernel's own limit applies as well (somaxconn).
             reuse_port: Let several processes listen on the same port, if all of them say so
                 (`SO_REUSEPORT`). Not available on Windows.
             max_recv_size: The most bytes taken from one connection at a time. 64 KiB by default.
@@ -137,7 +144,11 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
         return await open_tcp_listeners(
-            self._hosts, self._port, backlog=self._backlog, reuse_port=self._reuse_port
+            self._hosts,
+            self._port,
+            backlog=self._backlog,
+            reuse_port=self._reuse_port,
+            logger=self.logger,
         )
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:

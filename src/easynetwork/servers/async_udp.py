@@ -43,6 +43,10 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     `async with server:` does both. Datagrams that arrive while the sockets are open and nobody
     serves wait in the kernel.
 
+    Processes: a child that forks off while the server runs gets no copies of its sockets, and must
+    not use its event loop. A server that is only activated keeps its sockets in children: each of
+    them may serve, with an event loop of its own.
+
     Error handling: whatever goes wrong with one datagram is logged, and concerns that datagram and
     its generator only.
     """
@@ -64,7 +68,10 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
         Args:
             host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
-                for all interfaces. A name stands for all its addresses.
+                for all interfaces. A name stands for all its addresses that this machine has; the
+                others are named in the log, at level INFO. On all interfaces, a response may leave
+                from another address of the machine than the one that was asked; list the addresses
+                if there are several.
             port: The port; 0 for a random one that is free, the same for all addresses.
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all peers.
@@ -118,7 +125,9 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         await super().server_close()
 
     async def _open_listeners(self) -> Sequence[socket.socket]:
-        sockets = await open_udp_sockets(self._hosts, self._port, reuse_port=self._reuse_port)
+        sockets = await open_udp_sockets(
+            self._hosts, self._port, reuse_port=self._reuse_port, logger=self.logger
+        )
         encode = datagram_encoder(self._protocol)
         for sock in sockets:
             endpoint = await self._backend.wrap_datagram_socket(sock)

@@ -51,7 +51,8 @@ class NetworkServerThread(threading.Thread):
 
         Raises:
             RuntimeError: The thread was started before.
-            ExceptionGroup: Addresses cannot be bound, or resolved: an `OSError` for each.
+            OSError: An address cannot be bound, or a name cannot be resolved.
+            ExceptionGroup: Several of them: an `OSError` for each.
             BaseException: Whatever else `serve_forever()` raises before the server is up, such as
                 `ServerClosedError`. The thread is over then. What it raises later goes to
                 `threading.excepthook`, as for any thread.

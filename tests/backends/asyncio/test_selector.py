@@ -12,8 +12,15 @@ import pytest
 
 PROGRAM = """
 import asyncio
+import logging
 import os
+import selectors
 import socket
+
+if LIMITED:  # as on Windows, where the limit of select() is half of this system's
+    selectors.DefaultSelector = selectors.SelectSelector
+
+import easynetwork.backends.asyncio.selector
 
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.clients import AsyncTCPNetworkClient
@@ -85,7 +92,51 @@ async def at_once(address):
         assert await asyncio.to_thread(other.recv, 1) == b""
 
 
-with asyncio.Runner(loop_factory=Loop) as runner:
+async def crowd(address):
+    # More clients than select() can take, were they let in: a third of these are turned away.
+    streams = [await asyncio.open_connection(address.host, address.port) for _ in range(360)]
+    served = 0
+    for reader, writer in streams:
+        writer.write(b"hello\\n")
+    for reader, writer in streams:
+        try:
+            line = await asyncio.wait_for(reader.readline(), 5)
+        except ConnectionError:
+            line = b""
+        assert line in (b"hello\\n", b"")
+        served += bool(line)
+    assert served == 240, served
+    for _, writer in streams[:50]:
+        writer.close()
+    for _ in range(500):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        try:
+            writer.write(b"again\\n")
+            if await reader.readline() == b"again\\n":
+                break
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("not served again")
+    for _, writer in streams:
+        writer.close()
+    [message] = messages
+    assert "at most 240 sockets" in message
+
+
+class Records(logging.Handler):
+    def emit(self, record):
+        if record.levelno >= logging.WARNING and record.name.startswith("easynetwork"):
+            messages.append(record.getMessage())
+
+
+messages = []
+logging.getLogger().addHandler(Records())
+# A selector of its own: the limit of select() is to be met by the thread alone.
+with asyncio.Runner(loop_factory=lambda: Loop(selectors.PollSelector())) as runner:
     runner.run(main())
 print("done", flush=True)
 os._exit(0)  # anyio's thread has nothing to clean up
@@ -95,7 +146,16 @@ os._exit(0)  # anyio's thread has nothing to clean up
 @pytest.mark.parametrize("conversation", ["short", "large", "many", "unread", "at_once"])
 def test_conversation(conversation: str) -> None:
     """Servers and clients work on such a loop, and leave nothing unclosed."""
-    program = PROGRAM.replace("CONVERSATION", conversation)
+    run(conversation)
+
+
+def test_crowd() -> None:
+    """Where there is only select(2), sockets beyond its limit are refused; one line says so."""
+    run("crowd", is_limited=True)
+
+
+def run(conversation: str, *, is_limited: bool = False) -> None:
+    program = PROGRAM.replace("CONVERSATION", conversation).replace("LIMITED", str(is_limited))
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
     process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (process.stdout, process.returncode) == ("done\n", 0), process.stderr

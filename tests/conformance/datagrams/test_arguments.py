@@ -124,7 +124,7 @@ async def test_reuse_port() -> None:
         port = server.get_addresses()[0].port
         async with server_on("127.0.0.1", port, reuse_port=True) as second:
             assert second.get_addresses() == server.get_addresses()
-        with pytest.raises(ExceptionGroup):
+        with pytest.raises(OSError, match="already in use"):
             await server_on("127.0.0.1", port).server_activate()
 
 
@@ -134,10 +134,9 @@ async def test_port_in_use(host: str) -> None:
     async with server_on(host) as other:
         port = other.get_addresses()[0].port
         server = server_on(host, port)
-        with pytest.raises(ExceptionGroup, match="^Error when trying to create listeners") as info:
+        with pytest.raises(OSError, match="already in use") as info:
             await server.serve_forever()
-        [error] = info.value.exceptions
-        assert str(error) == (
+        assert str(info.value) == (
             f"[Errno {errno.EADDRINUSE}] error while attempting to bind on address "
             f"('{host}', {port}): {os.strerror(errno.EADDRINUSE)}"
         )

@@ -6,10 +6,12 @@ __all__ = ["AsyncIOBackend"]
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
 from easynetwork.backends.abc import AsyncBackend, SessionObserver, SessionTasks, StreamTransport
+from easynetwork.backends.asyncio import shields
 from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
@@ -45,3 +47,18 @@ class AsyncIOBackend(AsyncBackend):
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return AsyncIOSessionTasks(observer)
+
+    # -- shields
+
+    async def cancel_shielded_coro_yield(self) -> None:
+        await shields.yield_once()
+
+    async def ignore_cancellation(self, coroutine: Awaitable[_T]) -> _T:
+        return await shields.finish(coroutine)
+
+    async def run_in_thread(
+        self, func: Callable[[*_Ts], _T], *args: *_Ts, abandon_on_cancel: bool = False
+    ) -> _T:
+        if abandon_on_cancel:
+            return await super().run_in_thread(func, *args, abandon_on_cancel=True)
+        return await shields.finish_in_thread(partial(func, *args))

@@ -27,17 +27,18 @@ class AsyncIODatagramEndpoint(DatagramEndpoint):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._loop = asyncio.get_running_loop()
-        self._selector = selector_of(self._loop)
+        self._selector = selector_of(self._loop, sock)
         self._fd = sock.fileno()
         self._is_reading = False
         self._waiter: asyncio.Future[None] | None = None
         self._next: bytes | OSError | None = None  # what `receive` is about to return or raise
 
-    async def serve(
+    async def _serve(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
     ) -> None:
-        if self.socket.fileno() < 0:
-            return
+        # Not that in which the socket was bound, if a child of fork serves it.
+        self._loop = asyncio.get_running_loop()
+        self._selector = selector_of(self._loop, self.socket)
         self._waiter = self._loop.create_future()
         self._start_reading(partial(self._take_some, received, failed))
         try:

@@ -3,6 +3,9 @@
 Most loops have `add_reader` and its three siblings. The one that is the default on Windows
 (`asyncio.ProactorEventLoop`) has not; there a task for each callback waits, by means of anyio,
 which lets a thread with a selector do it.
+
+On Windows that is select(2), for at most 512 descriptors: beyond them, the thread would end, and
+with it all that waits. So sockets beyond a limit are refused.
 """
 
 from __future__ import annotations
@@ -10,7 +13,12 @@ from __future__ import annotations
 __all__ = ["forgets_errors", "selector_of"]
 
 import asyncio
+import errno
+import logging
+import math
+import selectors
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -31,18 +39,39 @@ class _Selector(Protocol):
     def remove_writer(self, fd: int, /) -> bool: ...
 
 
+_has_only_select: Final[bool] = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
+
+_MAX_SOCKETS: Final = 240 if _has_only_select else math.inf
+"""How many sockets a thread may watch: each may take two descriptors, to read and to write. A few
+are left for listening sockets and for connections that are being made."""
+
 _selector: Final = RunVar["_TaskSelector"]("_selector")
 
+_watched: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
+"""The sockets of this process that are watched by a thread. anyio has one for all loops."""
 
-def selector_of(loop: asyncio.AbstractEventLoop) -> _Selector:
-    """Return the running event loop itself, or what stands in for its missing methods."""
-    if type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader:
+_logger: Final = logging.getLogger(__name__)
+
+
+def selector_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> _Selector:
+    """Return what watches a socket: the running event loop, or what stands in for it.
+
+    Raises:
+        OSError: `EMFILE`: so many sockets cannot be watched on this event loop.
+    """
+    if _watches(loop):
         return loop
     selector = _selector.get(None)
     if selector is None:
         selector = _TaskSelector()
         _selector.set(selector)
+    selector.admit(sock)
     return selector
+
+
+def _watches(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether an event loop can watch sockets itself."""
+    return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
 def forgets_errors(loop: asyncio.AbstractEventLoop) -> bool:
@@ -51,17 +80,40 @@ def forgets_errors(loop: asyncio.AbstractEventLoop) -> bool:
     libuv, and so uvloop, does not watch it any longer (uv__poll_io, as of 1.52). What had arrived
     before the error, and the end behind it, would never be read.
     """
-    return selector_of(loop) is loop and not isinstance(loop, asyncio.SelectorEventLoop)
+    return _watches(loop) and not isinstance(loop, asyncio.SelectorEventLoop)
 
 
 class _TaskSelector:
     """A task for each callback."""
 
-    __slots__ = ("_readers", "_writers")
+    __slots__ = ("_is_full", "_readers", "_writers")
 
     def __init__(self) -> None:
+        self._is_full = False  # and has said so
         self._readers: dict[int, _Watch] = {}
         self._writers: dict[int, _Watch] = {}
+
+    def admit(self, sock: socket.socket) -> None:
+        """Count a socket until it is closed.
+
+        Raises:
+            OSError: `EMFILE`: there are too many.
+        """
+        if len(_watched) >= _MAX_SOCKETS:
+            for closed in [other for other in _watched if other.fileno() < 0]:
+                _watched.discard(closed)
+        if len(_watched) < _MAX_SOCKETS:
+            _watched.add(sock)
+            return
+        if not self._is_full:
+            self._is_full = True
+            _logger.error(
+                "%s can watch at most %d sockets. It closes new connections until others end. "
+                "Run the program on trio to serve more.",
+                type(asyncio.get_running_loop()).__name__,
+                _MAX_SOCKETS,
+            )
+        raise OSError(errno.EMFILE, "too many sockets for this event loop")
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
         self._readers[fd] = _Watch(anyio.wait_readable, fd, callback)
@@ -109,5 +161,5 @@ class _Watch:
                 self._callback()
 
     def stop(self) -> None:
-        """Call it no more."""
+        """Stop calling the callback."""
         self._task.cancel()

@@ -44,7 +44,7 @@ class AsyncIOStreamTransport(SocketTransport):
     ) -> None:
         super().__init__(sock, feed, max_recv_size)
         self._loop = asyncio.get_running_loop()
-        self._selector = selector_of(self._loop)
+        self._selector = selector_of(self._loop, sock)
         self._forgets_errors = forgets_errors(self._loop)
         self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None

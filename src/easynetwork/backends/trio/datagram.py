@@ -18,7 +18,7 @@ class TrioDatagramEndpoint(DatagramEndpoint):
 
     __slots__ = ()
 
-    async def serve(
+    async def _serve(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
     ) -> None:
         while self.socket.fileno() >= 0:
