@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+import errno
+import pickle
+from typing import Any
+
 import anyio
 import pytest
 from hypothesis import given
@@ -33,6 +38,7 @@ from easynetwork.exceptions import (
         ("StreamProtocolParseError", BaseProtocolParseError),
         ("TypedAttributeLookupError", LookupError),
         ("UnsupportedOperation", NotImplementedError),
+        ("EndOfStreamError", ConnectionAbortedError),
     ],
 )
 def test_base_class(name: str, base: type[Exception]) -> None:
@@ -42,8 +48,16 @@ def test_base_class(name: str, base: type[Exception]) -> None:
 
 
 def test_nothing_else_is_exported() -> None:
-    """The page of errors has the thirteen errors on it."""
-    assert len(exceptions.__all__) == 13
+    """The page of errors has the fourteen errors on it."""
+    assert len(exceptions.__all__) == 14
+
+
+@pytest.mark.parametrize("same", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_end_of_stream_survives_processes(same: Any) -> None:
+    """An end of stream is the same in another process."""
+    error = same(exceptions.EndOfStreamError(errno.ECONNABORTED, "message"))
+    assert type(error) is exceptions.EndOfStreamError
+    assert (error.errno, error.strerror) == (errno.ECONNABORTED, "message")
 
 
 def test_typed_attribute_lookup_error_is_the_one_of_anyio() -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "ClientClosedError",
     "DatagramProtocolParseError",
     "DeserializeError",
+    "EndOfStreamError",
     "IncrementalDeserializeError",
     "LimitOverrunError",
     "PacketConversionError",
@@ -146,6 +147,10 @@ class StreamProtocolParseError(BaseProtocolParseError):
     ) -> None:
         super().__init__(error)
         self.remaining_data: bytes = bytes(remaining_data)
+
+
+class EndOfStreamError(ConnectionAbortedError):
+    """The peer has ended its side of the connection, and all that it sent has been received."""
 
 
 # -- The program's fault -----------------------------------------------------------------------
