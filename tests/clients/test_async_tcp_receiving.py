@@ -18,6 +18,7 @@ from easynetwork.converter import AbstractPacketConverter
 from easynetwork.decoder import MAX_BATCH
 from easynetwork.exceptions import (
     ClientClosedError,
+    EndOfStreamError,
     LimitOverrunError,
     PacketConversionError,
     StreamProtocolParseError,
@@ -238,7 +239,8 @@ async def test_the_end_for_all(end: str) -> None:
             tasks.start_soon(outcomes.of, client.recv_packet)
         await anyio.wait_all_tasks_blocked()
         ENDS[end](peer)
-    assert outcomes.types() == [ConnectionAbortedError] * 3
+    expected = ConnectionAbortedError if end == "reset" else EndOfStreamError
+    assert outcomes.types() == [expected] * 3
 
 
 async def test_close_while_receiving(lines: Any) -> None:
