@@ -52,10 +52,10 @@ class SocketTransport(StreamTransport):
     def __init__(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
-        self.close_timeout = CLOSE_TIMEOUT
-        self.feed = feed
-        self.socket = sock
-        self.congested = False
+        self.close_timeout: float = CLOSE_TIMEOUT
+        self.feed: Callable[[bytes], bool] = feed
+        self.socket: socket.socket = sock
+        self.congested: bool = False
         self._view = receive_view(max_recv_size)
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
         self._sent: anyio.Event | None = None  # set when there is nothing unsent any more

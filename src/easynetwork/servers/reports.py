@@ -30,7 +30,7 @@ class PeerFaultLog:
     __slots__ = ("__weakref__", "_left", "_logger", "_second", "_skipped", "count")
 
     def __init__(self, logger: logging.Logger) -> None:
-        self.count = 0
+        self.count: int = 0
         self._logger = logger
         self._skipped = 0
         self._second = -1
