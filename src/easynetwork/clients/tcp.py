@@ -46,7 +46,8 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     cannot be made. `close()` closes it, and so does leaving `with`. While the peer is in the middle
     of sending something that nobody has asked for, that takes up to a second; while another thread
     is sending to a peer that does not read, up to 30 seconds, or `ssl_shutdown_timeout`. A process
-    that forks shares the connection with its child: only one of the two should use it, and close it.
+    that forks shares the connection with its child: only one of the two should use it, and close
+    it.
 
     Error handling: a connection that ends, for whatever reason, is a `ConnectionAbortedError` for
     whoever sends or receives; operations on a client closed here raise `ClientClosedError`.
