@@ -28,7 +28,7 @@ from easynetwork.clients import _blocking
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.converter import AbstractPacketConverter
-from easynetwork.exceptions import ClientClosedError, StreamProtocolParseError
+from easynetwork.exceptions import ClientClosedError, EndOfStreamError, StreamProtocolParseError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.line import StringLineSerializer
@@ -662,7 +662,7 @@ def test_end_of_stream(pair: Pair) -> None:
     peer.shutdown(socket.SHUT_WR)
     assert client.recv_packet() == "hello"
     for timeout in (None, 0):
-        with pytest.raises(ConnectionAbortedError, match="(end-of-stream)") as caught:
+        with pytest.raises(EndOfStreamError, match="(end-of-stream)") as caught:
             client.recv_packet(timeout=timeout)
         assert caught.value.errno == errno.ECONNABORTED
     assert not client.is_closed()
@@ -678,6 +678,9 @@ def test_reset(pair: Pair) -> None:
         client.recv_packet(timeout=5)
     assert caught.value.errno == errno.ECONNABORTED
     assert isinstance(caught.value.__cause__, ConnectionResetError)
+    with pytest.raises(ConnectionAbortedError) as caught:  # the kernel says it only once
+        client.recv_packet(timeout=5)
+    assert not isinstance(caught.value, EndOfStreamError)
     assert not client.is_closed()
 
 

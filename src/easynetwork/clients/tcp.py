@@ -24,7 +24,7 @@ from easynetwork.clients._blocking import (
 )
 from easynetwork.clients._blocking_base import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
-from easynetwork.clients._errors import ended, explain_stream
+from easynetwork.clients._errors import aborted, ended, explain_stream
 from easynetwork.clients._target import check_target, owned
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
@@ -66,6 +66,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         "_decoder",
         "_encode",
         "_has_sent_eof",
+        "_is_broken",
         "_max_recv_size",
         "_partial_packet_sent",
         "_tls",
@@ -169,6 +170,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
         self._has_sent_eof = False
         self._partial_packet_sent = False
+        self._is_broken = False
         with owned(target):
             self._tls = None if tls is None else BlockingTLS(tls)
             tune_tcp(target)
@@ -181,6 +183,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             self._decoder.feed(self._tls.handshake(sock))
 
     def _explain(self, exc: OSError) -> None:
+        self._is_broken = True
         explain_stream(exc)
 
     def _send_close_notify(self, deadline: float) -> None:
@@ -341,5 +344,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             self._decoder.feed(chunk if tls is None else tls.decrypt(chunk))
         self._received_unsure = False
         if not chunk:
+            if self._is_broken:  # the kernel tells an error once, and then an end of stream
+                raise aborted()
             raise ended() if tls is None else tls.ended()
         return len(chunk) == size
