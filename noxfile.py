@@ -119,9 +119,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types with mypy, strictly."""
+    """Check types with mypy, strictly, and with pyright that the public interface has them all."""
     install(session, "typing")
     session.run("mypy", *session.posargs)
+    session.install("--no-deps", "--force-reinstall", ".")  # the wheel, as users get it
+    with session.chdir(session.create_tmp()):  # where pyright does not see the sources
+        session.run("pyright", "--verifytypes", "easynetwork", "--ignoreexternal")
 
 
 @nox.session

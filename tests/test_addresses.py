@@ -63,9 +63,19 @@ def test_ipv6_address() -> None:
     assert isinstance(address, IPv6SocketAddress)
     assert address == ("::1", 9000, 1, 2)
     assert (address.flowinfo, address.scope_id) == (1, 2)
-    assert address.for_connection() == ("::1", 9000)
-    assert str(address) == "('::1', 9000)"
+    assert IPv6SocketAddress("::1", 9000).for_connection() == ("::1", 9000)
+    assert str(IPv6SocketAddress("::1", 9000)) == "('::1', 9000)"
     assert IPv6SocketAddress("::1", 9000) == ("::1", 9000, 0, 0)
+
+
+def test_ipv6_zone() -> None:
+    """An address of one link shows, and connects with, the interface that it belongs to."""
+    address = IPv6SocketAddress("fe80::1", 9000, 0, 2)
+    assert address.for_connection() == ("fe80::1%2", 9000)
+    assert str(address) == "('fe80::1%2', 9000)"
+    assert IPv6SocketAddress("fe80::1%eth0", 9000, 0, 2).for_connection() == ("fe80::1%eth0", 9000)
+    infos = socket.getaddrinfo(*address.for_connection(), type=socket.SOCK_STREAM)
+    assert infos[0][4] == address
 
 
 @pytest.mark.parametrize("address_class", [IPv4SocketAddress, IPv6SocketAddress])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator
@@ -55,6 +56,14 @@ def test_base_class(name: str, base: type[Exception]) -> None:
 def test_nothing_else_is_exported() -> None:
     """The page of errors has the errors of the table above on it."""
     assert len(exceptions.__all__) == 15
+
+
+@pytest.mark.parametrize("same", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_end_of_stream_survives_processes(same: Any) -> None:
+    """An end of stream is the same in another process."""
+    error = same(exceptions.EndOfStreamError(errno.ECONNABORTED, "message"))
+    assert type(error) is exceptions.EndOfStreamError
+    assert (error.errno, error.strerror) == (errno.ECONNABORTED, "message")
 
 
 def test_typed_attribute_lookup_error_is_the_one_of_anyio() -> None:

@@ -78,7 +78,12 @@ class IPv4SocketAddress(NamedTuple):
 
 
 class IPv6SocketAddress(NamedTuple):
-    """Where an IPv6 socket is; the last two fields are those of RFC 3493, section 3.3."""
+    """Where an IPv6 socket is; the last two fields are those of RFC 3493, section 3.3.
+
+    An address that is only valid on one link has the number of the network interface in `scope_id`.
+    In the pair of host and port that number is the zone of the host: ``fe80::1%2`` (RFC 4007,
+    section 11).
+    """
 
     host: str
     port: int
@@ -86,10 +91,13 @@ class IPv6SocketAddress(NamedTuple):
     scope_id: int = 0
 
     def __str__(self) -> str:
-        return f"({self.host!r}, {self.port})"
+        host, port = self.for_connection()
+        return f"({host!r}, {port})"
 
     def for_connection(self) -> tuple[str, int]:
-        """Return the (host, port) pair that a client connects to."""
+        """Return the (host, port) pair that a client connects to, with the zone if there is one."""
+        if self.scope_id and "%" not in self.host:
+            return f"{self.host}%{self.scope_id}", self.port
         return self.host, self.port
 
 

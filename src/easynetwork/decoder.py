@@ -108,6 +108,8 @@ class FramedDecoder(StreamDecoder):
 
     __slots__ = ("_cut", "_cutter", "_scanned")
 
+    frames: list[Frame]
+
     def __init__(self, cutter: Cutter, build: Callable[[Frame], Any]) -> None:
         super().__init__()
         self.build = build

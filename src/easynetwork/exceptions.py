@@ -257,6 +257,13 @@ class StreamProtocolParseError(BaseProtocolParseError):
         self.remaining_data: bytes = _bytes_of(remaining_data)
 
 
+class EndOfStreamError(ConnectionAbortedError):
+    """The peer has ended its side of the connection, and all that it sent has been received.
+
+    It *is* an `OSError`.
+    """
+
+
 # -- The program's fault -----------------------------------------------------------------------
 
 
@@ -266,10 +273,6 @@ class BusyResourceError(RuntimeError):
 
 class ClientClosedError(ConnectionError):
     """Operation on a client that this side has closed. It *is* an `OSError`."""
-
-
-class EndOfStreamError(ConnectionAbortedError):
-    """The peer has ended the connection, and there is no further packet. It *is* an `OSError`."""
 
 
 class ProtocolCrashedError(RuntimeError):

@@ -110,16 +110,18 @@ class TLSSession:
     ) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.object = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self.object: ssl.SSLObject = context.wrap_bio(
+            self._incoming, self._outgoing, server_side, server_hostname
+        )
         self._needs_more = server_side  # from the peer, to go on with the handshake
         self._partial = b""  # the beginning of a record
         self._unanswered = 0  # bytes of the handshake
         self._useless = 0  # records without data, times `_PARDON`
         self._awaits_tickets = False
-        self.is_established = False
-        self.is_over = False
+        self.is_established: bool = False
+        self.is_over: bool = False
         self.error: ssl.SSLError | None = None
-        self.has_output = False
+        self.has_output: bool = False
 
     @property
     def is_peer_sending(self) -> bool:

@@ -207,7 +207,7 @@ async def test_scope_in_disorder(backend: AsyncBackend, observer: Observer) -> N
 
 async def test_is_cancelled(backend: AsyncBackend, observer: Observer) -> None:
     """A task can tell the cancellation of all from one that comes from elsewhere."""
-    seen = []
+    seen: list[bool] = []
 
     async def sleep(scope: anyio.CancelScope) -> None:
         with tasks.scope(), scope:

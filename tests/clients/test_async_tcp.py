@@ -55,7 +55,7 @@ OPERATIONS: dict[str, Callable[[Client], Any]] = {
 )
 def test_neither_address_nor_socket(address: Any) -> None:
     """The first argument is a host and a port, or a socket."""
-    with pytest.raises(TypeError, match="^Invalid arguments$"):
+    with pytest.raises(TypeError, match="^Invalid arguments\n"):
         AsyncTCPNetworkClient(address, LINES, "asyncio")
 
 
@@ -102,7 +102,7 @@ def test_happy_eyeballs_delay(delay: float) -> None:
 def test_options_of_an_address_with_a_socket(option: Any) -> None:
     """What tells how to connect does not go with a socket, which is closed."""
     with listening() as listener, socket.create_connection(listener.getsockname()) as sock:
-        with pytest.raises(TypeError, match="^Invalid arguments$"):
+        with pytest.raises(TypeError, match="^Invalid arguments\n"):
             AsyncTCPNetworkClient(sock, LINES, "asyncio", **option)
         assert sock.fileno() == -1
 

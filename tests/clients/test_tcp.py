@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import math
 import os
 import select
@@ -16,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +26,11 @@ from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketPr
 from easynetwork.backends.limits import LINGER_TIME
 from easynetwork.clients import _blocking
 from easynetwork.clients.tcp import TCPNetworkClient
+from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.converter import AbstractPacketConverter
 from easynetwork.exceptions import (
     ClientClosedError,
+    EndOfStreamError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
@@ -34,6 +38,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.conftest import Lines, Pair
+from tests.clients.udp_support import TEXT
 
 LINES: Lines = StreamProtocol(StringLineSerializer())
 # More than the kernel keeps for a `narrow` connection.
@@ -275,9 +280,58 @@ def test_socket_options(pair: Pair) -> None:
 
 @pytest.mark.parametrize("address", [None, "localhost:80", ("localhost",), ("localhost", "80"), 3])
 def test_wrong_address(address: Any) -> None:
-    """What is neither an address nor a socket is refused."""
-    with pytest.raises(TypeError, match=r"^Invalid arguments$"):
+    """What is neither an address nor a socket is refused, with what would be accepted."""
+    with pytest.raises(TypeError, match=r"^Invalid arguments\n") as caught:
         TCPNetworkClient(address, LINES)
+    expected = f"Expected an address, (host, port), or a connected socket; got {address!r}"
+    assert caught.value.__notes__ == [expected]
+
+
+@pytest.mark.parametrize("local", [80, "localhost", ("localhost", "80"), ("localhost",)])
+def test_wrong_local_address(refused: int, local: Any) -> None:
+    """So is a local address."""
+    protocols: dict[Any, Any] = {TCPNetworkClient: LINES, UDPNetworkClient: TEXT}
+    for client_class, protocol in protocols.items():
+        with pytest.raises(TypeError, match="^local_address: Expected a host and a port, got "):
+            client_class(("127.0.0.1", refused), protocol, local_address=local)
+
+
+def test_ipv6_tuple(listener: socket.socket) -> None:
+    """An address of the socket module is an address, also one of four items."""
+    address = listener.getsockname()
+    local: Any = (*address[:1], 0, *address[2:])
+    with TCPNetworkClient(address, LINES, local_address=local) as client:
+        assert client.get_remote_address() == address
+
+
+def test_zone(link_local: tuple[str, int, int, int]) -> None:
+    """An address of one link is connected to on that link, however it is given."""
+    host, _, _, scope_id = link_local
+    name = socket.if_indextoname(scope_id)
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listening:
+        listening.bind(link_local)
+        listening.listen()
+        port = listening.getsockname()[1]
+        targets: list[Any] = [(f"{host}%{zone}", port) for zone in (name, scope_id)]
+        for target in (*targets, (host, port, 0, scope_id)):
+            with TCPNetworkClient(target, LINES) as client:
+                assert client.get_remote_address() == (host, port, 0, scope_id)
+                again = client.get_remote_address().for_connection()
+            with TCPNetworkClient(again, LINES) as client:
+                assert str(client.get_remote_address()) == f"('{host}%{scope_id}', {port})"
+
+
+@pytest.fixture
+def link_local() -> tuple[str, int, int, int]:
+    """An address of this machine that is valid on one link; what is sent there stays here."""
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        lines = []
+    for fields in map(str.split, lines):
+        if fields[3] == "20":  # link-local
+            return str(ipaddress.IPv6Address(int(fields[0], 16))), 0, 0, int(fields[1], 16)
+    pytest.skip("no link-local address on this machine")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +373,7 @@ def test_wrong_options_with_a_socket(listener: socket.socket, options: dict[str,
     assert sock.fileno() == -1
     if "local_address" in options or "connect_timeout" in options:
         assert str(caught.value) == "Invalid arguments"
+        assert "Only meaningful with an address" in caught.value.__notes__[0]
 
 
 def ssl_socket() -> socket.socket:
@@ -614,7 +669,7 @@ def test_end_of_stream(pair: Pair) -> None:
     peer.shutdown(socket.SHUT_WR)
     assert client.recv_packet() == "hello"
     for timeout in (None, 0):
-        with pytest.raises(ConnectionAbortedError, match="(end-of-stream)") as caught:
+        with pytest.raises(EndOfStreamError, match="(end-of-stream)") as caught:
             client.recv_packet(timeout=timeout)
         assert caught.value.errno == errno.ECONNABORTED
     assert not client.is_closed()
@@ -630,6 +685,9 @@ def test_reset(pair: Pair) -> None:
         client.recv_packet(timeout=5)
     assert caught.value.errno == errno.ECONNABORTED
     assert isinstance(caught.value.__cause__, ConnectionResetError)
+    with pytest.raises(ConnectionAbortedError) as caught:  # the kernel says it only once
+        client.recv_packet(timeout=5)
+    assert not isinstance(caught.value, EndOfStreamError)
     assert not client.is_closed()
 
 

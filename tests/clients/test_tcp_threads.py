@@ -269,19 +269,74 @@ def test_send_eof_waits_for_senders(narrow: Pair) -> None:
     ender.result()
 
 
-def test_inspection_waits_for_senders(narrow: Pair) -> None:
-    """The socket is looked at when nobody is working on it; addresses are known anyway."""
+def test_inspection_waits_for_nobody(narrow: Pair) -> None:
+    """The socket can be looked at, and its options set, while a packet does not leave."""
     client, peer = narrow
     sender = waits_for_socket(client.send_packet, LARGE)
-    inspector = waits_for_lock(client.socket.getsockname)
-    assert client.get_local_address() == peer.getpeername()
+    for inspect in (client.socket.getsockname, client.get_local_address):
+        assert InThread(inspect).result() == peer.getpeername()
     assert client.get_remote_address() == peer.getsockname()
-    assert client.fileno() >= 0
-    assert inspector.is_waiting()
+    assert client.fileno() == client.socket.fileno() >= 0
+    assert "laddr" in repr(client.socket)
+    InThread(client.socket.setsockopt, socket.IPPROTO_TCP, socket.TCP_NODELAY, 0).result()
+    assert sender.is_waiting()
     with peer.makefile("rb") as stream:
         assert stream.readline() == LARGE.encode() + b"\n"
     sender.result()
-    assert inspector.result() == peer.getpeername()
+
+
+# -- Peers that do not read --------------------------------------------------------------------
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients give up earlier."""
+    monkeypatch.setattr("easynetwork.clients._blocking_base.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_base.SENDER_INTERVAL", 0.1)
+
+
+def test_close_gives_up(hurry: None, connect: Callable[..., Pair]) -> None:
+    """A packet that does not leave is not waited for any longer: the connection is reset."""
+    client, peer = connect(retry_interval=3600)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    sender = waits_for_socket(client.send_packet, LARGE)
+    waiting = waits_for_lock(client.send_packet, "next")
+    receiver = waits_for_socket(client.recv_packet)
+    InThread(client.close).result()
+    assert client.is_closed()
+    for thread in (sender, waiting, receiver):
+        with pytest.raises(ClientClosedError):
+            thread.result()
+    assert client.socket.fileno() == -1
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
+def test_close_gives_up_a_serializer(hurry: None, listener: socket.socket) -> None:
+    """Nor is a serializer that does not return; its thread closes the socket in the end."""
+    converter = BlockingConverter()
+    protocol = StreamProtocol(StringLineSerializer(), converter)
+    client = TCPNetworkClient(listener.getsockname()[:2], protocol)
+    sender = InThread(client.send_packet, "block").waits_in("wait")
+    InThread(client.close).result()
+    assert client.is_closed()
+    converter.go_on.set()
+    with pytest.raises(ClientClosedError):
+        sender.result()
+    assert client.socket.fileno() == -1
+
+
+def test_send_eof_gives_up(hurry: None, narrow: Pair) -> None:
+    """The end cannot be sent past a packet that does not leave. Nothing has changed then."""
+    client, peer = narrow
+    sender = waits_for_socket(client.send_packet, LARGE)
+    with pytest.raises(TimeoutError, match="Another thread is still sending a packet"):
+        InThread(client.send_eof).result()
+    received = InThread(read_all, peer)
+    sender.result()
+    client.send_packet("hello")
+    client.send_eof()
+    assert received.result() == LARGE.encode() + b"\nhello\n"
 
 
 # -- Forking -----------------------------------------------------------------------------------

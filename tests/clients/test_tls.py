@@ -19,6 +19,7 @@ import anyio.from_thread
 import pytest
 import trustme
 
+from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.exceptions import ClientClosedError, UnsupportedOperation
 from easynetwork.protocol import StreamProtocol
@@ -313,6 +314,28 @@ def test_hostname(start: Start, connect: Connect) -> None:
     client.send("hello")
     assert client.receive() == "hello"
     assert asked_for == ["localhost", "example.com"]
+
+
+@pytest.mark.parametrize("name", ["localhost.", "127.0.0.1", "::1%lo", "::1%1", "::1"])
+def test_name_to_verify(start: Start, connect: Connect, name: str) -> None:
+    """The dot at the end of a name, and the zone of an address, are in no certificate."""
+    asked_for: list[str | None] = []
+    context = new_server_context()
+    context.sni_callback = lambda _, name, __: asked_for.append(name)
+    server = start(echo, context)
+    client = connect(server.address, server_hostname=name)
+    client.send("hello")
+    assert client.receive() == "hello"
+    assert asked_for == ["localhost" if name == "localhost." else None]
+
+
+@pytest.mark.parametrize("host", ["localhost.", "localhost"])
+def test_host_with_a_dot(host: str) -> None:
+    """So a host may be asked for by its full name."""
+    names = ("ssl_handshake_timeout", "ssl_shutdown_timeout", "ssl_standard_compatible")
+    options = check_client_tls(client_context(), host, None, **dict.fromkeys(names))
+    assert options is not None
+    assert options.server_hostname == "localhost"
 
 
 def test_no_hostname(start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

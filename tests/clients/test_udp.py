@@ -163,7 +163,7 @@ def test_from_socket(host: str, timeout: float | None) -> None:
 @pytest.mark.parametrize("address", [None, "localhost:80", ("localhost",), ("localhost", "80"), 3])
 def test_wrong_address(address: Any) -> None:
     """What is neither an address nor a socket is refused."""
-    with pytest.raises(TypeError, match=r"^Invalid arguments$"):
+    with pytest.raises(TypeError, match=r"^Invalid arguments\n"):
         UDPNetworkClient(address, TEXT)
 
 
@@ -205,7 +205,7 @@ def test_wrong_options(
 def test_options_of_an_address_with_a_socket(options: Any) -> None:
     """What tells how to connect does not go with a socket, which is closed."""
     with bound() as peer, connected_to(peer) as sock:
-        with pytest.raises(TypeError, match="^Invalid arguments$"):
+        with pytest.raises(TypeError, match="^Invalid arguments\n"):
             UDPNetworkClient(sock, TEXT, **options)
         assert sock.fileno() == -1
 

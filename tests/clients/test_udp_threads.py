@@ -143,7 +143,7 @@ def test_time_for_the_lock_counts_when_sending(timeout: float) -> None:
         sock = connected_to(peer, Full)
         with UDPNetworkClient(sock, TEXT) as client:
             sender = InThread(client.send_packet, "first")
-            wait_until(lambda: client._locks.sending.locked())
+            wait_until(lambda: client._locks.sending.is_taken)
             with pytest.raises(TimeoutError):
                 client.send_packet("late", timeout=timeout)
             sock.room = True
@@ -206,7 +206,7 @@ def test_close_waits_for_senders() -> None:
         sock = connected_to(peer, Full)
         client = UDPNetworkClient(sock, TEXT)
         sender = InThread(client.send_packet, "first")
-        wait_until(lambda: client._locks.sending.locked())
+        wait_until(lambda: client._locks.sending.is_taken)
         closer = waits_for_lock(client.close)
         assert not client.is_closed()
         sock.room = True
@@ -215,6 +215,21 @@ def test_close_waits_for_senders() -> None:
         assert peer.recv(100) == b"first"
         with pytest.raises(ClientClosedError):
             client.send_packet("second")
+
+
+def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram that does not leave is not waited for any longer."""
+    monkeypatch.setattr("easynetwork.clients._blocking_base.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_base.SENDER_INTERVAL", 0.1)
+    with bound() as peer:
+        client = UDPNetworkClient(connected_to(peer, Full), TEXT, retry_interval=3600)
+        sender = InThread(client.send_packet, "first")
+        wait_until(lambda: client._locks.sending.is_taken)
+        InThread(client.close).result()
+        assert client.is_closed()
+        with pytest.raises(ClientClosedError):
+            sender.result()
+        assert client.socket.fileno() == -1
 
 
 def test_close_at_any_moment() -> None:

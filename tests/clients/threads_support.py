@@ -72,9 +72,7 @@ def waits_for_socket(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 def waits_for_lock(function: Callable[..., Any], *args: Any, **kwargs: Any) -> InThread:
     """Call a function in a thread, and wait until that one waits for another thread."""
-    return InThread(function, *args, **kwargs).waits_in(
-        "wait_for_lock", "close", "send_eof", "_run"
-    )
+    return InThread(function, *args, **kwargs).waits_in("acquire_by")
 
 
 class BlockingConverter(AbstractPacketConverter[str, str]):

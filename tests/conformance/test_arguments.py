@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -86,6 +87,17 @@ def test_handler(make: Callable[..., Any], wrong: Any) -> None:
     """The handler is an object, and one for streams."""
     with pytest.raises(TypeError, match="^Expected an AsyncStreamRequestHandler object, got "):
         make(request_handler=wrong)
+
+
+@pytest.mark.parametrize("wrong", [socket.socket, lambda: 80, lambda: [80], lambda: b"localhost"])
+def test_host(make: Callable[..., Any], wrong: Callable[[], Any]) -> None:
+    """A host is a name, or several; a socket, for example, is none."""
+    with contextlib.ExitStack() as stack:
+        host = wrong()
+        if isinstance(host, socket.socket):
+            stack.enter_context(host)
+        with pytest.raises(TypeError, match="^Expected a host name or a sequence of host names, "):
+            make(host=host)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "1024", b"1"])

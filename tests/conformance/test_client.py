@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import weakref
-from typing import Any
+from typing import Any, assert_type
 
 import anyio
 import anyio.lowlevel
@@ -15,6 +15,7 @@ from easynetwork.addresses import (
     INETSocketAttribute,
     IPv4SocketAddress,
     IPv6SocketAddress,
+    SocketAddress,
     SocketAttribute,
     SocketProxy,
     TLSAttribute,
@@ -115,6 +116,8 @@ async def test_addresses(serve: Serve, host: str, moment: str) -> None:
             await anyio.wait_all_tasks_blocked()
         extra = handler.clients[0].extra
         remote = extra(INETClientAttribute.remote_address)
+        assert_type(remote, SocketAddress)  # for mypy
+        assert_type(extra(INETClientAttribute.remote_address, None), SocketAddress | None)
         local = extra(INETClientAttribute.local_address)
         assert isinstance(remote, kind)
         assert isinstance(local, kind)

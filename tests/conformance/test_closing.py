@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from easynetwork.addresses import ISocket
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.support import (
@@ -56,7 +56,7 @@ async def test_peer_that_does_not_take_the_rest(
     """What was sent before the end is kept for a peer for a while, not for ever."""
     monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", SOON)
     answer = "x" * 10_000_000
-    sockets: list[socket.socket] = []
+    sockets: list[ISocket] = []
 
     class Handler(Recorder):
         async def handle(self, client: Client) -> Requests:

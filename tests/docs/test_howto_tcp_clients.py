@@ -28,6 +28,7 @@ from docs._include.examples.howto.tcp_clients import (
     simple_client_trio,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork.backends.limits import CLOSE_TIMEOUT
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.exceptions import ClientClosedError, StreamProtocolParseError
 from easynetwork.protocol import StreamProtocol
@@ -735,12 +736,13 @@ async def test_send_to_nobody(examples: Any) -> None:
 async def test_blocking_close_waits_for_sender() -> None:
     """A packet is sent to its end.
 
-    "Leaving the with block calls close(). It waits for a thread that is sending."
+    "Leaving the with block calls close(). It waits for a thread that is sending, for 30 seconds at
+    most."
     """
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
         with contextlib.ExitStack() as stack:
-            closer = InThread(stack.enter_context(client).close).waits_in("close")
+            closer = InThread(stack.enter_context(client).close).waits_in("acquire_by")
             assert await peer.receive() == "x" * 1_000_000
             sender.result()
             closer.result()
@@ -968,18 +970,33 @@ async def test_socket_options(examples: Any) -> None:
 
 
 @only_blocking
-async def test_blocking_socket_waits() -> None:
-    """Nobody meddles with a packet that is being sent.
+async def test_blocking_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet that does not leave is not waited for any longer.
 
-    "The methods of socket wait for a thread that is sending."
+    "After that, it resets the connection, and the thread gets a ClientClosedError."
+    """
+    assert CLOSE_TIMEOUT == 30
+    monkeypatch.setattr("easynetwork.clients._blocking_base.CLOSE_TIMEOUT", 0.1)
+    async with narrow_pair(blocking.Client) as (client, peer):
+        sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
+        InThread(client.close).result()
+        with pytest.raises(ClientClosedError):
+            sender.result()
+        with pytest.raises(ConnectionResetError):
+            await peer.receive()
+
+
+async def test_blocking_socket_waits_for_nobody() -> None:
+    """The socket can be looked at while a packet is being sent.
+
+    "The methods of socket do not wait for a thread that is sending."
     """
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
-        other = InThread(client.socket.getsockname).waits_in("_run")
-        assert other.is_waiting()
+        assert InThread(client.socket.getsockname).result() == client.get_local_address()
+        assert sender.is_waiting()
         assert await peer.receive() == "x" * 1_000_000
         sender.result()
-        assert other.result() == client.get_local_address()
 
 
 async def test_not_yet_connected() -> None:

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from easynetwork.servers.reports import ServerLog
 from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
 
 LOGGER = logging.getLogger("tests.statistics")
@@ -12,7 +13,7 @@ LOGGER = logging.getLogger("tests.statistics")
 
 def test_snapshot() -> None:
     """A snapshot has the counts of its moment, each under its own name."""
-    counts = DatagramCounts(LOGGER)
+    counts = DatagramCounts(ServerLog(LOGGER))
     assert counts.snapshot() == DatagramStatistics()
     names = [field.name for field in dataclasses.fields(DatagramStatistics)]
     for number, name in enumerate(names):
@@ -39,7 +40,7 @@ def test_episodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixt
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     caplog.set_level(logging.WARNING, LOGGER.name)
-    counts = DatagramCounts(LOGGER)
+    counts = DatagramCounts(ServerLog(LOGGER))
     for _ in range(5):
         counts.warn("%d things", 5)
         now += 9.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from easynetwork.addresses import IPv6SocketAddress
+
 _DEFAULT_MAX_RECV_SIZE: Final = 64 * 1024
 """Bytes taken from one connection per turn of the loop: decisive for throughput up to about this
 size, and small enough that one connection does not hold up the others."""
@@ -36,6 +38,37 @@ def check_delay(seconds: float | None) -> float:
     if seconds < 0:
         raise ValueError("Invalid delay: negative value")
     return seconds
+
+
+def parse_address(address: object) -> tuple[str, int] | None:
+    """Return the host and port of an address; None if it is none.
+
+    Args:
+        address: Two items, host and port. Or the four of an IPv6 address of the socket module: the
+            scope id becomes the zone of the host, the flow information is not used.
+
+    Raises:
+        ValueError: There is no such port.
+    """
+    match address:
+        case (str(host), int(port)):
+            return host, check_port(port)
+        case (str(host), int(port), int(), int(scope_id)):
+            return IPv6SocketAddress(host, check_port(port), 0, scope_id).for_connection()
+    return None
+
+
+def parse_local_address(address: object) -> tuple[str, int] | None:
+    """Return the argument `local_address` as `parse_address` does; None for None.
+
+    Raises:
+        TypeError: It is not an address.
+        ValueError: There is no such port.
+    """
+    parsed = parse_address(address)
+    if parsed is None and address is not None:
+        raise TypeError(f"local_address: Expected a host and a port, got {address!r}")
+    return parsed
 
 
 def check_port(port: object) -> int:

@@ -90,7 +90,17 @@ def check_client_tls(
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if not server_hostname:
             context.check_hostname = False
-    return _new_options(context, False, server_hostname or None, **options)
+    return _new_options(context, False, _name_to_verify(server_hostname) or None, **options)
+
+
+def _name_to_verify(host: str) -> str:
+    """Return the name that a certificate has for a host.
+
+    That is the name without the dot that ends a fully qualified one (RFC 6066, section 3), or the
+    address without its zone, which means something on this machine only (RFC 4007, section 6).
+    """
+    address, _, _ = host.partition("%")
+    return address if ":" in address else host.removesuffix(".")
 
 
 def _check_unused(options: dict[str, Any]) -> None:

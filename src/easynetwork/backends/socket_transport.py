@@ -72,16 +72,16 @@ class SocketTransport(StreamTransport):
     def __init__(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
-        self.close_timeout = CLOSE_TIMEOUT
-        self.feed = feed
-        self.socket = sock
+        self.close_timeout: float = CLOSE_TIMEOUT
+        self.feed: Callable[[bytes], bool] = feed
+        self.socket: socket.socket = sock
         self._fd = sock.fileno()
         if (stale := _by_descriptor.get(self._fd)) is not None:
             stale._lose_descriptor()
         _by_descriptor[self._fd] = self
         close_in_children(sock)
-        self.congested = False
-        self.has_lost_descriptor = False
+        self.congested: bool = False
+        self.has_lost_descriptor: bool = False
         self._view = receive_view(max_recv_size)
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
         self._sent: anyio.Event | None = None  # set when there is nothing unsent any more

@@ -12,6 +12,7 @@ __all__ = ["TLSStreamTransport", "start_tls"]
 
 import errno
 import math
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -76,10 +77,10 @@ class TLSStreamTransport(StreamTransport):
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
-        self.close_timeout = options.shutdown_timeout
-        self.feed = inner.feed
-        self.socket = inner.socket
-        self.is_truncated = False
+        self.close_timeout: float = options.shutdown_timeout
+        self.feed: Callable[[bytes], bool] = inner.feed
+        self.socket: socket.socket = inner.socket
+        self.is_truncated: bool = False
         self._inner = inner
         self._options = options
         self._session = options.new_session()

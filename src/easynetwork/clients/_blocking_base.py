@@ -1,32 +1,49 @@
-"""What all blocking clients are: a socket that threads share.
+"""The base of all blocking clients: a socket that threads share.
 
-Two locks: one for whoever sends, closes or inspects, one for whoever receives; so a thread may
-receive while another one sends. The descriptor is closed under both of them: `close()` does not
-wait for a receiver but wakes it up, and leaves the descriptor to it. So nobody works on a
-descriptor that has been closed meanwhile, and maybe given to another file.
+Three locks: one for the thread that sends, one for the thread that receives, so that they can do so
+at the same time, and one for the descriptor. A thread closes the descriptor under all three, so
+none works on a descriptor that has been closed meanwhile, and maybe given to another file.
+`close()` waits for no receiver, and not for ever for a sender. It wakes them up, and the last
+thread that leaves an operation closes the descriptor.
+
+A signal handler may raise an exception between any two calls. An operation that it cuts leaves no
+lock behind (see `ClientLock`), and keeps account of what may be lost: a flag is set before the
+socket or a parser is asked for something, and cleared when the outcome is stored. The flag of an
+operation that was cut stays set, and the next operation reports it.
 """
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket as _socket  # the property of this name hides the module inside the class
+import time
 import warnings
 from abc import abstractmethod
 from contextlib import closing, suppress
 from typing import Generic, TypeVar
 
-from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
+from easynetwork.addresses import (
+    SocketAddress,
+    SocketProxy,
+    enable_socket_linger,
+    new_socket_address,
+)
+from easynetwork.backends._forks import call_after_fork
+from easynetwork.backends.limits import CLOSE_TIMEOUT
 from easynetwork.clients._blocking import (
+    SENDER_INTERVAL,
     ClientLocks,
+    LockTimeoutError,
     deadline_after,
+    interrupting,
     new_selector,
-    wait_for_lock,
+    timed_out,
     wait_ready,
-    wait_writable,
 )
 from easynetwork.clients._errors import explain_descriptor
-from easynetwork.clients.abc import AbstractNetworkClient
-from easynetwork.exceptions import ClientClosedError
+from easynetwork.clients.abc import NO_PACKET, AbstractNetworkClient
+from easynetwork.exceptions import BusyResourceError, ClientClosedError
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
@@ -36,11 +53,15 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
     """A client with a connected socket. How packets become bytes is up to the subclass."""
 
     __slots__ = (
+        "_close_timeout",
+        "_given_back",
         "_is_closed",
+        "_is_reset",
         "_local_address",
         "_locks",
         "_proxy",
         "_readable",
+        "_received_unsure",
         "_remote_address",
         "_retry_interval",
         "_socket",
@@ -57,13 +78,25 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         self._prepare(sock)
         self._readable = new_selector(sock, selectors.EVENT_READ)
         self._locks = locks = ClientLocks()
-        self._proxy = SocketProxy(sock, lock=lambda: locks.sending)
+        self._proxy = SocketProxy(sock, lock=lambda: locks.descriptor.lock)
+        self._close_timeout = CLOSE_TIMEOUT
+        self._given_back: list[_T_Received] = []
+        self._received_unsure = False
+        self._is_reset = False
         self._is_closed = False
         self._socket = sock
+        call_after_fork(self, BlockingClient._after_fork)
+
+    def _after_fork(self) -> None:
+        """Renew the locks in the child. A packet on its way to another thread is the parent's."""
+        is_receiving = self._locks.receiving.is_taken_elsewhere()
+        self._locks.renew()
+        if is_receiving:
+            self._forget_packet()
 
     def __del__(self) -> None:
         sock = getattr(self, "_socket", None)
-        if sock is not None and not self._is_closed:
+        if sock is not None and sock.fileno() >= 0:
             self._readable.close()
             sock.close()
             message = f"unclosed client {self!r}; call its close() method"
@@ -75,7 +108,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
     # -- what the subclass adds
 
     def _prepare(self, sock: _socket.socket) -> None:
-        """Do what comes before packets, on a non-blocking socket that nobody else has yet."""
+        """Do what comes before packets, on a non-blocking socket that no other thread has yet."""
 
     @abstractmethod
     def _send(self, packet: _T_Sent, deadline: float) -> None:
@@ -89,11 +122,18 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         """Raise what an error of the socket means, or add to it what it means."""
         explain_descriptor(exc)
 
-    def _take_leave(self) -> None:
-        """Send what the peer is owed at the end. Called with the lock for sending."""
+    def _send_close_notify(self, deadline: float) -> None:
+        """Send what ends the stream for the peer. Called with the lock for sending.
 
-    def _finish(self) -> None:
-        """Do what the peer is owed before the descriptor is closed. Called with both locks."""
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
+
+    def _drain_before_close(self) -> None:
+        """Do what comes before the descriptor is closed. Called with the locks of both ways."""
+
+    def _forget_packet(self) -> None:
+        """Drop the packet that is received, and that no operation has returned."""
 
     # -- the connection
 
@@ -101,95 +141,192 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         return self._is_closed
 
     def close(self) -> None:
-        with self._locks.sending:
+        deadline = time.monotonic() + self._close_timeout
+        try:
             if not self._is_closed:
-                self._is_closed = True
-                try:
-                    self._take_leave()
-                finally:
-                    self._close_socket()
+                self._locks.sending.run(lambda: self._close_gracefully(deadline), deadline)
+        except (LockTimeoutError, BusyResourceError):  # a packet that does not leave
+            self._reset()
+        except BaseException:
+            self._reset()
+            raise
+        finally:
+            self._close_unless_used()
+
+    def _close_gracefully(self, deadline: float) -> None:
+        """Begin to close, unless another thread has. Called with the lock for sending."""
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                self._send_close_notify(deadline)
+            except TimeoutError as exc:
+                self._reset()
+                if not exc.errno:
+                    raise  # of a signal handler
+
+    def _reset(self) -> None:
+        """Have the connection reset when the last thread leaves it, which is soon."""
+        self._is_reset = self._is_closed = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with suppress(BusyResourceError):  # a signal handler in the middle of closing
+            self._locks.descriptor.run(self._shut_down)
+
+    def _shut_down(self) -> None:
+        """Wake up the receiver. A sender wakes up by itself: see `_wait_writable`."""
+        with suppress(OSError):  # not connected any more
+            if self._is_reset:
+                enable_socket_linger(self._socket, 0)
+                # The other direction would end in order, as if nothing were missing.
+                self._socket.shutdown(_socket.SHUT_RD)
+            else:
+                self._socket.shutdown(_socket.SHUT_RDWR)
+
+    def _close_unless_used(self) -> None:
+        """Close the descriptor of a closed client, or leave it to a thread that is using it.
+
+        Each thread calls this when it leaves an operation, without locks. If one finds a lock
+        taken, the one that has it will find it free: both look again after they have released it.
+        """
+        locks = self._locks
+        while self._socket.fileno() >= 0:
+            if locks.receiving.is_taken:
+                return self._wake_up()
+            if locks.sending.is_taken:
+                return
+            with suppress(LockTimeoutError, BusyResourceError):
+                locks.sending.run(lambda: locks.receiving.run(self._close_socket, 0), 0)
 
     def _close_socket(self) -> None:
-        """Close the descriptor, or have it closed by the thread that is receiving.
-
-        Called with the lock for sending.
-        """
-        receiving = self._locks.receiving
-        if not receiving.acquire(blocking=False):
-            with suppress(OSError):  # not connected any more
-                self._socket.shutdown(_socket.SHUT_RDWR)  # wakes up the receiver
+        """Close the descriptor, unless another thread has. Called with the locks of both ways."""
+        if self._socket.fileno() < 0:
             return
         try:
-            with suppress(OSError), closing(self._socket), closing(self._readable):
-                if self._socket.fileno() >= 0:  # otherwise another receiver was here first
-                    self._finish()
+            if not self._is_reset:
+                self._drain_before_close()
         finally:
-            receiving.release()
+            self._locks.descriptor.run(self._close_descriptor)
+
+    def _close_descriptor(self) -> None:
+        # It may be closed already, behind the client's back.
+        with suppress(OSError), closing(self._socket), closing(self._readable):
+            pass
 
     # -- packets
 
     def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
-        deadline = deadline_after(timeout)
-        lock = self._locks.sending
-        if not lock.acquire(blocking=False):
-            wait_for_lock(lock, deadline)
+        deadline = math.inf if timeout is None else deadline_after(timeout)
+        turn = self._locks.sending
+        lock = turn.lock
+        is_mine = False
         try:
-            self._check_open()
+            if not (lock.acquire(False) or turn.acquire_by(deadline)):
+                raise timed_out()
+            if turn.is_taken:
+                raise interrupting()
+            is_mine = turn.is_taken = True
+            if self._is_closed:
+                raise closed_error()
             self._send(packet, deadline)
-        finally:
-            lock.release()
+        finally:  # as in `ClientLock.run()`, whose call is spared
+            if is_mine:
+                turn.is_taken = False
+                lock.release()
+            else:
+                try:  # noqa: SIM105 - suppress() would be a call
+                    lock.release()
+                except RuntimeError:  # it was not acquired
+                    pass
+            if self._is_closed:
+                self._close_unless_used()
 
-    def _write(self, data: bytes | memoryview, deadline: float) -> int:
-        """Send what the kernel takes at once, and wait until it takes something."""
-        while True:
-            try:
-                return self._socket.send(data)
-            except BlockingIOError:
-                wait_writable(self._socket, deadline, self._retry_interval)
-            except OSError as exc:
-                self._explain(exc)
-                raise
+    def _wait_writable(self, deadline: float) -> None:
+        """Wait until the socket takes something.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+            ClientClosedError: The client was closed meanwhile.
+        """
+        interval = min(self._retry_interval, SENDER_INTERVAL)
+        with new_selector(self._socket, selectors.EVENT_WRITE) as selector:
+            while not wait_ready(selector, deadline, interval):
+                self._check_open()
+        self._check_open()
 
     def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
-        deadline = deadline_after(timeout)
-        lock = self._locks.receiving
-        if not lock.acquire(blocking=False):
-            wait_for_lock(lock, deadline)
+        deadline = math.inf if timeout is None else deadline_after(timeout)
+        turn = self._locks.receiving
+        lock = turn.lock
+        is_mine = False
+        packet: _T_Received = NO_PACKET
         try:
-            self._check_open()
-            return self._receive(deadline)
-        finally:
-            lock.release()
-            if self._is_closed:
-                with self._locks.sending:
-                    self._close_socket()
+            try:
+                if not (lock.acquire(False) or turn.acquire_by(deadline)):
+                    raise timed_out()
+                if turn.is_taken:
+                    raise interrupting()
+                is_mine = turn.is_taken = True
+                if self._is_closed:
+                    raise closed_error()
+                if self._given_back:
+                    packet = self._given_back[0]
+                    del self._given_back[0]
+                else:
+                    packet = self._receive(deadline)
+            finally:  # as in `ClientLock.run()`, whose call is spared
+                if is_mine:
+                    turn.is_taken = False
+                    lock.release()
+                else:
+                    try:  # noqa: SIM105 - suppress() would be a call
+                        lock.release()
+                    except RuntimeError:  # it was not acquired
+                        pass
+                if self._is_closed:
+                    self._close_unless_used()
+        except BaseException:
+            if packet is not NO_PACKET:
+                self._given_back.append(packet)
+            raise
+        return packet  # nothing is called on its way to the caller, who cannot miss it
 
     def _read(self, size: int, deadline: float) -> bytes:
-        """Wait until something arrives, and return it."""
+        """Wait until something arrives, and return it.
+
+        Sets `_received_unsure`, which the caller clears when the bytes are in their place.
+        """
         while True:
             while not wait_ready(self._readable, deadline, self._retry_interval):
                 self._check_open()
             try:
+                self._received_unsure = True
                 data = self._socket.recv(size)
-            except BlockingIOError:  # a spurious wake-up, or the one of `_close_socket()`
+            except BlockingIOError:  # a spurious wake-up, or the one of `close()`
+                self._received_unsure = False
                 self._check_open()
                 continue
             except OSError as exc:
+                self._received_unsure = not is_from_kernel(exc)
                 self._check_open()
                 self._explain(exc)
                 raise
-            self._check_open()
+            if self._is_closed:
+                raise closed_error()
             return data
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise ClientClosedError("Closed client")
+            raise closed_error()
 
     # -- addresses
 
     @property
     def socket(self) -> SocketProxy:
-        """The socket, to look at; the same object each time. Its methods wait for senders."""
+        """The socket, to look at; the same object each time. Its methods wait for no other thread.
+
+        (Except for one that is just closing the descriptor.)
+        """
         return self._proxy
 
     def get_local_address(self) -> SocketAddress:
@@ -212,3 +349,17 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
 
     def fileno(self) -> int:
         return -1 if self._is_closed else self._socket.fileno()
+
+
+def closed_error() -> ClientClosedError:
+    """Return the error of an operation on a client that was closed here."""
+    return ClientClosedError("Closed client")
+
+
+def is_from_kernel(exc: OSError) -> bool:
+    """Whether a non-blocking socket raised an error, rather than a signal handler behind it.
+
+    The socket's errors have a number. Its time-outs (``ETIMEDOUT``) are taken for a handler's: that
+    is what handlers of alarms like to raise, and the connection has ended in any case.
+    """
+    return exc.errno is not None and not isinstance(exc, TimeoutError)

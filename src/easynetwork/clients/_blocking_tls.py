@@ -1,9 +1,9 @@
-"""TLS for threads that wait.
+"""TLS for the blocking clients.
 
 One thread may send while another one receives, but OpenSSL can only be called by one of them at a
-time. So there is a lock around each call, which is never held while waiting. Who encrypts has the
-lock for sending as well: records leave in the order in which they were made. What TLS itself has to
-say leaves with the next packet, as it may (RFC 8446, 4.6.3).
+time. So there is a lock around each call, which is never held while waiting. A thread that encrypts
+has the lock for sending as well: records leave in the order in which they were made. What TLS
+itself has to say leaves with the next packet, as it may (RFC 8446, 4.6.3).
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ import errno
 import selectors
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from easynetwork.backends._forks import call_after_fork
 from easynetwork.backends._tls_options import TLSOptions
 from easynetwork.clients._blocking import (
     LONGEST_WAIT,
+    ClientLock,
     new_selector,
     wait_ready,
     wait_writable,
 )
-from easynetwork.clients._errors import aborted, explain_stream
-from easynetwork.tls import pieces
+from easynetwork.clients._errors import aborted, ended, explain_stream
 
 _RECV_SIZE: Final = 64 * 1024
 
@@ -45,7 +44,7 @@ class BlockingTLS:
 
     def _renew_lock(self) -> None:
         """Forget who holds it: after a fork, that thread may not be there."""
-        self._lock = threading.Lock()
+        self._lock = ClientLock()
 
     # -- the handshake
 
@@ -90,24 +89,24 @@ class BlockingTLS:
 
     # -- afterwards
 
-    def encrypt(self, packet: bytes) -> Iterator[bytes]:
-        """Yield what to send for a packet, piece by piece. Called with the lock for sending.
+    def shutdown_timeout(self) -> float:
+        """Return how many seconds the client may take to close."""
+        return self._options.shutdown_timeout
+
+    def encrypt(self, piece: bytes | memoryview) -> bytes:
+        """Return what to send for some bytes. Called with the lock for sending.
 
         Raises:
             ConnectionAbortedError: TLS is broken.
         """
-        for piece in pieces(packet):
-            try:
-                with self._lock:
-                    ciphertext = self._session.send(piece)
-            except ssl.SSLError as exc:
-                raise aborted() from exc
-            yield ciphertext
+        try:
+            return self._lock.run(partial(self._session.send, piece))
+        except ssl.SSLError as exc:
+            raise aborted() from exc
 
     def decrypt(self, ciphertext: bytes) -> bytes:
         """Return the plaintext of what was received. Called with the lock for receiving."""
-        with self._lock:
-            return self._session.receive(ciphertext)
+        return self._lock.run(partial(self._session.receive, ciphertext))
 
     def is_over(self) -> bool:
         """Whether there is nothing more to receive."""
@@ -118,21 +117,28 @@ class BlockingTLS:
         return self._session.is_peer_sending
 
     def ended(self) -> ConnectionAbortedError:
-        """Return the error for whoever receives from a connection that has ended."""
+        """Return the error of `recv_packet()` when the connection has ended.
+
+        If the server should have said that nothing follows, and has not, it may be that not
+        everything has arrived: no `EndOfStreamError` then.
+        """
         error = self._session.error
         if error is None and self._options.standard_compatible:
             error = self._session.end_error()
-        result = aborted(" (end-of-stream)" if self._session.error is None else "")
+        result = aborted() if self._session.error else ended(is_complete=error is None)
         result.__cause__ = error
         return result
 
-    def close(self, sock: socket.socket) -> None:
-        """Send the closing alert, if there has to be one. Called with the lock for sending."""
+    def close(self, sock: socket.socket, deadline: float) -> None:
+        """Send the closing alert, if there has to be one. Called with the lock for sending.
+
+        Raises:
+            OSError: The connection is broken.
+            TimeoutError: The deadline has passed.
+        """
         if self._options.standard_compatible:
-            with self._lock:
-                alert = self._session.close()
-            with suppress(OSError):
-                _send_all(sock, alert, time.monotonic() + self._options.shutdown_timeout)
+            alert = self._lock.run(self._session.close)
+            _send_all(sock, alert, deadline)
 
 
 def _receive(sock: socket.socket) -> bytes:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from easynetwork.backends._checks import check_port
+from easynetwork.backends._checks import parse_address
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def check_target(
     """Return the address to connect to, or the connected socket.
 
     Args:
-        target: What the client's user gave.
+        target: What the client's user gave. See `parse_address`.
         address_options: The arguments in use that only make sense with an address.
         kind: What a socket has to be: `socket.SOCK_STREAM` or `socket.SOCK_DGRAM`.
 
@@ -38,13 +38,24 @@ def check_target(
         OSError: The socket is not connected.
     """
     with owned(target):
-        match target:
-            case (str(host), int(port)):
-                return host, check_port(port)
-            case socket.socket() if not address_options:
-                _check_socket(target, kind)
-                return target
-        raise TypeError("Invalid arguments")
+        if isinstance(target, socket.socket) and not address_options:
+            _check_socket(target, kind)
+            return target
+        address = parse_address(target)
+        if address is None:
+            raise _wrong_arguments(target, address_options)
+        return address
+
+
+def _wrong_arguments(target: object, address_options: Collection[str]) -> TypeError:
+    error = TypeError("Invalid arguments")
+    if isinstance(target, socket.socket):
+        error.add_note(
+            f"Only meaningful with an address, not with a socket: {', '.join(address_options)}"
+        )
+    else:
+        error.add_note(f"Expected an address, (host, port), or a connected socket; got {target!r}")
+    return error
 
 
 def check_family(family: int) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 __all__ = ["AbstractAsyncNetworkClient", "AbstractNetworkClient"]
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 
@@ -170,8 +171,11 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
     def close(self) -> None:
         """Close the client for good; what was sent still arrives. May be called several times.
 
-        Waits for a thread that is sending, not for one that is receiving: that one gets a
-        `ClientClosedError`.
+        Does not wait for a thread that is receiving: that one gets a `ClientClosedError`. Waits for
+        a thread that is sending, up to 30 seconds. If its packet has not left then, because the
+        peer does not read, the connection is reset, and that thread gets a `ClientClosedError`,
+        too. An exception of a signal handler, `KeyboardInterrupt` for example, ends the wait: the
+        connection is reset, and the exception is raised.
         """
 
     @abstractmethod
@@ -232,6 +236,9 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """Return the socket's file descriptor, -1 if the client is closed."""
 
 
+NO_PACKET: Final[Any] = object()
+"""Stands for a packet before there is one."""
+
 _OVER = -1.0
 """The time that is left when an iterator has ended; 0 stands for what has already been received."""
 
@@ -264,21 +271,29 @@ class _AsyncPacketIterator(AsyncIterator[_T_Received]):
 class _PacketIterator(Iterator[_T_Received]):
     """The same for threads."""
 
-    __slots__ = ("_client", "_left")
+    __slots__ = ("_client", "_given_back", "_left")
 
     def __init__(self, client: AbstractNetworkClient[Any, _T_Received], timeout: float) -> None:
         self._client = client
+        self._given_back = getattr(client, "_given_back", [])
         self._left = timeout
 
     def __next__(self) -> _T_Received:
         if self._left < 0:
             raise StopIteration
         start = time.monotonic()
+        packet: _T_Received = NO_PACKET
         try:
-            return self._client.recv_packet(timeout=self._left)
-        except OSError:
-            self._left = _OVER
-            raise StopIteration from None
-        finally:
-            if self._left > 0:
-                self._left = max(self._left - (time.monotonic() - start), 0)
+            try:
+                packet = self._client.recv_packet(timeout=self._left)
+            finally:
+                if 0 < self._left < math.inf:
+                    self._left = max(self._left - (time.monotonic() - start), 0)
+        except BaseException as exc:
+            if packet is not NO_PACKET:  # the exception of a signal handler: see `BlockingClient`
+                self._given_back.append(packet)
+            elif isinstance(exc, OSError):
+                self._left = _OVER
+                raise StopIteration from None
+            raise
+        return packet

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 __all__ = ["AsyncTCPNetworkClient"]
 
-import errno
-import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from typing import Any, Generic, TypeVar, overload
@@ -14,13 +12,14 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
-from easynetwork.backends._checks import check_delay, check_max_recv_size
+from easynetwork.backends._checks import check_delay, check_max_recv_size, parse_local_address
 from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
 from easynetwork.backends.sockets import connect_tcp, tune_tcp
 from easynetwork.backends.tls_transport import start_tls
 from easynetwork.clients._async_base import AsyncClient, closed_error
+from easynetwork.clients._errors import aborted, ended
 from easynetwork.clients._target import check_target, owned
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
@@ -134,6 +133,8 @@ class AsyncTCPNetworkClient(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
+        with owned(address):
+            local_address = parse_local_address(local_address)
         options = {"local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay}
         given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
         target = check_target(address, given)
@@ -232,7 +233,6 @@ class AsyncTCPNetworkClient(
     def _ended(self, exc: BaseException) -> ConnectionError:
         if self._is_closing:
             return closed_error()
-        reason = os.strerror(errno.ECONNABORTED)
         if isinstance(exc, EOFError):
-            reason += " (end-of-stream)"
-        return ConnectionAbortedError(errno.ECONNABORTED, reason)
+            return ended()
+        return aborted()

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
+from easynetwork.backends._checks import parse_local_address
 from easynetwork.backends.datagram import DatagramEndpoint
 from easynetwork.backends.datagram_sockets import connect_udp
 from easynetwork.backends.limits import DATAGRAMS_SHARE
@@ -101,6 +102,7 @@ class AsyncUDPNetworkClient(
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         with owned(address):
+            local_address = parse_local_address(local_address)
             target = check_udp_target(address, local_address, family)
             check_datagram_protocol(protocol)
             self._begin(target, backend)

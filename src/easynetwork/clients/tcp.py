@@ -1,4 +1,4 @@
-"""A TCP client for programs, or threads, that wait."""
+"""A blocking TCP client."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import math
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Generic, TypeVar, overload
 
-from easynetwork.backends._checks import check_max_recv_size
+from easynetwork.backends._checks import check_max_recv_size, parse_local_address
 from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.backends.sockets import tune_tcp
 from easynetwork.clients._blocking import (
+    LockTimeoutError,
     check_retry_interval,
     connect_tcp,
     end_stream,
     timed_out,
-    wait_writable,
 )
-from easynetwork.clients._blocking_base import BlockingClient
+from easynetwork.clients._blocking_base import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
-from easynetwork.clients._errors import aborted, explain_stream
+from easynetwork.clients._errors import aborted, ended, explain_stream
 from easynetwork.clients._target import check_target, owned
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import UnsupportedOperation
+from easynetwork.exceptions import StreamProtocolParseError, UnsupportedOperation
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.tls import PIECE_SIZE, pieces
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
@@ -44,8 +44,10 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
 
     Resource handling: a client owns its socket from the beginning, and closes it at once if it
     cannot be made. `close()` closes it, and so does leaving `with`. While the peer is in the middle
-    of sending something that nobody has asked for, that takes up to a second. A process that forks
-    shares the connection with its child: only one of the two should use it, and close it.
+    of sending something that nobody has asked for, that takes up to a second; while another thread
+    is sending to a peer that does not read, up to 30 seconds, or `ssl_shutdown_timeout`. A process
+    that forks shares the connection with its child: only one of the two should use it, and close
+    it.
 
     Error handling: a connection that ends, for whatever reason, is a `ConnectionAbortedError` for
     whoever sends or receives; operations on a client closed here raise `ClientClosedError`.
@@ -53,9 +55,22 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     When the time of a `send_packet()` is up, or `KeyboardInterrupt` ends it, after a part of the
     packet has left, nothing more can be sent: the peer would take the next packet for the rest of
     that one. Each further `send_packet()` raises `ConnectionAbortedError`; receiving goes on.
+
+    The exception of a signal handler, `KeyboardInterrupt` for example, loses nothing if it comes
+    while `recv_packet()` waits. If it comes in the moment in which bytes are taken from the
+    operating system or parsed, they may be lost: each further `recv_packet()` raises
+    `ConnectionAbortedError` then, and never returns what follows the gap.
     """
 
-    __slots__ = ("_decoder", "_encode", "_has_sent_eof", "_is_torn", "_max_recv_size", "_tls")
+    __slots__ = (
+        "_decoder",
+        "_encode",
+        "_has_sent_eof",
+        "_is_broken",
+        "_max_recv_size",
+        "_partial_packet_sent",
+        "_tls",
+    )
 
     @overload
     def __init__(
@@ -140,6 +155,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             self._max_recv_size = check_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             self._encode = packet_encoder(protocol)
+            local_address = parse_local_address(local_address)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
             target = check_target(address, [k for k, v in options.items() if v is not None])
             tls = check_client_tls(
@@ -153,96 +169,182 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         if not isinstance(target, _socket.socket):
             target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
         self._has_sent_eof = False
-        self._is_torn = False  # in the middle of a packet
+        self._partial_packet_sent = False
+        self._is_broken = False
         with owned(target):
             self._tls = None if tls is None else BlockingTLS(tls)
             tune_tcp(target)
             self._take_over(target)
+            if self._tls is not None:
+                self._close_timeout = self._tls.shutdown_timeout()
 
     def _prepare(self, sock: _socket.socket) -> None:
         if self._tls is not None:
             self._decoder.feed(self._tls.handshake(sock))
 
     def _explain(self, exc: OSError) -> None:
+        self._is_broken = True
         explain_stream(exc)
 
-    def _take_leave(self) -> None:
-        if self._tls is not None and not self._is_torn:
-            self._tls.close(self._socket)
+    def _send_close_notify(self, deadline: float) -> None:
+        if self._tls is not None and not self._partial_packet_sent:
+            try:
+                self._tls.close(self._socket, deadline)
+            except TimeoutError:
+                raise
+            except OSError:  # the connection is broken: the server will not miss it
+                pass
 
-    def _finish(self) -> None:
+    def _drain_before_close(self) -> None:
         is_peer_sending = bool(self._decoder) or (
             self._tls is not None and self._tls.is_peer_sending()
         )
         end_stream(self._socket, is_peer_sending=is_peer_sending)
+
+    def _forget_packet(self) -> None:
+        del self._decoder.frames[-1:]
 
     # -- packets
 
     def _send(self, packet: _T_Sent, deadline: float) -> None:
         if self._has_sent_eof:
             raise RuntimeError("send_eof() has been called earlier")
-        if self._is_torn:
+        if self._partial_packet_sent:
             raise ConnectionAbortedError(
                 errno.ECONNABORTED,
                 "Only a part of an earlier packet was sent, and nothing can follow it. "
                 "Close this client and connect another one",
             )
         data = self._encode(packet)
-        pieces: Iterable[bytes] = [data]
-        has_begun = False
-        if self._tls is not None:
+        if self._is_closed:  # meanwhile, because that took too long
+            raise closed_error()
+        if self._tls is None:
+            self._write(data, deadline, False)
+        else:
             if deadline < math.inf:  # when it is encrypted, there is no way back
-                wait_writable(self._socket, deadline, self._retry_interval)
-            pieces = self._tls.encrypt(data)
-            has_begun = True
-        try:
-            for piece in pieces:
-                unsent = memoryview(piece)
-                while unsent:
-                    unsent = unsent[self._write(unsent, deadline) :]
-                    has_begun = True
-        except ConnectionError:
-            raise  # as each further attempt will
-        except OSError:
-            self._is_torn = has_begun
-            raise
-        except BaseException:  # who knows how far `send()` was: KeyboardInterrupt comes at any time
-            self._is_torn = True
-            raise
+                self._wait_writable(deadline)
+            try:
+                self._partial_packet_sent = True
+                for piece in (data,) if len(data) <= PIECE_SIZE else pieces(data):
+                    self._write(self._tls.encrypt(piece), deadline, True)
+            except ConnectionError as exc:
+                self._partial_packet_sent = exc.errno is None
+                raise
+        self._partial_packet_sent = False
+
+    def _write(self, data: bytes, deadline: float, has_begun: bool) -> None:
+        """Send bytes, all of them.
+
+        Sets `_partial_packet_sent`, unless it is certain that none has left and `has_begun` is
+        false. The caller clears it.
+        """
+        send = self._socket.send
+        unsent: bytes | memoryview = data
+        while unsent:
+            try:
+                self._partial_packet_sent = True
+                sent = send(unsent)
+            except BlockingIOError:
+                self._partial_packet_sent = has_begun
+                self._wait_writable(deadline)
+            except OSError as exc:
+                self._partial_packet_sent = has_begun or not is_from_kernel(exc)
+                self._check_open()
+                self._explain(exc)
+                raise
+            else:
+                if sent == len(unsent):
+                    return
+                has_begun = True
+                unsent = memoryview(unsent)[sent:]
 
     def send_eof(self) -> None:
         """Tell the peer that nothing more will be sent. Receiving goes on.
 
         Does nothing if it was called before, or if the client is closed. After it, `send_packet()`
-        raises `RuntimeError`. Waits for threads that are sending.
+        raises `RuntimeError`. Waits for threads that are sending, up to 30 seconds.
 
         Raises:
             UnsupportedOperation: TLS cannot do that. The client can still be used.
+            TimeoutError: A packet of another thread has not left, because the peer does not read.
+                Nothing has changed.
         """
-        with self._locks.sending:
-            if self._tls is not None and not self._is_closed:
-                raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
-            if not self._is_closed and not self._has_sent_eof:
-                self._has_sent_eof = True
-                with suppress(OSError):  # not connected any more, as the next operation will say
-                    self._socket.shutdown(_socket.SHUT_WR)
+        try:
+            deadline = time.monotonic() + self._close_timeout
+            self._locks.sending.run(self._end_sending, deadline)
+        except LockTimeoutError:
+            message = "Another thread is still sending a packet"
+            raise TimeoutError(errno.ETIMEDOUT, message) from None
+        finally:
+            if self._is_closed:
+                self._close_unless_used()
+
+    def _end_sending(self) -> None:
+        if self._is_closed:
+            return
+        if self._tls is not None:
+            raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
+        self._has_sent_eof = True
+        with suppress(OSError):  # not connected any more, as the next operation will say
+            self._socket.shutdown(_socket.SHUT_WR)
 
     def _receive(self, deadline: float) -> _T_Received:
+        if self._received_unsure:
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED,
+                "An earlier recv_packet() was interrupted, and what it had received is lost. "
+                "Close this client and connect another one",
+            )
         decoder = self._decoder
-        tls = self._tls
-        max_recv_size = self._max_recv_size
         may_read = True
-        while (packet := decoder.take()) is NEED_DATA:
-            if decoder.refill():
-                continue
-            if not may_read and time.monotonic() >= deadline:
-                raise timed_out()
-            if tls is not None and tls.is_over():
-                raise tls.ended()
-            chunk = self._read(max_recv_size, deadline)
-            if not chunk:
-                raise aborted(" (end-of-stream)") if tls is None else tls.ended()
-            may_read = len(chunk) == max_recv_size  # the kernel probably has more
-            decoder.feed(chunk if tls is None else tls.decrypt(chunk))
-        received: _T_Received = packet
-        return received
+        while True:
+            if frames := decoder.frames:
+                try:  # a frame is there until it has become a packet
+                    packet: _T_Received = decoder.build(frames[-1])
+                except StreamProtocolParseError:
+                    del frames[-1]
+                    raise
+                except RuntimeError as exc:
+                    if exc.__cause__ is not None:  # otherwise a signal handler's
+                        del frames[-1]
+                    raise
+                del frames[-1]
+                return packet
+            self._received_unsure = True
+            try:
+                packet = decoder.take()
+            except StreamProtocolParseError:
+                self._received_unsure = False
+                raise
+            except RuntimeError as exc:
+                self._received_unsure = exc.__cause__ is None
+                raise
+            if packet is not NEED_DATA:
+                self._received_unsure = False
+                return packet
+            is_refilled = decoder.refill()
+            self._received_unsure = False
+            if not is_refilled:
+                if not may_read and time.monotonic() >= deadline:
+                    raise timed_out()
+                may_read = self._fill(deadline)
+
+    def _fill(self, deadline: float) -> bool:
+        """Wait until something arrives, and feed it to the decoder.
+
+        Returns:
+            Whether the kernel probably has more.
+        """
+        size = self._max_recv_size
+        tls = self._tls
+        if tls is not None and tls.is_over():
+            raise tls.ended()
+        chunk = self._read(size, deadline)
+        if chunk:
+            self._decoder.feed(chunk if tls is None else tls.decrypt(chunk))
+        self._received_unsure = False
+        if not chunk:
+            if self._is_broken:  # the kernel tells an error once, and then an end of stream
+                raise aborted()
+            raise ended() if tls is None else tls.ended()
+        return len(chunk) == size

@@ -1,4 +1,4 @@
-"""A UDP client for programs, or threads, that wait."""
+"""A blocking UDP client."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import errno
 import socket as _socket  # the property of this name hides the module inside the class
 from typing import Generic, TypeVar, overload
 
+from easynetwork.backends._checks import parse_local_address
 from easynetwork.backends.datagram import MAX_DATAGRAM_SIZE, too_long
 from easynetwork.backends.datagram_sockets import connect_udp_blocking
 from easynetwork.clients._blocking import check_retry_interval
-from easynetwork.clients._blocking_base import BlockingClient
+from easynetwork.clients._blocking_base import BlockingClient, closed_error
 from easynetwork.clients._datagrams import check_udp_target
 from easynetwork.clients._errors import raise_pending_error
 from easynetwork.clients._target import owned
 from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 
 _T_Sent = TypeVar("_T_Sent")
@@ -39,10 +41,11 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     the next operation is a new attempt. When a host answers that nobody listens at that port (by an
     ICMP message), whichever operation comes next raises `ConnectionRefusedError`; if that is
     `send_packet()`, its own packet may not have been sent. Operations on a client closed here raise
-    `ClientClosedError`.
+    `ClientClosedError`. The exception of a signal handler, `KeyboardInterrupt` for example, may
+    lose the datagram that is just being received, as the network may.
     """
 
-    __slots__ = ("_build", "_encode")
+    __slots__ = ("_build", "_datagram", "_encode")
 
     @overload
     def __init__(
@@ -100,14 +103,21 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             self._build = datagram_builder(protocol)
             self._encode = datagram_encoder(protocol)
             self._retry_interval = check_retry_interval(retry_interval)
+            local_address = parse_local_address(local_address)
             target = check_udp_target(address, local_address, family)
         if not isinstance(target, _socket.socket):
             target = connect_udp_blocking(*target, local_address=local_address, family=family)
+        self._datagram: bytes | None = None  # received, and not a packet yet
         with owned(target):
             self._take_over(target)
 
+    def _forget_packet(self) -> None:
+        self._datagram = None
+
     def _send(self, packet: _T_Sent, deadline: float) -> None:
         data = self._encode(packet)
+        if self._is_closed:  # meanwhile, because that took too long
+            raise closed_error()
         try:
             self._write(data, deadline)
         except OSError as exc:
@@ -116,6 +126,25 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             raise
         raise_pending_error(self._socket)
 
+    def _write(self, data: bytes, deadline: float) -> None:
+        while True:
+            try:
+                self._socket.send(data)
+                return
+            except BlockingIOError:
+                self._wait_writable(deadline)
+            except OSError as exc:
+                self._check_open()
+                self._explain(exc)
+                raise
+
     def _receive(self, deadline: float) -> _T_Received:
-        received: _T_Received = self._build(self._read(MAX_DATAGRAM_SIZE, deadline))
-        return received
+        if self._datagram is None:
+            self._datagram = self._read(MAX_DATAGRAM_SIZE, deadline)
+        try:
+            packet: _T_Received = self._build(self._datagram)
+        except (DatagramProtocolParseError, RuntimeError):
+            self._datagram = None
+            raise
+        self._datagram = None
+        return packet

@@ -168,10 +168,12 @@ class StapledBufferedIncrementalPacketSerializer(
 
     __slots__ = ()
 
-    # A shortcut has to be of the same class as the generator that it stands for.
-    incremental_deserialize = StapledIncrementalPacketSerializer.incremental_deserialize
-    framing = StapledIncrementalPacketSerializer.framing
-    deserialize_frame = StapledIncrementalPacketSerializer.deserialize_frame
+    # A shortcut has to be of the same class as the generator that it stands for. For type checkers,
+    # which do not agree on the types of such assignments, the methods are inherited.
+    if not TYPE_CHECKING:
+        incremental_deserialize = StapledIncrementalPacketSerializer.incremental_deserialize
+        framing = StapledIncrementalPacketSerializer.framing
+        deserialize_frame = StapledIncrementalPacketSerializer.deserialize_frame
 
     def create_deserializer_buffer(self, sizehint: int, /) -> Buffer:
         """Delegate to `received_packet_serializer`."""

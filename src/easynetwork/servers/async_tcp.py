@@ -7,7 +7,7 @@ __all__ = ["AsyncTCPNetworkServer"]
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import anyio.abc
@@ -196,7 +196,8 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
 def check_hosts(host: str | Sequence[str] | None) -> list[str | None]:
     """Return the hosts to listen on; None stands for all interfaces."""
-    hosts: Sequence[object] = [host] if host is None or isinstance(host, str) else list(host)
+    given: object = host  # whatever the annotation says
+    hosts = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if not all(item is None or isinstance(item, str) for item in hosts):
         raise TypeError(f"Expected a host name or a sequence of host names, got {host!r}")
     return [str(item) if item else None for item in hosts]

@@ -39,12 +39,14 @@ class Outlet:
     def __init__(
         self, backend: AsyncBackend, endpoint: DatagramEndpoint, encode: Callable[[Any], bytes]
     ) -> None:
-        self.backend = backend
-        self.endpoint = endpoint
-        self.encode = encode
-        self.family = endpoint.socket.family
-        self.local_address = new_socket_address(endpoint.socket.getsockname(), self.family)
-        self.is_up = False
+        self.backend: AsyncBackend = backend
+        self.endpoint: DatagramEndpoint = endpoint
+        self.encode: Callable[[Any], bytes] = encode
+        self.family: int = endpoint.socket.family
+        self.local_address: SocketAddress = new_socket_address(
+            endpoint.socket.getsockname(), self.family
+        )
+        self.is_up: bool = False
 
 
 class ServedDatagramClient(AsyncDatagramClient[Any]):
@@ -58,7 +60,7 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
 
     def __init__(self, outlet: Outlet, address: Any) -> None:
         self._outlet = outlet
-        self.raw_address = address
+        self.raw_address: Any = address
         self._sent_in_a_row = 0
 
     def __repr__(self) -> str:

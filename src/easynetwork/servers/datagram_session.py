@@ -78,8 +78,8 @@ class PeerTable:
     )
 
     def __init__(self, service: DatagramService, outlet: Outlet) -> None:
-        self.service = service
-        self.outlet = outlet
+        self.service: DatagramService = service
+        self.outlet: Outlet = outlet
         self._sessions: dict[Any, DatagramSession] = {}  # of the peers that have a generator
         self._ready: deque[DatagramSession] = deque()  # of those, the ones that have yet to begin
         self._worker = _NOBODY  # the task that began last, as long as it has not waited
@@ -253,7 +253,7 @@ class DatagramSession:
     def __init__(
         self, service: DatagramService, client: ServedDatagramClient, datagram: bytes
     ) -> None:
-        self.client = client
+        self.client: ServedDatagramClient = client
         self._service = service
         self._datagram: bytes | None = datagram  # the one that started the generator
         self._thrown: BaseException | None = None  # what was raised at the last yield, and left it

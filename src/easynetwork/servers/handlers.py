@@ -22,7 +22,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
 
 from anyio import TypedAttributeSet
 
@@ -32,6 +32,8 @@ from easynetwork.exceptions import TypedAttributeLookupError
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
+_T_Attribute = TypeVar("_T_Attribute")
+_T_Default = TypeVar("_T_Default")
 
 
 _NO_DEFAULT: Final = object()
@@ -79,7 +81,13 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """What can be asked with `extra()`, and how to find it out."""
 
-    def extra(self, attribute: Any, default: Any = _NO_DEFAULT) -> Any:
+    @overload
+    def extra(self, attribute: _T_Attribute) -> _T_Attribute: ...
+
+    @overload
+    def extra(self, attribute: _T_Attribute, default: _T_Default) -> _T_Attribute | _T_Default: ...
+
+    def extra(self, attribute: Any, default: object = _NO_DEFAULT) -> object:
         """Return what is known of the client under a typed attribute.
 
         Like `anyio.TypedAttributeProvider.extra`; that class is not used because its instances

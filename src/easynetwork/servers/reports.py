@@ -40,7 +40,7 @@ class ServerLog:
     __slots__ = ("__weakref__", "_kinds", "_left", "_logger", "_second", "_skipped", "count")
 
     def __init__(self, logger: logging.Logger) -> None:
-        self.count = 0
+        self.count: int = 0
         self._logger = logger
         self._kinds: dict[_Kind, float] = {}  # when each was last logged with its traceback
         self._skipped = 0

@@ -77,14 +77,14 @@ class ServedClient(AsyncStreamClient[Any]):
         local_address: SocketAddress,
         address: SocketAddress,
     ) -> None:
-        self.transport = transport
-        self.decoder = decoder
-        self.address = address
+        self.transport: StreamTransport = transport
+        self.decoder: StreamDecoder = decoder
+        self.address: SocketAddress = address
         self._local_address = local_address
         self._service = service
         self._encode = service.encode
-        self.is_closed = False
-        self.gathered = bytearray()
+        self.is_closed: bool = False
+        self.gathered: bytearray = bytearray()
         self._flush_is_scheduled = False
         self._sent_in_a_row = 0
 

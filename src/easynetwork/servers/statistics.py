@@ -80,10 +80,15 @@ class DatagramCounts:
     def __init__(self, log: ServerLog) -> None:
         self._log = log
         self._last_drop = -_EPISODE
-        self.received = self.invalid = self.refused = 0
-        self.dropped_by_count = self.dropped_by_size = 0
-        self.dropped_by_peers = self.dropped_by_stop = 0
-        self.waiting = self.peers = 0
+        self.received: int = 0
+        self.invalid: int = 0
+        self.refused: int = 0
+        self.dropped_by_count: int = 0
+        self.dropped_by_size: int = 0
+        self.dropped_by_peers: int = 0
+        self.dropped_by_stop: int = 0
+        self.waiting: int = 0
+        self.peers: int = 0
 
     def warn(self, why: str, *args: object) -> None:
         """Log why something was dropped, if this begins an episode."""
