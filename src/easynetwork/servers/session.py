@@ -30,7 +30,7 @@ import anyio.lowlevel
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.decoder import NEED_DATA
 from easynetwork.servers._driving import close, start, throw_in, timeout_of
-from easynetwork.servers._verdict import Verdict, interrupts, judge, scope_error
+from easynetwork.servers._verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers.handlers import Yielded
 from easynetwork.servers.reports import printable
 from easynetwork.servers.served_client import ServedClient, StreamService, is_owned_by
@@ -181,7 +181,7 @@ class StreamSession:
         transport.limit_sending(transport.close_timeout)
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
-        goodbye = Verdict()
+        goodbye = NOTHING
         is_closed = False
         try:
             with tasks.scope():
@@ -214,7 +214,7 @@ class StreamSession:
         thrown, self._thrown = self._thrown, None
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
-            return Verdict()
+            return NOTHING
         expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
         if is_leaving:
             expected += (GeneratorExit,)
@@ -242,14 +242,16 @@ class StreamSession:
                 return verdict
             finally:
                 del verdict  # its exception's traceback refers to this frame
-        return Verdict()
+        return NOTHING
 
     def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
         service, client = self._service, self._client
         client.is_closed = True
         service.log.log(service.connection_log_level, "%s disconnected", client.address)
-        verdict.report(client.address, service.log)
-        Verdict(crash=goodbye.crash).report(client.address, service.log)
+        if verdict is not NOTHING:
+            verdict.report(client.address, service.log)
+        if goodbye.crash is not None:
+            Verdict(crash=goodbye.crash).report(client.address, service.log)
         if service.tls is not None:
             service.tls.report_end(client.transport, client.address)
 
