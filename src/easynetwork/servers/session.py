@@ -18,6 +18,7 @@ __all__ = ["StreamSession", "serve_client"]
 
 import enum
 import errno
+import logging
 import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -176,6 +177,9 @@ class StreamSession:
         verdict = self._judge(end, is_stopping=is_stopping)
         with suppress(ConnectionError):
             client.flush()
+        if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
+            message = "%s left %d bytes of an incomplete packet"
+            self._service.log.log(logging.DEBUG, message, client.address, unused)
         client.stop_listening()
         # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
         transport.limit_sending(transport.close_timeout)
