@@ -71,7 +71,7 @@ class SessionTasks(ABC):
         """
 
     @abstractmethod
-    def scope(self) -> AbstractContextManager[None]:
+    def scope(self) -> AbstractContextManager[object]:
         """Return a cancel scope for the code of one task: it is cancelled when the tasks are.
 
         Raises:

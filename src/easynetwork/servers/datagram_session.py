@@ -26,14 +26,19 @@ _MAX_WAITING_SIZE: Final = 256 * 1024
 """Bytes of one peer that wait: four of the largest datagrams."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DatagramService:
-    """What all peers of a server share."""
+    """What all peers of a server share.
+
+    Attributes:
+        tasks: The owner of the tasks in which generators run, while the server serves.
+    """
 
     handler: AsyncDatagramRequestHandler[Any, Any]
     build: Callable[[bytes], Any]
     log: ServerLog
     counts: DatagramCounts
+    tasks: SessionTasks | None = None
 
 
 class _StoppedError(Exception):
@@ -51,7 +56,6 @@ class DatagramSession:
         "_arrived",
         "_datagram",
         "_service",
-        "_tasks",
         "_thrown",
         "_waiting",
         "_waiting_size",
@@ -61,13 +65,11 @@ class DatagramSession:
     def __init__(
         self,
         service: DatagramService,
-        tasks: SessionTasks,
         client: ServedDatagramClient,
         datagram: bytes,
     ) -> None:
         self.client: ServedDatagramClient = client
         self._service = service
-        self._tasks = tasks
         self._datagram: bytes | None = datagram  # the one that started the generator
         self._thrown: BaseException | None = None  # what was raised at the last yield, and left it
         self._waiting: deque[bytes] | None = None
@@ -169,7 +171,8 @@ class DatagramSession:
         return self._service.build(datagram)
 
     async def _wait(self, timeout: float | None) -> bytes:
-        if self._tasks.has_given_up:
+        tasks = self._service.tasks
+        if tasks is not None and tasks.has_given_up:
             raise _StoppedError
         if self._waiting is None:
             self._open_queue()

@@ -74,7 +74,7 @@ class PeerTable:
         Args:
             tasks: Where to start tasks for generators.
         """
-        self._tasks = tasks
+        self._tasks = self.service.tasks = tasks
         self._context = contextvars.copy_context()
         self._deadline = anyio.current_effective_deadline()
         self._firstiter = sys.get_asyncgen_hooks().firstiter
@@ -105,9 +105,7 @@ class PeerTable:
                 client = None if self._held is None else self._held.get(address)
                 if client is None:
                     client = ServedDatagramClient(self.outlet, address)
-                session = sessions[address] = DatagramSession(
-                    self.service, self._tasks, client, datagram
-                )
+                session = sessions[address] = DatagramSession(self.service, client, datagram)
                 self._ready.append(session)
             else:
                 counts.dropped_by_peers += 1

@@ -47,7 +47,7 @@ class AsyncIOSessionTasks(SessionTasks):
         self._loop = asyncio.get_running_loop()
         self._block = anyio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()  # those that are not done
-        self._scopes: set[anyio.CancelScope] = set()  # those that are entered
+        self._scopes: dict[asyncio.Task[Any] | None, anyio.CancelScope] = {}  # the last of each
         self._is_cancelled = False
         self._deadline = math.inf  # when those that were cancelled are given up
         self._interrupts: list[BaseException] = []
@@ -64,6 +64,7 @@ class AsyncIOSessionTasks(SessionTasks):
         if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
             task = asyncio.Task(coroutine, loop=self._loop, name=name, eager_start=True)
             if task.done():
+                self._scopes.pop(task, None)
                 self._collect_error(task)
                 return
         else:
@@ -71,21 +72,25 @@ class AsyncIOSessionTasks(SessionTasks):
         self._tasks.add(task)
         task.add_done_callback(self._end)
 
-    def scope(self) -> _SessionScope:
-        return _SessionScope(self._scopes, is_cancelled=self._is_cancelled)
+    def scope(self) -> anyio.CancelScope:
+        scope = self._scopes[asyncio.current_task()] = anyio.CancelScope()
+        if self._is_cancelled:
+            scope.cancel()
+        return scope
 
     def is_cancelled(self) -> bool:
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling
 
     def give_up(self) -> None:
         self.has_given_up = True
-        for scope in self._scopes:
+        for scope in self._scopes.values():
             _stop_cancelling(scope)
         if self._tasks:
             self._observer.still_running(sorted(task.get_name() for task in self._tasks))
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._scopes.pop(task, None)
         self._collect_error(task)
         if self._idle is not None and not self._tasks:
             self._idle.set()
@@ -103,7 +108,7 @@ class AsyncIOSessionTasks(SessionTasks):
         if not self._is_cancelled:
             self._is_cancelled = True
             self._deadline = self._loop.time() + STOP_TIMEOUT
-        for scope in list(self._scopes):
+        for scope in list(self._scopes.values()):
             scope.cancel()
 
     async def __aenter__(self) -> AsyncIOSessionTasks:
@@ -147,32 +152,6 @@ class AsyncIOSessionTasks(SessionTasks):
                     break
         if cancellation is not None:
             raise cancellation
-
-
-class _SessionScope:
-    """A cancel scope that is cancelled when the tasks are."""
-
-    __slots__ = ("_is_cancelled", "_scope", "_scopes")
-
-    def __init__(self, scopes: set[anyio.CancelScope], *, is_cancelled: bool) -> None:
-        self._scopes = scopes
-        self._is_cancelled = is_cancelled
-
-    def __enter__(self) -> None:
-        self._scope = anyio.CancelScope()
-        self._scope.__enter__()
-        self._scopes.add(self._scope)
-        if self._is_cancelled:
-            self._scope.cancel()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        self._scopes.discard(self._scope)
-        return self._scope.__exit__(exc_type, exc, traceback)
 
 
 def _stop_cancelling(scope: anyio.CancelScope) -> None:

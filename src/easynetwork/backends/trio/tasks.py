@@ -26,7 +26,7 @@ class TrioSessionTasks(SessionTasks):
         super().__init__()
         self._observer = observer
         self._manager = trio.open_nursery()
-        self._scopes: set[trio.CancelScope] = set()  # those that are entered
+        self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # the last of each
 
     def start(
         self,
@@ -47,18 +47,21 @@ class TrioSessionTasks(SessionTasks):
                 raise
             self._observer.uncaught(exc, task.name)
         finally:
+            self._scopes.pop(task, None)
             if task.child_nurseries:
                 await _close_nurseries(task)
 
-    def scope(self) -> _SessionScope:
-        return _SessionScope(self._scopes)
+    def scope(self) -> trio.CancelScope:
+        # On leaving it, trio also repairs the stack of scopes, if it has to complain about it.
+        scope = self._scopes[trio.lowlevel.current_task()] = trio.CancelScope()
+        return scope
 
     def is_cancelled(self) -> bool:
         return trio.current_effective_deadline() == -math.inf
 
     def give_up(self) -> None:
         self.has_given_up = True
-        for scope in self._scopes:
+        for scope in self._scopes.values():
             scope.shield = True  # so that a task that ignores its cancellation can wait again
         if tasks := self._nursery.child_tasks:
             self._observer.still_running(sorted(task.name for task in tasks))
@@ -79,32 +82,6 @@ class TrioSessionTasks(SessionTasks):
             if group.split(trio.Cancelled)[1] is None:
                 await trio.lowlevel.checkpoint_if_cancelled()  # raises one, as outside of nurseries
             raise
-
-
-class _SessionScope:
-    """A cancel scope that is known while it is entered.
-
-    On leaving it, trio also repairs the stack of scopes, if it has to complain about it.
-    """
-
-    __slots__ = ("_scope", "_scopes")
-
-    def __init__(self, scopes: set[trio.CancelScope]) -> None:
-        self._scopes = scopes
-
-    def __enter__(self) -> None:
-        self._scope = trio.CancelScope()
-        self._scope.__enter__()
-        self._scopes.add(self._scope)
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        self._scopes.discard(self._scope)
-        return self._scope.__exit__(exc_type, exc, traceback)
 
 
 async def _close_nurseries(task: trio.lowlevel.Task) -> None:
