@@ -81,6 +81,10 @@ class SessionTasks(ABC):
         """
 
     @abstractmethod
+    def is_orderly(self, scope: AbstractContextManager[object]) -> bool:
+        """Whether the code in a `scope()` of the current task has left no other one open so far."""
+
+    @abstractmethod
     def is_cancelled(self) -> bool:
         """Whether the calling task ends because all do. To be asked outside of its `scope()`."""
 

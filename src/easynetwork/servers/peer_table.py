@@ -21,11 +21,11 @@ import logging
 import sys
 import weakref
 from collections import deque
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import anyio
 
-from easynetwork.addresses import new_socket_address
 from easynetwork.backends.datagram import Batch
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.exceptions import ClientClosedError
@@ -46,7 +46,6 @@ class PeerTable:
 
     __slots__ = (
         "_context",
-        "_deadline",
         "_firstiter",
         "_held",
         "_is_starting",
@@ -76,7 +75,6 @@ class PeerTable:
         """
         self._tasks = self.service.tasks = tasks
         self._context = contextvars.copy_context()
-        self._deadline = anyio.current_effective_deadline()
         self._firstiter = sys.get_asyncgen_hooks().firstiter
         try:
             await self.outlet.endpoint.serve(self._receive, self._log_error)
@@ -140,55 +138,51 @@ class PeerTable:
         """Run the generators of those that are ready, until one of them needs this task."""
         worker = self._worker = object()
         goes_on = self._is_starting or self._has_successor()
-        address: Any = None
-        failed: DatagramSession | None = None
+        last: DatagramSession | None = None  # the one whose generator is not followed by others
         end: BaseException | None = None
         try:
-            with self._tasks.scope():
+            scope = self._tasks.scope()
+            with scope:
                 while self._ready and self._worker is worker:
                     session = self._ready.popleft()
-                    address = session.client.raw_address
                     end = await session.converse(self._firstiter)
-                    if end is not None:
-                        failed = session
+                    if end is not None or not goes_on or not self._is_clean(scope):
+                        last = session
                         break
-                    self._go_on(session)
-                    if not goes_on or not self._is_clean():
-                        break
+                    if session.has_next():
+                        self._ready.append(session)
+                    else:
+                        self._forget(session)
         except RuntimeError as exc:  # of the scope
             end = end if isinstance(end, Exception) else scope_error(exc)
         try:
-            if end is not None:
-                self._end(address, end, failed)
+            if last is not None:
+                self._go_on(last, end)
         finally:
             del end  # an exception's traceback may refer to this frame
         if self._ready and not self._is_starting and not self._tasks.is_cancelled():
             # A copy, because a context cannot be entered while it is.
             self._context.copy().run(self._start_ready)
 
-    def _end(self, address: Any, exc: BaseException, failed: DatagramSession | None) -> None:
-        """Report what left a generator; its session goes on, unless the server stops."""
-        is_stopping = self._tasks.is_cancelled()
-        is_interrupt = interrupts(exc)
-        thrown = None
-        if failed is not None:
-            thrown = failed.take_thrown()
+    def _go_on(self, session: DatagramSession, end: BaseException | None) -> None:
+        """Report what left a generator; the next one follows, unless the server stops."""
+        is_interrupt = False
+        if end is not None:
+            is_stopping, is_interrupt = self._tasks.is_cancelled(), interrupts(end)
             if is_stopping or is_interrupt:
-                failed.drop_waiting()
-            self._go_on(failed)
-        expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
-        if is_stopping:
-            expected += (anyio.get_cancelled_exc_class(),)
-        verdict = judge(exc, thrown=thrown, is_excused=_is_misuse, expected=expected)
-        verdict.report(new_socket_address(address, self.outlet.family), self.service.log)
-        if is_interrupt:
-            raise exc
-
-    def _go_on(self, session: DatagramSession) -> None:
+                session.drop_waiting()
+            expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+            if is_stopping:
+                expected += (anyio.get_cancelled_exc_class(),)
+            thrown = session.take_thrown()
+            verdict = judge(end, thrown=thrown, is_excused=_is_misuse, expected=expected)
+            verdict.report(session.client.address, self.service.log)
         if session.has_next():
             self._ready.append(session)
         else:
             self._forget(session)
+        if end is not None and is_interrupt:
+            raise end
 
     def _has_successor(self) -> bool:
         """Start a task that begins when the current one waits for something, if there is a need."""
@@ -197,9 +191,9 @@ class PeerTable:
             self._tasks.start(self._work)
         return is_needed
 
-    def _is_clean(self) -> bool:
+    def _is_clean(self, scope: AbstractContextManager[object]) -> bool:
         """Whether the current context and cancel scopes are what they were at the beginning."""
-        if anyio.current_effective_deadline() != self._deadline:
+        if not self._tasks.is_orderly(scope):
             return False
         try:
             return contextvars.copy_context() == self._context

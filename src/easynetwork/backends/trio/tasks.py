@@ -6,7 +6,7 @@ __all__ = ["TrioSessionTasks"]
 
 import math
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, TypeVarTuple
 
@@ -20,7 +20,7 @@ _Ts = TypeVarTuple("_Ts")
 class TrioSessionTasks(SessionTasks):
     """A nursery, but for its exception groups that say no more than that it was cancelled."""
 
-    __slots__ = ("_manager", "_nursery", "_observer", "_scopes")
+    __slots__ = ("_deadline", "_manager", "_nursery", "_observer", "_scopes")
 
     def __init__(self, observer: SessionObserver) -> None:
         super().__init__()
@@ -56,6 +56,13 @@ class TrioSessionTasks(SessionTasks):
         scope = self._scopes[trio.lowlevel.current_task()] = trio.CancelScope()
         return scope
 
+    def is_orderly(self, scope: AbstractContextManager[object]) -> bool:
+        # To ask trio for the effective deadline costs a fifth of a datagram (measured).
+        status = getattr(trio.lowlevel.current_task(), "_cancel_status", None)
+        if status is None:
+            return trio.current_effective_deadline() == self._deadline
+        return status is getattr(scope, "_cancel_status", None)
+
     def is_cancelled(self) -> bool:
         return trio.current_effective_deadline() == -math.inf
 
@@ -67,6 +74,7 @@ class TrioSessionTasks(SessionTasks):
             self._observer.still_running(sorted(task.name for task in tasks))
 
     async def __aenter__(self) -> TrioSessionTasks:
+        self._deadline = trio.current_effective_deadline()
         self._nursery = await self._manager.__aenter__()
         return self
 
