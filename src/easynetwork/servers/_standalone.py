@@ -277,6 +277,9 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
 
         The tasks of all clients are cancelled. May be called by several threads at once.
 
+        If something still runs one second after the cancellation, the log gets one ERROR that names
+        it. `serve_forever()` is over when it has ended: the event loop waits for its tasks.
+
         Args:
             timeout: The most seconds to wait; None for no limit. The server stops all the same.
                 With 0 this only asks it to, and may be called in any thread: by a request handler

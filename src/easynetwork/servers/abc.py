@@ -83,6 +83,11 @@ class AbstractAsyncNetworkServer(ABC):
 
         The tasks of all clients are cancelled. May be called by several tasks at once.
 
+        One second after the cancellation this returns, always. If something still runs then, the
+        log gets one ERROR that names it. On asyncio, `serve_forever()` abandons the clients whose
+        tasks still run, and returns as well. trio cannot abandon tasks: there, `serve_forever()`
+        returns when they have ended.
+
         Warning:
             The task that runs `serve_forever()` must not call this: it would wait for itself.
         """

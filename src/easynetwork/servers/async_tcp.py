@@ -49,7 +49,11 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     sockets nor its connections, and must not use its event loop. A server that is only activated
     keeps its listening sockets in children: each of them may serve, with an event loop of its own.
 
-    Error handling: whatever goes wrong with one client is logged and ends that client only.
+    Error handling: whatever goes wrong with one client is logged and ends that client only, see
+    `AsyncStreamRequestHandler.handle`. Clients can cause most of these log lines, so a server writes
+    three of them per second. Exceptions of the handler have their traceback the first time, and
+    again after a minute; whether two are the same depends on their class and the line of code that
+    raised them. What is left out is counted, and the log says how much that was.
     """
 
     __slots__ = (
