@@ -50,10 +50,10 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     keeps its listening sockets in children: each of them may serve, with an event loop of its own.
 
     Error handling: whatever goes wrong with one client is logged and ends that client only, see
-    `AsyncStreamRequestHandler.handle`. Clients can cause most of these log lines, so a server writes
-    three of them per second. Exceptions of the handler have their traceback the first time, and
-    again after a minute; whether two are the same depends on their class and the line of code that
-    raised them. What is left out is counted, and the log says how much that was.
+    `AsyncStreamRequestHandler.handle`. Clients can cause errors and warnings, so the log gets at
+    most three of these lines per second. The first exception of a kind (one class, raised in one
+    line of code) is logged with its traceback in any case, and again after a minute. What is left
+    out is counted, and the log says how much that was.
     """
 
     __slots__ = (

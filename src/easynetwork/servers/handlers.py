@@ -310,9 +310,9 @@ class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _
           `yield` ends. When the server shuts down, do not ignore it
           (`AbstractAsyncNetworkServer.shutdown`).
 
-        Everything else that leaves the generator is a crash, as with
-        `AsyncStreamRequestHandler.handle`: it is logged at level ERROR, and the server and the other
-        peers go on. In each case, the peer's next datagram starts a new generator.
+        Everything else that leaves the generator is a crash, as in `AsyncStreamRequestHandler`: it
+        is logged at level ERROR, and the server and the other peers go on. In each case, the peer's
+        next datagram starts a new generator.
 
         Each generator runs in its own copy of the context in which `service_init()` ran.
 
