@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 import traceback
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from tests.conformance.support import Client, Recorder, Records, Requests, Serve
+from tests.conformance.support import (
+    PATIENCE,
+    Client,
+    NewServer,
+    Peer,
+    Recorder,
+    Records,
+    Requests,
+    Serve,
+    one_protocol,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -127,3 +139,134 @@ async def test_foreign_cancellation(
         assert level == "ERROR"
         assert exc is not None
         assert isinstance(exc.__cause__, asyncio.CancelledError)
+
+
+# -- handlers that do not end
+
+
+class Endless(Recorder):
+    """Goes on in spite of its cancellation, until the test releases it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    async def ignore(self) -> None:
+        self.note("ignoring")
+        while not self.released.is_set():
+            with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                await self.released.wait()
+
+    async def greet(self, client: Client) -> None:
+        if self.where == "on_connection":
+            await self.ignore()
+
+    async def handle(self, client: Client) -> Requests:
+        await client.send_packet((yield))
+        if self.where == "handle":
+            await self.ignore()
+        yield
+
+    async def on_disconnection(self, client: Client) -> None:
+        if self.where == "on_disconnection":
+            await self.ignore()
+
+
+@one_protocol
+@pytest.mark.parametrize("where", ["on_connection", "handle", "on_disconnection"])
+async def test_shutdown_returns(
+    new_server: NewServer, log: Records, anyio_backend_name: str, where: str
+) -> None:
+    """One second after the cancellation `shutdown()` returns, and what still runs is named once."""
+    handler = Endless(where)
+    server = new_server(handler)
+    returned = anyio.Event()
+
+    async def serve_forever() -> None:
+        await server.serve_forever(is_up_event=is_up)
+        returned.set()
+
+    with anyio.fail_after(PATIENCE):
+        async with server, anyio.create_task_group() as tasks:
+            is_up = anyio.Event()
+            tasks.start_soon(serve_forever)
+            await is_up.wait()
+            peer = Peer(server.get_addresses()[0])
+            with contextlib.closing(peer):
+                await peer.start()
+                peer.send("hello")
+                if where == "on_disconnection":
+                    await peer.receive()
+                    peer.send_eof()
+                await handler.noted("ignoring")
+                begin = time.monotonic()
+                async with anyio.create_task_group() as others:
+                    for _ in range(3):
+                        others.start_soon(server.shutdown)
+                assert 0.9 < time.monotonic() - begin < 2
+                if anyio_backend_name == "asyncio":
+                    await returned.wait()
+                [(level, message, _)] = log.problems()
+                assert level == "ERROR"
+                assert message.startswith("Still running 1.0 seconds after being cancelled")
+                assert f"client {peer.name}" in message
+                # It does not keep a processor busy any more.
+                cpu = time.process_time()
+                await anyio.sleep(0.2)
+                assert time.process_time() - cpu < 0.1
+                handler.released.set()
+                await returned.wait()
+    assert log.problems() == []
+
+
+@one_protocol
+async def test_shutdown_returns_before_the_exit_stack_is_unwound(
+    new_server: NewServer, log: Records
+) -> None:
+    """What `service_init()` left to be done at the end does not keep `shutdown()`, either."""
+
+    class Handler(Recorder):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: object) -> None:
+            exit_stack.push_async_callback(self.clean_up)
+
+        async def clean_up(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await self.released.wait()
+
+    handler = Handler()
+    server = new_server(handler)
+    with anyio.fail_after(PATIENCE):
+        async with server, anyio.create_task_group() as tasks:
+            is_up = anyio.Event()
+            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
+            await is_up.wait()
+            begin = time.monotonic()
+            await server.shutdown()
+            assert 0.9 < time.monotonic() - begin < 2
+            [(level, message, _)] = log.problems()
+            assert (level, "exit stack" in message) == ("ERROR", True)
+            handler.released.set()
+
+
+@one_protocol
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_end_of_asyncio_run(new_server: NewServer, log: Records, anyio_backend: str) -> None:
+    """A program that ends while it serves cancels all tasks at once: no handler has crashed."""
+    peers: list[Peer] = []
+
+    async def main() -> None:
+        is_up = asyncio.Event()
+        async with new_server(Recorder(), backend="asyncio") as server:
+            serving = asyncio.ensure_future(server.serve_forever(is_up_event=is_up))
+            await is_up.wait()
+            for _ in range(3):
+                peers.append(Peer(server.get_addresses()[0]))
+                assert await peers[-1].ask("hello") == "hello"
+            assert not serving.done()
+
+    await anyio.to_thread.run_sync(asyncio.run, main())
+    for peer in peers:
+        assert await peer.rest() == ("", "EOF")
+    assert log.problems() == []
+    assert len([line for line in log.messages() if "disconnected" in line]) == 3
+    assert log.messages()[-1] == "Server stopped"

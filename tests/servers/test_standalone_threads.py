@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from easynetwork.exceptions import ServerClosedError
@@ -23,6 +24,7 @@ from tests.servers.standalone_support import (
     PATIENCE,
     TCP,
     GatedBackend,
+    Hooks,
     Kind,
     each_kind,
     each_loop,
@@ -299,3 +301,31 @@ class _At:
 
     def get_addresses(self) -> list[tuple[str, int]]:
         return [("127.0.0.1", self.port)]
+
+
+@each_kind
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_shutdown_with_a_stubborn_handler(
+    kind: Kind, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that ignores its cancellation is reported; only the thread waits for it."""
+    ignoring, released = threading.Event(), threading.Event()
+
+    class Stubborn(Hooks):
+        async def answer(self, client: Any, request: str) -> str:
+            ignoring.set()
+            while not released.is_set():
+                with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                    await anyio.sleep(0.01)
+            return request
+
+    server = kind.new_server(Stubborn, backend=backend)
+    with serving(server), kind.connected(server) as peer:
+        peer.send("hello")
+        assert ignoring.wait(PATIENCE)
+        begin = time.monotonic()
+        server.shutdown()
+        assert 0.9 < time.monotonic() - begin < 3
+        released.set()
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "Still running 1.0 seconds after being cancelled" in record.getMessage()

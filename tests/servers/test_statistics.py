@@ -32,7 +32,7 @@ def test_dropped() -> None:
         if field.name.startswith("dropped_by_")
     ]
     assert len(reasons) == 4
-    assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 20
+    assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 25
 
 
 def test_episodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ __all__ = [
     "DATAGRAMS_SHARE",
     "FAIR_SHARE",
     "HIGH_WATER",
+    "LINGER_SIZE",
     "LINGER_TIME",
     "PACKET_COST",
     "STOP_TIMEOUT",
@@ -52,3 +53,7 @@ LINGER_TIME: Final = 1.0
 
 Time for a few round trips on any network. (nginx: `lingering_timeout`, 5 seconds.)
 """
+
+LINGER_SIZE: Final = 16 * 1024 * 1024
+"""Bytes that a closed connection reads meanwhile: more than a peer has on its way (the largest send
+buffer on Linux has 4 MiB by default, tcp(7)), so one that goes on after that does not read."""

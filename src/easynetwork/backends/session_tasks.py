@@ -45,7 +45,13 @@ class SessionTasks(ABC):
     anyio's task groups cost three times as much for each task, in time and in memory (measured).
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "has_given_up")
+
+    has_given_up: bool
+    """Whether `give_up()` was called: a task that still runs should end as soon as it can."""
+
+    def __init__(self) -> None:
+        self.has_given_up = False
 
     @abstractmethod
     def start(

@@ -29,7 +29,7 @@ import anyio.lowlevel
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.backends._forks import close_in_children
 from easynetwork.backends.abc import StreamTransport, broken_connection
-from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_TIME
+from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_SIZE, LINGER_TIME
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4
@@ -290,14 +290,17 @@ class SocketTransport(StreamTransport):
             self._lingering.set()
 
     async def _read_to_end(self, ended: anyio.Event) -> None:
+        left = LINGER_SIZE
         with suppress(OSError, anyio.ClosedResourceError):
-            while self.socket.fileno() >= 0:
+            while self.socket.fileno() >= 0 and left > 0:
                 await anyio.wait_readable(self.socket)
                 # On uvloop, anyio does not find time to cancel who is ready at every turn.
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 with suppress(BlockingIOError):
-                    if not self.socket.recv_into(self._view):
+                    nbytes = self.socket.recv_into(self._view)
+                    if not nbytes:
                         break
+                    left -= nbytes
         ended.set()
 
     def abort(self) -> None:

@@ -255,11 +255,13 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         run.sessions_scope.cancel()
 
     async def shutdown(self) -> None:
-        if self._run is not None:
-            await self._shut_down(self._run)
+        await self._shut_down()
 
-    async def _shut_down(self, run: _Run) -> bool:
-        """Cancel a run, and wait until it is over; return whether it is, and all of its tasks."""
+    async def _shut_down(self) -> bool:
+        """Do what `shutdown()` does; return whether nothing runs any more."""
+        run = self._run
+        if run is None:
+            return True
         if run.is_up:
             self._stop(run)
         else:

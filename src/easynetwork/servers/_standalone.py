@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 import anyio.lowlevel
@@ -40,6 +40,8 @@ class _Run:
     Attributes:
         server: What is served.
         finished: It is over.
+        stopped: It is over, or has stopped but for handlers that ignore their cancellation. The
+            event loop waits for those when it ends.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class _Run:
         "_thread",
         "finished",
         "server",
+        "stopped",
     )
 
     def __init__(
@@ -60,6 +63,7 @@ class _Run:
     ) -> None:
         self.server = server
         self.finished = threading.Event()
+        self.stopped = threading.Event()
         self._is_up_event = is_up_event
         self._thread = threading.get_ident()
         self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
@@ -101,7 +105,7 @@ class _Run:
 
     def finish(self) -> None:
         """Let go everybody who waits for something to happen."""
-        for event in self._reachable, self._started, self.finished:
+        for event in self._reachable, self._started, self.finished, self.stopped:
             event.set()
 
     # -- in any thread
@@ -131,7 +135,14 @@ class _Run:
         with self._lock:
             self._is_to_stop = True
         # The portal waits until the event loop has taken the call: it may be busy.
-        threading.Thread(target=self._start, args=(self.server.shutdown,), daemon=True).start()
+        threading.Thread(target=self._shut_down, daemon=True).start()
+
+    def _shut_down(self) -> None:
+        future = self._start(self.server._shut_down)
+        if future is not None:
+            with contextlib.suppress(Exception, CancelledError):  # the event loop has ended
+                if not future.result():
+                    self.stopped.set()
 
     def close(self) -> None:
         """Wait until the server is up, then close it."""
@@ -275,7 +286,9 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
     def shutdown(self, timeout: float | None = None) -> None:
         """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
 
-        The tasks of all clients are cancelled. May be called by several threads at once.
+        The tasks of all clients are cancelled. A task that still runs a second later is reported
+        in the log and not waited for; `serve_forever()` returns when it has ended. May be called by
+        several threads at once.
 
         If something still runs one second after the cancellation, the log gets one ERROR that names
         it. `serve_forever()` is over when it has ended: the event loop waits for its tasks.
@@ -294,7 +307,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
             if timeout is None or timeout > 0:
                 run.check_thread("shutdown")
             run.stop()
-            run.finished.wait(timeout)
+            run.stopped.wait(timeout)
 
     def server_close(self) -> None:
         """Close the server for good, and the listening sockets. May be called several times.

@@ -158,6 +158,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         service = StreamService(
             backend=self.backend(),
+            tasks=sessions,
             handler=self._request_handler,
             new_decoder=self._new_decoder,
             encode=packet_encoder(self._protocol),

@@ -20,8 +20,9 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.servers._base import BaseAsyncNetworkServer
 from easynetwork.servers.async_tcp import check_hosts, check_reuse_port
 from easynetwork.servers.datagram_client import Outlet
-from easynetwork.servers.datagram_session import DatagramService, PeerTable
+from easynetwork.servers.datagram_session import DatagramService
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.peer_table import PeerTable
 from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
 
 _T_Request = TypeVar("_T_Request")

@@ -10,6 +10,8 @@ __all__ = ["ServerLog", "printable"]
 
 import logging
 import time
+import traceback
+from types import CodeType
 from typing import Final, TypeAlias
 
 _LINES_PER_SECOND: Final = 3
@@ -19,12 +21,12 @@ _TRACEBACK_INTERVAL: Final = 60.0
 """Seconds after which an error of the same kind is logged with its traceback again."""
 
 _MAX_KINDS: Final = 100
-"""Kinds of errors that are told apart. They come from lines of code, of which few are wrong."""
+"""Kinds of errors that are told apart: few places of a program are wrong."""
 
 _MESSAGE_LENGTH: Final = 200
 """Characters of an error's text that are logged: it may quote what a peer sent."""
 
-_Kind: TypeAlias = tuple[type[BaseException], object, int]
+_Kind: TypeAlias = tuple[type[BaseException], frozenset[tuple[CodeType, int]]]
 
 
 class ServerLog:
@@ -127,7 +129,10 @@ class _Unraisable:
 
 
 def _kind_of(exc: BaseException) -> _Kind:
-    """Return what is the same for errors that the same line of code raises."""
+    """Return what is the same for errors that come the same way through the code.
+
+    How often a function has called itself makes no difference: a peer may choose that.
+    """
     while True:
         if isinstance(exc, BaseExceptionGroup):
             exc = exc.exceptions[0]
@@ -135,12 +140,8 @@ def _kind_of(exc: BaseException) -> _Kind:
             exc = exc.__cause__
         else:
             break
-    traceback = exc.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return type(exc), None, 0
-    return type(exc), traceback.tb_frame.f_code, traceback.tb_lineno
+    lines = frozenset((frame.f_code, line) for frame, line in traceback.walk_tb(exc.__traceback__))
+    return type(exc), lines
 
 
 def printable(error: BaseException) -> str:

@@ -20,6 +20,7 @@ import anyio.lowlevel
 from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
 from easynetwork.backends.abc import AsyncBackend, StreamTransport
 from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
+from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._tls import TLSAcceptor
@@ -37,6 +38,7 @@ class StreamService:
     """What all connections of a server share while it serves."""
 
     backend: AsyncBackend
+    tasks: SessionTasks
     handler: AsyncStreamRequestHandler[Any, Any]
     new_decoder: Callable[[], StreamDecoder]
     encode: Callable[[Any], bytes]

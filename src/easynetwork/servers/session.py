@@ -139,7 +139,7 @@ class StreamSession:
             try:
                 if client.gathered:
                     client.flush()
-                if client.is_closed:
+                if client.is_closed or self._service.tasks.has_given_up:
                     raise _DisconnectedError
                 if client.decoder.refill():
                     await anyio.lowlevel.checkpoint()
@@ -162,17 +162,16 @@ class StreamSession:
 
     # -- the end
 
-    async def conclude(self, end: End, tasks: SessionTasks) -> None:
+    async def conclude(self, end: End) -> None:
         """End the connection: flush, goodbye, log, report, close. In this order, always.
 
         Args:
             end: What `serve()` returned.
-            tasks: The owner of the current task.
 
         Raises:
             BaseException: `end`, if it is meant for the whole program.
         """
-        client, transport = self._client, self._client.transport
+        client, transport, tasks = self._client, self._client.transport, self._service.tasks
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping)
         with suppress(ConnectionError):
@@ -180,13 +179,14 @@ class StreamSession:
         client.stop_listening()
         # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
         transport.limit_sending(transport.close_timeout)
-        client.is_closed = not (verdict.is_failure or is_stopping)
+        if not (verdict.is_failure or is_stopping):
+            client.is_closed = True
         goodbye = Verdict()
         is_closed = False
         try:
             with tasks.scope():
                 if self._greeted:
-                    goodbye = await self._call_on_disconnection(tasks)
+                    goodbye = await self._call_on_disconnection()
                 self._report(verdict, goodbye)
                 if end is _End.REFUSED or verdict.crash or goodbye.crash:
                     transport.abort()
@@ -225,13 +225,13 @@ class StreamSession:
     def _is_excused(self, exc: BaseException) -> bool:
         return is_owned_by(self._client, exc)
 
-    async def _call_on_disconnection(self, tasks: SessionTasks) -> Verdict:
+    async def _call_on_disconnection(self) -> Verdict:
         try:
             await self._service.handler.on_disconnection(self._client)
         except BaseException as exc:
             if interrupts(exc):
                 raise
-            verdict = self._judge(exc, is_stopping=tasks.is_cancelled())
+            verdict = self._judge(exc, is_stopping=self._service.tasks.is_cancelled())
             if verdict.excused is not None:
                 self._service.log.fault(
                     "ConnectionError raised in request_handler.on_disconnection() of %s: %s",
@@ -278,9 +278,9 @@ async def serve_client(
         )
         end = end if is_known else scope_error(exc)
         name = anyio.get_current_task().name
-        tasks.start(session.conclude, end, tasks, name=name)  # type: ignore[union-attr]  # it has ended
+        tasks.start(session.conclude, end, name=name)  # type: ignore[union-attr]  # it has ended
     else:
         if session is not None and end is not None:
-            await session.conclude(end, tasks)
+            await session.conclude(end)
     finally:
         del end  # an exception's traceback may refer to this frame

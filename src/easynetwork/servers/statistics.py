@@ -30,6 +30,8 @@ class DatagramStatistics:
         dropped_by_count: Those dropped because 64 datagrams of the same peer were waiting.
         dropped_by_size: Those dropped because 256 KiB of the same peer would have been waiting.
         dropped_by_peers: Those dropped because 1,000 other peers had a generator running.
+        dropped_by_port: Those dropped because they came from port 0: the sender takes no answers
+            (RFC 768), and sending one fails.
         dropped_by_stop: Those dropped because they were waiting when the server stopped.
         waiting: Datagrams that wait at this moment until their peer's generator asks for them.
         peers: Peers that have a generator running at this moment.
@@ -41,6 +43,7 @@ class DatagramStatistics:
     dropped_by_count: int = 0
     dropped_by_size: int = 0
     dropped_by_peers: int = 0
+    dropped_by_port: int = 0
     dropped_by_stop: int = 0
     waiting: int = 0
     peers: int = 0
@@ -52,6 +55,7 @@ class DatagramStatistics:
             self.dropped_by_count
             + self.dropped_by_size
             + self.dropped_by_peers
+            + self.dropped_by_port
             + self.dropped_by_stop
         )
 
@@ -68,6 +72,7 @@ class DatagramCounts:
         "_log",
         "dropped_by_count",
         "dropped_by_peers",
+        "dropped_by_port",
         "dropped_by_size",
         "dropped_by_stop",
         "invalid",
@@ -86,6 +91,7 @@ class DatagramCounts:
         self.dropped_by_count: int = 0
         self.dropped_by_size: int = 0
         self.dropped_by_peers: int = 0
+        self.dropped_by_port: int = 0
         self.dropped_by_stop: int = 0
         self.waiting: int = 0
         self.peers: int = 0

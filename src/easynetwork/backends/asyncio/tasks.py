@@ -42,6 +42,7 @@ class AsyncIOSessionTasks(SessionTasks):
     )
 
     def __init__(self, observer: SessionObserver) -> None:
+        super().__init__()
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._block = anyio.CancelScope()
@@ -77,6 +78,7 @@ class AsyncIOSessionTasks(SessionTasks):
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling
 
     def give_up(self) -> None:
+        self.has_given_up = True
         for scope in self._scopes:
             _stop_cancelling(scope)
         if self._tasks:

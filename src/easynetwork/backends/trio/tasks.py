@@ -23,6 +23,7 @@ class TrioSessionTasks(SessionTasks):
     __slots__ = ("_manager", "_nursery", "_observer", "_scopes")
 
     def __init__(self, observer: SessionObserver) -> None:
+        super().__init__()
         self._observer = observer
         self._manager = trio.open_nursery()
         self._scopes: set[trio.CancelScope] = set()  # those that are entered
@@ -63,6 +64,7 @@ class TrioSessionTasks(SessionTasks):
         return trio.current_effective_deadline() == -math.inf
 
     def give_up(self) -> None:
+        self.has_given_up = True
         for scope in self._scopes:
             scope.shield = True  # so that a task that ignores its cancellation can wait again
         if tasks := self._nursery.child_tasks:
