@@ -30,7 +30,7 @@ from docs._include.examples.howto.tcp_servers.request_handler_explanation import
     TimedOut,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
-from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, STOP_TIMEOUT
+from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -56,6 +56,7 @@ from tests.docs.howto_support import (
     of_framework,
     reporting,
     serving,
+    shorten_stop,
     turned_away,
     until,
 )
@@ -718,16 +719,9 @@ async def test_server_stops() -> None:
         assert handler.calls.count("on_disconnection") == 2
 
 
-@pytest.fixture
-def short_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the time that clients have to end be shorter than it is."""
-    assert STOP_TIMEOUT == 1
-    for module in "servers._base", "backends.asyncio.tasks":
-        monkeypatch.setattr(f"easynetwork.{module}.STOP_TIMEOUT", 0.1)
-
-
-@pytest.mark.usefixtures("short_stop")
-async def test_stubborn_handler(log: pytest.LogCaptureFixture) -> None:
+async def test_stubborn_handler(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A handler that ignores its cancellation does not keep shutdown() from returning.
 
     "One second after the cancellation, shutdown() returns in any case. If a client's task still
@@ -736,6 +730,7 @@ async def test_stubborn_handler(log: pytest.LogCaptureFixture) -> None:
     "On asyncio, serve_forever() returns as well, and leaves that task alone. trio cannot do that:
     there, it returns when the task has ended."
     """
+    shorten_stop(monkeypatch)
     is_busy, is_over, released = anyio.Event(), anyio.Event(), anyio.Event()
 
     class Handler(Watched):
