@@ -697,7 +697,7 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
     """What is not a packet is skipped.
 
     "If what arrives is not a packet, recv_packet() raises StreamProtocolParseError. Its error
-    attribute says why. The connection is still there, and the next call goes on behind the bad
+    attribute says why. The connection is still there, and the next call continues after the bad
     packet"
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):

@@ -896,8 +896,8 @@ def test_what_ends_the_server(kind: type[BaseException]) -> None:
 async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
     """A client cannot fill the log.
 
-    "The first error of a kind is logged with its traceback, and again after a minute. A kind is one
-    class of exceptions, raised in one line of code."
+    "The first error of a kind is logged with its traceback, and again after a minute. Errors are of
+    one kind if they have the same class and come the same way through the code."
 
     "Of the others, and of the warnings, the log gets at most three lines per second. The rest is
     counted, as in 12 more problems with clients were not logged."

@@ -432,10 +432,10 @@ async def test_server_leaves(says_goodbye: bool) -> None:
 
 
 async def test_shutdown_timeout() -> None:
-    """Nobody waits for ever for who does not read.
+    """The server does not wait for ever for a client that does not read.
 
-    "A client that does not take what was sent to it before the end is waited for, but not longer
-    than ssl_shutdown_timeout: 30 seconds by default."
+    "When it closes a connection, the server waits for the client to read what is left, for at most
+    ssl_shutdown_timeout: 30 seconds by default."
     """
 
     class Handler(WatchedEcho):

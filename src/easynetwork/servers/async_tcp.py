@@ -51,9 +51,9 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
 
     Error handling: whatever goes wrong with one client is logged and ends that client only, see
     `AsyncStreamRequestHandler.handle`. Clients can cause errors and warnings, so the log gets at
-    most three of these lines per second. The first exception of a kind (one class, raised in one
-    line of code) is logged with its traceback in any case, and again after a minute. What is left
-    out is counted, and the log says how much that was.
+    most three of these lines per second. The first exception of a kind (of one class, coming one
+    way through the code) is logged with its traceback in any case, and again after a minute. What
+    is left out is counted, and the log says how much that was.
     """
 
     __slots__ = (
