@@ -642,6 +642,19 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gate.most_busy == 2
 
 
+@each_loop
+def test_not_a_password(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is JSON and no password is refused; it does not crash the function in the thread.
+
+    "Send such work to another thread, and await the result:"
+    """
+    server = tcp_server(blocking_work.KeyRequestHandler(1), **loop_options(loop))
+    with serving(server), connected(server) as peer:
+        for request in "{}", "[]", "1", "null":
+            assert peer.ask(request) == '{"error":"expected a password"}'
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_default_threads() -> None:
     """The backend's door to threads has a limit, too.
 

@@ -241,6 +241,19 @@ async def test_client_certificate(files: Path) -> None:
             assert await answer(client, "where?") == "zoe@example.com asked: where?"
 
 
+async def test_certificate_without_address(files: Path) -> None:
+    """A certificate may have other names than a mail address.
+
+    "The handler can rely on it."
+    """
+    mine = new_client_context()
+    authority().issue_cert("zoe.example.com").configure_cert(mine)
+    context = examples.context_that_asks_for_certificates()
+    async with serving(examples.EmployeeRequestHandler(), ssl=context) as server:
+        async with asking(server, mine) as client:
+            assert await answer(client, "where?") == "unknown asked: where?"
+
+
 def certificate_of(kind: str) -> trustme.LeafCert | None:
     """Return a certificate that is not good enough."""
     match kind:
