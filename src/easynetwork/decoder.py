@@ -56,8 +56,12 @@ class StreamDecoder(ABC):
         self.frames = []
         self._rest: bytes | bytearray = b""
 
+    def __len__(self) -> int:
+        """Return how many bytes of the peer are here that no packet has used, at least."""
+        return len(self._rest) + sum(len(frame) for frame in self.frames if type(frame) is bytes)
+
     def __bool__(self) -> bool:
-        """Whether bytes of the peer are here that no packet has used."""
+        """Whether there are any."""
         return bool(self.frames or self._rest)
 
     def clear(self) -> None:
@@ -175,9 +179,13 @@ class GeneratorDecoder(StreamDecoder):
         self._budget = MAX_BATCH
         self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
 
-    def __bool__(self) -> bool:
+    def __len__(self) -> int:
         # A parser stays only while it has half a packet.
-        return bool(self._leftover or self._rest or self._parser)
+        parsed = 0 if self._parser is None else self._parser.received
+        return len(self._leftover) + len(self._rest) + parsed
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
 
     def clear(self) -> None:
         super().clear()

@@ -112,6 +112,11 @@ class Parser(ABC):
         except (Exception, GeneratorExit) as exc:
             raise crash(source.method) from exc
 
+    @property
+    def received(self) -> int:
+        """How many bytes the generator has got."""
+        return self._sent
+
     @abstractmethod
     def send(self, data: bytes) -> Any:
         """Return the result with the bytes that follow it, or `NEED_DATA`.

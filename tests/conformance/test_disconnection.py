@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.conformance.support import Client, Peer, Recorder, Requests, Serve
+from tests.conformance.support import Client, Peer, Recorder, Records, Requests, Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -146,3 +148,17 @@ async def test_send_fails_while_busy(serve: Serve) -> None:
         handler.released.set()
         await handler.noted("on_disconnection")
     assert handler.notes == ["on_connection", "busy", "broken", "on_disconnection"]
+
+
+@pytest.mark.parametrize("ending", [b"", b"half a packet"])
+async def test_incomplete_bytes(serve: Serve, log: Records, ending: bytes) -> None:
+    """Bytes that are left at the end of a stream are no packet: one DEBUG line counts them."""
+    handler = Recorder()
+    async with serve(handler) as service:
+        peer = await service.connect()
+        peer.send_bytes(b"hello\n" + ending)
+        assert await peer.receive() == "hello"
+        peer.send_eof()
+        await log.logged(f"{peer.name} disconnected")
+        line = f"{peer.name} left {len(ending)} bytes of an incomplete packet"
+        assert log.messages(logging.DEBUG).count(line) == (1 if ending else 0)

@@ -1,8 +1,12 @@
-"""Keep the child of a process that forks out of what its parent is doing.
+"""Who owns a descriptor: a process that forks, and code that closes what is not its own.
 
 Only the thread that forked exists in the child: locks that other threads hold are never released
 there, and no event loop of the parent runs there. And as long as the child has a copy of a socket's
 descriptor, the kernel keeps the connection, or the port: what the parent closes would stay open.
+
+A descriptor's number identifies a connection only while its socket is open. When other code closes
+the descriptor, the kernel gives the number to the next connection; then the first owner must let go
+of it. `own_descriptor()` finds that out.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import socket
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 _T = TypeVar("_T")
 
@@ -21,7 +25,39 @@ _callbacks: Final[weakref.WeakKeyDictionary[Any, Callable[[Any], object]]] = (
 )
 
 _in_use: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
-"""The sockets that an event loop of this process serves."""
+"""The other sockets that an event loop of this process serves: they listen, or take datagrams."""
+
+_connections: Final[dict[int, weakref.ref[DescriptorOwner | socket.socket]]] = {}
+"""Who owns each descriptor of a connection, or owned it last: an entry costs less than its removal,
+and the kernel uses the lowest numbers."""
+
+
+class DescriptorOwner(Protocol):
+    """What owns the descriptor of a connection."""
+
+    socket: socket.socket
+
+    def lose_descriptor(self) -> None:
+        """Let go of the descriptor, which other code has closed: its number is in use again."""
+
+
+def own_descriptor(sock: socket.socket, owner: DescriptorOwner | None = None) -> None:
+    """Take note of who owns the descriptor of a connection; it is closed in children, too.
+
+    An earlier owner that still believes to have that descriptor is told to let go of it.
+
+    Args:
+        sock: The socket, open.
+        owner: The owner; the socket itself if there is none yet.
+    """
+    fd = sock.fileno()
+    reference = _connections.get(fd)
+    match None if reference is None else reference():
+        case None | socket.socket():
+            pass  # a socket without an owner was accepted a moment ago
+        case earlier if earlier.socket.fileno() == fd:
+            earlier.lose_descriptor()
+    _connections[fd] = weakref.ref(sock if owner is None else owner)
 
 
 def call_after_fork(obj: _T, callback: Callable[[_T], object]) -> None:
@@ -51,10 +87,13 @@ def _close_sockets() -> None:
     The connections are the parent's: they are neither shut down nor reset. Nor does anything leave
     the parent's selector, which a child shares (epoll(7)).
     """
-    for sock in list(_in_use):
-        with suppress(OSError):
-            sock.close()
+    owners = [reference() for reference in _connections.values()]
+    for owner in (*_in_use, *owners):
+        if owner is not None:
+            with suppress(OSError):
+                (owner if isinstance(owner, socket.socket) else owner.socket).close()
     _in_use.clear()
+    _connections.clear()
 
 
 if hasattr(os, "register_at_fork"):

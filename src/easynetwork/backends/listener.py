@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends._forks import close_in_children, keep_in_children
+from easynetwork.backends._forks import close_in_children, keep_in_children, own_descriptor
 
 _OnConnection: TypeAlias = Callable[[socket.socket, Any], object]
 
@@ -138,7 +138,7 @@ class _Acceptor:
                 self._failures = 0
                 self._is_out_of_descriptors = False
                 connection.setblocking(False)
-                close_in_children(connection)
+                own_descriptor(connection)
                 self._on_connection(connection, address)
         return True
 

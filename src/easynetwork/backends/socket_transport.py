@@ -3,10 +3,6 @@
 Bytes are sent at once as far as the kernel takes them. The rest waits in `_unsent`, and the loop
 sends it whenever the socket is writable (`_send_later`). Only a producer above the high-water mark
 and `aclose()` wait for that. `limit_sending()` bounds how long the bytes themselves may wait.
-
-A descriptor's number identifies a connection only while its socket is open. Other code may close
-the descriptor underneath; then the kernel gives the number to the next connection, and the old
-transport must neither watch nor close it any more. `_by_descriptor` finds such a transport.
 """
 
 from __future__ import annotations
@@ -17,7 +13,6 @@ import errno
 import math
 import os
 import socket
-import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -27,18 +22,13 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends._forks import close_in_children
+from easynetwork.backends._forks import own_descriptor
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_SIZE, LINGER_TIME
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4
 """As asyncio's transports: a producer goes on while there is still something to send."""
-
-_by_descriptor: Final[weakref.WeakValueDictionary[int, SocketTransport]] = (
-    weakref.WeakValueDictionary()
-)
-"""The open transports of this process."""
 
 
 class SocketTransport(StreamTransport):
@@ -76,10 +66,7 @@ class SocketTransport(StreamTransport):
         self.feed: Callable[[bytes], bool] = feed
         self.socket: socket.socket = sock
         self._fd = sock.fileno()
-        if (stale := _by_descriptor.get(self._fd)) is not None:
-            stale._lose_descriptor()
-        _by_descriptor[self._fd] = self
-        close_in_children(sock)
+        own_descriptor(sock, self)
         self.congested: bool = False
         self.has_lost_descriptor: bool = False
         self._view = receive_view(max_recv_size)
@@ -334,8 +321,6 @@ class SocketTransport(StreamTransport):
             return
         if self._lingering is not None:
             anyio.notify_closing(self.socket)
-        if _by_descriptor.get(self._fd) is self:
-            del _by_descriptor[self._fd]
         if not self._is_broken:
             # The end of the stream, though another process may have a copy of the descriptor.
             with suppress(OSError):  # the peer has reset the connection
@@ -344,10 +329,10 @@ class SocketTransport(StreamTransport):
             self.socket.close()
         except OSError as exc:  # close(2) releases the descriptor, whatever it says, unless
             if exc.errno == errno.EBADF:  # other code has closed it
-                self._lose_descriptor()
+                self.lose_descriptor()
 
-    def _lose_descriptor(self) -> None:
-        """Let go of a descriptor that other code has closed: its number may be in use again."""
+    def lose_descriptor(self) -> None:
+        """Let go of the descriptor, which other code has closed: its number may be in use again."""
         self._error = OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._is_broken = self.has_lost_descriptor = True
         self._end()

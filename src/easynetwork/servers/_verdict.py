@@ -14,11 +14,12 @@ KeyboardInterrupt passes.
 
 from __future__ import annotations
 
-__all__ = ["Verdict", "interrupts", "judge", "scope_error"]
+__all__ = ["NOTHING", "Verdict", "interrupts", "judge", "scope_error"]
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
@@ -68,6 +69,10 @@ class Verdict:
             log.error(message, address, exc=self.crash)
 
 
+NOTHING: Final = Verdict()
+"""There is nothing to report."""
+
+
 def judge(
     exc: BaseException,
     *,
@@ -85,7 +90,7 @@ def judge(
     """
     rest = _without(exc, lambda leaf: isinstance(leaf, expected))
     if rest is None:
-        return Verdict()
+        return NOTHING
     if not isinstance(rest, Exception):
         return Verdict(crash=_as_exception(rest))
     fault, is_timeout = None, False

@@ -78,6 +78,8 @@ class ServerLog:
         self, level: int, message: str, *args: object, exc: BaseException | None = None
     ) -> None:
         """Log without limit, as `logging.Logger.log` does, whatever logging handlers do."""
+        if not self._logger.isEnabledFor(level):
+            return
         try:
             self._logger.log(level, message, *args, exc_info=exc)
         except Exception as error:

@@ -116,13 +116,18 @@ class ServedClient(AsyncStreamClient[Any]):
         data = self._encode(packet)
         transport = self.transport
         try:
-            if transport.congested:
-                async with transport.turn():
+            if self.gathered:
+                self.gathered += data
+                if not self.decoder.frames or len(self.gathered) >= _FLUSH_SIZE:
                     self.flush()
+            elif transport.congested:
+                async with transport.turn():
                     transport.write(data)
-            elif self.decoder.frames or self.gathered:
-                self._gather(data)
-            elif data:
+            elif self.decoder.frames and not transport.get_unsent_size():
+                # On top of bytes that the kernel does not take, to gather would save nothing, and
+                # hide them from the transport's high-water mark.
+                self._begin_to_gather(data)
+            else:
                 self._sent_in_a_row += len(data) + PACKET_COST
                 transport.write(data)
             if self._sent_in_a_row > FAIR_SHARE:
@@ -135,12 +140,9 @@ class ServedClient(AsyncStreamClient[Any]):
                 raise owned_by(self, ClientClosedError("Closed client")) from exc
             raise owned_by(self, exc) from exc.__cause__
 
-    def _gather(self, data: bytes) -> None:
-        # On top of bytes that the kernel does not take, to gather saves nothing, and it would hide
-        # them from the transport's high-water mark.
-        is_useful = bool(self.gathered) or not self.transport.get_unsent_size()
+    def _begin_to_gather(self, data: bytes) -> None:
         self.gathered += data
-        if not is_useful or len(self.gathered) >= _FLUSH_SIZE or not self.decoder.frames:
+        if len(data) >= _FLUSH_SIZE:
             self.flush()
         elif not self._flush_is_scheduled:
             # The handler may wait for something else before it comes to the last frame.

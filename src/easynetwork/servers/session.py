@@ -18,6 +18,7 @@ __all__ = ["StreamSession", "serve_client"]
 
 import enum
 import errno
+import logging
 import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -30,7 +31,7 @@ import anyio.lowlevel
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.decoder import NEED_DATA
 from easynetwork.servers._driving import close, start, throw_in, timeout_of
-from easynetwork.servers._verdict import Verdict, interrupts, judge, scope_error
+from easynetwork.servers._verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers.handlers import Yielded
 from easynetwork.servers.reports import printable
 from easynetwork.servers.served_client import ServedClient, StreamService, is_owned_by
@@ -176,12 +177,15 @@ class StreamSession:
         verdict = self._judge(end, is_stopping=is_stopping)
         with suppress(ConnectionError):
             client.flush()
+        if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
+            message = "%s left %d bytes of an incomplete packet"
+            self._service.log.log(logging.DEBUG, message, client.address, unused)
         client.stop_listening()
         # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
         transport.limit_sending(transport.close_timeout)
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
-        goodbye = Verdict()
+        goodbye = NOTHING
         is_closed = False
         try:
             with tasks.scope():
@@ -214,7 +218,7 @@ class StreamSession:
         thrown, self._thrown = self._thrown, None
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
-            return Verdict()
+            return NOTHING
         expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
         if is_leaving:
             expected += (GeneratorExit,)
@@ -242,14 +246,16 @@ class StreamSession:
                 return verdict
             finally:
                 del verdict  # its exception's traceback refers to this frame
-        return Verdict()
+        return NOTHING
 
     def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
         service, client = self._service, self._client
         client.is_closed = True
         service.log.log(service.connection_log_level, "%s disconnected", client.address)
-        verdict.report(client.address, service.log)
-        Verdict(crash=goodbye.crash).report(client.address, service.log)
+        if verdict is not NOTHING:
+            verdict.report(client.address, service.log)
+        if goodbye.crash is not None:
+            Verdict(crash=goodbye.crash).report(client.address, service.log)
         if service.tls is not None:
             service.tls.report_end(client.transport, client.address)
 

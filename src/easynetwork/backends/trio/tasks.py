@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["TrioSessionTasks"]
 
 import math
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVarTuple
 
@@ -50,15 +50,8 @@ class TrioSessionTasks(SessionTasks):
             if task.child_nurseries:
                 await _close_nurseries(task)
 
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        # On leaving it, trio also repairs the stack of scopes, if it has to complain about it.
-        with trio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            finally:
-                self._scopes.discard(scope)
+    def scope(self) -> _SessionScope:
+        return _SessionScope(self._scopes)
 
     def is_cancelled(self) -> bool:
         return trio.current_effective_deadline() == -math.inf
@@ -86,6 +79,32 @@ class TrioSessionTasks(SessionTasks):
             if group.split(trio.Cancelled)[1] is None:
                 await trio.lowlevel.checkpoint_if_cancelled()  # raises one, as outside of nurseries
             raise
+
+
+class _SessionScope:
+    """A cancel scope that is known while it is entered.
+
+    On leaving it, trio also repairs the stack of scopes, if it has to complain about it.
+    """
+
+    __slots__ = ("_scope", "_scopes")
+
+    def __init__(self, scopes: set[trio.CancelScope]) -> None:
+        self._scopes = scopes
+
+    def __enter__(self) -> None:
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+        self._scopes.add(self._scope)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._scopes.discard(self._scope)
+        return self._scope.__exit__(exc_type, exc, traceback)
 
 
 async def _close_nurseries(task: trio.lowlevel.Task) -> None:
