@@ -138,8 +138,8 @@ async def test_trusting() -> None:
 async def test_trusting_log(caplog: pytest.LogCaptureFixture) -> None:
     """A handler that does not catch it leaves errors in the log.
 
-    "If a request handler does not catch it, the log has an error for each such packet, the first
-    one with its traceback."
+    "If a request handler does not catch it, the client is disconnected, and the log gets an error,
+    the first time with a traceback."
     """
 
     class Handler(AsyncStreamRequestHandler[Any, Any]):

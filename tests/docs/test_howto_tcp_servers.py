@@ -770,6 +770,12 @@ async def test_stubborn_handler(
 # Crashes
 
 
+async def generate() -> AsyncGenerator[None, None]:
+    with anyio.CancelScope():
+        while True:
+            yield
+
+
 class CrashingRequestHandler(Watched):
     """Does what it is asked to."""
 
@@ -785,13 +791,25 @@ class CrashingRequestHandler(Watched):
             anyio.CancelScope().__enter__()
         if request.text == "leave a task group open":
             await anyio.create_task_group().__aenter__()
+        if request.text == "leave a generator open":
+            self.generator = generate()
+            async for _ in self.generator:
+                break
+        if request.text == "close a generator":
+            async with contextlib.aclosing(generate()) as generator:
+                async for _ in generator:
+                    break
         if request.text == "end":
             raise LookupError("an end")
         await client.send_packet(Response(request.text))
 
 
 @pytest.mark.parametrize(
-    "crash", ["exit", "await a cancelled task", "leave a scope open", "leave a task group open"]
+    "crash",
+    [
+        *("exit", "await a cancelled task"),
+        *("leave a scope open", "leave a task group open", "leave a generator open"),
+    ],
 )
 async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
     """What is no Exception costs one client, too.
@@ -803,7 +821,8 @@ async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
     "Cancellations that do not come from the server: a handler that awaits a cancelled task, for
     example."
 
-    "Cancel scopes and task groups that handle() has entered and not left."
+    "Cancel scopes and task groups that handle() has entered and not left. If you end a loop over an
+    asynchronous generator early, the generator may have one open. contextlib.aclosing() closes it."
     """
     if "cancelled" in crash and sniffio.current_async_library() == "trio":
         pytest.skip("tasks of trio cannot be cancelled one by one")
@@ -818,7 +837,11 @@ async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
             assert await peer.ending() == "connection reset"
         assert await other.ask("after") == "Response after"
         async with connected(server) as newcomer:
+            assert await newcomer.ask("close a generator") == "Response close a generator"
             assert await newcomer.ask("hello") == "Response hello"
+        if "generator" in crash:
+            with contextlib.suppress(RuntimeError):  # its scope belongs to a task that has ended
+                await handler.generator.aclose()
     [record] = complaints(log)
     assert record.levelno == logging.ERROR
     assert record.exc_info
