@@ -370,7 +370,8 @@ async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
     seconds = time.monotonic() - begin + 2  # those that have begun
     records = complaints(log)
     assert [record for record in records if record.exc_info] == records[:1]
-    assert "more problems with clients were not logged" in records[-1].getMessage()
+    text = "more problems with clients were not logged"
+    assert any(text in record.getMessage() for record in records)
     assert len(records) <= 1 + 4 * seconds
 
 
