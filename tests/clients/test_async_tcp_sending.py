@@ -425,3 +425,80 @@ async def test_receivers_are_woken_by_a_close() -> None:
         await until(lambda: len(receivers.all) == 3)
         tasks.cancel_scope.cancel()
     assert receivers.types() == [ClientClosedError] * 3
+
+
+# -- Bounds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["timeouts", "tasks"])
+async def test_bound(how: str) -> None:
+    """However many tasks send, and give up: the high-water mark and one packet wait, no more."""
+
+    async def send() -> None:
+        with anyio.move_on_after(0 if how == "timeouts" else 3600):
+            await client.send_packet("x" * 60_000)
+
+    async with connected(narrow=True) as (client, _peer), anyio.create_task_group() as tasks:
+        for _ in range(200):
+            if how == "timeouts":
+                await send()
+            else:
+                tasks.start_soon(send)
+        await anyio.wait_all_tasks_blocked()
+        assert client._transport is not None
+        assert HIGH_WATER < client._transport.get_unsent_size() <= HIGH_WATER + 60_001
+        tasks.cancel_scope.cancel()
+
+
+async def test_cancelled_before_its_turn() -> None:
+    """A task that is cancelled before its turn has sent nothing, and the client goes on."""
+    async with connected(narrow=True) as (client, peer):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.send_packet, LARGE)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0):
+                await client.send_packet("cancelled")
+            tasks.start_soon(client.send_packet, "last")
+            await anyio.wait_all_tasks_blocked()
+            assert await peer.receive() == LARGE
+            assert await peer.receive() == "last"
+
+
+async def test_send_eof_behind_senders() -> None:
+    """The end of the stream comes after the packets of tasks that wait for their turn."""
+    async with connected(narrow=True) as (client, peer), anyio.create_task_group() as tasks:
+        for name in "abc":
+            tasks.start_soon(client.send_packet, name * 500_000)
+            await anyio.wait_all_tasks_blocked()
+        await client.send_eof()
+        with pytest.raises(RuntimeError):
+            await client.send_packet("too late")
+        assert await peer.rest() == ("".join(f"{name * 500_000}\n" for name in "abc"), "EOF")
+
+
+@pytest.mark.parametrize("senders", [1, 3])
+async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch, senders: int) -> None:
+    """Closing waits for the peer to read for a limited time, then the connection is reset."""
+    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    outcomes = Outcomes()
+    async with connected(narrow=True) as (client, peer), anyio.create_task_group() as tasks:
+        for _ in range(senders):
+            tasks.start_soon(outcomes.of, lambda: client.send_packet(LARGE))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(2):
+            await client.aclose()
+        text, end = await peer.rest()
+        assert len(text) < len(LARGE)
+        assert end == "reset"
+    assert outcomes.types() == [ClientClosedError] * senders
+
+
+async def test_leaving_after_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does leaving the client's block after a send that took too long."""
+    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    async with connected(narrow=True) as (client, peer):
+        with anyio.fail_after(2):
+            async with client:
+                with anyio.move_on_after(0.05):
+                    await client.send_packet(LARGE)
+        assert (await peer.rest())[1] == "reset"

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from easynetwork.backends.limits import HIGH_WATER
+from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
 
@@ -304,3 +305,33 @@ async def test_limit_does_not_touch_others(serve: Serve, close_timeout: Any) -> 
     async with serve(Handler(), **options) as service:
         peer = await service.connect()
         assert await peer.rest() == ("bye\n", "EOF")
+
+
+class Counting(AbstractPacketConverterComposite[str, str, str, str]):
+    """Counts the packets that are about to be serialized."""
+
+    count = 0
+
+    def create_from_dto_packet(self, packet: str) -> str:
+        return packet
+
+    def convert_to_dto_packet(self, obj: str) -> str:
+        self.count += 1
+        return obj
+
+
+@one_protocol
+async def test_no_bytes_before_their_turn(serve: Serve) -> None:
+    """A packet that waits for its turn is not serialized yet: it may be one of many."""
+    handler, converter = Narrow(), Counting()
+    async with serve(handler, converter) as service:
+        peer = await service.connect(receive_buffer=4096)
+        await handler.noted("handle")
+        [client] = handler.clients
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(client.send_packet, "x" * 500_000)
+            await anyio.wait_all_tasks_blocked()
+            assert converter.count == 1
+            assert len(await peer.receive_lines(10)) == 10
+        assert converter.count == 10

@@ -118,3 +118,26 @@ async def test_flood(serve: Serve, log: Records) -> None:
     assert len(logged) <= 3 * seconds
     assert len(counts) <= seconds
     assert len(logged) + sum(counts) == 50
+
+
+async def test_flood_of_crashes(serve: Serve, log: Records) -> None:
+    """A bug that peers can trigger writes one traceback; then it is counted like their faults."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            raise LookupError((yield))
+
+    async with serve(Handler()) as service:
+        begin = int(time.monotonic())
+        for number in range(50):
+            peer = await service.connect()
+            peer.send(f"\x1b[2J{number}")
+            await peer.rest()
+        seconds = int(time.monotonic()) - begin + 1
+    problems = log.problems()
+    assert all(line.isprintable() and line.isascii() for _, line, _ in problems)
+    assert len([exc for *_, exc in problems if exc is not None]) == 1
+    logged = [line for _, line, _ in problems if "Exception occurred" in line]
+    counts = [int(line.split()[0]) for _, line, _ in problems if "were not logged" in line]
+    assert len(logged) <= 1 + 3 * seconds
+    assert len(logged) + sum(counts) == 50

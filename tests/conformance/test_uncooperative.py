@@ -7,10 +7,12 @@ import contextlib
 import gc
 import time
 import traceback
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 
 from tests.conformance.support import (
     PATIENCE,
@@ -270,3 +272,47 @@ async def test_end_of_asyncio_run(new_server: NewServer, log: Records, anyio_bac
     assert log.problems() == []
     assert len([line for line in log.messages() if "disconnected" in line]) == 3
     assert log.messages()[-1] == "Server stopped"
+
+
+# -- task groups around a yield
+
+
+@one_protocol
+@pytest.mark.parametrize("kind", ["anyio", "framework"])
+@pytest.mark.parametrize("leaves", ["EOF", "reset", "closed here"])
+async def test_task_group_around_a_yield(
+    serve: Serve, anyio_backend_name: str, kind: str, leaves: str
+) -> None:
+    """A client that leaves is no error, although the group makes one of the generator's end."""
+
+    def new_group() -> Any:
+        if kind == "anyio":
+            return anyio.create_task_group()
+        return asyncio.TaskGroup() if anyio_backend_name == "asyncio" else trio.open_nursery()
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            async with new_group() as group:
+                start = getattr(group, "start_soon", None)
+                if start is not None:
+                    start(anyio.sleep_forever)
+                else:
+                    group.create_task(asyncio.sleep(3600))
+                while True:
+                    await client.send_packet((yield))
+
+    handler = Handler()
+    async with serve(handler) as service:
+        bystander = await service.connect()
+        assert await bystander.ask("hello") == "hello"
+        peer = await service.connect()
+        assert await peer.ask("hello") == "hello"
+        if leaves == "EOF":
+            peer.send_eof()
+        elif leaves == "reset":
+            peer.reset()
+        else:
+            await handler.clients[1].aclose()
+        await handler.noted("on_disconnection")
+        assert await bystander.ask("hello") == "hello"
+        assert service.server.is_serving()

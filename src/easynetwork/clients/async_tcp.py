@@ -182,12 +182,13 @@ class AsyncTCPNetworkClient(
         transport = await self._connected()
         if self._has_sent_eof:
             raise RuntimeError("send_eof() has been called earlier")
-        data = self._encode(packet)
         try:
             if transport.congested:
-                async with transport.turn():
+                async with transport.turn():  # a packet has no bytes before its turn
+                    data = self._encode(packet)
                     transport.write(data)
             else:
+                data = self._encode(packet)
                 transport.write(data)
             self._sent_in_a_row += len(data) + PACKET_COST
             if self._sent_in_a_row > FAIR_SHARE:

@@ -113,21 +113,21 @@ class ServedClient(AsyncStreamClient[Any]):
     async def send_packet(self, packet: Any, /) -> None:
         if self.is_closed:
             raise owned_by(self, ClientClosedError("Closed client"))
-        data = self._encode(packet)
         transport = self.transport
         try:
             if self.gathered:
-                self.gathered += data
+                self.gathered += self._encode(packet)
                 if not self.decoder.frames or len(self.gathered) >= _FLUSH_SIZE:
                     self.flush()
             elif transport.congested:
-                async with transport.turn():
-                    transport.write(data)
+                async with transport.turn():  # a packet has no bytes before its turn
+                    transport.write(self._encode(packet))
             elif self.decoder.frames and not transport.get_unsent_size():
                 # On top of bytes that the kernel does not take, to gather would save nothing, and
                 # hide them from the transport's high-water mark.
-                self._begin_to_gather(data)
+                self._begin_to_gather(self._encode(packet))
             else:
+                data = self._encode(packet)
                 self._sent_in_a_row += len(data) + PACKET_COST
                 transport.write(data)
             if self._sent_in_a_row > FAIR_SHARE:
