@@ -224,7 +224,7 @@ class GeneratorDecoder(StreamDecoder):
         return NEED_DATA
 
     def _skip(self, parser: Parser, exc: StreamProtocolParseError) -> None:
-        """Go on behind what is wrong, or drop what of it is yet to come."""
+        """Go on after what is wrong, or drop the part of it that has yet to arrive."""
         try:
             self._leftover = parser.leftover_of(exc)
         except ProtocolCrashedError:

@@ -258,15 +258,16 @@ async def test_end_of_asyncio_run(new_server: NewServer, log: Records, anyio_bac
 
     async def main() -> None:
         is_up = asyncio.Event()
-        async with new_server(Recorder(), backend="asyncio") as server:
-            serving = asyncio.ensure_future(server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
-            for _ in range(3):
-                peers.append(Peer(server.get_addresses()[0]))
-                assert await peers[-1].ask("hello") == "hello"
-            assert not serving.done()
+        serving = asyncio.ensure_future(server.serve_forever(is_up_event=is_up))
+        await is_up.wait()
+        for _ in range(3):
+            peers.append(Peer(server.get_addresses()[0]))
+            assert await peers[-1].ask("hello") == "hello"
+        assert not serving.done()
 
+    server = new_server(Recorder(), backend="asyncio")
     await anyio.to_thread.run_sync(asyncio.run, main())
+    await server.server_close()
     for peer in peers:
         assert await peer.rest() == ("", "EOF")
     assert log.problems() == []

@@ -209,7 +209,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             self._locks.descriptor.run(self._close_descriptor)
 
     def _close_descriptor(self) -> None:
-        # It may be closed already, behind the client's back.
+        # It may be closed already, without the client's knowledge.
         with suppress(OSError), closing(self._socket), closing(self._readable):
             pass
 
@@ -359,7 +359,7 @@ def closed_error() -> ClientClosedError:
 def is_from_kernel(exc: OSError) -> bool:
     """Whether a non-blocking socket raised an error, rather than a signal handler behind it.
 
-    The socket's errors have a number. Its time-outs (``ETIMEDOUT``) are taken for a handler's: that
+    The socket's errors have a number. Its timeouts (``ETIMEDOUT``) are taken for a handler's: that
     is what handlers of alarms like to raise, and the connection has ended in any case.
     """
     return exc.errno is not None and not isinstance(exc, TimeoutError)

@@ -26,7 +26,7 @@ class TLSAcceptor:
     __slots__ = ("_log", "_options", "truncated")
 
     def __init__(self, options: TLSOptions, log: ServerLog) -> None:
-        self.truncated = 0
+        self.truncated: int = 0
         self._options = options
         self._log = log
 

@@ -6,9 +6,9 @@ KeyboardInterrupt passes.
 
     the server's own cancellation, the closing of the generator    expected: no report
     a parse error that was raised at the `yield`                   the peer: one WARNING line
-    the timeout that the handler has yielded                       nobody: one DEBUG line
+    the timeout that the handler has yielded                       no fault: one DEBUG line
     ClientClosedError of this client                               the handler: a WARNING
-    any other ConnectionError of this client                       nobody: no report
+    any other ConnectionError of this client                       no fault: no report
     anything else                                                  the handler: an ERROR
 """
 

@@ -35,9 +35,10 @@ from easynetwork.servers.datagram_session import DatagramService, DatagramSessio
 from easynetwork.servers.reports import printable
 
 _MAX_PEERS: Final = 1000
-"""Peers of a server that have a generator running. With the two above, 256 MB wait at the most."""
+"""Peers of a server that have a generator running. With the bounds of each peer's queue, at most
+256 MB wait."""
 
-_NOBODY: Final = object()
+_NO_WORKER: Final = object()
 
 
 class PeerTable:
@@ -62,7 +63,7 @@ class PeerTable:
         self.outlet: Outlet = outlet
         self._sessions: dict[Any, DatagramSession] = {}  # of the peers that have a generator
         self._ready: deque[DatagramSession] = deque()  # of those, the ones that have yet to begin
-        self._worker = _NOBODY  # the task that began last, as long as it has not waited
+        self._worker = _NO_WORKER  # the task that began last, as long as it has not waited
         self._is_starting = False
         # Clients of other peers, as far as a handler keeps them; most keep none.
         self._held: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
@@ -114,8 +115,8 @@ class PeerTable:
         self._start_ready()
 
     def _log_error(self, error: OSError) -> None:
-        # On an unconnected socket nobody can tell which peer it is about, and others are not
-        # concerned. Most are gone: that is nobody's fault.
+        # An unconnected socket does not tell which peer the error is about. Most errors are about
+        # peers that have left: that is no fault.
         message = "Unrelated error occurred on datagram reception: %s"
         if isinstance(error, ConnectionError):
             self.service.log.log(logging.DEBUG, message, printable(error))
@@ -129,11 +130,11 @@ class PeerTable:
         self._is_starting = True
         try:
             while self._ready:
-                self._worker = _NOBODY
+                self._worker = _NO_WORKER
                 self._tasks.start(self._work)
-                if self._worker is _NOBODY:  # it has yet to begin, and will see to the others
+                if self._worker is _NO_WORKER:  # it has yet to begin, and will see to the others
                     break
-                self._worker = _NOBODY  # it is over, or waits for something
+                self._worker = _NO_WORKER  # it is over, or waits for something
         finally:
             self._is_starting = False
 

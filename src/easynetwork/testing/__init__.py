@@ -69,7 +69,7 @@ def check_serializer(
       all at once, byte by byte, cut in two at any position, and with the beginning of another
       packet behind them.
     * Two streams at a time do not disturb each other: there is no state outside of the generators.
-    * `malformed` is an error, and costs neither the packet before it nor the one behind it.
+    * `malformed` is an error, and costs neither the packet before it nor the one after it.
     * `garbage` ends in packets or in errors, and each of them uses up some of it.
     * `oversized` is refused with exactly one error, however it is cut, and no byte of it becomes
       part of a packet. The packet before it comes out; those that follow it do, or are dropped with

@@ -22,9 +22,9 @@ _Ts = TypeVarTuple("_Ts")
 class AsyncIOSessionTasks(SessionTasks):
     """Plain asyncio tasks; anyio's cancel scopes keep shielded what a client shields.
 
-    A task is cancelled through its `scope()`. If the program ends, asyncio cancels all tasks by
-    itself: the one that waits here then is cancelled, too, which tells that from a task that
-    somebody has cancelled alone.
+    A task is cancelled through its `scope()`. When the program ends, asyncio cancels all tasks by
+    itself, the host that waits here included. That tells the end of the program from the
+    cancellation of a single task.
     """
 
     __slots__ = (
