@@ -1,6 +1,7 @@
 """easynetwork: TCP and UDP servers and clients that exchange packets, not bytes.
 
-The modules, in the order in which a received byte meets them. Each one knows only those above it.
+The modules, in import order: each one imports only those above it. (A received byte goes another
+way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your request handler.)
 
 * `easynetwork.exceptions`: every error on one page, grouped by who is at fault.
 * `easynetwork.addresses`: socket addresses, the socket proxy, socket options, typed attributes.

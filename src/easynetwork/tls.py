@@ -166,8 +166,9 @@ class TLSSession:
         """Add bytes that arrived, decrypt what is complete.
 
         Returns:
-            The plaintext. None during the handshake; behind it, call this once, with no bytes at
-            all if need be, for what came together with its last message.
+            The decrypted bytes; empty during the handshake. Once the handshake is complete, call
+            this once more, with ``b""`` if nothing new arrived, to decrypt data that came with the
+            last handshake message.
         """
         if self.is_over:
             return b""

@@ -19,6 +19,7 @@ import anyio.to_thread
 import pytest
 import sniffio
 
+from easynetwork.backends.limits import STOP_TIMEOUT
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolParseError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
@@ -170,6 +171,13 @@ async def serving(
                 await is_up.wait()
                 yield server
                 await server.shutdown()
+
+
+def shorten_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give clients less than the second that they have to end when the server stops."""
+    assert STOP_TIMEOUT == 1
+    for module in "servers._base", "backends.asyncio.tasks":
+        monkeypatch.setattr(f"easynetwork.{module}.STOP_TIMEOUT", 0.1)
 
 
 def complaints(log: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

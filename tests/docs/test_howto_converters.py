@@ -17,7 +17,11 @@ import pytest
 from docs._include.examples.howto.converters import commands, readings
 from docs._include.examples.howto.converters.readings import Reading, TrustingReadingConverter
 from easynetwork.clients import AsyncTCPNetworkClient
-from easynetwork.exceptions import PacketConversionError, StreamProtocolParseError
+from easynetwork.exceptions import (
+    PacketConversionError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import CBORSerializer, JSONSerializer, MessagePackSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
@@ -119,21 +123,23 @@ async def test_trusting() -> None:
     """The shorter converter takes a peer's mistake for its own.
 
     "A peer that leaves out a field now causes a TypeError. That is not a PacketConversionError,
-    so it counts as a bug of your converter: the one who waits gets a RuntimeError"
+    so it counts as a bug of your converter: where you wait for the packet, ProtocolCrashedError is
+    raised."
     """
     handler = Echo()
     protocol = StreamProtocol(JSONSerializer(), TrustingReadingConverter())
     async with serving(handler, protocol) as server, connected(server) as peer:
         assert await peer.ask('{"sensor":"kitchen"}', READING) == READING
     [exc] = handler.errors
-    assert isinstance(exc, RuntimeError)
+    assert isinstance(exc, ProtocolCrashedError)
     assert type(exc.__cause__) is TypeError
 
 
 async def test_trusting_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A handler that does not catch it fills the log.
+    """A handler that does not catch it leaves errors in the log.
 
-    "if a request handler lets that out, the log has a traceback for each such packet"
+    "If a request handler does not catch it, the client is disconnected, and the log gets an error,
+    the first time with a traceback."
     """
 
     class Handler(AsyncStreamRequestHandler[Any, Any]):
@@ -147,7 +153,8 @@ async def test_trusting_log(caplog: pytest.LogCaptureFixture) -> None:
             async with connected(server) as peer:
                 await peer.send('{"sensor":"kitchen"}')
                 assert await peer.ending() == "connection reset"
-    assert [bool(record.exc_info) for record in complaints(caplog)] == [True, True]
+    assert [bool(record.exc_info) for record in complaints(caplog)] == [True, False]
+    assert {record.levelno for record in complaints(caplog)} == {logging.ERROR}
 
 
 def test_trusting_types() -> None:
@@ -162,13 +169,13 @@ def test_trusting_types() -> None:
 async def test_own_mistake() -> None:
     """What cannot be converted is not sent, and only its sender knows.
 
-    "send_packet() raises a RuntimeError with that exception as its __cause__, and nothing is
-    sent."
+    "send_packet() raises a ProtocolCrashedError with that exception as its __cause__, and nothing
+    is sent."
     """
     async with serving(Echo(), readings.protocol) as server:
         host, port = server.get_addresses()[0][:2]
         async with AsyncTCPNetworkClient((host, port), readings.protocol) as client:
-            with pytest.raises(RuntimeError) as caught:
+            with pytest.raises(ProtocolCrashedError) as caught:
                 await client.send_packet("no dataclass")  # type: ignore[arg-type]  # on purpose
             assert type(caught.value.__cause__) is TypeError
             await client.send_packet(Reading("kitchen", 21.5))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import re
 import signal
 import socket
@@ -44,6 +45,7 @@ from tests.docs.howto_support import (
     PATIENCE,
     answers_of_program,
     check_quotations,
+    shorten_stop,
     without_addresses,
 )
 from tests.servers.standalone_support import each_loop, loop_options
@@ -640,6 +642,19 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gate.most_busy == 2
 
 
+@each_loop
+def test_not_a_password(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is JSON and no password is refused; it does not crash the function in the thread.
+
+    "Send such work to another thread, and await the result:"
+    """
+    server = tcp_server(blocking_work.KeyRequestHandler(1), **loop_options(loop))
+    with serving(server), connected(server) as peer:
+        for request in "{}", "[]", "1", "null":
+            assert peer.ask(request) == '{"error":"expected a password"}'
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_default_threads() -> None:
     """The backend's door to threads has a limit, too.
 
@@ -664,8 +679,8 @@ def test_default_threads() -> None:
 def test_shutdown_waits_for_work(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a thread is done to its end.
 
-    "A thread cannot be interrupted. If the client leaves or the server stops meanwhile, the work is
-    done to its end first: shutdown() waits for it."
+    "A thread cannot be interrupted. If the client leaves meanwhile, the work is done to its end
+    first. If the server stops, shutdown() waits for it for one second"
     """
     gate = Gate()
     monkeypatch.setattr(blocking_work, "derive_key", gate.work)
@@ -682,10 +697,41 @@ def test_shutdown_waits_for_work(loop: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @each_loop
-def test_abandoned_work(loop: str) -> None:
-    """Nobody has to wait for it.
+def test_shutdown_waits_a_second(
+    loop: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work that takes too long does not keep shutdown() from returning.
 
-    "With abandon_on_cancel=True, nobody waits. The thread goes on alone, and its result is lost."
+    "If the server stops, shutdown() waits for it for one second, and serve_forever() may take until
+    the work is done."
+
+    "then the log names its client, shutdown() returns, and serve_forever() follows when the handler
+    has ended."
+    """
+    shorten_stop(monkeypatch)
+    gate = Gate()
+    monkeypatch.setattr(blocking_work, "derive_key", gate.work)
+    server = tcp_server(blocking_work.KeyRequestHandler(1), **loop_options(loop))
+    with serving(server) as thread, connected(server) as peer:
+        peer.send('"secret"')
+        assert gate.begun.acquire(timeout=PATIENCE)
+        server.shutdown()
+        assert gate.busy == 1
+        [error] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        assert error.levelno == logging.ERROR
+        assert str(peer.socket.getsockname()) in error.getMessage()
+        gate.is_open.set()
+        threading.Thread.join(thread, PATIENCE)
+        assert not thread.is_alive()
+    wait_until(lambda: not gate.busy)
+
+
+@each_loop
+def test_abandoned_work(loop: str) -> None:
+    """The server does not wait for it.
+
+    "With abandon_on_cancel=True, neither of them waits. The thread goes on alone, and its result is
+    lost."
     """
     gate = Gate()
 

@@ -30,7 +30,12 @@ from docs._include.examples.howto.tcp_clients import (
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
 from easynetwork.backends.limits import CLOSE_TIMEOUT
 from easynetwork.clients import AsyncTCPNetworkClient
-from easynetwork.exceptions import ClientClosedError, StreamProtocolParseError
+from easynetwork.exceptions import (
+    ClientClosedError,
+    EndOfStreamError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from tests.clients.threads_support import InThread
@@ -329,7 +334,7 @@ async def test_status(examples: Any) -> None:
 
     "There was no answer, neither a good one nor a bad one."
 
-    "There is no route to the host, say. Keep it last: the others are kinds of it."
+    "There is no route to the host, for example. Keep it last: the others are subclasses of it."
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert await call(examples.status, *listener.getsockname()) == "up"
@@ -348,7 +353,7 @@ async def test_status(examples: Any) -> None:
 async def test_reasons(examples: Any, resolver: Any) -> None:
     """One error stands for all.
 
-    "If all addresses of a host failed alike, you get an error of that kind, otherwise an OSError
+    "If all addresses of a host failed alike, you get an error of that class, otherwise an OSError
     that lists the reasons. The __cause__ is an ExceptionGroup with the error of each address."
     """
 
@@ -425,7 +430,9 @@ async def test_async_send() -> None:
     """A task that sends waits only if much is waiting.
 
     "usually returns at once: what the operating system does not take yet is sent in the
-    background. But when more than 64 KiB have to wait in this way, so does send_packet()."
+    background. But while more than 64 KiB wait in this way, so does send_packet(): first for its
+    turn, first come, first served, then, with its packet handed over, until the other end has read
+    enough."
     """
     packet = "x" * 60_000
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
@@ -438,6 +445,25 @@ async def test_async_send() -> None:
         assert waiting.cancelled_caught
         assert await peer.receive() == packet
         await read_all(client, peer)
+
+
+async def test_async_cancelled_send() -> None:
+    """Whatever cancels a task that sends, packets are whole, and the client goes on.
+
+    "A send_packet() that is cancelled sends its whole packet or nothing. Cancelled before its turn,
+    it has sent nothing. Cancelled after its turn, it still sends its packet. In both cases, you can
+    still use the client."
+    """
+    long = "x" * 1_000_000
+    async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
+        for packet in long, "before its turn", "again before its turn":
+            with anyio.move_on_after(0.02) as scope:
+                await client.send_packet(packet)
+            assert scope.cancelled_caught
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(client.send_packet, "in its turn")
+            assert await peer.receive() == long
+            assert await peer.receive() == "in its turn"
 
 
 @contextlib.asynccontextmanager
@@ -462,23 +488,25 @@ class Text(SimpleNamespace):
 
 @each_variant
 async def test_crash(examples: Any) -> None:
-    """A bug in a converter is a RuntimeError, and the end of nothing.
+    """A bug in a converter has its own error, and ends nothing.
 
-    "If the protocol object cannot make bytes of a packet, RuntimeError is raised, and its
-    __cause__ is what went wrong. Nothing was sent then, and the client can still be used."
+    "If the protocol object cannot make bytes of a packet, ProtocolCrashedError is raised, a
+    subclass of RuntimeError. Its __cause__ is what went wrong. Nothing was sent then, and the
+    client can still be used."
 
-    "A serializer or converter that fails in a way it should not is reported as a RuntimeError,
-    and its own exception is the __cause__."
+    "A serializer or converter that fails in a way it should not is reported as a
+    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__."
     """
+    assert issubclass(ProtocolCrashedError, RuntimeError)
     protocol: Any = StreamProtocol(StringLineSerializer(), Lines(str))
     async with pair(examples.Client, protocol) as (client, peer):
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(ProtocolCrashedError) as caught:
             await call(client.send_packet, "not a Text")
         assert isinstance(caught.value.__cause__, AttributeError)
         await call(client.send_packet, Text(text="hello"))
         assert await peer.receive() == "Text hello"
         await peer.send("trap", "hello")
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(ProtocolCrashedError) as caught:
             await receive(client)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert await receive(client) == "hello"
@@ -491,7 +519,7 @@ async def test_crash(examples: Any) -> None:
 async def test_time_out(examples: Any) -> None:
     """Who is tired of waiting has not lost anything.
 
-    "A recv_packet() that was given up loses nothing: if a part of a packet has arrived, the next
+    "A recv_packet() that ran out of time loses nothing: if a part of a packet has arrived, the next
     call waits for the rest."
     """
     own = "" if is_blocking(examples.Client) else f"_{sniffio.current_async_library()}"
@@ -546,17 +574,31 @@ async def test_blocking_torn_packet() -> None:
 
 
 async def test_cancelled_close() -> None:
-    """To cancel a client that is closing is to hang up.
+    """Cancelling aclose() resets the connection.
 
-    "There is nothing left to do with such a client but to close it."
-
-    "If it is cancelled, the connection is reset, and what was not sent yet is lost."
+    "After that, or if it is cancelled, the connection is reset, and what was not sent yet is lost."
     """
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
         with anyio.move_on_after(0.02):
             await client.send_packet("x" * 1_000_000)
         with anyio.move_on_after(0.02):
             await client.aclose()
+        assert await peer.ending() == "connection reset"
+
+
+async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing does not wait for ever for a peer that does not read.
+
+    "Leaving the async with block calls aclose(). It waits until everything is sent, for 30 seconds
+    at most."
+    """
+    assert CLOSE_TIMEOUT == 30
+    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
+        with anyio.fail_after(5):
+            async with client:
+                with anyio.move_on_after(0.02):
+                    await client.send_packet("x" * 1_000_000)
         assert await peer.ending() == "connection reset"
 
 
@@ -655,7 +697,7 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
     """What is not a packet is skipped.
 
     "If what arrives is not a packet, recv_packet() raises StreamProtocolParseError. Its error
-    attribute says why. The connection is still there, and the next call goes on behind the bad
+    attribute says why. The connection is still there, and the next call continues after the bad
     packet"
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
@@ -691,8 +733,8 @@ async def test_end(examples: Any) -> None:
     """What came before the end is received before it.
 
     "When the other end has closed the connection, recv_packet() first returns the packets that
-    arrived before, then it raises ConnectionAbortedError. A packet of which only a part has
-    arrived is lost."
+    arrived before, then it raises EndOfStreamError, a subclass of ConnectionAbortedError. A packet
+    of which only a part has arrived is lost."
 
     "The client does not close itself."
 
@@ -703,8 +745,9 @@ async def test_end(examples: Any) -> None:
         peer.close()
         assert [await receive(client), await receive(client)] == ["one", "two"]
         for _ in range(2):
-            with pytest.raises(ConnectionAbortedError):
+            with pytest.raises(EndOfStreamError):
                 await receive(client)
+        assert issubclass(EndOfStreamError, ConnectionAbortedError)
         assert not (client.is_closed() if is_blocking(client) else client.is_closing())
         if not is_blocking(client):
             await client.wait_connected()
@@ -713,11 +756,26 @@ async def test_end(examples: Any) -> None:
 
 
 @each_variant
+async def test_reset(examples: Any) -> None:
+    """A reset is not the end of the stream.
+
+    "If the connection has ended in another way, by a reset, for example, it is
+    ConnectionAbortedError itself."
+    """
+    async with pair(examples.Client, PROTOCOL) as (client, peer):
+        peer.reset()
+        for _ in range(2):
+            with pytest.raises(ConnectionAbortedError) as caught:
+                await receive(client)
+            assert type(caught.value) is ConnectionAbortedError
+
+
+@each_variant
 async def test_send_to_nobody(examples: Any) -> None:
     """The end shows when one sends, but not at once.
 
-    "the first packets after it may seem to be sent. Then ConnectionAbortedError is raised here as
-    well, whatever the operating system's own error was. That one is the __cause__."
+    "the first packets after the end may seem to be sent. Then ConnectionAbortedError is raised here
+    as well, whatever the operating system's own error was. That one is the __cause__."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         peer.close()
@@ -752,11 +810,9 @@ async def test_blocking_close_waits_for_sender() -> None:
 
 @each_variant
 async def test_what_was_sent_arrives(examples: Any) -> None:
-    """To close is not to hang up.
+    """What was sent before closing arrives.
 
-    "Leaving the async with block calls aclose(). It waits until everything is sent."
-
-    "What you have sent still arrives."
+    "Otherwise, what you have sent still arrives."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         size = 100_000
@@ -803,8 +859,8 @@ async def test_linger() -> None:
 async def test_closed(examples: Any) -> None:
     """Closing wakes up who waits, and nothing works any more.
 
-    "Closing is final. Whoever waits for a packet gets a ClientClosedError, and so does whoever
-    uses the client later. It is a ConnectionError, and so an OSError. You may close a client
+    "Closing is final. If you wait for a packet meanwhile, or use the client later,
+    ClientClosedError is raised. It is a ConnectionError, and so an OSError. You may close a client
     several times."
     """
     async with pair(examples.Client, PROTOCOL) as (client, _):

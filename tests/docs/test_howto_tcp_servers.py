@@ -7,18 +7,21 @@ needs more than they do, it derives a class from them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import math
 import re
 import socket
+import sys
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
 import pytest
+import sniffio
 
 from docs._include.examples.howto.tcp_servers import request_handler_explanation as examples
 from docs._include.examples.howto.tcp_servers.request_handler_explanation import (
@@ -27,6 +30,7 @@ from docs._include.examples.howto.tcp_servers.request_handler_explanation import
     TimedOut,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -52,7 +56,9 @@ from tests.docs.howto_support import (
     of_framework,
     reporting,
     serving,
+    shorten_stop,
     turned_away,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -204,6 +210,31 @@ async def test_close() -> None:
             await handler.clients[0].send_packet(Response("Too late"))
 
 
+async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing takes no longer than it may, whatever the client does.
+
+    "aclose() waits until the client has read what was sent, but for 30 seconds at most. Then the
+    connection is reset."
+    """
+    assert CLOSE_TIMEOUT == 30
+    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            with anyio.move_on_after(0.1):
+                await client.send_packet(Response("x" * 20_000_000))
+            await client.aclose()
+            self.calls.append("closed")
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        await handler.gone.wait()
+        assert "closed" in handler.calls
+        assert await peer.ending() == "connection reset"
+
+
 @pytest.mark.parametrize("ending", ["returns", "raises", "is closed"])
 async def test_close_with_context(ending: str) -> None:
     """Each way to leave the generator closes the client.
@@ -244,9 +275,9 @@ class FailingRequestHandler(Watched):
 async def test_exception_cuts_the_connection(log: pytest.LogCaptureFixture) -> None:
     """A crash costs one client its connection, and tells you why.
 
-    "The client sees a connection reset"
+    "In two cases the server aborts the connection. The client sees a connection reset"
 
-    "handle() raises an exception. The log shows it with its traceback, under the line Exception
+    "handle() crashes. The log shows the exception with its traceback, under the line Exception
     occurred during processing of request from <address>. Other clients notice nothing."
     """
     async with serve(FailingRequestHandler()) as server:
@@ -287,6 +318,8 @@ async def test_turn_away(log: pytest.LogCaptureFixture) -> None:
 async def test_parse_error() -> None:
     """A handler can survive what is not a request.
 
+    "What goes wrong while handle() waits for a request is raised at the yield."
+
     "The client sent something that is not a request. The connection stays open: the next yield
     reads what follows."
     """
@@ -300,12 +333,15 @@ async def test_parse_error() -> None:
 async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
     """The client's mistake is one line in the log.
 
-    "If you let this error out, the connection is closed. The log gets one warning line without
-    a traceback, because the mistake is the client's."
+    "If you do not catch it, the connection is closed: what was sent before arrives, then the end of
+    the stream. The log gets one warning line without a traceback, because the mistake is the
+    client's."
     """
-    async with serve(WatchedMinimum()) as server, connected(server) as peer:
-        await peer.send_bytes(b"\xff\xfe\n")
-        assert await peer.ending() in ("end of the stream", "connection reset")
+    long = "x" * 1_000_000
+    async with serve(WatchedMinimum(), limit=2_000_000) as server, connected(server) as peer:
+        await peer.send_bytes(f"{long}\n".encode() + b"\xff\xfe\n")
+        assert await peer.receive() == f"Response {long}"
+        assert await peer.ending() == "end of the stream"
     [record] = complaints(log)
     assert record.levelno == logging.WARNING
     assert not record.exc_info
@@ -313,47 +349,13 @@ async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
     assert str(peer.address) in record.getMessage()
 
 
-@pytest.mark.parametrize("client_has_left", [False, True])
-async def test_socket_error(client_has_left: bool, log: pytest.LogCaptureFixture) -> None:
-    """An operating system's error is answered, or ends the connection.
-
-    "What goes wrong while handle() waits for a request is raised at the yield."
-    """
-
-    class Handler(Watched, examples.ErrorHandlingInRequestHandler):
-        async def handle(self, client: Client) -> Requests:
-            # No kernel fails like this when asked to, so the error is raised in its place.
-            async with contextlib.aclosing(super().handle(client)) as generator:
-                await anext(generator)
-                yield
-                while client_has_left:
-                    try:
-                        await client.send_packet(Response("Anybody there?"))
-                    except ConnectionError:
-                        break
-                with contextlib.suppress(StopAsyncIteration):
-                    await generator.athrow(OSError(errno.EHOSTUNREACH, "No route to host"))
-
-    handler = Handler()
-    async with serve(handler) as server, connected(server) as peer:
-        await peer.send("hello")
-        if client_has_left:
-            peer.reset()
-            await handler.gone.wait()
-            assert handler.clients[0].is_closing()
-        else:
-            assert await peer.receive() == "InternalError"
-    assert handler.calls.count("on_disconnection") == 1
-    assert not complaints(log)
-
-
 async def test_protocol_bug(
     capsys: pytest.CaptureFixture[str], log: pytest.LogCaptureFixture
 ) -> None:
     """A bug in the converter reaches the handler with its traceback.
 
-    "A serializer or converter that fails in a way it should not is reported as a RuntimeError,
-    and its own exception is the __cause__."
+    "A serializer or converter that fails in a way it should not is reported as a
+    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         async with connected(server) as peer:
@@ -370,10 +372,11 @@ async def test_protocol_bug(
 
 @pytest.mark.parametrize("leave", [Peer.close, Peer.reset])
 async def test_disconnection_at_the_yield(leave: Any, log: pytest.LogCaptureFixture) -> None:
-    """Whoever waits at a yield learns of a disconnection by GeneratorExit.
+    """A handler that waits at a yield learns of a disconnection by GeneratorExit.
 
-    "A yield never raises ConnectionError. When the client disconnects, the generator is closed,
-    which means that GeneratorExit is raised at the yield. Put your clean-up in a finally block"
+    "A yield never raises ConnectionError, nor another error of the socket. When the client
+    disconnects, for whatever reason, the generator is closed, which means that GeneratorExit is
+    raised at the yield. Put your clean-up in a finally block"
     """
     raised: list[BaseException] = []
     cleaned_up: list[bool] = []
@@ -403,7 +406,7 @@ async def test_disconnection_at_the_yield(leave: Any, log: pytest.LogCaptureFixt
 async def test_yield_after_the_end(log: pytest.LogCaptureFixture) -> None:
     """A generator that does not want to end is reported.
 
-    "do not yield again there: that is an error, and is logged as one."
+    "do not yield again there: that is a crash, and is logged as one."
     """
 
     class Handler(Watched):
@@ -537,6 +540,29 @@ async def test_timeout_of_the_backend() -> None:
     await check_timeout(impatient(examples.TimeoutContextRequestHandlerWithClientBackend))
 
 
+async def test_idle_limit(log: pytest.LogCaptureFixture) -> None:
+    """A timeout that the handler does not catch is the way to disconnect silent clients.
+
+    "To disconnect clients that are silent for too long, do not catch the error:"
+
+    "No request arrived in the number of seconds that you yielded"
+
+    "If you do not catch it, the connection is closed in the same way. The log mentions it at level
+    DEBUG only."
+    """
+
+    class Handler(Watched, examples.IdleLimitRequestHandler):
+        patience = 0.1
+
+    async with serve(Handler()) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "Response hello"
+        assert await peer.ending() == "end of the stream"
+    assert not complaints(log)
+    about = [record for record in log.records if "too long" in record.getMessage()]
+    assert [record.levelno for record in about] == [logging.DEBUG]
+    assert str(peer.address) in about[0].getMessage()
+
+
 @pytest.mark.parametrize(
     "handler_class",
     [
@@ -635,8 +661,8 @@ async def test_cancel_scope_around_a_yield() -> None:
 async def test_answer_inside_the_timeout() -> None:
     """A cancelled answer still arrives.
 
-    "A send_packet() that is cancelled still delivers its packet, so this client would get an
-    answer and a time-out message."
+    "A send_packet() that is cancelled may still deliver its packet, so this client could get an
+    answer and a timeout message."
     """
     out_of_time = anyio.Event()
 
@@ -693,6 +719,257 @@ async def test_server_stops() -> None:
         assert handler.calls.count("on_disconnection") == 2
 
 
+async def test_stubborn_handler(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that ignores its cancellation does not keep shutdown() from returning.
+
+    "One second after the cancellation, shutdown() returns in any case. If a client's task still
+    runs then, the log gets one error line that names it."
+
+    "On asyncio, serve_forever() returns as well, and leaves that task alone. trio cannot do that:
+    there, it returns when the task has ended."
+    """
+    shorten_stop(monkeypatch)
+    is_busy, is_over, released = anyio.Event(), anyio.Event(), anyio.Event()
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            is_busy.set()
+            while not released.is_set():
+                with contextlib.suppress(BaseException):
+                    await anyio.sleep(0.01)
+            await client.aclose()
+
+    async def serve_forever() -> None:
+        await server.serve_forever()
+        is_over.set()
+
+    handler = Handler()
+    server = AsyncTCPNetworkServer("127.0.0.1", 0, protocol(), handler)
+    with anyio.fail_after(PATIENCE):
+        async with server, anyio.create_task_group() as task_group:
+            task_group.start_soon(serve_forever)
+            async with connected(server) as peer:
+                await peer.send("hello")
+                await is_busy.wait()
+                await server.shutdown()
+                if sniffio.current_async_library() == "asyncio":
+                    await is_over.wait()
+                assert is_over.is_set() == (sniffio.current_async_library() == "asyncio")
+                assert not handler.gone.is_set()
+                released.set()
+            await handler.gone.wait()
+            await is_over.wait()
+    [record] = complaints(log)
+    assert record.levelno == logging.ERROR
+    assert str(peer.address) in record.getMessage()
+
+
+# Crashes
+
+
+async def generate() -> AsyncGenerator[None, None]:
+    with anyio.CancelScope():
+        while True:
+            yield
+
+
+class CrashingRequestHandler(Watched):
+    """Does what it is asked to."""
+
+    async def handle(self, client: Client) -> Requests:
+        request = yield
+        if request.text == "exit":
+            raise SystemExit(2)
+        if request.text == "await a cancelled task":
+            task = asyncio.ensure_future(asyncio.sleep(60))
+            task.cancel()
+            await task
+        if request.text == "leave a scope open":
+            anyio.CancelScope().__enter__()
+        if request.text == "leave a task group open":
+            await anyio.create_task_group().__aenter__()
+        if request.text == "leave a generator open":
+            self.generator = generate()
+            async for _ in self.generator:
+                break
+        if request.text == "close a generator":
+            async with contextlib.aclosing(generate()) as generator:
+                async for _ in generator:
+                    break
+        if request.text == "end":
+            raise LookupError("an end")
+        await client.send_packet(Response(request.text))
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        *("exit", "await a cancelled task"),
+        *("leave a scope open", "leave a task group open", "leave a generator open"),
+    ],
+)
+async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
+    """What is no Exception costs one client, too.
+
+    "It ends one client, and the log gets one error. The server and the other clients go on."
+
+    "The log shows a RuntimeError whose __cause__ it is."
+
+    "Cancellations that do not come from the server: a handler that awaits a cancelled task, for
+    example."
+
+    "Cancel scopes and task groups that handle() has entered and not left. If you end a loop over an
+    asynchronous generator early, the generator may have one open. contextlib.aclosing() closes it."
+    """
+    if "cancelled" in crash and sniffio.current_async_library() == "trio":
+        pytest.skip("tasks of trio cannot be cancelled one by one")
+    handler = CrashingRequestHandler()
+    async with serve(handler) as server, connected(server) as other:
+        assert await other.ask("before") == "Response before"
+        async with connected(server) as peer:
+            await peer.send(crash)
+            if "open" in crash:
+                assert await peer.receive() == f"Response {crash}"
+                peer.socket.shutdown(socket.SHUT_WR)
+            assert await peer.ending() == "connection reset"
+        assert await other.ask("after") == "Response after"
+        async with connected(server) as newcomer:
+            assert await newcomer.ask("close a generator") == "Response close a generator"
+            assert await newcomer.ask("hello") == "Response hello"
+        if "generator" in crash:
+            with contextlib.suppress(RuntimeError):  # its scope belongs to a task that has ended
+                await handler.generator.aclose()
+    [record] = complaints(log)
+    assert record.levelno == logging.ERROR
+    assert record.exc_info
+    error = record.exc_info[1]
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, SystemExit) == (crash == "exit")
+
+
+async def test_task_group_around_a_yield(log: pytest.LogCaptureFixture) -> None:
+    """A task group around a yield ends with the connection.
+
+    "A task group may be open around a yield. If the client leaves meanwhile, its tasks are
+    cancelled with the generator: that is an ordinary end of the connection, and no error is
+    logged."
+    """
+    cancelled = anyio.Event()
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(work)
+                while True:
+                    request = yield
+                    await client.send_packet(Response(request.text))
+
+    handler = Handler()
+    async with serve(handler) as server:
+        async with connected(server) as peer:
+            assert await peer.ask("hello") == "Response hello"
+        await handler.gone.wait()
+        assert cancelled.is_set()
+        async with connected(server) as peer:
+            assert await peer.ask("hello") == "Response hello"
+    assert not complaints(log)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_server(kind: type[BaseException]) -> None:
+    """Two exceptions are meant for the whole program.
+
+    "Two things do end the server. KeyboardInterrupt is one. The other one is SystemExit in a task
+    of asyncio that your code has started: asyncio itself ends the event loop then."
+    """
+
+    async def leave() -> None:
+        raise kind
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            if kind is KeyboardInterrupt:
+                raise kind
+            await asyncio.create_task(leave())
+
+    async def main() -> None:
+        async with serve(Handler()) as server, connected(server) as peer:
+            await peer.send("hello")
+            await peer.ending()
+            await anyio.sleep_forever()
+
+    with pytest.raises((kind, BaseExceptionGroup)) as caught:
+        asyncio.run(main())
+    error = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert type(error) is kind
+
+
+async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
+    """A client cannot fill the log.
+
+    "The first error of a kind is logged with its traceback, and again after a minute. Errors are of
+    one kind if they have the same class and come the same way through the code."
+
+    "Of the others, and of the warnings, the log gets at most three lines per second. The rest is
+    counted, as in 12 more problems with clients were not logged."
+    """
+    count = 20
+    begin = time.monotonic()
+    async with serve(CrashingRequestHandler()) as server:
+        for request in ["exit"] + ["end"] * (count - 1):
+            async with connected(server) as peer:
+                await peer.send(request)
+                assert await peer.ending() == "connection reset"
+    seconds = time.monotonic() - begin + 2  # those that have begun
+    records = complaints(log)
+    messages = [record.getMessage() for record in records]
+    skipped = [int(message.split()[0]) for message in messages if "more problems" in message]
+    assert any(
+        re.fullmatch(r"\d+ more problems with clients were not logged", message)
+        for message in messages
+    )
+    with_traceback = [record for record in records if record.exc_info]
+    assert len(with_traceback) == 2
+    others = len(records) - len(skipped) - 2
+    assert 0 < others <= 3 * seconds
+    assert 2 + others + sum(skipped) == count
+
+
+async def test_log_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that raises an exception harms no connection.
+
+    "If logging itself fails, because a handler or filter raises an exception, sys.unraisablehook()
+    gets that exception, and the connection goes on."
+    """
+    reports: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: reports.append(args.exc_value))
+
+    def fail(record: logging.LogRecord) -> bool:
+        raise LookupError("a bug in the filter")
+
+    logger = logging.getLogger("easynetwork.servers.async_tcp")
+    async with serve(WatchedMinimum()) as server:
+        logger.addFilter(fail)
+        try:
+            async with connected(server) as peer:
+                assert await peer.ask("hello") == "Response hello"
+        finally:
+            logger.removeFilter(fail)
+    assert {type(report) for report in reports} == {LookupError}
+
+
 # Client Metadata
 
 
@@ -720,6 +997,84 @@ async def test_metadata() -> None:
         await handler.gone.wait()
         assert client.extra(INETClientAttribute.remote_address) == peer.address
         assert client.extra(INETClientAttribute.local_address) == peername
+
+
+# Sending
+
+
+class Narrow(Watched):
+    """Makes the buffer of the operating system small."""
+
+    def on_connection(self, client: Client) -> Any:
+        options = client.extra(INETClientAttribute.socket)
+        options.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return super().on_connection(client)
+
+
+async def test_slow_client() -> None:
+    """Many tasks send to a client that does not read, each with a time limit.
+
+    "While more than 64 KiB wait to be sent to a client, send_packet() waits for its turn, first
+    come, first served. Only then, it hands over its packet, and waits until the client has read
+    enough. So at most 64 KiB and one packet wait for a client, however many tasks send."
+
+    "because of a time limit, for example, has sent its whole packet or nothing. Before its turn,
+    nothing was sent. After its turn, the packet is still sent. In both cases, you can still use the
+    client."
+
+    "Several tasks may send at once: packets are never mixed."
+    """
+    assert HIGH_WATER == 64 * 1024
+    size = 30_000
+
+    class Handler(Narrow):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            async with anyio.create_task_group() as task_group:
+                for number in range(200):
+                    task_group.start_soon(self.send, client, number)
+            self.calls.append("sent")
+            yield
+            await client.send_packet(Response("still there"))
+            await client.aclose()
+
+        async def send(self, client: Client, number: int) -> None:
+            with anyio.move_on_after(0.1):
+                await client.send_packet(Response(f"{number:03} ".ljust(size, "x")))
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await peer.send("go")
+        await until(lambda: "sent" in handler.calls)
+        await peer.send("go on")
+        numbers = []
+        while (answer := await peer.receive()) != "Response still there":
+            assert len(answer) == len("Response ") + size
+            numbers.append(int(answer.split()[1]))
+        assert await peer.ending() == "end of the stream"
+    assert len(set(numbers)) == len(numbers)
+    # What the kernel's two buffers take is small, but not known.
+    assert HIGH_WATER // size <= len(numbers) < 20
+
+
+async def test_gathered_answers() -> None:
+    """No answer waits for a handler that is busy with the next request.
+
+    "Answers to requests that arrived together are sent together. They leave at the next turn of the
+    event loop at the latest, whatever the handler waits for."
+    """
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            if request.text == "wait":
+                await anyio.sleep_forever()
+            await client.send_packet(Response(request.text))
+
+    async with serve(Handler()) as server, connected(server) as peer:
+        assert await peer.ask("one", "two", "wait", "three") == "Response one"
+        assert await peer.receive() == "Response two"
 
 
 # Connecting/Disconnecting Hooks
@@ -751,18 +1106,18 @@ async def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
     assert str(peer.address) in arrival
 
 
-@pytest.mark.parametrize("ending", ["leave", "close", "fail"])
+@pytest.mark.parametrize("ending", ["leave", "close", "fail", "stop"])
 async def test_how_it_ended(ending: str) -> None:
-    """is_closing() in on_disconnection() tells who is to blame.
+    """is_closing() in on_disconnection() tells whether a last packet can be sent.
 
-    "It is true if the client left or you closed it, and then there is nobody to send to. It is
-    false if handle() raised an exception: the client is still there, and you can send a last
-    word before the connection is cut."
+    "It is true if the client left or you closed it, and then sending raises ClientClosedError. It
+    is false if an exception left handle() or the server is stopping: the client may still be there,
+    and you can send a last packet before the connection ends."
     """
 
     class Handler(Watched):
         closing: bool | None = None
-        nobody_there = False
+        is_refused = False
 
         async def handle(self, client: Client) -> Requests:
             request = yield
@@ -777,7 +1132,7 @@ async def test_how_it_ended(ending: str) -> None:
             try:
                 await client.send_packet(Response("Sorry"))
             except ClientClosedError:
-                self.nobody_there = True
+                self.is_refused = True
             self.gone.set()
 
     handler = Handler()
@@ -785,14 +1140,56 @@ async def test_how_it_ended(ending: str) -> None:
         if ending == "leave":
             await peer.ask("hello")
             peer.close()
+        elif ending == "stop":
+            await peer.ask("hello")
+            await server.shutdown()
         else:
             await peer.send(ending)
-        if ending == "fail":
+        if ending in ("fail", "stop"):
             assert await peer.receive() == "Response Sorry"
-            assert await peer.ending() == "connection reset"
+            is_reset = ending == "fail"
+            assert await peer.ending() == ("connection reset" if is_reset else "end of the stream")
         await handler.gone.wait()
-    assert handler.closing is (ending != "fail")
-    assert handler.nobody_there is (ending != "fail")
+    assert handler.closing is (ending in ("leave", "close"))
+    assert handler.is_refused is handler.closing
+
+
+async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not read cannot prolong the end of its connection.
+
+    "The client has 30 seconds to read what waits for it. Then the connection is reset, and a
+    send_packet() that waits raises ConnectionError, here and in other tasks."
+    """
+    assert CLOSE_TIMEOUT == 30
+    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    errors: list[ConnectionError] = []
+
+    async def send_for_ever(client: Client) -> None:
+        try:
+            while True:
+                await client.send_packet(Response("x" * 20_000_000))
+        except ConnectionError as exc:
+            errors.append(exc)
+
+    class Handler(Watched):
+        async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+            self.tasks = await exit_stack.enter_async_context(anyio.create_task_group())
+
+        async def handle(self, client: Client) -> Requests:
+            yield
+            self.tasks.start_soon(send_for_ever, client)
+            raise LookupError("a bug in the handler")
+
+        async def on_disconnection(self, client: Client) -> None:
+            await send_for_ever(client)
+            await super().on_disconnection(client)
+
+    handler = Handler()
+    async with serve(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        await handler.gone.wait()
+        await until(lambda: len(errors) == 2)
+        assert await peer.ending() == "connection reset"
 
 
 async def test_failing_on_connection() -> None:
@@ -1045,7 +1442,7 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
     "async with opens the listening sockets and closes them at the end. Between the two,
     serve_forever() accepts clients."
 
-    "If localhost has an IPv6 address too, the first line names both."
+    "If localhost also stands for an IPv6 address that the machine has, the first line names both."
     """
     async with AsyncTCPNetworkServer("localhost", 0, protocol(), WatchedMinimum()) as server:
         addresses = server.get_addresses()

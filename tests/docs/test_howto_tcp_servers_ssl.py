@@ -241,6 +241,19 @@ async def test_client_certificate(files: Path) -> None:
             assert await answer(client, "where?") == "zoe@example.com asked: where?"
 
 
+async def test_certificate_without_address(files: Path) -> None:
+    """A certificate may have other names than a mail address.
+
+    "The handler can rely on it."
+    """
+    mine = new_client_context()
+    authority().issue_cert("zoe.example.com").configure_cert(mine)
+    context = examples.context_that_asks_for_certificates()
+    async with serving(examples.EmployeeRequestHandler(), ssl=context) as server:
+        async with asking(server, mine) as client:
+            assert await answer(client, "where?") == "unknown asked: where?"
+
+
 def certificate_of(kind: str) -> trustme.LeafCert | None:
     """Return a certificate that is not good enough."""
     match kind:
@@ -432,10 +445,10 @@ async def test_server_leaves(says_goodbye: bool) -> None:
 
 
 async def test_shutdown_timeout() -> None:
-    """Nobody waits for ever for who does not read.
+    """The server does not wait for ever for a client that does not read.
 
-    "A client that does not take what was sent to it before the end is waited for, but not longer
-    than ssl_shutdown_timeout: 30 seconds by default."
+    "When it closes a connection, the server waits for the client to read what is left, for at most
+    ssl_shutdown_timeout: 30 seconds by default."
     """
 
     class Handler(WatchedEcho):

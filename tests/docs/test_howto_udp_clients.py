@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -27,9 +28,14 @@ from docs._include.examples.howto.udp_clients import (
 )
 from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
 from easynetwork.clients import AsyncUDPNetworkClient
-from easynetwork.exceptions import ClientClosedError, DatagramProtocolParseError
+from easynetwork.exceptions import (
+    ClientClosedError,
+    DatagramProtocolParseError,
+    ProtocolCrashedError,
+)
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
+from tests.clients.threads_support import InThread
 from tests.docs.client_support import (
     call,
     close,
@@ -417,22 +423,22 @@ async def test_parse_error_in_loop(examples: Any) -> None:
 
 @each_variant
 async def test_crash(examples: Any) -> None:
-    """A bug in a converter is a RuntimeError, and the end of nothing.
+    """A bug in a converter has its own error, and ends nothing.
 
-    "A serializer or converter that fails in a way it should not is reported as a RuntimeError,
-    and its own exception is the __cause__. That goes for send_packet() as well, and then nothing
-    was sent."
+    "A serializer or converter that fails in a way it should not is reported as a
+    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__. That
+    goes for send_packet() as well, and then nothing was sent."
     """
     protocol: Any = DatagramProtocol(StringLineSerializer(), Lines(str))
     async with pair(examples.Client, protocol) as (client, peer):
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(ProtocolCrashedError) as caught:
             await call(client.send_packet, "no attribute text")
         assert isinstance(caught.value.__cause__, AttributeError)
         peer.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             peer.socket.recv(1)
         peer.send(b"trap", b"hello")
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(ProtocolCrashedError) as caught:
             await receive(client)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert await receive(client) == "hello"
@@ -498,8 +504,8 @@ async def test_closed(examples: Any) -> None:
 
     "The server is not told: UDP does not know that a client goes."
 
-    "Closing is final. Whoever waits for a packet gets a ClientClosedError, and so does whoever
-    uses the client later. It is a ConnectionError, and so an OSError. You may close a client
+    "Closing is final. If you wait for a packet meanwhile, or use the client later,
+    ClientClosedError is raised. It is a ConnectionError, and so an OSError. You may close a client
     several times."
     """
     async with pair(examples.Client) as (client, peer):
@@ -604,6 +610,31 @@ async def test_make_room(examples: Any) -> None:
         await call(examples.make_room_for_bursts, client)
         peer.send(*burst)
         assert len(await packets(client)) == 20
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_socket_does_not_wait() -> None:
+    """A thread that sends does not keep others from the socket's options.
+
+    "The methods of socket do not wait for a thread that is sending."
+    """
+    is_sending, goes_on = threading.Event(), threading.Event()
+
+    class Slow(Lines):
+        def convert_to_dto_packet(self, obj: str) -> str:
+            is_sending.set()
+            assert goes_on.wait(PATIENCE)
+            return obj
+
+    protocol: Any = DatagramProtocol(StringLineSerializer(), Slow(str))
+    async with pair(blocking.Client, protocol) as (client, peer):
+        sender = InThread(client.send_packet, "hello")
+        assert await in_thread(lambda: is_sending.wait(PATIENCE))
+        address = await in_thread(client.socket.getsockname)
+        goes_on.set()
+        sender.result()
+        assert await peer.receive() == "hello"
+        assert address == client.get_local_address()
 
 
 async def test_not_yet_connected() -> None:

@@ -17,7 +17,9 @@ import logging
 import math
 import re
 import socket
+import time
 from collections.abc import AsyncGenerator
+from dataclasses import fields
 from typing import Any
 
 import anyio
@@ -35,6 +37,7 @@ from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
     INETClientAttribute,
 )
+from easynetwork.servers.statistics import DatagramStatistics
 from tests.docs.howto_support import (
     DOCS,
     DatagramPeer,
@@ -49,6 +52,7 @@ from tests.docs.howto_support import (
     of_framework,
     reporting,
     serving,
+    shorten_stop,
     until,
     visiting,
 )
@@ -250,7 +254,7 @@ async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
 async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
     """The client's mistake is one line in the log.
 
-    "If you let this error out, the log gets one warning line without a traceback, because the
+    "If you do not catch it, the log gets one warning line without a traceback, because the
     mistake is the client's, and the client's next datagram is handled as usual."
     """
     async with serve(examples.MinimumRequestHandler()) as server:
@@ -269,8 +273,8 @@ async def test_protocol_bug(
 ) -> None:
     """A bug in the converter reaches the handler with its traceback.
 
-    "A serializer or converter that fails in a way it should not is reported as a RuntimeError,
-    and its own exception is the __cause__."
+    "A serializer or converter that fails in a way it should not is reported as a
+    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         with visiting(server) as peer:
@@ -288,9 +292,10 @@ async def test_protocol_bug(
 async def test_crash(log: pytest.LogCaptureFixture) -> None:
     """A crash costs one request, and tells you why.
 
-    "An exception that leaves handle() costs the request that it was working on, and nothing
-    else. The log shows it with its traceback, under the line Exception occurred during
-    processing of request from <address>."
+    "Everything else that leaves handle() is a bug in your code. It costs the request that handle()
+    was working on, and nothing else. The log shows it with its traceback, under the line Exception
+    occurred during processing of request from <address>. That goes for exceptions that are not an
+    Exception, too, such as SystemExit."
     """
 
     class Handler(Handling):
@@ -298,19 +303,76 @@ async def test_crash(log: pytest.LogCaptureFixture) -> None:
             request = yield
             if request.text == "fail":
                 raise LookupError("a bug in the handler")
+            if request.text == "exit":
+                raise SystemExit(2)
             await client.send_packet(Response(request.text))
 
     async with serve(Handler()) as server:
         with visiting(server) as peer, visiting(server) as other:
             assert await peer.ask("fail", "after") == "Response after"
+            assert await peer.ask("exit", "after") == "Response after"
             assert await other.ask("hello") == "Response hello"
-    [record] = complaints(log)
-    assert record.levelno == logging.ERROR
-    assert record.getMessage() == (
-        f"Exception occurred during processing of request from {peer.address}"
-    )
-    assert record.exc_info
-    assert isinstance(record.exc_info[1], LookupError)
+    errors: list[Any] = []
+    for record in complaints(log):
+        assert record.levelno == logging.ERROR
+        assert record.getMessage() == (
+            f"Exception occurred during processing of request from {peer.address}"
+        )
+        assert record.exc_info
+        errors.append(record.exc_info[1])
+    assert list(map(type, errors)) == [LookupError, RuntimeError]
+    assert isinstance(errors[1].__cause__, SystemExit)
+
+
+async def test_timeout_let_out(log: pytest.LogCaptureFixture) -> None:
+    """A timeout that the handler does not catch ends its generator, and is no complaint.
+
+    "No datagram arrived in the number of seconds that you yielded"
+
+    "If you do not catch it, handle() is over. The log mentions it at level DEBUG only."
+    """
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> AsyncGenerator[float | None, Request]:
+            request = yield None
+            await client.send_packet(Response(request.text))
+            yield 0.01
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            for _ in range(2):
+                assert await peer.ask("hello") == "Response hello"
+                await until(lambda: server.get_statistics().peers == 0)
+    assert not complaints(log)
+    about = [record for record in log.records if "too long" in record.getMessage()]
+    assert [record.levelno for record in about] == [logging.DEBUG] * 2
+
+
+async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
+    """A client cannot fill the log.
+
+    "It also tells how the log is limited: a client may send datagrams that trigger a bug, again and
+    again."
+    """
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            raise LookupError("a bug in the handler")
+
+    begin = time.monotonic()
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            for _ in range(20):
+                peer.send("fail")
+            await until(lambda: server.get_statistics().received == 20)
+            await until(lambda: server.get_statistics().peers == 0)
+    seconds = time.monotonic() - begin + 2  # those that have begun
+    records = complaints(log)
+    assert [record for record in records if record.exc_info] == records[:1]
+    text = "more problems with clients were not logged"
+    assert any(text in record.getMessage() for record in records)
+    assert len(records) <= 1 + 4 * seconds
 
 
 # Having Multiple ``yield`` Statements
@@ -504,8 +566,13 @@ async def test_server_stops() -> None:
 
     "Datagrams that were still waiting for their turn are dropped."
 
-    "dropped is the sum of four counters, one for each reason"
+    "dropped is the sum of five counters, one for each reason."
+
+    "dropped_by_stop counts datagrams that were waiting when the server stopped."
     """
+    names = [field.name for field in fields(DatagramStatistics) if "dropped" in field.name]
+    assert len(names) == 5
+    assert DatagramStatistics(**dict.fromkeys(names, 1)).dropped == 5
     raised: list[type[BaseException]] = []
 
     class Handler(Handling):
@@ -536,6 +603,39 @@ async def test_server_stops() -> None:
     assert handler.calls == 2
     statistics = server.get_statistics()
     assert statistics.dropped == statistics.dropped_by_stop == 1
+
+
+async def test_stubborn_handler(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that ignores its cancellation does not keep shutdown() from returning.
+
+    "If you catch it to clean up, raise it again within a second: shutdown() waits no longer, and
+    names in the log what still runs."
+    """
+    shorten_stop(monkeypatch)
+    is_busy, released, ended = anyio.Event(), anyio.Event(), anyio.Event()
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            is_busy.set()
+            while not released.is_set():
+                with contextlib.suppress(BaseException):
+                    await anyio.sleep(0.01)
+            ended.set()
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            peer.send("hello")
+            await is_busy.wait()
+            await server.shutdown()
+            assert not ended.is_set()
+            released.set()
+            await ended.wait()
+    [record] = complaints(log)
+    assert record.levelno == logging.ERROR
+    assert "still running" in record.getMessage().lower()
 
 
 # Client Metadata
@@ -915,7 +1015,7 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
     "async with opens the sockets and closes them at the end. Between the two, serve_forever()
     handles datagrams."
 
-    "If localhost has an IPv6 address too, the first line names both."
+    "If localhost also stands for an IPv6 address that the machine has, the first line names both."
     """
     handler = WatchedMinimum()
     async with AsyncUDPNetworkServer("localhost", 0, protocol(), handler) as server:
@@ -1056,10 +1156,32 @@ async def received(server: Any, count: int) -> None:
     await until(lambda: server.get_statistics().received == count)
 
 
+async def test_port_zero() -> None:
+    """A datagram that cannot be answered starts nothing.
+
+    "dropped_by_port counts datagrams whose source port is 0, which means that the sender takes no
+    response (RFC 768)."
+    """
+    try:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    except PermissionError:
+        pytest.skip("datagrams from port 0 take privileges")
+    handler = WatchedMinimum()
+    with raw:
+        async with serve(handler) as server:
+            port = server.get_addresses()[0].port
+            ports_and_length = b"".join(n.to_bytes(2, "big") for n in (0, port, 13))
+            raw.sendto(ports_and_length + b"\0\0" + b"hello", ("127.0.0.1", 0))
+            await until(lambda: server.get_statistics().received == 1)
+            statistics = server.get_statistics()
+            assert statistics.dropped == statistics.dropped_by_port == 1
+    assert not handler.clients
+
+
 async def test_offered_in_vain() -> None:
     """What handlers do not want is counted, too.
 
-    "Two more count what your handler was offered in vain: refused, for which handle() returned
+    "Two more count datagrams that never became requests: refused, for which handle() returned
     before its first yield, and invalid, which were not requests."
 
     "How many were refused is counted."

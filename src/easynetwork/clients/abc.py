@@ -72,15 +72,20 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """Close the client for good; what was sent still arrives. May be called several times.
 
         Tasks that wait for the connection or for a packet get a `ClientClosedError`.
+
+        Over a connection, this waits until the peer has read what was sent, for at most 30 seconds,
+        or `ssl_shutdown_timeout`. At this deadline, or if it is cancelled, the connection is reset.
         """
 
     @abstractmethod
     async def send_packet(self, packet: _T_Sent) -> None:
-        """Send a packet; connect first if need be. Several tasks may send at once.
+        """Send a packet; connect first if needed. Several tasks may send at once.
 
-        Warning:
-            Cancelled, it leaves the connection in an unknown state: a part of the packet may be on
-            its way. There is nothing left to do with such a client but to close it.
+        Over a connection, what the operating system does not take yet is sent in the background.
+        While more than 64 KiB wait for that, the call waits for its turn before it hands over its
+        packet, first come, first served. If it is cancelled before its turn, nothing was sent.
+        After its turn, it waits until few enough bytes wait. If it is cancelled then, the packet is
+        still sent, whole. In both cases, the client can still be used.
 
         Args:
             packet: What to send.
@@ -88,7 +93,8 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         Raises:
             ClientClosedError: The client is closed.
             OSError: The connection cannot be made, or it ended.
-            RuntimeError: The protocol object cannot make bytes of the packet; nothing was sent.
+            ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
+                nothing was sent.
         """
 
     @abstractmethod
@@ -100,10 +106,11 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
 
         Raises:
             ClientClosedError: The client is closed.
-            OSError: The connection cannot be made, or it ended.
-            BaseProtocolParseError: What was received is not a packet. The next call goes on
-                behind it.
-            RuntimeError: The protocol object misbehaved: an exception of another kind (the cause).
+            EndOfStreamError: The peer has ended its side of the connection.
+            OSError: The connection cannot be made, or it ended otherwise.
+            BaseProtocolParseError: What was received is not a packet. The next call continues after
+                it.
+            ProtocolCrashedError: The protocol object has a bug (the cause).
         """
 
     @abstractmethod
@@ -123,7 +130,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """Return an iterator over the packets that arrive in a given time.
 
         It ends, silently, when the time is up or when no packet can be received any more: at the
-        first `OSError`. Other errors of `recv_packet()` are raised; the iterator goes on behind
+        first `OSError`. Other errors of `recv_packet()` are raised; the iterator continues after
         them. One task at a time may use it.
 
         Args:
@@ -172,10 +179,10 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """Close the client for good; what was sent still arrives. May be called several times.
 
         Does not wait for a thread that is receiving: that one gets a `ClientClosedError`. Waits for
-        a thread that is sending, up to 30 seconds. If its packet has not left then, because the
-        peer does not read, the connection is reset, and that thread gets a `ClientClosedError`,
-        too. An exception of a signal handler, `KeyboardInterrupt` for example, ends the wait: the
-        connection is reset, and the exception is raised.
+        a thread that is sending, for at most 30 seconds, or `ssl_shutdown_timeout`. If its packet
+        has not left then, because the peer does not read, the connection is reset, and that thread
+        gets a `ClientClosedError`, too. An exception of a signal handler, `KeyboardInterrupt` for
+        example, ends the wait: the connection is reset, and the exception is raised.
         """
 
     @abstractmethod
@@ -189,9 +196,11 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
 
         Raises:
             ClientClosedError: The client is closed.
-            TimeoutError: The time is up.
+            TimeoutError: The time is up. If a part of the packet was sent over a connection,
+                nothing can be sent any more: see `TCPNetworkClient`.
             OSError: The connection ended.
-            RuntimeError: The protocol object cannot make bytes of the packet; nothing was sent.
+            ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
+                nothing was sent.
             ValueError: `timeout` is negative or not a number.
         """
 
@@ -208,10 +217,11 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         Raises:
             ClientClosedError: The client is closed.
             TimeoutError: The time is up. What has arrived of the packet is not lost.
-            OSError: The connection ended.
-            BaseProtocolParseError: What was received is not a packet. The next call goes on
-                behind it.
-            RuntimeError: The protocol object misbehaved: an exception of another kind (the cause).
+            EndOfStreamError: The peer has ended its side of the connection.
+            OSError: The connection ended otherwise.
+            BaseProtocolParseError: What was received is not a packet. The next call continues after
+                it.
+            ProtocolCrashedError: The protocol object has a bug (the cause).
             ValueError: `timeout` is negative or not a number.
         """
 
@@ -219,7 +229,7 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """Return an iterator over the packets that arrive in a given time.
 
         It ends, silently, when the time is up or when no packet can be received any more: at the
-        first `OSError`. Other errors of `recv_packet()` are raised; the iterator goes on behind
+        first `OSError`. Other errors of `recv_packet()` are raised; the iterator continues after
         them. One thread at a time may use it.
 
         Args:

@@ -41,8 +41,9 @@ class AsyncTCPNetworkClient(
 
     Resource handling: `aclose()` closes the connection, and so does leaving `async with`.
 
-    Error handling: a connection that ends, for whatever reason, is a `ConnectionAbortedError` for
-    whoever sends or receives; operations on a client closed here raise `ClientClosedError`.
+    Error handling: after a connection has ended, for whatever reason, sending and receiving raise
+    `ConnectionAbortedError`; receiving raises its subclass `EndOfStreamError` if the peer has ended
+    its side. Operations on a client closed here raise `ClientClosedError`.
     """
 
     __slots__ = (

@@ -148,7 +148,8 @@ class AsyncUDPNetworkClient(
             ClientClosedError: The client is closed.
             OSError: The socket cannot be connected, the datagram is too long (`EMSGSIZE`), or
                 something is wrong with this packet or an earlier one, see above.
-            RuntimeError: The protocol object cannot make bytes of the packet; nothing was sent.
+            ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
+                nothing was sent.
         """
         endpoint = await self._connected()
         data = self._encode(packet)

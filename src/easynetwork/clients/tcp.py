@@ -49,8 +49,9 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     that forks shares the connection with its child: only one of the two should use it, and close
     it.
 
-    Error handling: a connection that ends, for whatever reason, is a `ConnectionAbortedError` for
-    whoever sends or receives; operations on a client closed here raise `ClientClosedError`.
+    Error handling: after a connection has ended, for whatever reason, sending and receiving raise
+    `ConnectionAbortedError`; receiving raises its subclass `EndOfStreamError` if the peer has ended
+    its side. Operations on a client closed here raise `ClientClosedError`.
 
     When the time of a `send_packet()` is up, or `KeyboardInterrupt` ends it, after a part of the
     packet has left, nothing more can be sent: the peer would take the next packet for the rest of

@@ -286,9 +286,10 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
     def shutdown(self, timeout: float | None = None) -> None:
         """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
 
-        The tasks of all clients are cancelled. A task that still runs a second later is reported
-        in the log and not waited for; `serve_forever()` returns when it has ended. May be called by
-        several threads at once.
+        The tasks of all clients are cancelled. May be called by several threads at once.
+
+        One second after the cancellation this returns in any case. If something still runs then,
+        the log gets one ERROR that names it, and `serve_forever()` returns when that has ended.
 
         Args:
             timeout: The most seconds to wait; None for no limit. The server stops all the same.

@@ -81,9 +81,12 @@ class AbstractAsyncNetworkServer(ABC):
     async def shutdown(self) -> None:
         """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
 
-        The tasks of all clients are cancelled. A task that still runs a second later is reported
-        in the log and not waited for: this returns. So does `serve_forever()` on asyncio; on trio,
-        it returns when the task has ended. May be called by several tasks at once.
+        The tasks of all clients are cancelled. May be called by several tasks at once.
+
+        One second after the cancellation this returns, always. If something still runs then, the
+        log gets one ERROR that names it. On asyncio, `serve_forever()` abandons the clients whose
+        tasks still run, and returns as well. trio cannot abandon tasks: there, `serve_forever()`
+        returns when they have ended.
 
         Warning:
             The task that runs `serve_forever()` must not call this: it would wait for itself.

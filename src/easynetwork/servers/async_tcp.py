@@ -49,7 +49,11 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     sockets nor its connections, and must not use its event loop. A server that is only activated
     keeps its listening sockets in children: each of them may serve, with an event loop of its own.
 
-    Error handling: whatever goes wrong with one client is logged and ends that client only.
+    Error handling: whatever goes wrong with one client is logged and ends that client only, see
+    `AsyncStreamRequestHandler.handle`. Clients can cause errors and warnings, so the log gets at
+    most three of these lines per second. The first exception of a kind (of one class, coming one
+    way through the code) is logged with its traceback in any case, and again after a minute. What
+    is left out is counted, and the log says how much that was.
     """
 
     __slots__ = (

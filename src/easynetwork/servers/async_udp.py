@@ -49,7 +49,7 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     them may serve, with an event loop of its own.
 
     Error handling: whatever goes wrong with one datagram is logged, and concerns that datagram and
-    its generator only.
+    its generator only. The log is limited as with `AsyncTCPNetworkServer`.
     """
 
     __slots__ = ("_counts", "_hosts", "_port", "_protocol", "_reuse_port", "_service", "_tables")

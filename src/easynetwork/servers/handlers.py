@@ -114,8 +114,15 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
     async def send_packet(self, packet: _T_Response, /) -> None:
         """Send a packet. Several tasks may do so at once; each packet stays in one piece.
 
-        Returns when the packet is with the transport and no more than 64 KiB wait to be sent. If
-        this is cancelled while it waits for that, the packet will still be sent.
+        Over a connection, what the operating system does not take yet is sent in the background.
+        While more than 64 KiB wait for that, the call waits for its turn before it hands over its
+        packet, first come, first served. If it is cancelled before its turn, nothing was sent.
+        After its turn, it waits until few enough bytes wait. If it is cancelled then, the packet is
+        still sent, whole. In both cases, the client can still be used. So at most 64 KiB and one
+        packet wait for a client, however many tasks send.
+
+        Packets that answer requests which arrived together may be gathered. They leave at the next
+        turn of the event loop at the latest.
 
         Args:
             packet: The object to send.
@@ -123,8 +130,8 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
         Raises:
             ClientClosedError: The client was closed on this side.
             ConnectionError: The connection broke. Give up on this client.
-            RuntimeError: The protocol object could not make bytes of the packet (the cause).
-                Nothing was sent; the client can still be used.
+            ProtocolCrashedError: The protocol object could not make bytes of the packet (the
+                cause). Nothing was sent; the client can still be used.
             OSError: Another error of the operating system; see its `errno`.
         """
 
@@ -148,7 +155,11 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
 
         From this call on, sending raises `ClientClosedError` and no more requests are delivered: a
         generator that waits at a `yield`, or comes to one, is closed. May be called several times,
-        by any task. If it is cancelled, the connection is reset.
+        by any task.
+
+        Waits until the client has read what was sent, for at most 30 seconds, or the server's
+        `ssl_shutdown_timeout`. At this deadline, or if the call is cancelled, the connection is
+        reset.
         """
 
 
@@ -202,21 +213,37 @@ class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_
         """Serve one request, or several: an asynchronous generator.
 
         The generator runs up to its first `yield` as soon as the client is connected. When it
-        returns, the next one is started the same way, until somebody closes the client: that is
-        what `client.aclose()` is for. A generator that returns *before* its first `yield` refuses
-        the client: the connection is reset.
+        returns, the server starts the next one in the same way, until the client leaves or
+        `client.aclose()` is called. A generator that returns *before* its first `yield` refuses the
+        client: the connection is reset.
 
         What may be raised at a `yield`, instead of the packet:
 
-        * `StreamProtocolParseError`: the peer sent something that is not a packet. To yield again
-          goes on behind it; to let it pass closes the connection, with one line in the log.
-        * `TimeoutError`: nothing came in the time that was yielded.
-        * `RuntimeError`: the protocol object failed (the cause).
+        * `StreamProtocolParseError`: the client sent something that is not a packet. The next
+          `yield` continues after it. If it leaves the generator, the connection is closed
+          gracefully, and the log gets one WARNING line.
+        * `TimeoutError`: no packet came in the time that was yielded. If it leaves the generator,
+          the connection is closed gracefully, and the log gets one DEBUG line: this is how to write
+          an idle limit.
+        * `ProtocolCrashedError`: the protocol object has a bug (the cause).
+        * `TypeError` or `ValueError`: what was yielded is no timeout.
         * the framework's cancellation: the server shuts down, or a scope around the `yield` ends.
-        * `GeneratorExit`: the client is gone. A `ConnectionError` is never raised at a `yield`.
+          When the server shuts down, do not ignore it (`AbstractAsyncNetworkServer.shutdown`).
+        * `GeneratorExit`: the client is gone. An error of the connection is never raised here.
 
-        Any exception that leaves the generator is logged with its traceback, and the connection is
-        reset after `on_disconnection()`. The server and the other clients go on.
+        A `ConnectionError` of `client.send_packet()` may leave the generator: the client is gone,
+        and nothing is logged. If the client was closed on this side (`ClientClosedError`), that is
+        one WARNING.
+
+        Everything else that leaves the generator is a crash. It is logged at level ERROR, and the
+        connection is reset after `on_disconnection()`. The server and the other clients go on. This
+        includes exceptions that are no `Exception` (`argparse` raises `SystemExit`, for example),
+        cancellations that do not come from the server, and cancel scopes and task groups that the
+        generator has entered and not left. Only `KeyboardInterrupt` ends the server. On asyncio,
+        `SystemExit` in a task that the handler has started ends the event loop: asyncio itself does
+        that.
+
+        A task group around a `yield` is left when the client leaves, as at any disconnection.
 
         Args:
             client: The client. The same object for all the generators of a connection.
@@ -240,11 +267,15 @@ class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_
         return _nothing()
 
     async def on_disconnection(self, client: AsyncStreamClient[_T_Response], /) -> None:
-        """Clean up after a client, behind the last `handle()`. The default does nothing.
+        """Clean up after a client, after the last `handle()`. The default does nothing.
 
         Not called if `on_connection()` raised, or was a generator when the connection ended.
-        `client.is_closing()` is true here, unless `handle()` raised or the server is stopping: then
-        a last packet may be sent.
+        `client.is_closing()` is true here, unless an exception left `handle()` or the server is
+        stopping: then a last packet may be sent. The client has 30 seconds to read it, or the
+        server's `ssl_shutdown_timeout`. At this deadline the connection is reset, and a
+        `send_packet()` that waits raises `ConnectionError`, here and in other tasks.
+
+        What leaves this method is reported like what leaves `handle()`.
 
         Args:
             client: The client.
@@ -262,22 +293,26 @@ class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _
     ) -> AsyncGenerator[Yielded, _T_Request]:
         """Serve one datagram, or several of the same peer: an asynchronous generator.
 
-        A datagram of a peer who has no generator running starts one, and is what its first `yield`
+        A datagram of a peer that has no generator running starts one, and is what its first `yield`
         returns. Further ones wait their turn, in order, for its next `yield` or for the generator
         that is started when it has returned; those of other peers are handled meanwhile. A
         generator that returns *before* its first `yield` refuses that datagram.
 
         What may be raised at a `yield`, instead of the packet:
 
-        * `DatagramProtocolParseError`: the datagram is not a packet. To let it pass costs one line
-          in the log.
-        * `TimeoutError`: nothing came in the time that was yielded. Never at the first `yield`.
-        * `RuntimeError`: the protocol object failed (the cause).
+        * `DatagramProtocolParseError`: the datagram is not a packet. If it leaves the generator,
+          the log gets one WARNING line.
+        * `TimeoutError`: no datagram came in the time that was yielded. Never at the first `yield`.
+          If it leaves the generator, the log gets one DEBUG line.
+        * `ProtocolCrashedError`: the protocol object has a bug (the cause).
+        * `TypeError` or `ValueError`: what was yielded is no timeout.
         * the framework's cancellation: the server shuts down or is closed, or a scope around the
-          `yield` ends.
+          `yield` ends. When the server shuts down, do not ignore it
+          (`AbstractAsyncNetworkServer.shutdown`).
 
-        Any exception that leaves the generator is logged with its traceback. The peer's next
-        datagram starts a new one.
+        Everything else that leaves the generator is a crash, as in `AsyncStreamRequestHandler`: it
+        is logged at level ERROR, and the server and the other peers go on. In each case, the peer's
+        next datagram starts a new generator.
 
         Each generator runs in its own copy of the context in which `service_init()` ran.
 

@@ -65,7 +65,7 @@ class ConnectionCloseRequestHandler(AsyncStreamRequestHandler[Request, Response]
 
         await client.send_packet(Response(request.text))
 
-        # One question, one answer, and we hang up.
+        # One request, one response, then the end of the connection.
         await client.aclose()
 
 
@@ -107,15 +107,8 @@ class ErrorHandlingInRequestHandler(AsyncStreamRequestHandler[Request, Response]
         except StreamProtocolParseError:
             # These bytes are not a request. The next ones may well be.
             await client.send_packet(BadRequest())
-        except OSError:
-            # The socket is in trouble. Say so if it still lets us.
-            try:
-                await client.send_packet(InternalError())
-            except OSError:
-                await client.aclose()
-                raise
         except Exception:
-            # Nobody expected this, so somebody has to see it.
+            # This is unexpected, so print it.
             traceback.print_exc()
             await client.send_packet(InternalError())
         else:
@@ -170,6 +163,18 @@ class TimeoutYieldedRequestHandler(AsyncStreamRequestHandler[Request, Response])
             await client.send_packet(TimedOut())
         else:
             await client.send_packet(Response(request.text))
+
+
+class IdleLimitRequestHandler(AsyncStreamRequestHandler[Request, Response]):
+    patience = 30.0  # seconds
+
+    async def handle(
+        self,
+        client: AsyncStreamClient[Response],
+    ) -> AsyncGenerator[float, Request]:
+        request: Request = yield self.patience
+
+        await client.send_packet(Response(request.text))
 
 
 class TimeoutContextRequestHandlerAsyncIO(AsyncStreamRequestHandler[Request, Response]):

@@ -28,9 +28,10 @@ class EmployeeRequestHandler(AsyncStreamRequestHandler[str, str]):
         request = yield
 
         certificate = client.extra(TLSAttribute.peercert)
-        names = [value for kind, value in certificate["subjectAltName"] if kind == "email"]
+        names = dict(certificate.get("subjectAltName", ()))
+        name = names.get("email", "unknown")
 
-        await client.send_packet(f"{names[0]} asked: {request}")
+        await client.send_packet(f"{name} asked: {request}")
 
 
 def client_context_with_certificate() -> ssl.SSLContext:

@@ -85,7 +85,7 @@ class ErrorHandlingInRequestHandler(AsyncDatagramRequestHandler[Request, Respons
             # This datagram is not a request. The next one may well be.
             await client.send_packet(BadRequest())
         except Exception:
-            # Nobody expected this, so somebody has to see it.
+            # This is unexpected, so print it.
             traceback.print_exc()
             await client.send_packet(InternalError())
         else:

@@ -22,7 +22,7 @@ def derive_key(password: str) -> dict[str, Any]:
     return {"thread": threading.current_thread().name, "key": key.hex()[:8]}
 
 
-class KeyRequestHandler(AsyncStreamRequestHandler[str, dict[str, Any]]):
+class KeyRequestHandler(AsyncStreamRequestHandler[Any, dict[str, Any]]):
     """Answers a password with a key."""
 
     def __init__(self, max_threads: int) -> None:
@@ -31,8 +31,11 @@ class KeyRequestHandler(AsyncStreamRequestHandler[str, dict[str, Any]]):
     async def handle(
         self,
         client: AsyncStreamClient[dict[str, Any]],
-    ) -> AsyncGenerator[None, str]:
-        password: str = yield
+    ) -> AsyncGenerator[None, Any]:
+        password = yield
+        if not isinstance(password, str):  # clients send what they like
+            await client.send_packet({"error": "expected a password"})
+            return
         answer = await anyio.to_thread.run_sync(derive_key, password, limiter=self.limiter)
         await client.send_packet(answer)
 
