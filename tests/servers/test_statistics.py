@@ -31,7 +31,7 @@ def test_dropped() -> None:
         for field in dataclasses.fields(DatagramStatistics)
         if field.name.startswith("dropped_by_")
     ]
-    assert len(reasons) == 4
+    assert len(reasons) == 5
     assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 25
 
 

@@ -137,6 +137,8 @@ class PeerTable:
     async def _work(self) -> None:
         """Run the generators of those that are ready, until one of them needs this task."""
         worker = self._worker = object()
+        if not self._ready:
+            return  # the task that started this one as its successor has done everything
         goes_on = self._is_starting or self._has_successor()
         last: DatagramSession | None = None  # the one whose generator is not followed by others
         end: BaseException | None = None

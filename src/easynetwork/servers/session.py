@@ -175,14 +175,7 @@ class StreamSession:
         client, transport, tasks = self._client, self._client.transport, self._service.tasks
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping)
-        with suppress(ConnectionError):
-            client.flush()
-        if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
-            message = "%s left %d bytes of an incomplete packet"
-            self._service.log.log(logging.DEBUG, message, client.address, unused)
-        client.stop_listening()
-        # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
-        transport.limit_sending(transport.close_timeout)
+        self._end_conversation(end)
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
         goodbye = NOTHING
@@ -213,6 +206,17 @@ class StreamSession:
                 Verdict(crash=error).report(client.address, self._service.log)
         if isinstance(end, BaseException) and interrupts(end):
             raise end
+
+    def _end_conversation(self, end: End) -> None:
+        client = self._client
+        with suppress(ConnectionError):
+            client.flush()
+        if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
+            message = "%s left %d bytes of an incomplete packet"
+            self._service.log.log(logging.DEBUG, message, client.address, unused)
+        client.stop_listening()
+        # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
+        client.transport.limit_sending(client.transport.close_timeout)
 
     def _judge(self, end: End, *, is_stopping: bool) -> Verdict:
         thrown, self._thrown = self._thrown, None

@@ -47,8 +47,8 @@ class TrioSessionTasks(SessionTasks):
                 raise
             self._observer.uncaught(exc, task.name)
         finally:
-            self._scopes.pop(task, None)
-            if task.child_nurseries:
+            # A task that has entered no scope has run nothing of a client's.
+            if self._scopes.pop(task, None) is not None and task.child_nurseries:
                 await _close_nurseries(task)
 
     def scope(self) -> trio.CancelScope:
