@@ -12,6 +12,8 @@ is ``all`` in the environment.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import re
@@ -108,3 +110,16 @@ def new_server(
 def serve(new_server: NewServer) -> Serve:
     """Return a function that serves a handler while a block runs."""
     return lambda *args, **options: serving(new_server(*args, **options))
+
+
+@pytest.fixture
+def silent_loops() -> Iterator[None]:
+    """Leave out what asyncio and trio log of generators that they find unclosed."""
+    loggers = [logging.getLogger(name) for name in ("asyncio", "trio")]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    yield
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
+    with contextlib.suppress(BaseException):
+        gc.collect()

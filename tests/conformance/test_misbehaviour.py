@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -80,19 +78,6 @@ class Misbehaving(Recorder):
         await self.at("on_disconnection", client)
 
 
-@pytest.fixture
-def asyncio_is_silent() -> Iterator[None]:
-    """Leave out what asyncio and trio log of generators that they find unclosed."""
-    loggers = [logging.getLogger(name) for name in ("asyncio", "trio")]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    yield
-    for logger in loggers:
-        logger.setLevel(logging.NOTSET)
-    with contextlib.suppress(BaseException):
-        gc.collect()
-
-
 def expected_reports(name: str, step: str) -> set[int]:
     """Return how many reports are right."""
     if step == "leaving" and name in ("GeneratorExit", "group of GeneratorExit"):
@@ -109,7 +94,7 @@ async def test_misbehaviour(
     serve: Serve,
     log: Records,
     anyio_backend_name: str,
-    asyncio_is_silent: None,
+    silent_loops: None,
     name: str,
     step: str,
 ) -> None:

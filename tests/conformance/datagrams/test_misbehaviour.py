@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import logging
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -21,6 +19,7 @@ from tests.misbehaviours import MALFORMED, MISBEHAVIOURS, runs_on
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.usefixtures("silent_loops"),
     pytest.mark.parametrize("host", ["127.0.0.1"], ids=["ipv4"]),
     # Generators and task groups that a handler leaves open speak up when they are collected.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -29,19 +28,6 @@ pytestmark = [
 ]
 
 STEPS = ("first step", "handle", "later", "waiting")
-
-
-@pytest.fixture(autouse=True)
-def loops_are_silent() -> Iterator[None]:
-    """Leave out what asyncio and trio log of generators that they find unclosed."""
-    loggers = [logging.getLogger(name) for name in ("asyncio", "trio")]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    yield
-    for logger in loggers:
-        logger.setLevel(logging.NOTSET)
-    with contextlib.suppress(BaseException):
-        gc.collect()
 
 
 class Misbehaving(Recorder):
