@@ -19,6 +19,7 @@ import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 import anyio.abc
@@ -39,6 +40,10 @@ from easynetwork.servers._verdict import interrupts
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
 from easynetwork.servers.reports import ServerLog
+
+
+_MAX_NAMES: Final = 10
+"""Tasks that are named in one line of the log; it should be readable."""
 
 
 class _Run:
@@ -78,11 +83,14 @@ class _Run:
     def still_running(self, names: list[str], /) -> None:
         if not self.is_stuck:
             self.is_stuck = True
+            more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
             self._log.log(
                 logging.ERROR,
-                "Still running %s seconds after being cancelled, and not waited for any longer: %s",
+                "Still running %s seconds after being cancelled, and not waited for any longer: "
+                "%s%s",
                 STOP_TIMEOUT,
-                ", ".join(names),
+                ", ".join(names[:_MAX_NAMES]),
+                more,
             )
 
     def give_up(self) -> None:
