@@ -206,6 +206,31 @@ async def raise_a_huge_error() -> None:
     raise Unprintable
 
 
+class _NoGroup(ExceptionGroup[Exception]):
+    def derive(self, excs: Any, /) -> Any:
+        raise RuntimeError("cannot be split")
+
+
+async def raise_a_group_that_cannot_be_split() -> None:
+    """Raise a group whose class is broken."""
+    raise _NoGroup("group", [LookupError(), ValueError()])
+
+
+async def raise_a_deep_group() -> None:
+    """Raise groups in groups, too many to split."""
+    error: Exception = LookupError()
+    for _ in range(20_000):
+        error = ExceptionGroup("group", [error])
+    raise error
+
+
+async def raise_its_own_cause() -> None:
+    """Raise an error that is its own cause."""
+    error = LookupError()
+    error.__cause__ = error
+    raise ExceptionGroup("group", [error])
+
+
 class _Bad(enum.Enum):
     VALUE = "\x1b[2J\r\n" * 1000
 
@@ -231,6 +256,9 @@ DISORDER: dict[str, Misbehaviour] = {
         let_out_a_cancellation,
         exceed_the_recursion_limit,
         raise_a_huge_error,
+        raise_a_group_that_cannot_be_split,
+        raise_a_deep_group,
+        raise_its_own_cause,
         raise_control_characters,
     )
 }

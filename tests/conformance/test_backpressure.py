@@ -335,3 +335,46 @@ async def test_no_bytes_before_their_turn(serve: Serve) -> None:
             assert converter.count == 1
             assert len(await peer.receive_lines(10)) == 10
         assert converter.count == 10
+
+
+@one_protocol
+async def test_bound_after_the_peer_has_read(serve: Serve) -> None:
+    """The bound holds each time that the peer stops to read, not the first time only."""
+    handler = Narrow()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        await handler.noted("handle")
+        [client] = handler.clients
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(client.send_packet, "x" * PACKET)
+            for _ in range(3):
+                await anyio.wait_all_tasks_blocked()
+                assert unsent(client) < HIGH_WATER + 1.1 * PACKET
+                await peer.receive_lines(20)
+            await anyio.wait_all_tasks_blocked()
+            assert unsent(client) < HIGH_WATER + 1.1 * PACKET
+            tasks.cancel_scope.cancel()
+
+
+@one_protocol
+async def test_two_closers(serve: Serve) -> None:
+    """A second task that closes does not cut short what the first one waits for."""
+
+    class Handler(Narrow):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            with anyio.move_on_after(0):
+                await client.send_packet("x" * 2_000_000)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(client.aclose)
+                self.note("closing")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go", "unread")
+        await handler.noted("closing")
+        await anyio.sleep(1.3)  # longer than a closed connection lingers
+        assert await peer.rest() == ("x" * 2_000_000 + "\n", "EOF")

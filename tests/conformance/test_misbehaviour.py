@@ -157,7 +157,7 @@ async def test_malformed_handler(serve: Serve, log: Records, name: str) -> None:
 # -- logs in disorder
 
 
-class BrokenError(Exception):
+class BrokenError(BaseException):
     pass
 
 

@@ -50,6 +50,15 @@ def own_descriptor(sock: socket.socket, owner: DescriptorOwner | None = None) ->
         sock: The socket, open.
         owner: The owner; the socket itself if there is none yet.
     """
+    take_descriptor(sock)
+    _connections[sock.fileno()] = weakref.ref(sock if owner is None else owner)
+
+
+def take_descriptor(sock: socket.socket) -> None:
+    """Have an earlier owner that still believes to have a socket's descriptor let go of it.
+
+    To be called for each new socket before an event loop watches it.
+    """
     fd = sock.fileno()
     reference = _connections.get(fd)
     match None if reference is None else reference():
@@ -57,7 +66,6 @@ def own_descriptor(sock: socket.socket, owner: DescriptorOwner | None = None) ->
             pass  # a socket without an owner was accepted a moment ago
         case earlier if earlier.socket.fileno() == fd:
             earlier.lose_descriptor()
-    _connections[fd] = weakref.ref(sock if owner is None else owner)
 
 
 def call_after_fork(obj: _T, callback: Callable[[_T], object]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from easynetwork.backends._forks import close_in_children, keep_in_children
+from easynetwork.backends._forks import close_in_children, keep_in_children, take_descriptor
 from easynetwork.backends.receive_buffer import receive_view
 
 Batch: TypeAlias = list[tuple[bytes, Any]]
@@ -59,6 +59,7 @@ class DatagramEndpoint(ABC):
     """The socket, to ask for addresses and options. Not to be read, written or closed."""
 
     def __init__(self, sock: _socket.socket) -> None:
+        take_descriptor(sock)
         self.socket = sock
         self._view = receive_view(MAX_DATAGRAM_SIZE)
         self._in_a_row = 0  # datagrams that were received without waiting

@@ -19,7 +19,12 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends._forks import close_in_children, keep_in_children, own_descriptor
+from easynetwork.backends._forks import (
+    close_in_children,
+    keep_in_children,
+    own_descriptor,
+    take_descriptor,
+)
 
 _OnConnection: TypeAlias = Callable[[socket.socket, Any], object]
 
@@ -70,6 +75,7 @@ async def accept_forever(
         OSError: The listening socket itself has failed.
     """
     acceptor = _Acceptor(listener, on_connection, logger)
+    take_descriptor(listener)
     close_in_children(listener)
     try:
         while listener.fileno() >= 0:

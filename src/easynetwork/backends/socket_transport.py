@@ -126,7 +126,7 @@ class SocketTransport(StreamTransport):
             if isinstance(self._unsent, memoryview):
                 self._unsent = bytearray(self._unsent)
             self._unsent += data
-        if len(self._unsent) > HIGH_WATER and not self.congested:
+        if len(self._unsent) > HIGH_WATER and self._writable is None:
             self.congested = True
             self._writable = anyio.Event()
 
@@ -259,6 +259,8 @@ class SocketTransport(StreamTransport):
 
     async def _linger(self, timeout: float) -> None:
         if self._lingering is not None:
+            if self._sent is not None:
+                await self._sent.wait()
             with anyio.move_on_after(timeout):
                 await self._lingering.wait()
             return

@@ -31,6 +31,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
+from easynetwork.backends._forks import take_descriptor
 
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 """What getaddrinfo(3) says of one address: family, type, protocol, name, and the address itself."""
@@ -197,6 +198,7 @@ def _bind_to_one_of(sock: socket.socket, local: Sequence[AddressInfo]) -> None:
 
 async def _finish_connecting(sock: socket.socket, address: tuple[Any, ...]) -> None:
     try:
+        take_descriptor(sock)
         if not start_connecting(sock, address):
             await anyio.wait_writable(sock)
             check_connected(sock, address)

@@ -41,7 +41,6 @@ from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
 from easynetwork.servers.reports import ServerLog
 
-
 _MAX_NAMES: Final = 10
 """Tasks that are named in one line of the log; it should be readable."""
 

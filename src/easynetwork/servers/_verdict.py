@@ -108,7 +108,15 @@ def judge(
 
 def interrupts(exc: BaseException) -> bool:
     """Whether an exception is meant for the whole program."""
-    return _without(exc, lambda leaf: isinstance(leaf, KeyboardInterrupt)) is not exc
+    # A loop: a group may be nested deeply, or of a class that cannot be split.
+    pending = [exc]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, KeyboardInterrupt):
+            return True
+        if isinstance(item, BaseExceptionGroup):
+            pending += item.exceptions
+    return False
 
 
 def _without(

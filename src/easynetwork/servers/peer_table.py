@@ -29,7 +29,7 @@ import anyio
 from easynetwork.backends.datagram import Batch
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.servers._verdict import interrupts, judge, scope_error
+from easynetwork.servers._verdict import Verdict, interrupts, judge, scope_error
 from easynetwork.servers.datagram_client import Outlet, ServedDatagramClient
 from easynetwork.servers.datagram_session import DatagramService, DatagramSession
 from easynetwork.servers.reports import printable
@@ -177,7 +177,10 @@ class PeerTable:
             if is_stopping:
                 expected += (anyio.get_cancelled_exc_class(),)
             thrown = session.take_thrown()
-            verdict = judge(end, thrown=thrown, is_excused=_is_misuse, expected=expected)
+            try:
+                verdict = judge(end, thrown=thrown, is_excused=_is_misuse, expected=expected)
+            except Exception as exc:  # of a handler's exception class, or it is nested too deeply
+                verdict = Verdict(crash=exc.with_traceback(None))
             verdict.report(session.client.address, self.service.log)
         if session.has_next():
             self._ready.append(session)

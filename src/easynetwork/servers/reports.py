@@ -82,7 +82,9 @@ class ServerLog:
             return
         try:
             self._logger.log(level, message, *args, exc_info=exc)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             _Unraisable(error)
 
     def flush(self) -> None:
@@ -123,7 +125,7 @@ class _Unraisable:
 
     __slots__ = ("_error",)
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def __del__(self) -> None:
@@ -135,13 +137,10 @@ def _kind_of(exc: BaseException) -> _Kind:
 
     How often a function has called itself makes no difference: a peer may choose that.
     """
-    while True:
-        if isinstance(exc, BaseExceptionGroup):
-            exc = exc.exceptions[0]
-        elif exc.__traceback__ is None and exc.__cause__ is not None:
-            exc = exc.__cause__
-        else:
-            break
+    if exc.__traceback__ is None and exc.__cause__ is not None:
+        exc = exc.__cause__  # what a handler raised that is no Exception
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
     lines = frozenset((frame.f_code, line) for frame, line in traceback.walk_tb(exc.__traceback__))
     return type(exc), lines
 

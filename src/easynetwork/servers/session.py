@@ -71,13 +71,12 @@ class StreamSession:
 
     async def serve(self) -> End:
         """Run the connect hook and `handle()` until one side has had enough; return why."""
-        log = self._service.log
-        log.log(
-            self._service.connection_log_level,
-            "Accepted new connection (address = %s)",
-            self._client.address,
-        )
         try:
+            self._service.log.log(
+                self._service.connection_log_level,
+                "Accepted new connection (address = %s)",
+                self._client.address,
+            )
             end = await self._greet()
             self._greeted = end is not _End.LEFT
             if self._greeted and not self._client.is_closed:
@@ -228,7 +227,10 @@ class StreamSession:
             expected += (GeneratorExit,)
         if is_stopping:
             expected += (anyio.get_cancelled_exc_class(),)
-        return judge(end, thrown=thrown, is_excused=self._is_excused, expected=expected)
+        try:
+            return judge(end, thrown=thrown, is_excused=self._is_excused, expected=expected)
+        except Exception as exc:  # of a handler's exception class, or it is nested too deeply
+            return Verdict(crash=exc.with_traceback(None))
 
     def _is_excused(self, exc: BaseException) -> bool:
         return is_owned_by(self._client, exc)

@@ -82,7 +82,10 @@ class AsyncIOSessionTasks(SessionTasks):
     def is_orderly(self, scope: AbstractContextManager[object]) -> bool:
         # To ask anyio for the effective deadline costs a tenth of a datagram (measured).
         children = getattr(scope, "_child_scopes", None)
-        return anyio.current_effective_deadline() == math.inf if children is None else not children
+        if children is None:
+            return anyio.current_effective_deadline() == math.inf
+        task = asyncio.current_task()
+        return not children and task is not None and not task.cancelling()
 
     def is_cancelled(self) -> bool:
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling
@@ -169,3 +172,5 @@ def _stop_cancelling(scope: anyio.CancelScope) -> None:
     handle = getattr(scope, "_cancel_handle", None)
     if handle is not None:
         handle.cancel()
+    for child in getattr(scope, "_child_scopes", ()):
+        _stop_cancelling(child)

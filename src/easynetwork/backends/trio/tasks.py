@@ -68,8 +68,9 @@ class TrioSessionTasks(SessionTasks):
 
     def give_up(self) -> None:
         self.has_given_up = True
-        for scope in self._scopes.values():
+        for task, scope in self._scopes.items():
             scope.shield = True  # so that a task that ignores its cancellation can wait again
+            _shield_nurseries(task)
         if tasks := self._nursery.child_tasks:
             self._observer.still_running(sorted(task.name for task in tasks))
 
@@ -102,3 +103,11 @@ async def _close_nurseries(task: trio.lowlevel.Task) -> None:
         nursery.cancel_scope.cancel()
         with suppress(BaseException):  # whatever the tasks in it raise is due to that
             await nursery._nested_child_finished(None)
+
+
+def _shield_nurseries(task: trio.lowlevel.Task) -> None:
+    """Do the same for the nurseries of a task: they are cancelled by themselves once it was."""
+    for nursery in task.child_nurseries:
+        nursery.cancel_scope.shield = True
+        for child in nursery.child_tasks:
+            _shield_nurseries(child)
