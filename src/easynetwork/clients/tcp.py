@@ -28,7 +28,11 @@ from easynetwork.clients._errors import aborted, ended, explain_stream
 from easynetwork.clients._target import check_target, owned
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import StreamProtocolParseError, UnsupportedOperation
+from easynetwork.exceptions import (
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+    UnsupportedOperation,
+)
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.tls import PIECE_SIZE, pieces
 
@@ -60,7 +64,9 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     The exception of a signal handler, `KeyboardInterrupt` for example, loses nothing if it comes
     while `recv_packet()` waits. If it comes in the moment in which bytes are taken from the
     operating system or parsed, they may be lost: each further `recv_packet()` raises
-    `ConnectionAbortedError` then, and never returns what follows the gap.
+    `ConnectionAbortedError` then, and never returns what follows the gap. An `Exception` that a
+    signal handler raises while the serializer works counts as the serializer's, and costs that
+    packet (`ProtocolCrashedError`); `KeyboardInterrupt` does not.
     """
 
     __slots__ = (
@@ -302,23 +308,16 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             if frames := decoder.frames:
                 try:  # a frame is there until it has become a packet
                     packet: _T_Received = decoder.build(frames[-1])
-                except StreamProtocolParseError:
+                except (StreamProtocolParseError, ProtocolCrashedError):
                     del frames[-1]
-                    raise
-                except RuntimeError as exc:
-                    if exc.__cause__ is not None:  # otherwise a signal handler's
-                        del frames[-1]
                     raise
                 del frames[-1]
                 return packet
             self._received_unsure = True
             try:
                 packet = decoder.take()
-            except StreamProtocolParseError:
+            except (StreamProtocolParseError, ProtocolCrashedError):
                 self._received_unsure = False
-                raise
-            except RuntimeError as exc:
-                self._received_unsure = exc.__cause__ is None
                 raise
             if packet is not NEED_DATA:
                 self._received_unsure = False

@@ -289,7 +289,9 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
         The tasks of all clients are cancelled. May be called by several threads at once.
 
         One second after the cancellation this returns in any case. If something still runs then,
-        the log gets one ERROR that names it, and `serve_forever()` returns when that has ended.
+        the log gets one ERROR that names it, and `serve_forever()` returns when that has ended. But
+        a handler that blocks the thread of the event loop, without awaiting anything, cannot be
+        cancelled, and this waits until it awaits: give a `timeout`.
 
         Args:
             timeout: The most seconds to wait; None for no limit. The server stops all the same.

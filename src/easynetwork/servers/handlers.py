@@ -314,7 +314,9 @@ class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _
         is logged at level ERROR, and the server and the other peers go on. In each case, the peer's
         next datagram starts a new generator.
 
-        Each generator runs in its own copy of the context in which `service_init()` ran.
+        Each generator runs in its own copy of the context in which `service_init()` ran. Its task
+        may run the generators of other peers later: do not keep it to cancel it, and do not leave
+        an `asyncio.timeout()` open. Cancel a scope of your own instead.
 
         Args:
             client: Who sent the datagram, and where answers go.
