@@ -378,3 +378,28 @@ async def test_two_closers(serve: Serve) -> None:
         await handler.noted("closing")
         await anyio.sleep(1.3)  # longer than a closed connection lingers
         assert await peer.rest() == ("x" * 2_000_000 + "\n", "EOF")
+
+
+@one_protocol
+async def test_no_sender_is_passed_over(serve: Serve) -> None:
+    """A sender whose bytes have left returns, although the next one has filled the queue again."""
+    handler, returned = Narrow(), []
+
+    async def send(client: Client, number: int) -> None:
+        await client.send_packet("x" * 100_000)
+        returned.append(number)
+
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        await handler.noted("handle")
+        [client] = handler.clients
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(send, client, number)
+                await anyio.wait_all_tasks_blocked()
+            await peer.receive_lines(15)
+            await anyio.wait_all_tasks_blocked()
+            assert returned == sorted(returned)
+            assert len(returned) >= 12
+            await peer.receive_lines(5)
+        assert returned == list(range(20))

@@ -821,8 +821,10 @@ async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
     "Cancellations that do not come from the server: a handler that awaits a cancelled task, for
     example."
 
-    "Cancel scopes and task groups that handle() has entered and not left. If you end a loop over an
-    asynchronous generator early, the generator may have one open. contextlib.aclosing() closes it."
+    "Cancel scopes and task groups of anyio or trio that handle() has entered and not left. They are
+    noticed when the connection ends, at the latest; those of asyncio itself only when they cancel
+    something. If you end a loop over an asynchronous generator early, the generator may have one
+    open. contextlib.aclosing() closes it."
     """
     if "cancelled" in crash and sniffio.current_async_library() == "trio":
         pytest.skip("tasks of trio cannot be cancelled one by one")

@@ -173,7 +173,8 @@ class SocketTransport(StreamTransport):
         self._queued += 1
         try:
             async with self._turns:
-                await self.drain()
+                while self._writable is not None:
+                    await self.drain()
                 yield
         finally:
             self._queued -= 1
@@ -195,7 +196,9 @@ class SocketTransport(StreamTransport):
             self.abort()
 
     async def drain(self) -> None:
-        while self._writable is not None:
+        # Once: the task with the next turn may write, and congest the transport again, before this
+        # one runs, and the bytes of this one have left.
+        if self._writable is not None:
             await self._writable.wait()
         if self._is_broken:
             raise broken_connection(self._error)
