@@ -78,7 +78,8 @@ def judge(
     *,
     thrown: BaseException | None,
     is_excused: Callable[[BaseException], bool],
-    expected: tuple[type[BaseException], ...] = (),
+    is_stopping: bool,
+    is_leaving: bool = False,
 ) -> Verdict:
     """Find out whose fault an exception is.
 
@@ -86,8 +87,26 @@ def judge(
         exc: What left the handler.
         thrown: What was raised at the `yield` that it came from.
         is_excused: Whether an exception is what becomes of a client that is gone.
-        expected: Exceptions that ended the handler because they had to.
+        is_stopping: Whether the server stops, so that cancellations had to be.
+        is_leaving: Whether the generator was being closed, so that GeneratorExit had to be.
     """
+    expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+    if is_leaving:
+        expected += (GeneratorExit,)
+    if is_stopping:
+        expected += (anyio.get_cancelled_exc_class(),)
+    try:
+        return _divide(exc, thrown, is_excused, expected)
+    except Exception as error:  # of a handler's exception class, or it is nested too deeply
+        return Verdict(crash=error.with_traceback(None))
+
+
+def _divide(
+    exc: BaseException,
+    thrown: BaseException | None,
+    is_excused: Callable[[BaseException], bool],
+    expected: tuple[type[BaseException], ...],
+) -> Verdict:
     rest = _without(exc, lambda leaf: isinstance(leaf, expected))
     if rest is None:
         return NOTHING

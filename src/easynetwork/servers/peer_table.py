@@ -24,12 +24,10 @@ from collections import deque
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import anyio
-
 from easynetwork.backends.datagram import Batch
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.servers._verdict import Verdict, interrupts, judge, scope_error
+from easynetwork.servers._verdict import interrupts, judge, scope_error
 from easynetwork.servers.datagram_client import Outlet, ServedDatagramClient
 from easynetwork.servers.datagram_session import DatagramService, DatagramSession
 from easynetwork.servers.reports import printable
@@ -173,14 +171,8 @@ class PeerTable:
             is_stopping, is_interrupt = self._tasks.is_cancelled(), interrupts(end)
             if is_stopping or is_interrupt:
                 session.drop_waiting()
-            expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
-            if is_stopping:
-                expected += (anyio.get_cancelled_exc_class(),)
             thrown = session.take_thrown()
-            try:
-                verdict = judge(end, thrown=thrown, is_excused=_is_misuse, expected=expected)
-            except Exception as exc:  # of a handler's exception class, or it is nested too deeply
-                verdict = Verdict(crash=exc.with_traceback(None))
+            verdict = judge(end, thrown=thrown, is_excused=_is_misuse, is_stopping=is_stopping)
             verdict.report(session.client.address, self.service.log)
         if session.has_next():
             self._ready.append(session)

@@ -222,15 +222,13 @@ class StreamSession:
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
             return NOTHING
-        expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
-        if is_leaving:
-            expected += (GeneratorExit,)
-        if is_stopping:
-            expected += (anyio.get_cancelled_exc_class(),)
-        try:
-            return judge(end, thrown=thrown, is_excused=self._is_excused, expected=expected)
-        except Exception as exc:  # of a handler's exception class, or it is nested too deeply
-            return Verdict(crash=exc.with_traceback(None))
+        return judge(
+            end,
+            thrown=thrown,
+            is_excused=self._is_excused,
+            is_stopping=is_stopping,
+            is_leaving=is_leaving,
+        )
 
     def _is_excused(self, exc: BaseException) -> bool:
         return is_owned_by(self._client, exc)
