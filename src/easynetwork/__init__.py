@@ -12,12 +12,13 @@ way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your r
 * `easynetwork.parsers`: drives the generators of protocol objects, and checks them.
 * `easynetwork.decoder`: bytes in, packets out; the only place that cuts a stream.
 * `easynetwork.codec`: how a protocol object is driven, with or without shortcuts.
-* `easynetwork.testing`: for your tests: does a serializer keep its promises?
 * `easynetwork.tls`: ciphertext to plaintext and back.
+* `easynetwork.sockets`: plain sockets: names resolved, connected, bound, accepted.
 * `easynetwork.backends`: the event loop, asyncio or trio.
 * `easynetwork.servers`: listeners, the sessions of their clients, and the request handlers you
   write.
 * `easynetwork.clients`: the other end.
+* `easynetwork.testing`: for your tests: does a serializer keep its promises?
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import pytest
 
+from easynetwork._tls_options import TLSOptions, check_server_tls
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.backends import StreamTransport, ensure_backend
-from easynetwork.backends._tls_options import TLSOptions, check_server_tls
-from easynetwork.backends.sockets import tune_tcp
 from easynetwork.backends.tls_transport import start_tls
+from easynetwork.sockets.connecting import tune_tcp
 from tests.tls_peers import TLSSocket, client_context, server_context
 
 MAX_RECV_SIZE = 16 * 1024

@@ -10,8 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from easynetwork._tuning import HIGH_WATER
 from easynetwork.backends.abc import broken_connection
-from easynetwork.backends.limits import HIGH_WATER
 from tests.backends.pairs import MAX_RECV_SIZE, SOON, Pair, open_pair, tls_options, without_tls
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends.limits import HIGH_WATER
+from easynetwork._tuning import HIGH_WATER
 from easynetwork.exceptions import UnsupportedOperation
 from tests.backends.pairs import SOON, Pair, open_pair, tls_options, without_tls
 
@@ -28,7 +28,7 @@ async def pair(request: pytest.FixtureRequest, anyio_backend: object) -> AsyncIt
 
 
 def set_linger_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr("easynetwork.backends.socket_transport.LINGER_TIME", seconds)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.LINGER_TIME", seconds)
 
 
 async def assert_closed(pair: Pair) -> None:

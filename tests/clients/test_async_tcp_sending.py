@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends.limits import HIGH_WATER
+from easynetwork._tuning import HIGH_WATER
 from easynetwork.converter import AbstractPacketConverter
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.serializers.line import StringLineSerializer
@@ -479,7 +479,7 @@ async def test_send_eof_behind_senders() -> None:
 @pytest.mark.parametrize("senders", [1, 3])
 async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch, senders: int) -> None:
     """Closing waits for the peer to read for a limited time, then the connection is reset."""
-    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
     outcomes = Outcomes()
     async with connected(narrow=True) as (client, peer), anyio.create_task_group() as tasks:
         for _ in range(senders):
@@ -495,7 +495,7 @@ async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch, senders: int) -> 
 
 async def test_leaving_after_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """So does leaving the client's block after a send that took too long."""
-    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
     async with connected(narrow=True) as (client, peer):
         with anyio.fail_after(2):
             async with client:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from easynetwork.clients._blocking import ClientLock
+from easynetwork.clients._waiting import ClientLock
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.exceptions import BusyResourceError, ClientClosedError
 from easynetwork.protocol import StreamProtocol

@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
+from easynetwork._tuning import LINGER_TIME
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.backends.limits import LINGER_TIME
-from easynetwork.clients import _blocking
+from easynetwork.clients import _waiting
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.converter import AbstractPacketConverter
@@ -487,7 +487,7 @@ def test_spurious_wake_up(connect: Callable[..., Pair], monkeypatch: pytest.Monk
         def select(self, timeout: float | None = None) -> Any:
             return lies.pop() if lies else super().select(timeout)
 
-    monkeypatch.setattr(_blocking, "_Selector", Selector)
+    monkeypatch.setattr(_waiting, "_Selector", Selector)
     client, peer = connect()
     with pytest.raises(TimeoutError):
         client.recv_packet(timeout=0.01)
@@ -802,7 +802,7 @@ def test_close_waits_for_a_peer_that_sends(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, chunk: bytes
 ) -> None:
     """A peer that sends and does not leave is waited for, for a time."""
-    monkeypatch.setattr(_blocking, "LINGER_TIME", 0.05)
+    monkeypatch.setattr(_waiting, "LINGER_TIME", 0.05)
     client, peer = pair
     send(peer, chunk, to=client)
     if b"one" in chunk:

@@ -291,8 +291,8 @@ def test_inspection_waits_for_nobody(narrow: Pair) -> None:
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients give up earlier."""
-    monkeypatch.setattr("easynetwork.clients._blocking_base.CLOSE_TIMEOUT", 0.1)
-    monkeypatch.setattr("easynetwork.clients._blocking_base.SENDER_INTERVAL", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_client.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_client.SENDER_INTERVAL", 0.1)
 
 
 def test_close_gives_up(hurry: None, connect: Callable[..., Pair]) -> None:

@@ -19,7 +19,7 @@ import anyio.from_thread
 import pytest
 import trustme
 
-from easynetwork.backends._tls_options import check_client_tls
+from easynetwork._tls_options import check_client_tls
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.exceptions import ClientClosedError, UnsupportedOperation
 from easynetwork.protocol import StreamProtocol

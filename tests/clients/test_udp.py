@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.clients import _blocking
+from easynetwork.clients import _waiting
 from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.exceptions import (
     ClientClosedError,
@@ -54,7 +54,7 @@ class Selector(selectors.SelectSelector):
 @pytest.fixture
 def never_writable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no socket become writable: see `Full`."""
-    monkeypatch.setattr(_blocking, "_Selector", Selector)
+    monkeypatch.setattr(_waiting, "_Selector", Selector)
 
 
 def unsupported_socket() -> socket.socket:
@@ -312,7 +312,7 @@ def test_spurious_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
         def select(self, timeout: float | None = None) -> Any:
             return lies.pop() if lies else super().select(timeout)
 
-    monkeypatch.setattr(_blocking, "_Selector", Liar)
+    monkeypatch.setattr(_waiting, "_Selector", Liar)
     with opened() as (client, peer):
         with pytest.raises(TimeoutError):
             client.recv_packet(timeout=0.01)

@@ -219,8 +219,8 @@ def test_close_waits_for_senders() -> None:
 
 def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A datagram that does not leave is not waited for any longer."""
-    monkeypatch.setattr("easynetwork.clients._blocking_base.CLOSE_TIMEOUT", 0.1)
-    monkeypatch.setattr("easynetwork.clients._blocking_base.SENDER_INTERVAL", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_client.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_client.SENDER_INTERVAL", 0.1)
     with bound() as peer:
         client = UDPNetworkClient(connected_to(peer, Full), TEXT, retry_interval=3600)
         sender = InThread(client.send_packet, "first")

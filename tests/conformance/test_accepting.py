@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from easynetwork.backends import listener
+from easynetwork.sockets import accepting as listener
 from tests.conformance.support import PATIENCE, Peer, Recorder, Records, Serve
 
 resource = pytest.importorskip("resource")

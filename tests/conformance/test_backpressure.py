@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from easynetwork.backends.limits import HIGH_WATER
+from easynetwork._tuning import HIGH_WATER
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
@@ -34,7 +34,7 @@ def close_timeout(
     """Return a function that sets the time limit of closing, and returns options of the server."""
 
     def set_timeout(seconds: float) -> dict[str, Any]:
-        monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", seconds)
+        monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", seconds)
         return {} if tls is None else {"ssl_shutdown_timeout": seconds}
 
     return set_timeout

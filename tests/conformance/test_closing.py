@@ -54,7 +54,7 @@ async def test_peer_that_does_not_take_the_rest(
     serve: Serve, tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent before the end is kept for a peer for a while, not for ever."""
-    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", SOON)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", SOON)
     answer = "x" * 10_000_000
     sockets: list[ISocket] = []
 

@@ -19,7 +19,7 @@ import anyio.to_thread
 import pytest
 import sniffio
 
-from easynetwork.backends.limits import STOP_TIMEOUT
+from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolParseError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol

@@ -28,7 +28,7 @@ from docs._include.examples.howto.tcp_clients import (
     simple_client_trio,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
-from easynetwork.backends.limits import CLOSE_TIMEOUT
+from easynetwork._tuning import CLOSE_TIMEOUT
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.exceptions import (
     ClientClosedError,
@@ -593,7 +593,7 @@ async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     at most."
     """
     assert CLOSE_TIMEOUT == 30
-    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
         with anyio.fail_after(5):
             async with client:
@@ -1032,7 +1032,7 @@ async def test_blocking_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     "After that, it resets the connection, and the thread gets a ClientClosedError."
     """
     assert CLOSE_TIMEOUT == 30
-    monkeypatch.setattr("easynetwork.clients._blocking_base.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_client.CLOSE_TIMEOUT", 0.1)
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
         InThread(client.close).result()

@@ -30,7 +30,7 @@ from docs._include.examples.howto.tcp_servers.request_handler_explanation import
     TimedOut,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
-from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER
+from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -217,7 +217,7 @@ async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     connection is reset."
     """
     assert CLOSE_TIMEOUT == 30
-    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
 
     class Handler(Watched):
         async def handle(self, client: Client) -> Requests:
@@ -1163,7 +1163,7 @@ async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     send_packet() that waits raises ConnectionError, here and in other tasks."
     """
     assert CLOSE_TIMEOUT == 30
-    monkeypatch.setattr("easynetwork.backends.socket_transport.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
     errors: list[ConnectionError] = []
 
     async def send_for_ever(client: Client) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from easynetwork.servers.reports import ServerLog, printable
+from easynetwork.servers._core.fault_log import ServerLog, printable
 
 LOGGER = logging.getLogger("tests.reports")
 

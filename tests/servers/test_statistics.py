@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from easynetwork.servers.reports import ServerLog
+from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
 
 LOGGER = logging.getLogger("tests.statistics")

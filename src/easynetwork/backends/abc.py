@@ -2,7 +2,7 @@
 
 `AsyncBackend` is a name, a way to run a program, factories that put a socket under the loop's care
 and one-line doors to anyio for everything else. `StreamTransport` is such a socket, and
-`easynetwork.backends.datagram.DatagramEndpoint` another; `SessionTasks` owns the tasks in which a
+`DatagramEndpoint` another; `SessionTasks` owns the tasks in which a
 server's clients are served. Exceptions and guarantees are stated here, once; implementations do not
 repeat them.
 """
@@ -31,7 +31,7 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 
-from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.datagram_endpoint import DatagramEndpoint
 from easynetwork.backends.session_tasks import SessionObserver, SessionTasks
 
 if TYPE_CHECKING:

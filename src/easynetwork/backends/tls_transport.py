@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import anyio
 
+from easynetwork._tls_options import TLSOptions
 from easynetwork.addresses import TLSAttribute
-from easynetwork.backends._tls_options import TLSOptions
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces

@@ -17,16 +17,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from easynetwork.backends._forks import call_after_fork
-from easynetwork.backends._tls_options import TLSOptions
-from easynetwork.clients._blocking import (
+from easynetwork._forks import call_after_fork
+from easynetwork._tls_options import TLSOptions
+from easynetwork.clients._errors import aborted, ended, explain_stream
+from easynetwork.clients._waiting import (
     LONGEST_WAIT,
     ClientLock,
     new_selector,
     wait_ready,
     wait_writable,
 )
-from easynetwork.clients._errors import aborted, ended, explain_stream
 
 _RECV_SIZE: Final = 64 * 1024
 

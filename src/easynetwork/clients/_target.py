@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from easynetwork.backends._checks import parse_address
+from easynetwork._arguments import parse_address
 
 
 @contextmanager

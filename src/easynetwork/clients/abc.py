@@ -17,8 +17,8 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 
+from easynetwork._arguments import check_delay
 from easynetwork.backends import AsyncBackend
-from easynetwork.backends._checks import check_delay
 
 _T_Sent = TypeVar("_T_Sent", contravariant=True)
 _T_Received = TypeVar("_T_Received", covariant=True)

@@ -11,19 +11,19 @@ from typing import Any, Generic, TypeVar, overload
 import anyio
 import anyio.lowlevel
 
+from easynetwork._arguments import check_delay, check_max_recv_size, parse_local_address
+from easynetwork._tls_options import check_client_tls
+from easynetwork._tuning import FAIR_SHARE, PACKET_COST
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
-from easynetwork.backends._checks import check_delay, check_max_recv_size, parse_local_address
-from easynetwork.backends._tls_options import check_client_tls
 from easynetwork.backends.abc import StreamTransport
-from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
-from easynetwork.backends.sockets import connect_tcp, tune_tcp
 from easynetwork.backends.tls_transport import start_tls
-from easynetwork.clients._async_base import AsyncClient, closed_error
+from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
 from easynetwork.clients._target import check_target, owned
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.sockets.connecting import connect_tcp, tune_tcp
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")

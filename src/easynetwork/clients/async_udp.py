@@ -11,17 +11,17 @@ from typing import Any, Generic, TypeVar, overload
 import anyio
 import anyio.lowlevel
 
+from easynetwork._arguments import parse_local_address
+from easynetwork._tuning import DATAGRAMS_SHARE
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
-from easynetwork.backends._checks import parse_local_address
-from easynetwork.backends.datagram import DatagramEndpoint
-from easynetwork.backends.datagram_sockets import connect_udp
-from easynetwork.backends.limits import DATAGRAMS_SHARE
-from easynetwork.clients._async_base import AsyncClient, closed_error
+from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._datagrams import check_udp_target
 from easynetwork.clients._errors import explain_descriptor, raise_pending_error
 from easynetwork.clients._target import owned
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.sockets.datagrams import connect_udp
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")

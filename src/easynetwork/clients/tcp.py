@@ -12,20 +12,19 @@ import time
 from contextlib import suppress
 from typing import Generic, TypeVar, overload
 
-from easynetwork.backends._checks import check_max_recv_size, parse_local_address
-from easynetwork.backends._tls_options import check_client_tls
-from easynetwork.backends.sockets import tune_tcp
-from easynetwork.clients._blocking import (
+from easynetwork._arguments import check_max_recv_size, parse_local_address
+from easynetwork._tls_options import check_client_tls
+from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
+from easynetwork.clients._blocking_tls import BlockingTLS
+from easynetwork.clients._errors import aborted, ended, explain_stream
+from easynetwork.clients._target import check_target, owned
+from easynetwork.clients._waiting import (
     LockTimeoutError,
     check_retry_interval,
     connect_tcp,
     end_stream,
     timed_out,
 )
-from easynetwork.clients._blocking_base import BlockingClient, closed_error, is_from_kernel
-from easynetwork.clients._blocking_tls import BlockingTLS
-from easynetwork.clients._errors import aborted, ended, explain_stream
-from easynetwork.clients._target import check_target, owned
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import (
@@ -34,6 +33,7 @@ from easynetwork.exceptions import (
     UnsupportedOperation,
 )
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.sockets.connecting import tune_tcp
 from easynetwork.tls import PIECE_SIZE, pieces
 
 _T_Sent = TypeVar("_T_Sent")

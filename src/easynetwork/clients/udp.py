@@ -8,17 +8,17 @@ import errno
 import socket as _socket  # the property of this name hides the module inside the class
 from typing import Generic, TypeVar, overload
 
-from easynetwork.backends._checks import parse_local_address
-from easynetwork.backends.datagram import MAX_DATAGRAM_SIZE, too_long
-from easynetwork.backends.datagram_sockets import connect_udp_blocking
-from easynetwork.clients._blocking import check_retry_interval
-from easynetwork.clients._blocking_base import BlockingClient, closed_error
+from easynetwork._arguments import parse_local_address
+from easynetwork.backends.datagram_endpoint import MAX_DATAGRAM_SIZE, too_long
+from easynetwork.clients._blocking_client import BlockingClient, closed_error
 from easynetwork.clients._datagrams import check_udp_target
 from easynetwork.clients._errors import raise_pending_error
 from easynetwork.clients._target import owned
+from easynetwork.clients._waiting import check_retry_interval
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.sockets.datagrams import connect_udp_blocking
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")

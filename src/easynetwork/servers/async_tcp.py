@@ -12,21 +12,21 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio.abc
 
+from easynetwork._arguments import check_max_recv_size, check_port
+from easynetwork._tls_options import check_server_tls
 from easynetwork.addresses import new_socket_address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends._checks import check_max_recv_size, check_port
-from easynetwork.backends._tls_options import check_server_tls
 from easynetwork.backends.abc import SessionTasks
-from easynetwork.backends.listener import accept_forever
-from easynetwork.backends.listening import open_tcp_listeners
-from easynetwork.backends.sockets import tune_tcp
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
-from easynetwork.servers._base import BaseAsyncNetworkServer
-from easynetwork.servers._tls import TLSAcceptor
+from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._stream.client import ServedClient, StreamService
+from easynetwork.servers._stream.session import StreamSession, serve_client
+from easynetwork.servers._stream.tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from easynetwork.servers.served_client import ServedClient, StreamService
-from easynetwork.servers.session import StreamSession, serve_client
+from easynetwork.sockets.accepting import accept_forever
+from easynetwork.sockets.binding import open_tcp_listeners
+from easynetwork.sockets.connecting import tune_tcp
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")

@@ -11,19 +11,19 @@ from typing import Generic, TypeVar
 
 import anyio.abc
 
+from easynetwork._arguments import check_port
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends._checks import check_port
 from easynetwork.backends.abc import SessionTasks
-from easynetwork.backends.listening import open_udp_sockets
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
-from easynetwork.servers._base import BaseAsyncNetworkServer
+from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._datagram.client import Outlet
+from easynetwork.servers._datagram.peer_table import PeerTable
+from easynetwork.servers._datagram.session import DatagramService
 from easynetwork.servers.async_tcp import check_hosts, check_reuse_port
-from easynetwork.servers.datagram_client import Outlet
-from easynetwork.servers.datagram_session import DatagramService
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
-from easynetwork.servers.peer_table import PeerTable
 from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
+from easynetwork.sockets.binding import open_udp_sockets
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")

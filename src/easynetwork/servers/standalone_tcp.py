@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
-from easynetwork.servers._standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 

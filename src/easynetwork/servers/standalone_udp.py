@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
-from easynetwork.servers._standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import Final
 
-from easynetwork.servers.reports import ServerLog
+from easynetwork.servers._core.fault_log import ServerLog
 
 _EPISODE: Final = 10.0
 """Seconds without a drop after which the next one is news, and logged again."""

@@ -20,7 +20,7 @@ import socket
 if LIMITED:  # as on Windows, where the limit of select() is half of this system's
     selectors.DefaultSelector = selectors.SelectSelector
 
-import easynetwork.backends.asyncio.selector
+import easynetwork.backends.asyncio.readiness
 
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.clients import AsyncTCPNetworkClient

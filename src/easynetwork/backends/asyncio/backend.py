@@ -15,7 +15,7 @@ from easynetwork.backends.asyncio import shields
 from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
-from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.datagram_endpoint import DatagramEndpoint
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

@@ -15,8 +15,8 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from easynetwork.backends.asyncio.selector import forgets_errors, selector_of
-from easynetwork.backends.datagram import Batch, DatagramEndpoint
+from easynetwork.backends.asyncio.readiness import forgets_errors, selector_of
+from easynetwork.backends.datagram_endpoint import Batch, DatagramEndpoint
 
 
 class AsyncIODatagramEndpoint(DatagramEndpoint):

@@ -20,10 +20,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from easynetwork._tuning import HIGH_WATER
 from easynetwork.backends.abc import broken_connection
-from easynetwork.backends.asyncio.selector import forgets_errors, selector_of
-from easynetwork.backends.limits import HIGH_WATER
-from easynetwork.backends.socket_transport import SocketTransport
+from easynetwork.backends.asyncio.readiness import forgets_errors, selector_of
+from easynetwork.backends.stream_transport import SocketTransport
 
 
 class AsyncIOStreamTransport(SocketTransport):

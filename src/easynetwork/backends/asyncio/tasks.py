@@ -14,8 +14,8 @@ from typing import Any, TypeVarTuple
 
 import anyio
 
+from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.backends.abc import SessionObserver, SessionTasks
-from easynetwork.backends.limits import STOP_TIMEOUT
 
 _Ts = TypeVarTuple("_Ts")
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple
 import trio
 
 from easynetwork.backends.abc import AsyncBackend, SessionObserver, SessionTasks, StreamTransport
-from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.datagram_endpoint import DatagramEndpoint
 from easynetwork.backends.trio.datagram import TrioDatagramEndpoint
 from easynetwork.backends.trio.stream import TrioStreamTransport
 from easynetwork.backends.trio.tasks import TrioSessionTasks

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import trio
 
-from easynetwork.backends.datagram import Batch, DatagramEndpoint
+from easynetwork.backends.datagram_endpoint import Batch, DatagramEndpoint
 
 
 class TrioDatagramEndpoint(DatagramEndpoint):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import trio
 
 from easynetwork.backends.abc import broken_connection
-from easynetwork.backends.socket_transport import SocketTransport
+from easynetwork.backends.stream_transport import SocketTransport
 
 
 class TrioStreamTransport(SocketTransport):

@@ -6,8 +6,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
-from easynetwork.backends._checks import check_delay
-from easynetwork.backends.limits import CLOSE_TIMEOUT
+from easynetwork._arguments import check_delay
+from easynetwork._tuning import CLOSE_TIMEOUT
 from easynetwork.tls import TLSSession
 
 _HANDSHAKE_TIMEOUT: Final = 60.0

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork.backends import ensure_backend
-from easynetwork.backends.datagram import BATCH_SIZE, DatagramEndpoint
+from easynetwork.backends.datagram_endpoint import BATCH_SIZE, DatagramEndpoint
 from tests.backends.pairs import SOON
 
 pytestmark = pytest.mark.anyio

@@ -24,13 +24,13 @@ from collections import deque
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from easynetwork.backends.datagram import Batch
+from easynetwork.backends.datagram_endpoint import Batch
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.servers._verdict import interrupts, judge, scope_error
-from easynetwork.servers.datagram_client import Outlet, ServedDatagramClient
-from easynetwork.servers.datagram_session import DatagramService, DatagramSession
-from easynetwork.servers.reports import printable
+from easynetwork.servers._core.fault_log import printable
+from easynetwork.servers._core.verdict import interrupts, judge, scope_error
+from easynetwork.servers._datagram.client import Outlet, ServedDatagramClient
+from easynetwork.servers._datagram.session import DatagramService, DatagramSession
 
 _MAX_PEERS: Final = 1000
 """Peers of a server that have a generator running. With the bounds of each peer's queue, at most

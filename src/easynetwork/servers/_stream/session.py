@@ -30,11 +30,11 @@ import anyio.lowlevel
 
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.decoder import NEED_DATA
-from easynetwork.servers._driving import close, start, throw_in, timeout_of
-from easynetwork.servers._verdict import NOTHING, Verdict, interrupts, judge, scope_error
+from easynetwork.servers._core.fault_log import printable
+from easynetwork.servers._core.generators import close, start, throw_in, timeout_of
+from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
+from easynetwork.servers._stream.client import ServedClient, StreamService, is_owned_by
 from easynetwork.servers.handlers import Yielded
-from easynetwork.servers.reports import printable
-from easynetwork.servers.served_client import ServedClient, StreamService, is_owned_by
 
 _CLOSE_TIMEOUT_AT_STOP: Final = 0.5
 """How long, in seconds, a server that stops waits for a peer to read what was sent to it."""

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from easynetwork.backends._forks import close_in_children, keep_in_children, take_descriptor
+from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
 from easynetwork.backends.receive_buffer import receive_view
 
 Batch: TypeAlias = list[tuple[bytes, Any]]

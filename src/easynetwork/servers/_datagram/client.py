@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio.lowlevel
 
+from easynetwork._tuning import DATAGRAMS_SHARE
 from easynetwork.addresses import (
     INETSocketAttribute,
     SocketAddress,
@@ -16,8 +17,7 @@ from easynetwork.addresses import (
     new_socket_address,
 )
 from easynetwork.backends.abc import AsyncBackend
-from easynetwork.backends.datagram import DatagramEndpoint
-from easynetwork.backends.limits import DATAGRAMS_SHARE
+from easynetwork.backends.datagram_endpoint import DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import AsyncDatagramClient
 

@@ -17,15 +17,15 @@ from typing import Any, Final
 
 import anyio.lowlevel
 
+from easynetwork._tuning import FAIR_SHARE, PACKET_COST
 from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
 from easynetwork.backends.abc import AsyncBackend, StreamTransport
-from easynetwork.backends.limits import FAIR_SHARE, PACKET_COST
 from easynetwork.backends.session_tasks import SessionTasks
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.servers._tls import TLSAcceptor
+from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.servers._stream.tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
-from easynetwork.servers.reports import ServerLog
 
 _FLUSH_SIZE: Final = 64 * 1024
 """Bytes of answers to one chunk that are gathered before they are sent.

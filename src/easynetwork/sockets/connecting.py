@@ -30,8 +30,8 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from easynetwork._forks import take_descriptor
 from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
-from easynetwork.backends._forks import take_descriptor
 
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 """What getaddrinfo(3) says of one address: family, type, protocol, name, and the address itself."""

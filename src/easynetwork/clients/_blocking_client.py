@@ -23,15 +23,16 @@ from abc import abstractmethod
 from contextlib import closing, suppress
 from typing import Generic, TypeVar
 
+from easynetwork._forks import call_after_fork
+from easynetwork._tuning import CLOSE_TIMEOUT
 from easynetwork.addresses import (
     SocketAddress,
     SocketProxy,
     enable_socket_linger,
     new_socket_address,
 )
-from easynetwork.backends._forks import call_after_fork
-from easynetwork.backends.limits import CLOSE_TIMEOUT
-from easynetwork.clients._blocking import (
+from easynetwork.clients._errors import explain_descriptor
+from easynetwork.clients._waiting import (
     SENDER_INTERVAL,
     ClientLocks,
     LockTimeoutError,
@@ -41,7 +42,6 @@ from easynetwork.clients._blocking import (
     timed_out,
     wait_ready,
 )
-from easynetwork.clients._errors import explain_descriptor
 from easynetwork.clients.abc import NO_PACKET, AbstractNetworkClient
 from easynetwork.exceptions import BusyResourceError, ClientClosedError
 

@@ -24,7 +24,7 @@ from typing import Final
 import anyio
 
 from easynetwork.exceptions import BaseProtocolParseError, ClientClosedError
-from easynetwork.servers.reports import ServerLog, printable
+from easynetwork.servers._core.fault_log import ServerLog, printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.addresses import (
     IPv4SocketAddress,
     IPv6SocketAddress,
@@ -33,13 +34,12 @@ from easynetwork.addresses import (
 )
 from easynetwork.backends import AsyncBackend
 from easynetwork.backends.abc import SessionTasks
-from easynetwork.backends.limits import STOP_TIMEOUT
-from easynetwork.backends.listener import close_listener
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
-from easynetwork.servers._verdict import interrupts
+from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.servers._core.verdict import interrupts
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
-from easynetwork.servers.reports import ServerLog
+from easynetwork.sockets.accepting import close_listener
 
 _MAX_NAMES: Final = 10
 """Tasks that are named in one line of the log; it should be readable."""

@@ -24,7 +24,7 @@ from easynetwork.backends import (
     StreamTransport,
     ensure_backend,
 )
-from easynetwork.backends.datagram import DatagramEndpoint
+from easynetwork.backends.datagram_endpoint import DatagramEndpoint
 from easynetwork.clients.abc import AbstractAsyncNetworkClient
 from easynetwork.exceptions import ClientClosedError
 

@@ -18,13 +18,13 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends._forks import (
+from easynetwork._forks import (
     close_in_children,
     keep_in_children,
     own_descriptor,
     take_descriptor,
 )
+from easynetwork.addresses import enable_socket_linger
 
 _OnConnection: TypeAlias = Callable[[socket.socket, Any], object]
 

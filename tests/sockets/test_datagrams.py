@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from easynetwork.backends import datagram_sockets
-from easynetwork.backends.datagram_sockets import connect_udp, connect_udp_blocking
-from easynetwork.backends.sockets import start_connecting
+from easynetwork.sockets import datagrams as datagram_sockets
+from easynetwork.sockets.connecting import start_connecting
+from easynetwork.sockets.datagrams import connect_udp, connect_udp_blocking
 from tests.clients.udp_support import address_of, bound, each_family, resolving_to
 
 pytestmark = pytest.mark.anyio

@@ -13,10 +13,10 @@ import anyio
 
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import DatagramProtocolParseError
-from easynetwork.servers._driving import Hook, close, start, throw_in, timeout_of
-from easynetwork.servers.datagram_client import ServedDatagramClient
+from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.servers._core.generators import Hook, close, start, throw_in, timeout_of
+from easynetwork.servers._datagram.client import ServedDatagramClient
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, Yielded
-from easynetwork.servers.reports import ServerLog
 from easynetwork.servers.statistics import DatagramCounts
 
 _MAX_WAITING: Final = 64

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 import pytest
 
-from easynetwork.backends.sockets import (
+from easynetwork.sockets.connecting import (
     connect_tcp,
     connection_error,
     interleave,

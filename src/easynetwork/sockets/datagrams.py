@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from easynetwork.backends.sockets import (
+from easynetwork.sockets.connecting import (
     connection_error,
     new_client_socket,
     resolve,

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from easynetwork.backends._checks import check_delay
-from easynetwork.backends.limits import LINGER_TIME
-from easynetwork.backends.sockets import (
+from easynetwork._arguments import check_delay
+from easynetwork._tuning import LINGER_TIME
+from easynetwork.exceptions import BusyResourceError
+from easynetwork.sockets.connecting import (
     check_connected,
     connect_call_error,
     connection_error,
@@ -28,7 +29,6 @@ from easynetwork.backends.sockets import (
     resolve_blocking,
     start_connecting,
 )
-from easynetwork.exceptions import BusyResourceError
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that one system call may wait: poll(2) counts milliseconds in an int, up to 25 days."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import ssl
 
+from easynetwork._tls_options import TLSOptions
 from easynetwork.addresses import SocketAddress
-from easynetwork.backends._tls_options import TLSOptions
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.tls_transport import TLSStreamTransport, start_tls
-from easynetwork.servers.reports import ServerLog, printable
+from easynetwork.servers._core.fault_log import ServerLog, printable
 
 
 class TLSAcceptor:

@@ -12,8 +12,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends import listener as listener_module
-from easynetwork.backends.listener import accept_forever, close_listener
+from easynetwork.sockets import accepting as accepting_module
+from easynetwork.sockets.accepting import accept_forever, close_listener
 from tests.backends.pairs import SOON
 
 pytestmark = pytest.mark.anyio
@@ -122,7 +122,7 @@ async def test_closed_before(accepting: Accepting) -> None:
 
 async def test_turns(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storm of connections does not keep the event loop from other tasks."""
-    monkeypatch.setattr(listener_module, "_BATCH", 2)
+    monkeypatch.setattr(accepting_module, "_BATCH", 2)
     for _ in range(20):
         accepting.connect()
     seen = set()
@@ -159,7 +159,7 @@ async def test_persistent_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A run of errors without a success in between: accepting pauses, and says so once."""
-    monkeypatch.setattr(listener_module, "_PAUSE", 0.001)
+    monkeypatch.setattr(accepting_module, "_PAUSE", 0.001)
     accepting.listener.errors = [getattr(errno, name)] * 350
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
@@ -195,7 +195,7 @@ async def test_out_of_resources(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Accepting pauses, says so once, and resumes by itself."""
-    monkeypatch.setattr(listener_module, "_PAUSE", 0.001)
+    monkeypatch.setattr(accepting_module, "_PAUSE", 0.001)
     accepting.listener.errors = [getattr(errno, name)]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
@@ -212,7 +212,7 @@ async def test_out_of_memory(
     accepting: Accepting, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a descriptor in reserve would not help, connections wait."""
-    monkeypatch.setattr(listener_module, "_PAUSE", 0.001)
+    monkeypatch.setattr(accepting_module, "_PAUSE", 0.001)
     accepting.listener.errors = [getattr(errno, name)] * 5
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
@@ -223,7 +223,7 @@ async def test_out_of_memory(
 
 async def test_pause(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two attempts, the loop does not spin."""
-    monkeypatch.setattr(listener_module, "_PAUSE", 1000)
+    monkeypatch.setattr(accepting_module, "_PAUSE", 1000)
     accepting.listener.errors = [errno.EMFILE] * 10
     accepting.connect()
     async with anyio.create_task_group() as tasks:
@@ -251,7 +251,7 @@ async def test_episodes(
     """After a while without such errors, the next one is news."""
     now = 100.0
     monkeypatch.setattr(anyio, "current_time", lambda: now)
-    monkeypatch.setattr(listener_module, "_PAUSE", 0)
+    monkeypatch.setattr(accepting_module, "_PAUSE", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         for delay, lines in ((0, 1), (9.9, 1), (9.9, 1), (10, 2), (1, 2)):

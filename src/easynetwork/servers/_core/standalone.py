@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
+from easynetwork._forks import call_after_fork
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends._forks import call_after_fork
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
-from easynetwork.servers._base import BaseAsyncNetworkServer
+from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
 
 _T = TypeVar("_T")

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from easynetwork.backends import listening
-from easynetwork.backends.listening import open_tcp_listeners, open_udp_sockets
+from easynetwork.sockets import binding as listening
+from easynetwork.sockets.binding import open_tcp_listeners, open_udp_sockets
 
 pytestmark = pytest.mark.anyio
 

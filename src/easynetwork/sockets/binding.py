@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from easynetwork.backends.sockets import AddressInfo, bind_error, resolve
+from easynetwork.sockets.connecting import AddressInfo, bind_error, resolve
 
 _Bind: TypeAlias = Callable[[socket.socket, tuple[Any, ...]], None]
 

@@ -21,10 +21,10 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from easynetwork._forks import own_descriptor
+from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER, LINGER_SIZE, LINGER_TIME
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.backends._forks import own_descriptor
 from easynetwork.backends.abc import StreamTransport, broken_connection
-from easynetwork.backends.limits import CLOSE_TIMEOUT, HIGH_WATER, LINGER_SIZE, LINGER_TIME
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from easynetwork.backends._checks import check_delay
+from easynetwork._arguments import check_delay
 from easynetwork.servers.handlers import RecvParams, Yielded
 
 Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None

@@ -1,0 +1,1 @@
+"""What all servers share: life cycle, driving of a handler's generator, the log of faults."""

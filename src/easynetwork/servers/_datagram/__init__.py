@@ -1,0 +1,1 @@
+"""One service for all datagram servers: the table of peers, their sessions."""

@@ -1,0 +1,1 @@
+"""Plain sockets: names resolved, connected, bound, accepted, before a backend takes them."""
