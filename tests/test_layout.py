@@ -29,7 +29,7 @@ CLASSES_IN_MRO = 2
 
 # A room imports only itself and rooms before it; servers and clients do not know each other.
 ROOMS = (
-    *("_lazy", "exceptions", "addresses", "_tuning", "_arguments", "_forks"),
+    *("_lazy", "exceptions", "addresses", "_tuning", "_episode", "_arguments", "_forks"),
     *("serializers", "converter", "protocol", "cutters", "parsers", "decoder", "codec"),
     *("tls", "_tls_options", "sockets", "backends", "servers", "clients", "testing"),
 )

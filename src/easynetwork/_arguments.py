@@ -1,8 +1,10 @@
-"""Arguments that servers and clients have in common."""
+"""Check the arguments that servers and clients have in common."""
 
 from __future__ import annotations
 
 import math
+import socket
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from easynetwork.addresses import IPv6SocketAddress
@@ -11,8 +13,12 @@ _DEFAULT_MAX_RECV_SIZE: Final = 64 * 1024
 """Bytes taken from one connection per turn of the loop: decisive for throughput up to about this
 size, and small enough that one connection does not hold up the others."""
 
+_DEFAULT_BACKLOG: Final = 1024
+"""With 100, half of 1,000 clients that connect at once have to try again, a second later. The
+kernel's own limit applies as well (listen(2): somaxconn)."""
 
-def check_max_recv_size(max_recv_size: object) -> int:
+
+def validated_max_recv_size(max_recv_size: object) -> int:
     """Return the most bytes to take from a connection at once.
 
     Raises:
@@ -25,7 +31,7 @@ def check_max_recv_size(max_recv_size: object) -> int:
     return max_recv_size
 
 
-def check_delay(seconds: float | None) -> float:
+def validated_delay(seconds: float | None) -> float:
     """Return how long to wait; infinity for None.
 
     Raises:
@@ -52,13 +58,13 @@ def parse_address(address: object) -> tuple[str, int] | None:
     """
     match address:
         case (str(host), int(port)):
-            return host, check_port(port)
+            return host, validated_port(port)
         case (str(host), int(port), int(), int(scope_id)):
-            return IPv6SocketAddress(host, check_port(port), 0, scope_id).for_connection()
+            return IPv6SocketAddress(host, validated_port(port), 0, scope_id).for_connection()
     return None
 
 
-def parse_local_address(address: object) -> tuple[str, int] | None:
+def validated_local_address(address: object) -> tuple[str, int] | None:
     """Return the argument `local_address` as `parse_address` does; None for None.
 
     Raises:
@@ -71,7 +77,7 @@ def parse_local_address(address: object) -> tuple[str, int] | None:
     return parsed
 
 
-def check_port(port: object) -> int:
+def validated_port(port: object) -> int:
     """Return a port number.
 
     Raises:
@@ -83,3 +89,43 @@ def check_port(port: object) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be between 0 and 65535, got {port}")
     return port
+
+
+def validated_hosts(host: str | Sequence[str] | None) -> list[str | None]:
+    """Return the hosts to listen on; None stands for all interfaces.
+
+    Raises:
+        TypeError: It is neither a host name, None, nor a sequence of these.
+    """
+    given: object = host  # whatever the annotation says
+    hosts = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if not all(item is None or isinstance(item, str) for item in hosts):
+        raise TypeError(f"Expected a host name or a sequence of host names, got {host!r}")
+    return [str(item) if item else None for item in hosts]
+
+
+def validated_backlog(backlog: object) -> int:
+    """Return how many connections may wait to be accepted.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is not strictly positive.
+    """
+    if backlog is None:
+        return _DEFAULT_BACKLOG
+    if not isinstance(backlog, int):
+        raise TypeError(f"Expected an integer as backlog, got {backlog!r}")
+    if backlog < 1:
+        raise ValueError("backlog should be strictly positive")
+    return backlog
+
+
+def validated_reuse_port(reuse_port: bool) -> bool:
+    """Return whether to share the port.
+
+    Raises:
+        ValueError: The platform cannot.
+    """
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("reuse_port not supported by socket module")
+    return bool(reuse_port)

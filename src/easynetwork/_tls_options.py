@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
-from easynetwork._arguments import check_delay
+from easynetwork._arguments import validated_delay
 from easynetwork._tuning import CLOSE_TIMEOUT
 from easynetwork.tls import TLSSession
 
@@ -41,7 +41,7 @@ class TLSOptions:
         )
 
 
-def check_server_tls(context: ssl.SSLContext | None, **options: Any) -> TLSOptions | None:
+def new_server_tls(context: ssl.SSLContext | None, **options: Any) -> TLSOptions | None:
     """Return how a server's connections get TLS; None if they do not.
 
     Args:
@@ -59,7 +59,7 @@ def check_server_tls(context: ssl.SSLContext | None, **options: Any) -> TLSOptio
     return _new_options(context, True, None, **options)
 
 
-def check_client_tls(
+def new_client_tls(
     context: ssl.SSLContext | bool | None,
     host: str | None,
     server_hostname: str | None,
@@ -127,8 +127,10 @@ def _new_options(
         context,
         server_side,
         server_hostname,
-        _HANDSHAKE_TIMEOUT if ssl_handshake_timeout is None else check_delay(ssl_handshake_timeout),
-        CLOSE_TIMEOUT if ssl_shutdown_timeout is None else check_delay(ssl_shutdown_timeout),
+        _HANDSHAKE_TIMEOUT
+        if ssl_handshake_timeout is None
+        else validated_delay(ssl_handshake_timeout),
+        CLOSE_TIMEOUT if ssl_shutdown_timeout is None else validated_delay(ssl_shutdown_timeout),
         ssl_standard_compatible is not False,
     )
     try:

@@ -1,15 +1,15 @@
-"""How much, and how long: what holds for the connections of every event loop."""
+"""Limits and timeouts shared by all backends, servers and clients."""
 
 from __future__ import annotations
 
 __all__ = [
     "CLOSE_TIMEOUT",
-    "DATAGRAMS_SHARE",
-    "FAIR_SHARE",
     "HIGH_WATER",
     "LINGER_SIZE",
     "LINGER_TIME",
-    "PACKET_COST",
+    "SEND_BUDGET_BYTES",
+    "SEND_BUDGET_DATAGRAMS",
+    "SEND_BUDGET_PER_PACKET",
     "STOP_TIMEOUT",
 ]
 
@@ -28,21 +28,21 @@ CLOSE_TIMEOUT: Final = 30.0
 The default of asyncio for TLS (`ssl_shutdown_timeout`).
 """
 
-FAIR_SHARE: Final = 256 * 1024
+SEND_BUDGET_BYTES: Final = 256 * 1024
 """Bytes that may be sent over one connection before the event loop gets a turn.
 
-A peer that reads as fast as somebody writes never makes them wait; without this they would hold the
-loop for as long as they have something to say.
+If the peer reads as fast as a task writes, `send_packet()` never has to wait. Without this limit,
+that task would monopolise the event loop.
 """
 
-PACKET_COST: Final = 256
-"""What a packet costs besides its bytes, in bytes of that share: a thousand packets of one byte,
-a few milliseconds' worth, are a turn's share as well."""
+SEND_BUDGET_PER_PACKET: Final = 256
+"""What a packet costs besides its bytes, in bytes of that budget: a thousand packets of one byte, a
+few milliseconds' worth, use it up as well."""
 
-DATAGRAMS_SHARE: Final = 256
+SEND_BUDGET_DATAGRAMS: Final = 256
 """Datagrams that may be sent to one peer before the event loop gets a turn.
 
-The kernel takes them as fast as they are made, so that nobody would ever have to wait.
+The kernel takes them as fast as they are made, so no task would ever have to wait.
 """
 
 STOP_TIMEOUT: Final = 1.0

@@ -303,6 +303,20 @@ class INETSocketAttribute(SocketAttribute):
     peername: SocketAddress
 
 
+def socket_attributes(
+    sock: ISocket, local_address: SocketAddress, address: SocketAddress | None
+) -> dict[Any, Callable[[], Any]]:
+    """Return what `extra_attributes` has to say of a socket; no peer name if it has no peer."""
+    attributes: dict[Any, Callable[[], Any]] = {
+        INETSocketAttribute.socket: lambda: SocketProxy(sock),
+        INETSocketAttribute.family: lambda: sock.family,
+        INETSocketAttribute.sockname: lambda: local_address,
+    }
+    if address is not None:
+        attributes[INETSocketAttribute.peername] = lambda: address
+    return attributes
+
+
 class TLSAttribute(TypedAttributeSet):
     """What is known of a TLS connection; see the methods of the same names of `ssl.SSLObject`."""
 

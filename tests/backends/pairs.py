@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from easynetwork._tls_options import TLSOptions, check_server_tls
-from easynetwork.addresses import enable_socket_linger
+from easynetwork._tls_options import TLSOptions, new_server_tls
+from easynetwork.addresses import INETSocketAttribute, SocketProxy, enable_socket_linger
 from easynetwork.backends import StreamTransport, ensure_backend
 from easynetwork.backends.tls_transport import start_tls
 from easynetwork.sockets.connecting import tune_tcp
@@ -94,6 +94,12 @@ class Pair:
         assert self.transport.congested
         return size
 
+    @property
+    def sock(self) -> SocketProxy:
+        """The transport's socket."""
+        proxy: SocketProxy = self.transport.extra_attributes[INETSocketAttribute.socket]()
+        return proxy
+
     async def receive(self) -> None:
         """Do what the transport's `receive()` does, as a coroutine."""
         await self.transport.receive()
@@ -130,9 +136,7 @@ async def open_pair(
     sock, peer = connected_sockets()
     pair = Pair(peer if tls is None else TLSSocket(peer, context or client_context()))
     with peer:
-        pair.transport = await ensure_backend(None).wrap_stream_socket(
-            sock, pair.feed, MAX_RECV_SIZE
-        )
+        pair.transport = ensure_backend(None).wrap_stream_socket(sock, pair.feed, MAX_RECV_SIZE)
         try:
             if tls is not None:
                 async with anyio.create_task_group() as tasks:
@@ -157,6 +161,6 @@ async def do_handshake(peer: TLSSocket) -> None:
 def tls_options(**options: Any) -> TLSOptions:
     """Return how a transport does TLS."""
     names = ("ssl_handshake_timeout", "ssl_shutdown_timeout", "ssl_standard_compatible")
-    tls = check_server_tls(server_context(), **dict.fromkeys(names) | options)
+    tls = new_server_tls(server_context(), **dict.fromkeys(names) | options)
     assert tls is not None
     return tls

@@ -13,8 +13,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends import ensure_backend
-from easynetwork.backends.datagram_endpoint import BATCH_SIZE, DatagramEndpoint
+from easynetwork.addresses import IPv4SocketAddress
+from easynetwork.backends import datagram_endpoint, ensure_backend
+from easynetwork.backends.datagram_endpoint import BATCH_SIZE, SocketDatagramEndpoint
 from tests.backends.pairs import SOON
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +32,7 @@ class Pair:
         batches: How many datagrams at once.
     """
 
-    def __init__(self, endpoint: DatagramEndpoint, peer: socket.socket) -> None:
+    def __init__(self, endpoint: SocketDatagramEndpoint, peer: socket.socket) -> None:
         self.endpoint = endpoint
         self.peer = peer
         self.served: list[bytes] = []
@@ -80,7 +81,9 @@ def dead_address() -> Any:
 
 
 async def new_pair(one: socket.socket, other: socket.socket) -> Pair:
-    return Pair(await ensure_backend(None).wrap_datagram_socket(one), other)
+    endpoint = ensure_backend(None).wrap_datagram_socket(one)
+    assert isinstance(endpoint, SocketDatagramEndpoint)
+    return Pair(endpoint, other)
 
 
 @pytest.fixture
@@ -106,8 +109,10 @@ async def pair(anyio_backend: object) -> AsyncIterator[Pair]:
 
 
 @pytest.fixture
-async def narrow(anyio_backend: object) -> AsyncIterator[Pair]:
+async def narrow(anyio_backend: object, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
     """Sockets whose kernel buffer fills up. Over UDP's loopback it never does: it drops."""
+    nowhere = IPv4SocketAddress("nowhere", 0)
+    monkeypatch.setattr(datagram_endpoint, "new_socket_address", lambda *_: nowhere)
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     one.setblocking(False)
     with other:
@@ -248,7 +253,7 @@ async def test_refused(anyio_backend: object) -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.connect(dead_address())
-    endpoint = await ensure_backend(None).wrap_datagram_socket(sock)
+    endpoint = ensure_backend(None).wrap_datagram_socket(sock)
 
     async def receive() -> None:
         with pytest.raises(ConnectionRefusedError):
@@ -274,7 +279,7 @@ async def test_after_an_error(anyio_backend: object, who: str) -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.connect(address)
-    endpoint = await ensure_backend(None).wrap_datagram_socket(sock)
+    endpoint = ensure_backend(None).wrap_datagram_socket(sock)
     notes: list[str] = []
 
     async def receive() -> None:

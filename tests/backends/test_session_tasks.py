@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork.backends import AsyncBackend, ensure_backend
-from easynetwork.backends.session_tasks import SessionTasks
+from easynetwork.backends.abc import SessionTasks
 
 pytestmark = pytest.mark.anyio
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -474,5 +475,5 @@ async def test_call_soon(pair: Pair) -> None:
 
 async def test_socket(pair: Pair) -> None:
     """The socket is there to ask for addresses and options."""
-    assert pair.transport.socket.getpeername() == pair.peer.getsockname()
-    assert pair.transport.socket.gettimeout() == 0
+    assert pair.sock.getpeername() == pair.peer.getsockname()
+    assert not os.get_blocking(pair.sock.fileno())

@@ -58,7 +58,7 @@ async def test_aclose(pair: Pair, linger: bool) -> None:
         @tasks.start_soon
         async def close() -> None:
             await pair.transport.aclose(linger=linger)
-            assert pair.transport.socket.fileno() == -1
+            assert pair.sock.fileno() == -1
             await assert_closed(pair)
 
         await anyio.wait_all_tasks_blocked()
@@ -72,7 +72,7 @@ async def test_aclose(pair: Pair, linger: bool) -> None:
 
 async def test_copy_of_descriptor(pair: Pair) -> None:
     """The peer sees the end even if another process keeps a copy of the descriptor."""
-    copy = os.dup(pair.transport.socket.fileno())
+    copy = os.dup(pair.sock.fileno())
     try:
         pair.transport.write(b"last")
         await pair.transport.aclose()
@@ -90,7 +90,7 @@ async def test_waits_for_slow_peers(pair: Pair) -> None:
         for _ in range(3):
             with anyio.move_on_after(SOON):
                 await anyio.sleep_forever()
-            assert pair.transport.socket.fileno() != -1
+            assert pair.sock.fileno() != -1
             with pytest.raises(ConnectionError):
                 pair.transport.write(b"a")
         assert await pair.peer_receives() == ANSWER
@@ -170,7 +170,7 @@ async def test_several_closers(pair: Pair, lingers: list[bool]) -> None:
 
     async def close(linger: bool) -> None:
         await pair.transport.aclose(linger=linger)
-        assert pair.transport.socket.fileno() == -1
+        assert pair.sock.fileno() == -1
 
     async with anyio.create_task_group() as tasks:
         for linger in lingers:
@@ -193,7 +193,7 @@ async def test_first_closer_gives_up(pair: Pair, linger: bool) -> None:
             await anyio.wait_all_tasks_blocked()
             first.cancel_scope.cancel()
 
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
 
 
 # -- With a peer that is still sending ---------------------------------------------------------
@@ -261,7 +261,7 @@ async def test_closed_while_lingering(pair: Pair) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: pair.transport.aclose(linger=True))
         await anyio.wait_all_tasks_blocked()
-        assert pair.transport.socket.fileno() != -1
+        assert pair.sock.fileno() != -1
         await assert_closed(pair)
         pair.peer.close()
 
@@ -295,7 +295,7 @@ async def test_linger_has_an_end(pair: Pair, sends: bool, monkeypatch: pytest.Mo
             tasks.start_soon(send_for_ever)
         await pair.transport.aclose(linger=True)
 
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
 
 
 async def test_linger_begins_when_all_is_sent(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +355,7 @@ async def test_abort(pair: Pair) -> None:
     with pytest.raises(ConnectionAbortedError):
         await pair.transport.drain()
     await pair.transport.aclose()
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
     pair.transport.abort()
 
 
@@ -397,7 +397,7 @@ async def test_abort_ends_closing(pair: Pair, linger: bool) -> None:
         tasks.start_soon(lambda: pair.transport.aclose(linger=linger))
         await anyio.wait_all_tasks_blocked()
         pair.transport.abort()
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
     await expect_reset(pair)
 
 
@@ -408,7 +408,7 @@ async def test_abort_ends_lingering(pair: Pair) -> None:
         assert await pair.peer_receives() == b""
         await anyio.wait_all_tasks_blocked()
         pair.transport.abort()
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
 
 
 @pytest.mark.parametrize("linger", [False, True])
@@ -422,7 +422,7 @@ async def test_aclose_cancelled(pair: Pair, linger: bool) -> None:
     assert scope.cancelled_caught
     assert len(await expect_reset(pair)) < written
     await pair.transport.aclose()
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
     await assert_closed(pair)
 
 
@@ -435,7 +435,7 @@ async def test_aclose_cancelled_from_the_start(pair: Pair) -> None:
     await expect_reset(pair)
     with anyio.CancelScope(shield=True):
         await pair.transport.aclose()
-    assert pair.transport.socket.fileno() == -1
+    assert pair.sock.fileno() == -1
 
 
 @pytest.mark.parametrize("method", ["aclose", "abort"])

@@ -167,7 +167,7 @@ async def test_shutdown_timeout(anyio_backend: object) -> None:
     async with open_pair(tls_options(ssl_shutdown_timeout=SOON)) as pair:
         written = pair.congest()
         await pair.transport.aclose()
-        assert pair.transport.socket.fileno() == -1
+        assert pair.sock.fileno() == -1
         got = bytearray()
         with pytest.raises(ConnectionResetError):
             while True:
@@ -287,7 +287,7 @@ class Attempt:
 async def attempt(anyio_backend: object) -> AsyncIterator[Attempt]:
     sock, peer = connected_sockets()
     with peer:
-        inner = await ensure_backend(None).wrap_stream_socket(sock, fail, MAX_RECV_SIZE)
+        inner = ensure_backend(None).wrap_stream_socket(sock, fail, MAX_RECV_SIZE)
         yield Attempt(inner, peer)
         assert sock.fileno() == -1
         await inner.aclose()
@@ -409,7 +409,7 @@ async def test_data_with_the_handshake(anyio_backend: object) -> None:
     with raw:
         peer = TLSSocket(raw, client_context())
         peer.sendall(b"hello\n")  # kept until the handshake is complete, then sent with its end
-        inner = await ensure_backend(None).wrap_stream_socket(sock, feed, MAX_RECV_SIZE)
+        inner = ensure_backend(None).wrap_stream_socket(sock, feed, MAX_RECV_SIZE)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(do_handshake, peer)
             transport = await start_tls(inner, tls_options())

@@ -18,7 +18,7 @@ import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
 from easynetwork.backends import AsyncBackend, ensure_backend, new_builtin_backend
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients.async_udp import AsyncUDPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import Outcomes

@@ -19,7 +19,7 @@ import anyio.from_thread
 import pytest
 import trustme
 
-from easynetwork._tls_options import check_client_tls
+from easynetwork._tls_options import new_client_tls
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.exceptions import ClientClosedError, UnsupportedOperation
 from easynetwork.protocol import StreamProtocol
@@ -333,7 +333,7 @@ def test_name_to_verify(start: Start, connect: Connect, name: str) -> None:
 def test_host_with_a_dot(host: str) -> None:
     """So a host may be asked for by its full name."""
     names = ("ssl_handshake_timeout", "ssl_shutdown_timeout", "ssl_standard_compatible")
-    options = check_client_tls(client_context(), host, None, **dict.fromkeys(names))
+    options = new_client_tls(client_context(), host, None, **dict.fromkeys(names))
     assert options is not None
     assert options.server_hostname == "localhost"
 

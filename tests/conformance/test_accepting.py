@@ -103,7 +103,7 @@ async def test_reserve_is_taken(
             assert await refused.rest(leave=False) == ("", "reset")  # by means of the reserve
             spare = os.dup(0)  # takes its place
             waiting.socket.connect(address)
-            waiting.socket.settimeout(5 * listener._PAUSE)
+            waiting.socket.settimeout(5 * listener.PAUSE)
             with pytest.raises(TimeoutError):
                 await waiting.receive()
             waiting.socket.settimeout(PATIENCE)

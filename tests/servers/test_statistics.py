@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from easynetwork.servers._core.fault_log import ServerLog
-from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
+from easynetwork.servers._datagram.counts import DatagramCounts
+from easynetwork.servers.statistics import DatagramStatistics
 
 LOGGER = logging.getLogger("tests.statistics")
 

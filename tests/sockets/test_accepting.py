@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,8 +13,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from easynetwork.addresses import INETSocketAttribute
+from easynetwork.backends import ensure_backend, socket_listener
+from easynetwork.backends.abc import Incoming
+from easynetwork.backends.socket_listener import SocketListener
+from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.sockets import accepting as accepting_module
-from easynetwork.sockets.accepting import accept_forever, close_listener
 from tests.backends.pairs import SOON
 
 pytestmark = pytest.mark.anyio
@@ -39,37 +44,38 @@ class FailingListener(socket.socket):
 class Accepting:
     """A listener that is being accepted from, and what came of it."""
 
-    def __init__(self, listener: FailingListener, stack: ExitStack) -> None:
-        self.listener = listener
-        self.accepted: list[tuple[socket.socket, Any]] = []
+    def __init__(self, sock: FailingListener, stack: ExitStack) -> None:
+        self.sock = sock
+        self.listener = SocketListener(sock, ensure_backend(None), 1000, ServerLog(LOGGER).log)
+        self.accepted: list[Incoming] = []
         self.arrived = anyio.Event()
         self._stack = stack
 
-    def on_connection(self, connection: socket.socket, address: Any) -> None:
-        self._stack.enter_context(connection)
-        self.accepted.append((connection, address))
+    async def admit(self, incoming: Incoming) -> None:
+        self._stack.callback(incoming.transport.abort)
+        self.accepted.append(incoming)
         self.arrived.set()
 
     def connect(self) -> socket.socket:
-        return self._stack.enter_context(socket.create_connection(self.listener.getsockname()))
+        return self._stack.enter_context(socket.create_connection(self.sock.getsockname()))
 
     async def run(self) -> None:
-        await accept_forever(self.listener, self.on_connection, LOGGER)
+        await self.listener.accept_forever(self.admit)
 
 
 @pytest.fixture
-def listener() -> Iterator[FailingListener]:
-    with FailingListener() as listener:
-        listener.setblocking(False)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener
+def sock() -> Iterator[FailingListener]:
+    with FailingListener() as sock:
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        yield sock
 
 
 @pytest.fixture
-async def accepting(listener: FailingListener, anyio_backend: object) -> AsyncIterator[Accepting]:
+async def accepting(sock: FailingListener, anyio_backend: object) -> AsyncIterator[Accepting]:
     with ExitStack() as stack:
-        yield Accepting(listener, stack)
+        yield Accepting(sock, stack)
 
 
 def error_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -77,7 +83,7 @@ def error_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_accept(accepting: Accepting) -> None:
-    """Each connection is handed over, non-blocking, with its peer's address."""
+    """Each connection is handed over, non-blocking, with the addresses of its ends."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         await anyio.wait_all_tasks_blocked()
@@ -85,9 +91,11 @@ async def test_accept(accepting: Accepting) -> None:
             accepting.arrived = anyio.Event()
             peer = accepting.connect()
             await accepting.arrived.wait()
-            connection, address = accepting.accepted[-1]
-            assert address == peer.getsockname()
-            assert connection.gettimeout() == 0
+            incoming = accepting.accepted[-1]
+            assert incoming.address == peer.getsockname()
+            assert incoming.local_address == peer.getpeername()
+            proxy = incoming.transport.extra_attributes[INETSocketAttribute.socket]()
+            assert not os.get_blocking(proxy.fileno())
         tasks.cancel_scope.cancel()
 
 
@@ -96,20 +104,19 @@ async def test_close_listener(accepting: Accepting) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         await anyio.wait_all_tasks_blocked()
-        close_listener(accepting.listener)
+        accepting.listener.close()
 
 
 async def test_closed_by_connection(accepting: Accepting) -> None:
-    """So does whoever closes it as soon as a connection is there; the others are not accepted."""
+    """So does closing it as soon as a connection is there; the others are not accepted."""
     accepting.connect()
     accepting.connect()
-    on_connection = accepting.on_connection
 
-    def close(connection: socket.socket, address: Any) -> None:
-        on_connection(connection, address)
-        close_listener(accepting.listener)
+    async def close(incoming: Incoming) -> None:
+        await accepting.admit(incoming)
+        accepting.listener.close()
 
-    await accept_forever(accepting.listener, close, LOGGER)
+    await accepting.listener.accept_forever(close)
 
     assert len(accepting.accepted) == 1
 
@@ -118,6 +125,28 @@ async def test_closed_before(accepting: Accepting) -> None:
     """From a closed listener, nothing is accepted."""
     accepting.listener.close()
     await accepting.run()
+
+
+async def test_waits_for_admission(accepting: Accepting) -> None:
+    """While one connection is being admitted, no other one is accepted."""
+    admitted = anyio.Event()
+
+    async def admit(incoming: Incoming) -> None:
+        await accepting.admit(incoming)
+        await admitted.wait()
+
+    accepting.connect()
+    accepting.connect()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(accepting.listener.accept_forever, admit)
+        await accepting.arrived.wait()
+        await anyio.sleep(SOON)
+        assert len(accepting.accepted) == 1
+        accepting.arrived = anyio.Event()
+        admitted.set()
+        await accepting.arrived.wait()
+        assert len(accepting.accepted) == 2
+        tasks.cancel_scope.cancel()
 
 
 async def test_turns(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +171,7 @@ async def test_transient_error(
     accepting: Accepting, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Errors of a few connections are not logged, and do not delay the next connection."""
-    accepting.listener.errors = [getattr(errno, name)] * 99
+    accepting.sock.errors = [getattr(errno, name)] * 99
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         accepting.connect()
@@ -159,8 +188,8 @@ async def test_persistent_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A run of errors without a success in between: accepting pauses, and says so once."""
-    monkeypatch.setattr(accepting_module, "_PAUSE", 0.001)
-    accepting.listener.errors = [getattr(errno, name)] * 350
+    monkeypatch.setattr(socket_listener, "PAUSE", 0.001)
+    accepting.sock.errors = [getattr(errno, name)] * 350
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         accepting.connect()
@@ -175,7 +204,7 @@ async def test_persistent_error(
 
 async def test_processor_time(accepting: Accepting) -> None:
     """An error that persists costs next to nothing."""
-    accepting.listener.errors = [errno.EPERM] * 10_000_000
+    accepting.sock.errors = [errno.EPERM] * 10_000_000
     accepting.connect()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
@@ -195,8 +224,8 @@ async def test_out_of_resources(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Accepting pauses, says so once, and resumes by itself."""
-    monkeypatch.setattr(accepting_module, "_PAUSE", 0.001)
-    accepting.listener.errors = [getattr(errno, name)]
+    monkeypatch.setattr(socket_listener, "PAUSE", 0.001)
+    accepting.sock.errors = [getattr(errno, name)]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         accepting.connect()
@@ -212,8 +241,8 @@ async def test_out_of_memory(
     accepting: Accepting, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a descriptor in reserve would not help, connections wait."""
-    monkeypatch.setattr(accepting_module, "_PAUSE", 0.001)
-    accepting.listener.errors = [getattr(errno, name)] * 5
+    monkeypatch.setattr(socket_listener, "PAUSE", 0.001)
+    accepting.sock.errors = [getattr(errno, name)] * 5
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         accepting.connect()
@@ -223,26 +252,26 @@ async def test_out_of_memory(
 
 async def test_pause(accepting: Accepting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two attempts, the loop does not spin."""
-    monkeypatch.setattr(accepting_module, "_PAUSE", 1000)
-    accepting.listener.errors = [errno.EMFILE] * 10
+    monkeypatch.setattr(socket_listener, "PAUSE", 1000)
+    accepting.sock.errors = [errno.EMFILE] * 10
     accepting.connect()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         with anyio.move_on_after(SOON):
             await anyio.sleep_forever()
-        assert len(accepting.listener.errors) == 9
+        assert len(accepting.sock.errors) == 9
         tasks.cancel_scope.cancel()
 
 
 async def test_closed_while_pausing(accepting: Accepting) -> None:
     """A listener that is closed when there are no resources is not tried again."""
-    accepting.listener.errors = [errno.EMFILE]
+    accepting.sock.errors = [errno.EMFILE]
     accepting.connect()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
-        while accepting.listener.errors:
+        while accepting.sock.errors:
             await anyio.lowlevel.checkpoint()
-        close_listener(accepting.listener)
+        accepting.listener.close()
 
 
 async def test_episodes(
@@ -250,13 +279,13 @@ async def test_episodes(
 ) -> None:
     """After a while without such errors, the next one is news."""
     now = 100.0
-    monkeypatch.setattr(anyio, "current_time", lambda: now)
-    monkeypatch.setattr(accepting_module, "_PAUSE", 0)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(socket_listener, "PAUSE", 0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(accepting.run)
         for delay, lines in ((0, 1), (9.9, 1), (9.9, 1), (10, 2), (1, 2)):
             now += delay
-            accepting.listener.errors = [errno.EMFILE]
+            accepting.sock.errors = [errno.EMFILE]
             accepting.arrived = anyio.Event()
             accepting.connect()
             await accepting.arrived.wait()
@@ -266,7 +295,7 @@ async def test_episodes(
 
 async def test_listener_fails(accepting: Accepting) -> None:
     """An error of the listening socket itself is raised."""
-    accepting.listener.errors = [errno.EINVAL]
+    accepting.sock.errors = [errno.EINVAL]
     accepting.connect()
     with pytest.raises(OSError, match="forced") as info:
         await accepting.run()

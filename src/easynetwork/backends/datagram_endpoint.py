@@ -1,36 +1,36 @@
-"""A datagram socket in the care of an event loop.
+"""The shared body of datagram endpoints: a non-blocking datagram socket.
 
-Datagrams stay in the kernel until somebody asks for them, and leave at once or not at all, so there
-is nothing to buffer. A server is handed what arrives (`serve`); a client takes one datagram after
-the other (`receive`). How to wait until the socket is readable is all that loops differ in.
+Datagrams stay in the kernel until they are asked for, and leave at once or not at all, so there is
+nothing to buffer. A server is handed what arrives (`serve`); a client takes one datagram after
+another (`receive`). Loops differ only in how they wait until the socket is readable.
 """
 
 from __future__ import annotations
 
-__all__ = ["MAX_DATAGRAM_SIZE", "Batch", "DatagramEndpoint", "too_long"]
+__all__ = ["MAX_DATAGRAM_SIZE", "SocketDatagramEndpoint", "too_long"]
 
 import errno
 import math
-import socket as _socket
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import socket as _socket  # the attribute of this name hides the module inside the class
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
+from easynetwork.addresses import SocketAddress, new_socket_address, socket_attributes
+from easynetwork.backends.abc import Batch, DatagramEndpoint
 from easynetwork.backends.receive_buffer import receive_view
-
-Batch: TypeAlias = list[tuple[bytes, Any]]
-"""Datagrams, with their senders' addresses."""
+from easynetwork.sockets.connecting import raise_pending_error
 
 BATCH_SIZE: Final = 64
 """Datagrams taken from one socket before the event loop gets a turn."""
 
 MAX_DATAGRAM_SIZE: Final = 64 * 1024
-"""No datagram is longer: its length has 16 bits (RFC 768)."""
+"""Bytes; no datagram is longer: its length has 16 bits (RFC 768)."""
 
 _MAX_LENGTH: Final = {_socket.AF_INET: 65_507, _socket.AF_INET6: 65_527}
 """65,535 bytes, less 8 of UDP's header (RFC 768), less 20 of IPv4's, which counts itself (RFC 791,
@@ -39,49 +39,35 @@ _MAX_LENGTH: Final = {_socket.AF_INET: 65_507, _socket.AF_INET6: 65_527}
 _MSG_ERRQUEUE: Final[int | None] = getattr(_socket, "MSG_ERRQUEUE", None)  # Linux
 
 
-class DatagramEndpoint(ABC):
-    """One datagram socket in the care of an event loop.
+class SocketDatagramEndpoint(DatagramEndpoint):
+    """A datagram socket; how to wait for it is up to the loop.
 
-    All methods must be called in the event loop's thread. What nobody asks for stays in the kernel,
-    which drops what is too much.
-
-    Resource handling: owns its socket; `close()` must be called.
-
-    Error handling: errors of the operating system are raised as they are. Those that an earlier
-    datagram caused (an ICMP message said that nobody listens there) are reported by whatever comes
-    next on the same socket, if that is connected. One that is not usually hears nothing of them
-    (udp(7)); where it does, they say nothing of the peer at hand, so that sending tries once more.
+    Attributes:
+        socket: The socket.
     """
 
-    __slots__ = ("__weakref__", "_in_a_row", "_view", "_writing", "socket")
-
-    socket: _socket.socket
-    """The socket, to ask for addresses and options. Not to be read, written or closed."""
+    __slots__ = ("_in_a_row", "_view", "_writing", "address", "local_address", "socket")
 
     def __init__(self, sock: _socket.socket) -> None:
         take_descriptor(sock)
-        self.socket = sock
+        self.socket: _socket.socket = sock
+        self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
+        self.address: SocketAddress | None = None
         self._view = receive_view(MAX_DATAGRAM_SIZE)
         self._in_a_row = 0  # datagrams that were received without waiting
         self._writing = anyio.Lock()
-        with suppress(OSError):
-            sock.getpeername()
-            # A client's. A server's is kept by children that fork before it is served.
+        with suppress(OSError):  # a server's: a child that forks before it is served keeps it
+            self.address = new_socket_address(sock.getpeername(), sock.family)
             close_in_children(sock)
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return socket_attributes(self.socket, self.local_address, self.address)
 
     async def serve(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
     ) -> None:
-        """Hand over every datagram that arrives until the endpoint is closed.
-
-        Each time the socket is readable, a bounded number of datagrams are taken from it before the
-        event loop gets a turn. Both functions run in the context of the calling task.
-
-        Args:
-            received: Called with the datagrams that were taken, and their senders' addresses.
-            failed: Called with each error of the socket; receiving goes on.
-        """
-        if self.socket.fileno() < 0:
+        if self.is_closing():
             return
         close_in_children(self.socket)
         try:
@@ -90,15 +76,6 @@ class DatagramEndpoint(ABC):
             keep_in_children(self.socket)
 
     async def receive(self, deadline: float = math.inf) -> bytes:
-        """Return the next datagram. At most one task may wait at a time.
-
-        Args:
-            deadline: As for `StreamTransport.receive`.
-
-        Raises:
-            TimeoutError: The deadline has passed.
-            OSError: See above; `EBADF` if the endpoint is closed, also meanwhile.
-        """
         if self._in_a_row == BATCH_SIZE:
             await anyio.lowlevel.checkpoint()
             self._in_a_row = 0
@@ -109,20 +86,6 @@ class DatagramEndpoint(ABC):
         return datagram
 
     def send(self, data: bytes, address: Any = None) -> bool:
-        """Send a datagram at once.
-
-        Args:
-            data: The datagram.
-            address: Where to; None if the socket is connected.
-
-        Returns:
-            Whether it was sent. If not, the kernel has no room for it; try again when `writable()`
-            has returned.
-
-        Raises:
-            OSError: See above; `EMSGSIZE` if the datagram is too long, `EBADF` if the endpoint is
-                closed.
-        """
         try:
             if address is None:
                 self.socket.send(data)
@@ -140,7 +103,7 @@ class DatagramEndpoint(ABC):
         return True
 
     def _send_again(self, data: bytes, address: Any) -> bool:
-        # The error may be what became of an earlier datagram, to somebody else. If so, the kernel
+        # The error may be what became of an earlier datagram, to another peer. If so, the kernel
         # has sent nothing.
         try:
             self.socket.sendto(data, address)
@@ -149,18 +112,23 @@ class DatagramEndpoint(ABC):
         return True
 
     async def writable(self) -> None:
-        """Wait until it is worth trying to send again. Any number of tasks may wait."""
-        async with self._writing:  # they take turns: loops let only one of them wait
-            if self.socket.fileno() >= 0:
+        async with self._writing:  # tasks take turns: loops let only one of them wait
+            if not self.is_closing():
                 with suppress(anyio.ClosedResourceError):
                     await anyio.wait_writable(self.socket)
 
+    def raise_pending_error(self) -> None:
+        raise_pending_error(self.socket)
+
     def close(self) -> None:
-        """Close the socket and wake up everybody who waits. May be called several times."""
-        if self.socket.fileno() >= 0:
-            anyio.notify_closing(self.socket)
-            self._forget_socket()
+        if not self.is_closing():
+            with suppress(anyio.NoEventLoopError):  # garbage collection: no task waits
+                anyio.notify_closing(self.socket)
+            self._unregister()
             self.socket.close()
+
+    def is_closing(self) -> bool:
+        return self.socket.fileno() < 0
 
     # -- what the loop adds
 
@@ -179,8 +147,8 @@ class DatagramEndpoint(ABC):
         """
 
     @abstractmethod
-    def _forget_socket(self) -> None:
-        """Wake up who waits for the socket to be readable: it is about to be closed."""
+    def _unregister(self) -> None:
+        """Wake up the task that waits to receive: the socket is about to be closed."""
 
     # -- for the loop
 
@@ -203,7 +171,7 @@ class DatagramEndpoint(ABC):
         Returns:
             Whether it came to the bound.
         """
-        if self.socket.fileno() < 0:
+        if self.is_closing():
             return False
         receive, view = self.socket.recvfrom_into, self._view
         batch: Batch = []
@@ -224,8 +192,8 @@ class DatagramEndpoint(ABC):
     def _forget_error(self) -> None:
         """Take note that the socket has reported an error, which is not its end.
 
-        If somebody has set IP_RECVERR, the kernel also keeps the error's details (ip(7)), and calls
-        the socket ready until they are read: the event loop would never rest.
+        If other code has set IP_RECVERR, the kernel also keeps the error's details (ip(7)), and
+        calls the socket ready until they are read: the event loop would never rest.
         """
         if _MSG_ERRQUEUE is not None:
             with suppress(OSError):  # there are none, or no more

@@ -1,67 +1,106 @@
-"""Shared implementation of stream transports: a non-blocking socket and its unsent bytes.
+"""The shared body of stream transports: a non-blocking socket and its unsent bytes.
 
 Bytes are sent at once as far as the kernel takes them. The rest waits in `_unsent`, and the loop
 sends it whenever the socket is writable (`_send_later`). Only a producer above the high-water mark
 and `aclose()` wait for that. `limit_sending()` bounds how long the bytes themselves may wait.
+
+The receiving half is open until `_at_eof` is set. The sending half goes down this list, and may
+leave phases out:
+
+    phase      begins with        write()  pending data  when that is sent        descriptor
+    OPEN       the connection     yes      is sent       -                        open
+    ENDING     send_eof()         yes      is sent       SHUT_WR (FIN)            open
+    CLOSING    aclose()           yes (1)  is sent       -                        open
+    FLUSHING   the last turn()    no       is sent       close, after lingering   open
+    CLOSED     everything sent    no       none          -                        closed
+    BROKEN     error, abort()     no       is lost       -                        until aclose()
+
+    (1) by tasks that waited for their turn, and then by the `farewell` of `aclose()`
 """
 
 from __future__ import annotations
 
-__all__ = ["SocketTransport"]
+__all__ = ["SocketStreamTransport"]
 
+import enum
 import errno
 import math
 import os
 import socket
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import own_descriptor
 from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER, LINGER_SIZE, LINGER_TIME
-from easynetwork.addresses import enable_socket_linger
+from easynetwork.addresses import (
+    SocketAddress,
+    enable_socket_linger,
+    new_socket_address,
+    socket_attributes,
+)
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4
-"""As asyncio's transports: a producer goes on while there is still something to send."""
+"""As in asyncio's transports: a producer goes on while there is still something to send."""
 
 
-class SocketTransport(StreamTransport):
-    """A connected stream socket; how to wait for it is up to the loop."""
+class _Phase(enum.IntEnum):
+    """The phases of the sending half; see above."""
+
+    OPEN = enum.auto()
+    ENDING = enum.auto()
+    CLOSING = enum.auto()
+    FLUSHING = enum.auto()
+    CLOSED = enum.auto()
+    BROKEN = enum.auto()
+
+
+_FLUSHING: Final = _Phase.FLUSHING  # looked up once: write() compares with it
+
+
+class SocketStreamTransport(StreamTransport):
+    """A connected stream socket; how to wait for it is up to the loop.
+
+    Attributes:
+        socket: The socket.
+    """
 
     __slots__ = (
+        "_all_sent",
         "_at_eof",
-        "_closes",
+        "_below_low_water",
         "_deadline",
         "_error",
         "_fd",
-        "_is_broken",
-        "_is_closing",
-        "_is_sound",
-        "_lingering",
-        "_lingers",
+        "_linger_done",
+        "_phase",
         "_queued",
-        "_sends_eof",
-        "_sent",
+        "_so_error_checked",
         "_turns",
         "_unsent",
         "_view",
-        "_writable",
+        "_wants_linger",
+        "address",
         "close_timeout",
         "congested",
         "feed",
         "has_lost_descriptor",
+        "local_address",
         "socket",
     )
 
     def __init__(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
+        # Raises OSError if the peer has reset the connection.
+        self.address: SocketAddress = new_socket_address(sock.getpeername(), sock.family)
+        self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
         self.close_timeout: float = CLOSE_TIMEOUT
         self.feed: Callable[[bytes], bool] = feed
         self.socket: socket.socket = sock
@@ -70,21 +109,23 @@ class SocketTransport(StreamTransport):
         self.congested: bool = False
         self.has_lost_descriptor: bool = False
         self._view = receive_view(max_recv_size)
+        self._phase = _Phase.OPEN
+        self._at_eof = False  # nothing will be received any more
+        self._error: OSError | None = None  # what broke the connection
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
-        self._sent: anyio.Event | None = None  # set when there is nothing unsent any more
-        self._writable: anyio.Event | None = None  # set when no longer congested
+        self._all_sent: anyio.Event | None = None  # while bytes are unsent
+        self._below_low_water: anyio.Event | None = None  # while more than `HIGH_WATER` are
+        self._deadline = math.inf  # when the connection is reset if bytes are still unsent
         self._turns: anyio.Lock | None = None  # while tasks wait for their turn to write
         self._queued = 0  # how many do
-        self._lingers = False  # goes on reading when everything is sent
-        self._lingering: anyio.Event | None = None  # while it does; set when that is over
-        self._error: OSError | None = None
-        self._is_broken = False  # what was unsent is lost
-        self._at_eof = False  # nothing will arrive any more
-        self._closes = False  # aclose() was called
-        self._is_closing = False  # nothing can be sent any more
-        self._deadline = math.inf  # when the connection is reset if bytes still wait to be sent
-        self._sends_eof = False
-        self._is_sound = True  # the socket had no error when it was asked, or sent to
+        self._wants_linger = False  # goes on reading when everything is sent
+        self._linger_done: anyio.Event | None = None  # while it does that
+        # Whether the socket had no error when it was last asked, or sent to.
+        self._so_error_checked = True
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return socket_attributes(self.socket, self.local_address, self.address)
 
     # -- what the loop adds
 
@@ -97,16 +138,16 @@ class SocketTransport(StreamTransport):
 
     @abstractmethod
     def _stop_receiving(self) -> None:
-        """Feed no more, and wake up who waits in `receive()`."""
+        """Feed no more, and wake up the task that waits in `receive()`."""
 
     @abstractmethod
-    def _forget_socket(self) -> None:
-        """Wait for the socket no more: it is about to be closed, or broken."""
+    def _unregister(self) -> None:
+        """Stop watching the socket: it is about to be closed, or broken."""
 
     # -- sending
 
     def write(self, data: bytes | bytearray) -> None:
-        if self._is_closing:
+        if self._phase >= _FLUSHING:
             raise broken_connection(self._error)
         if self._unsent is None:
             try:
@@ -117,18 +158,18 @@ class SocketTransport(StreamTransport):
                 self._break_sending(exc)
                 raise broken_connection(exc) from None
             if sent == len(data):
-                self._is_sound = True
+                self._so_error_checked = True
                 return
             self._unsent = memoryview(data)[sent:]
-            self._sent = anyio.Event()
+            self._all_sent = anyio.Event()
             self._send_later()
         else:
             if isinstance(self._unsent, memoryview):
                 self._unsent = bytearray(self._unsent)
             self._unsent += data
-        if len(self._unsent) > HIGH_WATER and self._writable is None:
+        if len(self._unsent) > HIGH_WATER and self._below_low_water is None:
             self.congested = True
-            self._writable = anyio.Event()
+            self._below_low_water = anyio.Event()
 
     def _send_some(self) -> bool:
         """Send what the kernel takes; return whether that is all there was."""
@@ -155,16 +196,16 @@ class SocketTransport(StreamTransport):
 
     def _discard_unsent(self) -> None:
         self._unsent = None
-        if self._sent is not None:
-            self._sent.set()
-            self._sent = None
+        if self._all_sent is not None:
+            self._all_sent.set()
+            self._all_sent = None
         self._resume_writing()
 
     def _resume_writing(self) -> None:
         self.congested = self._queued > 0
-        if self._writable is not None:
-            self._writable.set()
-            self._writable = None
+        if self._below_low_water is not None:
+            self._below_low_water.set()
+            self._below_low_water = None
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -173,14 +214,14 @@ class SocketTransport(StreamTransport):
         self._queued += 1
         try:
             async with self._turns:
-                while self._writable is not None:
+                while self._below_low_water is not None:
                     await self.drain()
                 yield
         finally:
             self._queued -= 1
             if not self._queued:
                 self._turns = None
-                self.congested = self._writable is not None
+                self.congested = self._below_low_water is not None
                 self._shut_down_if_done()
 
     def get_unsent_size(self) -> int:
@@ -198,20 +239,20 @@ class SocketTransport(StreamTransport):
     async def drain(self) -> None:
         # Once: the task with the next turn may write, and congest the transport again, before this
         # one runs, and the bytes of this one have left.
-        if self._writable is not None:
-            await self._writable.wait()
-        if self._is_broken:
+        if self._below_low_water is not None:
+            await self._below_low_water.wait()
+        if self._phase == _Phase.BROKEN:
             raise broken_connection(self._error)
 
     async def send_eof(self) -> None:
-        if self._is_closing or self._sends_eof:
+        if self._phase != _Phase.OPEN:
             return
-        self._sends_eof = True
+        self._phase = _Phase.ENDING
         self._shut_down_if_done()
 
     def _shut_down_if_done(self) -> None:
         is_done = self._unsent is None and not self._queued
-        if self._sends_eof and is_done and not self._is_closing:
+        if self._phase == _Phase.ENDING and is_done:
             self._shut_down()
 
     def _shut_down(self) -> None:
@@ -231,24 +272,25 @@ class SocketTransport(StreamTransport):
     ) -> None:
         if timeout is None:
             timeout = self.close_timeout
-        if not self._is_closing and not self._closes:
-            self._lingers = not self._at_eof and (linger or self._has_unread())
-            self._closes = self._at_eof = True
+        if self._phase < _Phase.CLOSING:
+            self._phase = _Phase.CLOSING
+            self._wants_linger = not self._at_eof and (linger or self._has_unread())
+            self._at_eof = True
             self._stop_receiving()
         try:
             while self._turns is not None:
                 self.limit_sending(timeout)
                 async with self._turns:
                     pass
-            if farewell is not None and not self._is_closing:
+            if farewell is not None and self._phase < _FLUSHING:
                 farewell()
-            self._is_closing = True
-            if self._sent is not None:
+            self._phase = max(self._phase, _FLUSHING)
+            if self._all_sent is not None:
                 self.limit_sending(timeout)
-            if self._lingers:
+            if self._wants_linger:
                 await self._linger(min(timeout, LINGER_TIME))
-            elif self._sent is not None:
-                await self._sent.wait()
+            elif self._all_sent is not None:
+                await self._all_sent.wait()
         except BaseException:
             self.abort()
             raise
@@ -261,25 +303,25 @@ class SocketTransport(StreamTransport):
             return False
 
     async def _linger(self, timeout: float) -> None:
-        if self._lingering is not None:
-            if self._sent is not None:
-                await self._sent.wait()
+        if self._linger_done is not None:
+            if self._all_sent is not None:
+                await self._all_sent.wait()
             with anyio.move_on_after(timeout):
-                await self._lingering.wait()
+                await self._linger_done.wait()
             return
-        self._lingering = anyio.Event()
+        self._linger_done = anyio.Event()
         try:
             async with anyio.create_task_group() as tasks:
                 peer_ended = anyio.Event()
                 tasks.start_soon(self._read_to_end, peer_ended)  # the peer may not read before
-                if self._sent is not None:
-                    await self._sent.wait()
+                if self._all_sent is not None:
+                    await self._all_sent.wait()
                 self._shut_down()
                 with anyio.move_on_after(timeout):
                     await peer_ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
-            self._lingering.set()
+            self._linger_done.set()
 
     async def _read_to_end(self, ended: anyio.Event) -> None:
         left = LINGER_SIZE
@@ -299,11 +341,11 @@ class SocketTransport(StreamTransport):
         if self.socket.fileno() >= 0:
             with suppress(OSError):  # the descriptor is not ours any more
                 enable_socket_linger(self.socket, 0)  # close() sends RST, at once
-            self._is_broken = True
+        self._phase = _Phase.BROKEN
         self._close()
 
     def is_closing(self) -> bool:
-        return self._is_closing
+        return self._phase >= _FLUSHING
 
     def _break(self, exc: OSError) -> None:
         self._break_sending(exc)
@@ -314,8 +356,8 @@ class SocketTransport(StreamTransport):
         if self._error is None:
             # Without its traceback, whose frames refer to this transport.
             self._error = exc.with_traceback(None)
-        self._is_broken = self._is_closing = True
-        self._lingers = False
+        self._phase = _Phase.BROKEN
+        self._wants_linger = False
         if exc.errno == errno.EBADF:
             self.has_lost_descriptor = True
         self._discard_unsent()
@@ -324,9 +366,9 @@ class SocketTransport(StreamTransport):
         self._end()
         if self.socket.fileno() < 0:
             return
-        if self._lingering is not None:
+        if self._linger_done is not None:
             anyio.notify_closing(self.socket)
-        if not self._is_broken:
+        if self._phase != _Phase.BROKEN:
             # The end of the stream, though another process may have a copy of the descriptor.
             with suppress(OSError):  # the peer has reset the connection
                 self.socket.shutdown(socket.SHUT_RDWR)
@@ -339,17 +381,19 @@ class SocketTransport(StreamTransport):
     def lose_descriptor(self) -> None:
         """Let go of the descriptor, which other code has closed: its number may be in use again."""
         self._error = OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self._is_broken = self.has_lost_descriptor = True
+        self._phase = _Phase.BROKEN
+        self.has_lost_descriptor = True
         self._end()
         self.socket.detach()
 
     def _end(self) -> None:
-        self._at_eof = self._is_closing = True
-        self._lingers = False
+        self._at_eof = True
+        self._phase = max(self._phase, _Phase.CLOSED)
+        self._wants_linger = False
         self._discard_unsent()
         if self.socket.fileno() >= 0:
             # If other code has closed the descriptor, the first of these forgets all about it, but
             # may complain: epoll does not know the number any more.
             with suppress(OSError):
-                self._forget_socket()
+                self._unregister()
             self._stop_receiving()

@@ -12,7 +12,6 @@ __all__ = ["TLSStreamTransport", "start_tls"]
 
 import errno
 import math
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -21,8 +20,8 @@ from typing import Any, TypeVar
 import anyio
 
 from easynetwork._tls_options import TLSOptions
-from easynetwork.addresses import TLSAttribute
-from easynetwork.backends.abc import StreamTransport, broken_connection
+from easynetwork.addresses import SocketAddress, TLSAttribute
+from easynetwork.backends.abc import StreamTransport, broken_connection, discard
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces
 
@@ -70,16 +69,18 @@ class TLSStreamTransport(StreamTransport):
         "_is_closing",
         "_options",
         "_session",
+        "address",
         "close_timeout",
         "feed",
         "is_truncated",
-        "socket",
+        "local_address",
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
         self.close_timeout: float = options.shutdown_timeout
         self.feed: Callable[[bytes], bool] = inner.feed
-        self.socket: socket.socket = inner.socket
+        self.local_address: SocketAddress = inner.local_address
+        self.address: SocketAddress = inner.address
         self.is_truncated: bool = False
         self._inner = inner
         self._options = options
@@ -103,6 +104,7 @@ class TLSStreamTransport(StreamTransport):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         tls = self._session.object
         return {
+            **self._inner.extra_attributes,
             TLSAttribute.sslcontext: lambda: tls.context,
             TLSAttribute.peercert: lambda: _known(tls.getpeercert()),
             TLSAttribute.cipher: lambda: _known(tls.cipher()),
@@ -232,17 +234,13 @@ class TLSStreamTransport(StreamTransport):
 
     def _stop(self) -> None:
         self._is_closing = True
-        self._inner.feed = _ignore  # otherwise, the two would refer to each other for ever
+        self._inner.feed = discard  # otherwise, the two would refer to each other for ever
 
     def is_closing(self) -> bool:
         return self._is_closing or self._session.error is not None or self._inner.is_closing()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._inner.call_soon(callback)
-
-
-def _ignore(data: bytes) -> bool:
-    return False
 
 
 def _known(value: _T | None) -> _T:

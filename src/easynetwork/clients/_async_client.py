@@ -17,16 +17,17 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from easynetwork.addresses import SocketAddress, SocketProxy, new_socket_address
+from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
 from easynetwork.backends import (
     AsyncBackend,
     BuiltinAsyncBackendLiteral,
     StreamTransport,
     ensure_backend,
 )
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients.abc import AbstractAsyncNetworkClient
 from easynetwork.exceptions import ClientClosedError
+from easynetwork.sockets.closing import close_on_error
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
@@ -39,7 +40,6 @@ class AsyncClient(
     """A client whose socket is in the care of an event loop, once it is connected."""
 
     __slots__ = (
-        "_addresses",
         "_attempt",
         "_backend",
         "_connecting",
@@ -60,7 +60,6 @@ class AsyncClient(
         self._target = target
         self._transport: _T_Transport | None = None
         self._proxy: SocketProxy | None = None
-        self._addresses: tuple[SocketAddress, SocketAddress] | None = None  # this end, the peer
         self._connecting = anyio.Lock()
         self._receiving = anyio.Lock()
         self._attempt: anyio.CancelScope | None = None
@@ -68,14 +67,14 @@ class AsyncClient(
 
     def __del__(self) -> None:
         transport = getattr(self, "_transport", None)
-        if transport is not None and self._is_open(transport):
+        if transport is not None and not transport.is_closing():
             message = f"unclosed client {self!r} (and cannot be closed synchronously)"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        if self._addresses is None:
+        if self._transport is None:
             return f"<{type(self).__name__} (partially initialized)>"
-        return f"<{type(self).__name__} endpoint={self._addresses[1]}>"
+        return f"<{type(self).__name__} endpoint={self._transport.address}>"
 
     def backend(self) -> AsyncBackend:
         return self._backend
@@ -89,10 +88,6 @@ class AsyncClient(
     @abstractmethod
     async def _wrap(self, sock: _socket.socket) -> _T_Transport:
         """Put a connected socket under the loop's care. It is closed if this fails."""
-
-    @abstractmethod
-    def _is_open(self, transport: _T_Transport) -> bool:
-        """Whether somebody has to close it."""
 
     @abstractmethod
     async def _close(self, transport: _T_Transport) -> None:
@@ -133,15 +128,9 @@ class AsyncClient(
         sock = self._target
         if not isinstance(sock, _socket.socket):
             sock = await self._new_socket(*sock)
-        try:
+        with close_on_error(sock):
             sock.setblocking(False)
-            names = sock.getsockname(), sock.getpeername()
-        except OSError:
-            sock.close()
-            raise
         self._transport = await self._wrap(sock)
-        local, remote = (new_socket_address(name, sock.family) for name in names)
-        self._addresses = local, remote
 
     def is_closing(self) -> bool:
         return self._is_closing
@@ -181,7 +170,7 @@ class AsyncClient(
         if self._transport is None:
             raise AttributeError("Socket not connected")
         if self._proxy is None:
-            self._proxy = SocketProxy(self._transport.socket)
+            self._proxy = self._transport.extra_attributes[INETSocketAttribute.socket]()
         return self._proxy
 
     def get_local_address(self) -> SocketAddress:
@@ -191,18 +180,20 @@ class AsyncClient(
             ClientClosedError: The client is closed.
             OSError: The client is not connected yet.
         """
-        return self._endpoints()[0]
+        return self._open_transport().local_address
 
     def get_remote_address(self) -> SocketAddress:
         """Return the peer's address. Raises what `get_local_address()` raises."""
-        return self._endpoints()[1]
+        address = self._open_transport().address
+        assert address is not None  # the socket is connected
+        return address
 
-    def _endpoints(self) -> tuple[SocketAddress, SocketAddress]:
+    def _open_transport(self) -> _T_Transport:
         if self._is_closing:
             raise closed_error()
-        if self._addresses is None:
+        if self._transport is None:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-        return self._addresses
+        return self._transport
 
 
 def closed_error() -> ClientClosedError:

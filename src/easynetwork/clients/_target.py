@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 from easynetwork._arguments import parse_address
+from easynetwork.sockets.closing import close_on_error
 
 
-@contextmanager
-def owned(target: object) -> Iterator[None]:
-    """Close `target` if it is a socket and the block fails: the client owns it from now on."""
-    try:
-        yield
-    except BaseException:
-        if isinstance(target, socket.socket):
-            target.close()
-        raise
-
-
-def check_target(
+def validated_target(
     target: object, address_options: Collection[str], kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> tuple[str, int] | socket.socket:
     """Return the address to connect to, or the connected socket.
@@ -37,7 +26,7 @@ def check_target(
         ValueError: There is no such port, or the socket is not one of TCP, or of UDP.
         OSError: The socket is not connected.
     """
-    with owned(target):
+    with close_on_error(target):
         if isinstance(target, socket.socket) and not address_options:
             _check_socket(target, kind)
             return target
@@ -75,3 +64,18 @@ def _check_socket(sock: socket.socket, kind: socket.SocketKind) -> None:
     if sock.type != kind:
         raise ValueError(f"Only this type of socket is supported: {kind.name}")
     sock.getpeername()  # ENOTCONN if it is not connected
+
+
+def validated_udp_target(
+    target: object, local_address: tuple[str, int] | None, family: int
+) -> tuple[str, int] | socket.socket:
+    """Return the address to connect to, or the connected socket: see `validated_target`.
+
+    Raises:
+        ValueError: Also if the family is not one of the Internet.
+    """
+    options = {"local_address": local_address, "family": family or None}
+    given = [name for name, value in options.items() if value is not None]
+    if family != socket.AF_UNSPEC:
+        check_family(family)
+    return validated_target(target, given, socket.SOCK_DGRAM)

@@ -17,18 +17,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from easynetwork._arguments import check_delay
+from easynetwork._arguments import validated_delay
 from easynetwork._tuning import LINGER_TIME
 from easynetwork.exceptions import BusyResourceError
 from easynetwork.sockets.connecting import (
     check_connected,
     connect_call_error,
     connection_error,
-    interleave,
     new_client_socket,
-    resolve_blocking,
     start_connecting,
 )
+from easynetwork.sockets.resolving import interleave, resolve_blocking
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that one system call may wait: poll(2) counts milliseconds in an int, up to 25 days."""
@@ -58,7 +57,7 @@ def deadline_after(timeout: float | None) -> float:
     Raises:
         ValueError: `timeout` is negative or not a number.
     """
-    return math.inf if timeout is None else time.monotonic() + check_delay(timeout)
+    return math.inf if timeout is None else time.monotonic() + validated_delay(timeout)
 
 
 def check_retry_interval(seconds: float) -> float:
@@ -229,7 +228,7 @@ def connect_tcp(
         socket.gaierror: A name is unknown.
         ValueError: `timeout` is negative or not a number.
     """
-    check_delay(timeout)
+    validated_delay(timeout)
     infos = interleave(resolve_blocking(host, port, socket.SOCK_STREAM))
     local = local_address and resolve_blocking(*local_address, socket.SOCK_STREAM)
     errors: list[OSError] = []
@@ -250,7 +249,7 @@ def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: 
             check_connected(sock, address)
     except TimeoutError:
         sock.close()
-        raise connect_call_error(errno.ETIMEDOUT, address) from None
+        raise connect_call_error(errno.ETIMEDOUT, sock.family, address) from None
     except BaseException:
         sock.close()
         raise

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 
-from easynetwork._arguments import check_delay
+from easynetwork._arguments import validated_delay
 from easynetwork.backends import AsyncBackend
 
 _T_Sent = TypeVar("_T_Sent", contravariant=True)
@@ -142,7 +142,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
             ValueError: `timeout` is not a number.
         """
         is_over = timeout is not None and timeout < 0
-        return _AsyncPacketIterator(self, _OVER if is_over else check_delay(timeout))
+        return _AsyncPacketIterator(self, _OVER if is_over else validated_delay(timeout))
 
     @abstractmethod
     def backend(self) -> AsyncBackend:
@@ -239,7 +239,7 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         Raises:
             ValueError: `timeout` is negative or not a number.
         """
-        return _PacketIterator(self, check_delay(timeout))
+        return _PacketIterator(self, validated_delay(timeout))
 
     @abstractmethod
     def fileno(self) -> int:

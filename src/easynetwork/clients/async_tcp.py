@@ -11,18 +11,19 @@ from typing import Any, Generic, TypeVar, overload
 import anyio
 import anyio.lowlevel
 
-from easynetwork._arguments import check_delay, check_max_recv_size, parse_local_address
-from easynetwork._tls_options import check_client_tls
-from easynetwork._tuning import FAIR_SHARE, PACKET_COST
+from easynetwork._arguments import validated_delay, validated_local_address, validated_max_recv_size
+from easynetwork._tls_options import new_client_tls
+from easynetwork._tuning import SEND_BUDGET_BYTES, SEND_BUDGET_PER_PACKET
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.tls_transport import start_tls
 from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
-from easynetwork.clients._target import check_target, owned
+from easynetwork.clients._target import validated_target
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_tcp, tune_tcp
 
 _T_Sent = TypeVar("_T_Sent")
@@ -134,19 +135,19 @@ class AsyncTCPNetworkClient(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        with owned(address):
-            local_address = parse_local_address(local_address)
+        with close_on_error(address):
+            local_address = validated_local_address(local_address)
         options = {"local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay}
         given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-        target = check_target(address, given)
+        target = validated_target(address, given)
         self._connect_options = given
-        with owned(address):
+        with close_on_error(address):
             check_stream_protocol(protocol)
             self._begin(target, backend)
-            self._max_recv_size = check_max_recv_size(max_recv_size)
+            self._max_recv_size = validated_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
-            check_delay(happy_eyeballs_delay)
-            self._tls = check_client_tls(
+            validated_delay(happy_eyeballs_delay)
+            self._tls = new_client_tls(
                 ssl,
                 None if isinstance(self._target, _socket.socket) else self._target[0],
                 server_hostname,
@@ -165,13 +166,8 @@ class AsyncTCPNetworkClient(
 
     async def _wrap(self, sock: _socket.socket) -> StreamTransport:
         tune_tcp(sock)
-        transport = await self._backend.wrap_stream_socket(
-            sock, self._decoder.feed, self._max_recv_size
-        )
+        transport = self._backend.wrap_stream_socket(sock, self._decoder.feed, self._max_recv_size)
         return await start_tls(transport, self._tls) if self._tls else transport
-
-    def _is_open(self, transport: StreamTransport) -> bool:
-        return not transport.is_closing()
 
     async def _close(self, transport: StreamTransport) -> None:
         await transport.aclose(linger=bool(self._decoder))
@@ -190,8 +186,8 @@ class AsyncTCPNetworkClient(
             else:
                 data = self._encode(packet)
                 transport.write(data)
-            self._sent_in_a_row += len(data) + PACKET_COST
-            if self._sent_in_a_row > FAIR_SHARE:
+            self._sent_in_a_row += len(data) + SEND_BUDGET_PER_PACKET
+            if self._sent_in_a_row > SEND_BUDGET_BYTES:
                 self._sent_in_a_row = 0
                 await anyio.lowlevel.checkpoint()
             if transport.congested:

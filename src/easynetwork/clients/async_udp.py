@@ -11,17 +11,17 @@ from typing import Any, Generic, TypeVar, overload
 import anyio
 import anyio.lowlevel
 
-from easynetwork._arguments import parse_local_address
-from easynetwork._tuning import DATAGRAMS_SHARE
+from easynetwork._arguments import validated_local_address
+from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients._async_client import AsyncClient, closed_error
-from easynetwork.clients._datagrams import check_udp_target
-from easynetwork.clients._errors import explain_descriptor, raise_pending_error
-from easynetwork.clients._target import owned
+from easynetwork.clients._errors import explain_descriptor
+from easynetwork.clients._target import validated_udp_target
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
-from easynetwork.sockets.datagrams import connect_udp
+from easynetwork.sockets.closing import close_on_error
+from easynetwork.sockets.connecting import connect_udp
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
@@ -101,9 +101,9 @@ class AsyncUDPNetworkClient(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        with owned(address):
-            local_address = parse_local_address(local_address)
-            target = check_udp_target(address, local_address, family)
+        with close_on_error(address):
+            local_address = validated_local_address(local_address)
+            target = validated_udp_target(address, local_address, family)
             check_datagram_protocol(protocol)
             self._begin(target, backend)
         self._connect_options: dict[str, Any] = {"local_address": local_address, "family": family}
@@ -118,11 +118,7 @@ class AsyncUDPNetworkClient(
         return await connect_udp(host, port, **self._connect_options)
 
     async def _wrap(self, sock: _socket.socket) -> DatagramEndpoint:
-        with owned(sock):
-            return await self._backend.wrap_datagram_socket(sock)
-
-    def _is_open(self, transport: DatagramEndpoint) -> bool:
-        return transport.socket.fileno() >= 0
+        return self._backend.wrap_datagram_socket(sock)
 
     async def _close(self, transport: DatagramEndpoint) -> None:
         try:
@@ -154,7 +150,7 @@ class AsyncUDPNetworkClient(
         endpoint = await self._connected()
         data = self._encode(packet)
         self._sent_in_a_row += 1
-        if self._sent_in_a_row > DATAGRAMS_SHARE:
+        if self._sent_in_a_row > SEND_BUDGET_DATAGRAMS:
             self._sent_in_a_row = 1
             await anyio.lowlevel.checkpoint()
         try:
@@ -162,7 +158,7 @@ class AsyncUDPNetworkClient(
                 async with self._sending:
                     while not endpoint.send(data):
                         await endpoint.writable()
-            raise_pending_error(endpoint.socket)
+            endpoint.raise_pending_error()
         except OSError as exc:
             self._explain(exc)
             raise

@@ -12,12 +12,12 @@ import time
 from contextlib import suppress
 from typing import Generic, TypeVar, overload
 
-from easynetwork._arguments import check_max_recv_size, parse_local_address
-from easynetwork._tls_options import check_client_tls
+from easynetwork._arguments import validated_local_address, validated_max_recv_size
+from easynetwork._tls_options import new_client_tls
 from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
 from easynetwork.clients._errors import aborted, ended, explain_stream
-from easynetwork.clients._target import check_target, owned
+from easynetwork.clients._target import validated_target
 from easynetwork.clients._waiting import (
     LockTimeoutError,
     check_retry_interval,
@@ -33,6 +33,7 @@ from easynetwork.exceptions import (
     UnsupportedOperation,
 )
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import tune_tcp
 from easynetwork.tls import PIECE_SIZE, pieces
 
@@ -156,16 +157,16 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
                 failed alike, an error of that kind, `ConnectionRefusedError` say, with the group of
                 the single errors as its cause. If TLS fails, an `ssl.SSLError`.
         """
-        with owned(address):
+        with close_on_error(address):
             check_stream_protocol(protocol)
             self._retry_interval = check_retry_interval(retry_interval)
-            self._max_recv_size = check_max_recv_size(max_recv_size)
+            self._max_recv_size = validated_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             self._encode = packet_encoder(protocol)
-            local_address = parse_local_address(local_address)
+            local_address = validated_local_address(local_address)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
-            target = check_target(address, [k for k, v in options.items() if v is not None])
-            tls = check_client_tls(
+            target = validated_target(address, [k for k, v in options.items() if v is not None])
+            tls = new_client_tls(
                 ssl,
                 None if isinstance(target, _socket.socket) else target[0],
                 server_hostname,
@@ -178,7 +179,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         self._has_sent_eof = False
         self._partial_packet_sent = False
         self._is_broken = False
-        with owned(target):
+        with close_on_error(target):
             self._tls = None if tls is None else BlockingTLS(tls)
             tune_tcp(target)
             self._take_over(target)

@@ -8,17 +8,16 @@ import errno
 import socket as _socket  # the property of this name hides the module inside the class
 from typing import Generic, TypeVar, overload
 
-from easynetwork._arguments import parse_local_address
+from easynetwork._arguments import validated_local_address
 from easynetwork.backends.datagram_endpoint import MAX_DATAGRAM_SIZE, too_long
 from easynetwork.clients._blocking_client import BlockingClient, closed_error
-from easynetwork.clients._datagrams import check_udp_target
-from easynetwork.clients._errors import raise_pending_error
-from easynetwork.clients._target import owned
+from easynetwork.clients._target import validated_udp_target
 from easynetwork.clients._waiting import check_retry_interval
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
-from easynetwork.sockets.datagrams import connect_udp_blocking
+from easynetwork.sockets.closing import close_on_error
+from easynetwork.sockets.connecting import connect_udp_blocking, raise_pending_error
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
@@ -98,17 +97,17 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             OSError: The socket cannot be made, or is not connected. If all addresses failed alike,
                 an error of that kind, with the group of the single errors as its cause.
         """
-        with owned(address):
+        with close_on_error(address):
             check_datagram_protocol(protocol)
             self._build = datagram_builder(protocol)
             self._encode = datagram_encoder(protocol)
             self._retry_interval = check_retry_interval(retry_interval)
-            local_address = parse_local_address(local_address)
-            target = check_udp_target(address, local_address, family)
+            local_address = validated_local_address(local_address)
+            target = validated_udp_target(address, local_address, family)
         if not isinstance(target, _socket.socket):
             target = connect_udp_blocking(*target, local_address=local_address, family=family)
         self._datagram: bytes | None = None  # received, and not a packet yet
-        with owned(target):
+        with close_on_error(target):
             self._take_over(target)
 
     def _forget_packet(self) -> None:

@@ -5,38 +5,40 @@ from __future__ import annotations
 __all__ = ["AsyncTCPNetworkServer"]
 
 import logging
-import socket
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import anyio.abc
 
-from easynetwork._arguments import check_max_recv_size, check_port
-from easynetwork._tls_options import check_server_tls
-from easynetwork.addresses import new_socket_address
+from easynetwork._arguments import (
+    validated_backlog,
+    validated_hosts,
+    validated_max_recv_size,
+    validated_port,
+    validated_reuse_port,
+)
+from easynetwork._tls_options import new_server_tls
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
-from easynetwork.servers._stream.client import ServedClient, StreamService
-from easynetwork.servers._stream.session import StreamSession, serve_client
+from easynetwork.servers._stream.options import StreamOptions
+from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers._stream.tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from easynetwork.sockets.accepting import accept_forever
 from easynetwork.sockets.binding import open_tcp_listeners
-from easynetwork.sockets.connecting import tune_tcp
+from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
-_DEFAULT_BACKLOG: Final = 1024
-"""With 100, half of 1,000 clients that connect at once have to try again, a second later. The
-kernel's own limit applies as well (listen(2): somaxconn)."""
 
-
-class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Response]):
+class AsyncTCPNetworkServer(
+    BaseAsyncNetworkServer[SocketListener], Generic[_T_Request, _T_Response]
+):
     """Serves packets over TCP.
 
     Each connection is served in a task of its own, by the generators of one request handler.
@@ -56,18 +58,7 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     is left out is counted, and the log says how much that was.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_connection_log_level",
-        "_hosts",
-        "_max_recv_size",
-        "_new_decoder",
-        "_port",
-        "_protocol",
-        "_request_handler",
-        "_reuse_port",
-        "_tls",
-    )
+    __slots__ = ("_backlog", "_hosts", "_max_recv_size", "_port", "_reuse_port", "_service")
 
     def __init__(
         self,
@@ -127,100 +118,39 @@ class AsyncTCPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._hosts = check_hosts(host)
-        self._port = check_port(port)
-        self._protocol = protocol
-        self._request_handler = request_handler
-        self._backlog = check_backlog(backlog)
-        self._reuse_port = check_reuse_port(reuse_port)
-        self._max_recv_size = check_max_recv_size(max_recv_size)
-        self._new_decoder = new_decoder_factory(protocol, self._max_recv_size)
-        self._connection_log_level = (
-            logging.DEBUG if log_client_connection is False else logging.INFO
-        )
-        tls = check_server_tls(
+        self._hosts = validated_hosts(host)
+        self._port = validated_port(port)
+        self._backlog = validated_backlog(backlog)
+        self._reuse_port = validated_reuse_port(reuse_port)
+        self._max_recv_size = validated_max_recv_size(max_recv_size)
+        tls = new_server_tls(
             ssl,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
             ssl_standard_compatible=ssl_standard_compatible,
         )
-        self._tls = None if tls is None else TLSAcceptor(tls, self._log)
+        options = StreamOptions(
+            backend=self._backend,
+            handler=request_handler,
+            new_decoder=new_decoder_factory(protocol, self._max_recv_size),
+            encode=packet_encoder(protocol),
+            log=self._log,
+            connection_log_level=logging.DEBUG if log_client_connection is False else logging.INFO,
+            tls=None if tls is None else TLSAcceptor(tls, self._log),
+        )
+        self._service = StreamService(options)
 
-    async def _open_listeners(self) -> Sequence[socket.socket]:
-        return await open_tcp_listeners(
+    async def _open_listeners(self) -> list[SocketListener]:
+        sockets = await open_tcp_listeners(
             self._hosts,
             self._port,
             backlog=self._backlog,
             reuse_port=self._reuse_port,
             logger=self.logger,
         )
+        options = self._backend, self._max_recv_size, self._log.log
+        with close_on_error(*sockets):
+            return [SocketListener(sock, *options) for sock in sockets]
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        service = StreamService(
-            backend=self.backend(),
-            tasks=sessions,
-            handler=self._request_handler,
-            new_decoder=self._new_decoder,
-            encode=packet_encoder(self._protocol),
-            log=self._log,
-            connection_log_level=self._connection_log_level,
-            tls=self._tls,
-        )
-
-        def start(sock: socket.socket, peername: Any) -> None:
-            name = f"client {peername[:2]}"
-            arguments = self._new_session, service, sock, peername
-            sessions.start(serve_client, sessions, *arguments, name=name)
-
-        for listener in self._listeners:
-            receivers.start_soon(accept_forever, listener, start, self.logger)
-
-    async def _new_session(
-        self, service: StreamService, sock: socket.socket, peername: Any
-    ) -> StreamSession | None:
-        decoder = service.new_decoder()
-        try:
-            address = new_socket_address(sock.getpeername(), sock.family)  # OSError: it has left
-            local_address = new_socket_address(sock.getsockname(), sock.family)
-            tune_tcp(sock)
-            transport = await service.backend.wrap_stream_socket(
-                sock, decoder.feed, self._max_recv_size
-            )
-        except OSError as exc:
-            sock.close()
-            self._log.log(logging.DEBUG, "%s left before it was served: %s", peername, exc)
-            return None
-        if service.tls is not None:
-            secured = await service.tls.accept(transport, address)
-            if secured is None:
-                return None
-            transport = secured
-        client = ServedClient(service, transport, decoder, local_address, address)
-        return StreamSession(service, client)
-
-
-def check_hosts(host: str | Sequence[str] | None) -> list[str | None]:
-    """Return the hosts to listen on; None stands for all interfaces."""
-    given: object = host  # whatever the annotation says
-    hosts = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    if not all(item is None or isinstance(item, str) for item in hosts):
-        raise TypeError(f"Expected a host name or a sequence of host names, got {host!r}")
-    return [str(item) if item else None for item in hosts]
-
-
-def check_backlog(backlog: object) -> int:
-    """Return how many connections may wait."""
-    if backlog is None:
-        return _DEFAULT_BACKLOG
-    if not isinstance(backlog, int):
-        raise TypeError(f"Expected an integer as backlog, got {backlog!r}")
-    if backlog < 1:
-        raise ValueError("backlog should be strictly positive")
-    return backlog
-
-
-def check_reuse_port(reuse_port: bool) -> bool:
-    """Return whether to share the port."""
-    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
-        raise ValueError("reuse_port not supported by socket module")
-    return bool(reuse_port)
+        self._service.start(self._listeners, receivers, sessions)

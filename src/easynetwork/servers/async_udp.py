@@ -11,25 +11,26 @@ from typing import Generic, TypeVar
 
 import anyio.abc
 
-from easynetwork._arguments import check_port
+from easynetwork._arguments import validated_hosts, validated_port, validated_reuse_port
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
-from easynetwork.servers._datagram.client import Outlet
+from easynetwork.servers._datagram.client import ServerSocket
+from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.session import DatagramService
-from easynetwork.servers.async_tcp import check_hosts, check_reuse_port
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
-from easynetwork.servers.statistics import DatagramCounts, DatagramStatistics
+from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.binding import open_udp_sockets
+from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Response]):
+class AsyncUDPNetworkServer(BaseAsyncNetworkServer[PeerTable], Generic[_T_Request, _T_Response]):
     """Serves packets over UDP.
 
     A peer is known by its address. A datagram of a peer starts a generator of the request handler,
@@ -52,7 +53,7 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
     its generator only. The log is limited as with `AsyncTCPNetworkServer`.
     """
 
-    __slots__ = ("_counts", "_hosts", "_port", "_protocol", "_reuse_port", "_service", "_tables")
+    __slots__ = ("_counts", "_encode", "_hosts", "_port", "_reuse_port", "_service")
 
     def __init__(
         self,
@@ -95,10 +96,10 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._hosts = check_hosts(host)
-        self._port = check_port(port)
-        self._protocol = protocol
-        self._reuse_port = check_reuse_port(reuse_port)
+        self._hosts = validated_hosts(host)
+        self._port = validated_port(port)
+        self._encode = datagram_encoder(protocol)
+        self._reuse_port = validated_reuse_port(reuse_port)
         self._counts = DatagramCounts(self._log)
         self._service = DatagramService(
             handler=request_handler,
@@ -106,7 +107,6 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
             log=self._log,
             counts=self._counts,
         )
-        self._tables: dict[socket.socket, PeerTable] = {}
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""
@@ -120,32 +120,25 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer, Generic[_T_Request, _T_Respo
         Raises:
             BusyResourceError: `serve_forever()` is about to start.
         """
-        run = self._run
-        if run is not None and run.is_up:
-            self._stop(run)
+        self._stop_sessions()
         await super().server_close()
 
-    async def _open_listeners(self) -> Sequence[socket.socket]:
+    async def _open_listeners(self) -> list[PeerTable]:
         sockets = await open_udp_sockets(
             self._hosts, self._port, reuse_port=self._reuse_port, logger=self.logger
         )
-        encode = datagram_encoder(self._protocol)
-        for sock in sockets:
-            endpoint = await self._backend.wrap_datagram_socket(sock)
-            outlet = Outlet(self._backend, endpoint, encode)
-            self._tables[sock] = PeerTable(self._service, outlet)
-        return sockets
+        with close_on_error(*sockets):
+            return [self._new_table(sock) for sock in sockets]
+
+    def _new_table(self, sock: socket.socket) -> PeerTable:
+        endpoint = self._backend.wrap_datagram_socket(sock)
+        return PeerTable(self._service, ServerSocket(self._backend, endpoint, self._encode))
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        for table in self._tables.values():
-            table.outlet.is_up = True
+        for table in self._listeners:
+            table.server_socket.is_up = True
             receivers.start_soon(table.serve, sessions)
 
     def _end_serving(self) -> None:
-        for table in self._tables.values():
-            table.outlet.is_up = False
-
-    def _close_listener(self, listener: socket.socket) -> None:
-        outlet = self._tables.pop(listener).outlet
-        outlet.is_up = False
-        outlet.endpoint.close()
+        for table in self._listeners:
+            table.server_socket.is_up = False

@@ -1,18 +1,10 @@
-"""What a datagram server counts, and what it says in its log about what it had to drop."""
+"""Statistics of servers."""
 
 from __future__ import annotations
 
-__all__ = ["DatagramCounts", "DatagramStatistics"]
+__all__ = ["DatagramStatistics"]
 
-import logging
-import time
-from dataclasses import dataclass, fields
-from typing import Final
-
-from easynetwork.servers._core.fault_log import ServerLog
-
-_EPISODE: Final = 10.0
-"""Seconds without a drop after which the next one is news, and logged again."""
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,58 +50,3 @@ class DatagramStatistics:
             + self.dropped_by_port
             + self.dropped_by_stop
         )
-
-
-class DatagramCounts:
-    """The running counts of a server; those of `DatagramStatistics`.
-
-    A flood is an episode: it gets one line in the log, and the next one follows when nothing was
-    dropped for a while.
-    """
-
-    __slots__ = (
-        "_last_drop",
-        "_log",
-        "dropped_by_count",
-        "dropped_by_peers",
-        "dropped_by_port",
-        "dropped_by_size",
-        "dropped_by_stop",
-        "invalid",
-        "peers",
-        "received",
-        "refused",
-        "waiting",
-    )
-
-    def __init__(self, log: ServerLog) -> None:
-        self._log = log
-        self._last_drop = -_EPISODE
-        self.received: int = 0
-        self.invalid: int = 0
-        self.refused: int = 0
-        self.dropped_by_count: int = 0
-        self.dropped_by_size: int = 0
-        self.dropped_by_peers: int = 0
-        self.dropped_by_port: int = 0
-        self.dropped_by_stop: int = 0
-        self.waiting: int = 0
-        self.peers: int = 0
-
-    def warn(self, why: str, *args: object) -> None:
-        """Log why something was dropped, if this begins an episode."""
-        now = time.monotonic()
-        if now - self._last_drop >= _EPISODE:
-            self._log.log(
-                logging.WARNING,
-                "Datagrams are dropped: %s. No more is logged until none was dropped for %d "
-                "seconds; get_statistics() counts them.",
-                why % args,
-                _EPISODE,
-            )
-        self._last_drop = now
-
-    def snapshot(self) -> DatagramStatistics:
-        """Return the counts of this moment."""
-        names = (field.name for field in fields(DatagramStatistics))
-        return DatagramStatistics(**{name: getattr(self, name) for name in names})

@@ -1,40 +1,33 @@
-"""Accepting connections, on any loop.
+"""Accept connections, whatever goes wrong with some of them.
 
-One task for each listening socket waits until it is readable and accepts what is there. An error of
-one connection, or a full descriptor table, does not end it.
+An error of one connection, or a full descriptor table, does not end a server. While accept() keeps
+failing, it should be called ten times per second (`PAUSE`). If no descriptor is left, the
+connections that wait are reset: a descriptor is kept in reserve to do that with.
 """
 
 from __future__ import annotations
 
-__all__ = ["accept_forever", "close_listener"]
+__all__ = ["PAUSE", "Acceptor", "Log"]
 
 import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol
 
-import anyio
-
-from easynetwork._forks import (
-    close_in_children,
-    keep_in_children,
-    own_descriptor,
-    take_descriptor,
-)
+from easynetwork._episode import Episode
+from easynetwork._forks import own_descriptor
 from easynetwork.addresses import enable_socket_linger
-
-_OnConnection: TypeAlias = Callable[[socket.socket, Any], object]
 
 _BATCH: Final = 100
 """Connections accepted before the event loop gets a turn; also, errors in a row before a pause."""
 
-_PAUSE: Final = 0.1
+PAUSE: Final = 0.1
 """Seconds without accepting while accept() fails."""
 
-_EPISODE: Final = 10.0
+_QUIET_TIME: Final = 10.0
 """Seconds without a failure after which the next one is logged again."""
 
 _DESCRIPTOR_ERRNOS: Final = {errno.EMFILE, errno.ENFILE}
@@ -57,60 +50,40 @@ latter, and a network that is down, may leave the connection in the queue: the l
 stays readable, and accept() fails for as long as that lasts."""
 
 
-async def accept_forever(
-    listener: socket.socket, on_connection: _OnConnection, logger: logging.Logger
-) -> None:
-    """Accept connections until the listener is closed by `close_listener()`.
+class Log(Protocol):
+    """A function that writes to a log, like `logging.Logger.log`, and raises nothing."""
 
-    While accept() keeps failing, it is called ten times per second. If no descriptor is left, the
-    connections that wait are then reset: a descriptor is kept in reserve to do that with.
+    def __call__(self, level: int, message: str, *args: object) -> object: ...
+
+
+class Acceptor:
+    """Calls accept(), and keeps account of how often it fails.
 
     Args:
-        listener: A non-blocking listening socket. Children of the process that fork from now on do
-            not keep it.
-        on_connection: Called with each connection, non-blocking, and its peer's address.
-        logger: Gets one ERROR line when accept() fails, however long that lasts.
+        listener: A non-blocking listening socket.
+        log: Gets one ERROR line when accept() fails, however long that lasts.
 
-    Raises:
-        OSError: The listening socket itself has failed.
+    Attributes:
+        has_failed: Whether the last batch ended with an error that is likely to come again.
     """
-    acceptor = _Acceptor(listener, on_connection, logger)
-    take_descriptor(listener)
-    close_in_children(listener)
-    try:
-        while listener.fileno() >= 0:
-            await anyio.wait_readable(listener)
-            if not acceptor.accept_batch():
-                await anyio.sleep(_PAUSE)
-    except anyio.ClosedResourceError:
-        pass
-    finally:
-        keep_in_children(listener)
-        acceptor.close()
-
-
-class _Acceptor:
-    """Calls accept(), and keeps account of how often it fails."""
 
     __slots__ = (
-        "_failed_at",
+        "_episode",
         "_failures",
         "_is_out_of_descriptors",
         "_listener",
-        "_logger",
-        "_on_connection",
+        "_log",
         "_reserve",
+        "has_failed",
     )
 
-    def __init__(
-        self, listener: socket.socket, on_connection: _OnConnection, logger: logging.Logger
-    ) -> None:
+    def __init__(self, listener: socket.socket, log: Log) -> None:
+        self.has_failed: bool = False
         self._listener = listener
-        self._on_connection = on_connection
-        self._logger = logger
+        self._log = log
         self._reserve: int | None = None  # a descriptor
         self._failures = 0  # errors of connections since the last success
-        self._failed_at = -_EPISODE
+        self._episode = Episode(_QUIET_TIME)
         self._is_out_of_descriptors = False  # at the last attempt
         self._refill_reserve()
 
@@ -120,12 +93,13 @@ class _Acceptor:
             os.close(self._reserve)
             self._reserve = None
 
-    def accept_batch(self) -> bool:
-        """Accept what waits, up to a bound; return whether to go on without a pause.
+    def accept_batch(self) -> Iterator[tuple[socket.socket, Any]]:
+        """Accept the connections that wait, up to a bound; yield each with its peer's address.
 
         Raises:
             OSError: The listening socket has failed.
         """
+        self.has_failed = False
         if self._reserve is None:
             self._refill_reserve()  # before a connection takes the descriptor that has become free
         for _ in range(_BATCH):
@@ -134,19 +108,19 @@ class _Acceptor:
             except BlockingIOError:
                 break
             except OSError as exc:
-                if self._listener.fileno() < 0:  # closed by `on_connection`
+                if self._listener.fileno() < 0:  # closed since the last connection was yielded
                     break
                 if exc.errno not in _CONNECTION_ERRNOS or self._failures == _BATCH - 1:
+                    self.has_failed = True
                     self._take_failure(exc)
-                    return False
+                    break
                 self._failures += 1
             else:
                 self._failures = 0
                 self._is_out_of_descriptors = False
                 connection.setblocking(False)
                 own_descriptor(connection)
-                self._on_connection(connection, address)
-        return True
+                yield connection, address
 
     def _take_failure(self, error: OSError) -> None:
         """Report an error that is likely to come again, and do what can be done meanwhile."""
@@ -161,15 +135,13 @@ class _Acceptor:
             self._is_out_of_descriptors = True
 
     def _report(self, error: OSError) -> None:
-        now = anyio.current_time()
-        if now - self._failed_at >= _EPISODE:
+        if self._episode.begins():
             message = "accept() failed: %s. New connections wait until that is over."
             if error.errno in _DESCRIPTOR_ERRNOS:
                 message = "accept() failed: %s. New connections are reset until that is over."
             if error.errno in _CAPACITY_ERRNOS:
                 message += " Close what is not needed, or raise the limit (`ulimit -n`)."
-            self._logger.error(message, error)
-        self._failed_at = now
+            self._log(logging.ERROR, message, error)
 
     # -- when no descriptor is left
 
@@ -192,9 +164,3 @@ class _Acceptor:
                     enable_socket_linger(connection, 0)  # close() sends RST
             finally:
                 self._refill_reserve()
-
-
-def close_listener(listener: socket.socket) -> None:
-    """Close a listening socket; `accept_forever()` returns."""
-    anyio.notify_closing(listener)
-    listener.close()

@@ -21,7 +21,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from easynetwork.sockets.connecting import AddressInfo, bind_error, resolve
+from easynetwork.sockets.closing import close_all
+from easynetwork.sockets.resolving import AddressInfo, bind_error, resolve
 
 _Bind: TypeAlias = Callable[[socket.socket, tuple[Any, ...]], None]
 
@@ -66,7 +67,7 @@ async def open_udp_sockets(
     """Do what `open_tcp_listeners` does, for datagrams.
 
     `SO_REUSEADDR` is left off: it would let another process bind the same port, and take datagrams
-    away, without anybody's consent (socket(7)).
+    away, without being asked for permission (socket(7)).
     """
     bind = functools.partial(_bind, reuse_port=reuse_port)
     return await _open(hosts, port, socket.SOCK_DGRAM, bind, logger)
@@ -107,7 +108,7 @@ async def _open(
                 reasons = "; ".join(str(failures[info]) for info in left_out)
                 logger.info("Addresses that this machine does not have are left out: %s", reasons)
             return sockets
-        _close_all(sockets)
+        close_all(sockets)
         if any(error.errno != errno.EADDRINUSE for error in errors):
             break
     raise _combined(errors)
@@ -143,9 +144,9 @@ def _bind_all(
             try:
                 sockets.append(_new_bound_socket(info, address, bind))
             except OSError as exc:
-                failures[info] = bind_error(exc, address)
+                failures[info] = bind_error(exc, info[0], address)
     except BaseException:
-        _close_all(sockets)
+        close_all(sockets)
         raise
     return sockets, failures
 
@@ -168,11 +169,6 @@ def _new_bound_socket(info: AddressInfo, address: tuple[Any, ...], bind: _Bind) 
         sock.close()
         raise
     return sock
-
-
-def _close_all(sockets: Iterable[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
 
 
 def _combined(errors: Sequence[OSError]) -> OSError | ExceptionGroup[OSError]:

@@ -1,101 +1,47 @@
-"""Sockets before a transport takes them: names resolved, connections made.
+"""Connect sockets to a peer: TCP, by the first address that answers, and UDP.
 
 Written once for every loop, with plain non-blocking sockets and anyio's waits.
+
+Connecting a datagram socket sends nothing and never waits: from then on, the kernel drops datagrams
+from other peers, and reports what became of earlier ones. So once names are resolved there is one
+way for blocking and asynchronous programs. Since an attempt says nothing about the peer, the
+resolver's order of addresses is kept (RFC 6724): the first one that there is a route to wins.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "AddressInfo",
-    "bind_error",
     "check_connected",
     "connect_call_error",
     "connect_tcp",
+    "connect_udp",
+    "connect_udp_blocking",
     "connection_error",
-    "interleave",
     "new_client_socket",
-    "resolve",
-    "resolve_blocking",
+    "raise_pending_error",
     "start_connecting",
     "tune_tcp",
 ]
 
 import errno
-import itertools
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import anyio
 
 from easynetwork._forks import take_descriptor
-from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
-
-AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
-"""What getaddrinfo(3) says of one address: family, type, protocol, name, and the address itself."""
-
-
-async def resolve(
-    host: str | None, port: int, kind: socket.SocketKind, *, passive: bool = False
-) -> list[AddressInfo]:
-    """Return the addresses of a host and port, in the order of preference, without duplicates.
-
-    Numeric hosts are resolved on the spot, names by the loop's resolver.
-
-    Args:
-        host: A name or a numeric address; None for all interfaces, or for the loopback interface.
-        port: The port.
-        kind: `socket.SOCK_STREAM` or `socket.SOCK_DGRAM`.
-        passive: Whether to bind to the addresses rather than to connect to them.
-
-    Raises:
-        socket.gaierror: The name is unknown, or the resolver does not answer.
-    """
-    flags = socket.AI_PASSIVE | socket.AI_ADDRCONFIG if passive else 0
-    infos: list[Any]
-    try:
-        infos = socket.getaddrinfo(
-            host, port, type=kind, flags=flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        )
-    except (socket.gaierror, UnicodeError):
-        with _resolving(host):
-            infos = await anyio.getaddrinfo(host, port, type=kind, flags=flags)
-    return _distinct(infos, host)
-
-
-def resolve_blocking(host: str, port: int, kind: socket.SocketKind) -> list[AddressInfo]:
-    """Do what `resolve` does, to connect, for a thread that may wait."""
-    with _resolving(host):
-        infos = socket.getaddrinfo(host, port, type=kind)
-    return _distinct(infos, host)
-
-
-@contextmanager
-def _resolving(host: str | None) -> Iterator[None]:
-    try:
-        yield
-    except socket.gaierror as exc:
-        raise socket.gaierror(exc.errno, f"cannot resolve {host!r}: {exc.strerror}") from exc
-    except UnicodeError as exc:  # not even a name
-        raise socket.gaierror(socket.EAI_NONAME, f"cannot resolve {host!r}: {exc}") from exc
-
-
-def _distinct(infos: list[Any], host: str | None) -> list[AddressInfo]:
-    if not infos:
-        raise OSError(f"getaddrinfo({host!r}) returned empty list")
-    return list(dict.fromkeys(infos))
-
-
-def bind_error(exc: OSError, address: tuple[Any, ...]) -> OSError:
-    """Return an error of bind(2) with the address in its text."""
-    return OSError(
-        exc.errno, f"error while attempting to bind on address {address[:2]}: {exc.strerror}"
-    )
-
-
-# -- connecting
+from easynetwork.addresses import new_socket_address, set_tcp_keepalive, set_tcp_nodelay
+from easynetwork.sockets.closing import close_all
+from easynetwork.sockets.resolving import (
+    AddressInfo,
+    bind_error,
+    interleave,
+    resolve,
+    resolve_blocking,
+)
 
 
 async def connect_tcp(
@@ -142,27 +88,12 @@ async def connect_tcp(
                 with anyio.move_on_after(happy_eyeballs_delay):
                     await done.wait()
     except BaseException:
-        _close_all(connected)
+        close_all(connected)
         raise
     if not connected:
         raise connection_error(host, port, errors)
-    _close_all(connected[1:])
+    close_all(connected[1:])
     return connected[0]
-
-
-def _close_all(sockets: Sequence[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
-
-
-def interleave(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
-    """Order addresses so that families take turns, IPv6 first (RFC 8305, section 4)."""
-    by_family = [
-        [info for info in infos if info[0] == socket.AF_INET6],
-        [info for info in infos if info[0] != socket.AF_INET6],
-    ]
-    rows = itertools.zip_longest(*by_family)
-    return [info for row in rows for info in row if info is not None]
 
 
 def new_client_socket(
@@ -192,7 +123,7 @@ def _bind_to_one_of(sock: socket.socket, local: Sequence[AddressInfo]) -> None:
             try:
                 return sock.bind(address)
             except OSError as exc:
-                error = bind_error(exc, address)
+                error = bind_error(exc, family, address)
     raise error
 
 
@@ -220,7 +151,7 @@ def start_connecting(sock: socket.socket, address: tuple[Any, ...]) -> bool:
     if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
         return False
     if error:
-        raise connect_call_error(error, address)
+        raise connect_call_error(error, sock.family, address)
     return True
 
 
@@ -231,12 +162,23 @@ def check_connected(sock: socket.socket, address: tuple[Any, ...]) -> None:
         OSError: It could not be connected.
     """
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise connect_call_error(error, address)
+        raise connect_call_error(error, sock.family, address)
 
 
-def connect_call_error(error: int, address: tuple[Any, ...]) -> OSError:
+def raise_pending_error(sock: socket.socket) -> None:
+    """Raise what the kernel has learnt of earlier datagrams, which it forgets then.
+
+    Raises:
+        OSError: `ConnectionRefusedError`, for example.
+    """
+    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(error, os.strerror(error))
+
+
+def connect_call_error(error: int, family: int, address: tuple[Any, ...]) -> OSError:
     """Return the error of one attempt to connect."""
-    return OSError(error, f"Connect call failed {address[:2]}: {os.strerror(error)}")
+    where = new_socket_address(address, family)
+    return OSError(error, f"Connect call failed {where}: {os.strerror(error)}")
 
 
 def connection_error(host: str, port: int, errors: Sequence[OSError]) -> OSError:
@@ -248,7 +190,7 @@ def connection_error(host: str, port: int, errors: Sequence[OSError]) -> OSError
         errors: Why each attempt failed; at least one.
 
     Returns:
-        If all attempts failed alike, an error of that kind (`ConnectionRefusedError`, say);
+        If all attempts failed alike, an error of that kind (`ConnectionRefusedError`, for example);
         otherwise an `OSError` that lists them. Its cause is the group of all attempts.
     """
     numbers = {error.errno for error in errors}
@@ -266,3 +208,80 @@ def tune_tcp(sock: socket.socket) -> None:
     with suppress(OSError):
         set_tcp_nodelay(sock, True)
         set_tcp_keepalive(sock, True)
+
+
+async def connect_udp(
+    host: str,
+    port: int,
+    *,
+    local_address: tuple[str, int] | None = None,
+    family: int = socket.AF_UNSPEC,
+) -> socket.socket:
+    """Return a non-blocking socket that is connected to the first address of a host that will do.
+
+    Args:
+        host: A name or a numeric address.
+        port: The port.
+        local_address: What to bind the socket to before; None to let the kernel choose.
+        family: `socket.AF_INET` or `socket.AF_INET6`, to use only addresses of that family.
+
+    Raises:
+        OSError: No address could be connected to: see `connection_error`.
+        socket.gaierror: A name is unknown, or the host has no address of that family.
+    """
+    infos = await resolve(host, port, socket.SOCK_DGRAM)
+    local = None if local_address is None else await resolve(*local_address, socket.SOCK_DGRAM)
+    return _connect(host, port, infos, local, family)
+
+
+def connect_udp_blocking(
+    host: str,
+    port: int,
+    *,
+    local_address: tuple[str, int] | None = None,
+    family: int = socket.AF_UNSPEC,
+) -> socket.socket:
+    """Do what `connect_udp` does, for a thread that may wait for the resolver."""
+    infos = resolve_blocking(host, port, socket.SOCK_DGRAM)
+    local = None if local_address is None else resolve_blocking(*local_address, socket.SOCK_DGRAM)
+    return _connect(host, port, infos, local, family)
+
+
+def _connect(
+    host: str, port: int, infos: Sequence[Any], local: Sequence[Any] | None, family: int
+) -> socket.socket:
+    if family != socket.AF_UNSPEC:
+        infos = [info for info in infos if info[0] == family]
+        if not infos:
+            name = socket.AddressFamily(family).name
+            raise socket.gaierror(
+                socket.EAI_NONAME, f"cannot resolve {host!r}: no address of family {name}"
+            )
+    errors: list[OSError] = []
+    for info in infos:
+        try:
+            return _new_connected_socket(info, local)
+        except OSError as exc:
+            errors.append(exc)
+    raise connection_error(host, port, errors) from ExceptionGroup(
+        "Could not create the UDP socket", errors
+    )
+
+
+def _new_connected_socket(info: Any, local: Sequence[Any] | None) -> socket.socket:
+    sock = new_client_socket(info, local)
+    try:
+        start_connecting(sock, info[4])
+    except BaseException:
+        sock.close()
+        raise
+    if local is not None:
+        _forget_what_arrived(sock)
+    return sock
+
+
+def _forget_what_arrived(sock: socket.socket) -> None:
+    """Drop what came after the socket was bound and before it was connected: from anybody."""
+    with suppress(OSError):  # nothing is left
+        while True:
+            sock.recv(1)

@@ -344,9 +344,9 @@ async def test_full_buffer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
 
     handler = Handler()
     async with serve(handler) as service:
-        [table] = service.server._tables.values()
-        narrow = Narrow(table.outlet.endpoint)
-        monkeypatch.setattr(table.outlet, "endpoint", narrow)
+        [table] = service.server._listeners
+        narrow = Narrow(table.server_socket.endpoint)
+        monkeypatch.setattr(table.server_socket, "endpoint", narrow)
         peers = [service.connect() for _ in range(3)]
         for peer in peers:
             peer.send("hello")

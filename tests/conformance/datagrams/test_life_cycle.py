@@ -93,7 +93,7 @@ async def test_unclosed(new_server: NewServer) -> None:
     """A server that is forgotten closes its sockets, and says that it had to."""
     server = new_server(Recorder())
     await server.server_activate()
-    [sock] = server._listeners
+    [sock] = server.get_sockets()
     servers = [server]
     del server
     with pytest.warns(ResourceWarning, match="^unclosed server"):

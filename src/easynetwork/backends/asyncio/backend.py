@@ -10,12 +10,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
-from easynetwork.backends.abc import AsyncBackend, SessionObserver, SessionTasks, StreamTransport
+from easynetwork.backends.abc import (
+    AsyncBackend,
+    DatagramEndpoint,
+    SessionObserver,
+    SessionTasks,
+    StreamTransport,
+)
 from easynetwork.backends.asyncio import shields
 from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork.sockets.closing import construct_or_close
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -37,13 +43,13 @@ class AsyncIOBackend(AsyncBackend):
         with asyncio.Runner(**(runner_options or {})) as runner:
             return runner.run(coro_func(*args))
 
-    async def wrap_stream_socket(
+    def wrap_stream_socket(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
-        return AsyncIOStreamTransport(sock, feed, max_recv_size)
+        return construct_or_close(AsyncIOStreamTransport, sock, feed, max_recv_size)
 
-    async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
-        return AsyncIODatagramEndpoint(sock)
+    def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+        return construct_or_close(AsyncIODatagramEndpoint, sock)
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return AsyncIOSessionTasks(observer)

@@ -1,8 +1,8 @@
 """A datagram socket on asyncio.
 
 The event loop calls back when the socket is readable. asyncio's own datagram transport takes one
-datagram per turn of the loop, which costs several times as much (measured), and keeps what nobody
-asks for in a buffer without bounds.
+datagram per turn of the loop, which costs several times as much (measured), and keeps what is not
+asked for in a buffer without bounds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from easynetwork.backends.asyncio.readiness import forgets_errors, selector_of
-from easynetwork.backends.datagram_endpoint import Batch, DatagramEndpoint
+from easynetwork.backends.abc import Batch
+from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error
+from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 
 
-class AsyncIODatagramEndpoint(DatagramEndpoint):
+class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
     """A datagram socket under asyncio's care."""
 
     __slots__ = ("_callback", "_fd", "_is_reading", "_loop", "_next", "_selector", "_waiter")
@@ -107,11 +108,11 @@ class AsyncIODatagramEndpoint(DatagramEndpoint):
 
     def _forget_error(self) -> None:
         super()._forget_error()
-        if self._is_reading and forgets_errors(self._loop):
+        if self._is_reading and stops_watching_on_error(self._loop):
             self._stop_reading()
             self._start_reading(self._callback)
 
-    def _forget_socket(self) -> None:
+    def _unregister(self) -> None:
         self._stop_reading()
         self._next = None
         if self._waiter is not None and not self._waiter.done():

@@ -10,7 +10,7 @@ with it all that waits. So sockets beyond a limit are refused.
 
 from __future__ import annotations
 
-__all__ = ["forgets_errors", "selector_of"]
+__all__ = ["selector_of", "stops_watching_on_error"]
 
 import asyncio
 import errno
@@ -74,7 +74,7 @@ def _watches(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
-def forgets_errors(loop: asyncio.AbstractEventLoop) -> bool:
+def stops_watching_on_error(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether a socket that has reported an error has to be watched anew.
 
     libuv, and so uvloop, does not watch it any longer (uv__poll_io, as of 1.52). What had arrived

@@ -1,6 +1,6 @@
 """A stream socket on asyncio.
 
-The event loop pushes: whenever the socket is readable, a chunk is fed, whether anybody waits or
+The event loop pushes: whenever the socket is readable, a chunk is fed, whether a task waits or
 not. `receive` waits for the next one, and its absence is what pauses reading.
 
 asyncio's own transports are not used. Without them a request costs a tenth less (measured), a
@@ -22,18 +22,18 @@ from typing import Any
 
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.backends.abc import broken_connection
-from easynetwork.backends.asyncio.readiness import forgets_errors, selector_of
-from easynetwork.backends.stream_transport import SocketTransport
+from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error
+from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
-class AsyncIOStreamTransport(SocketTransport):
+class AsyncIOStreamTransport(SocketStreamTransport):
     """A connected stream socket under asyncio's care."""
 
     __slots__ = (
-        "_backlog",
-        "_forgets_errors",
+        "_fed",
         "_is_reading",
         "_loop",
+        "_must_rewatch",
         "_selector",
         "_timer",
         "_waiter",
@@ -45,10 +45,10 @@ class AsyncIOStreamTransport(SocketTransport):
         super().__init__(sock, feed, max_recv_size)
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, sock)
-        self._forgets_errors = forgets_errors(self._loop)
+        self._must_rewatch = stops_watching_on_error(self._loop)
         self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None
-        self._backlog = 0  # bytes fed since somebody last asked for more
+        self._fed = 0  # bytes fed since the last receive()
         self._is_reading = False
         self._start_reading()
 
@@ -67,11 +67,11 @@ class AsyncIOStreamTransport(SocketTransport):
             self._at_eof = True
             self._stop_receiving()
             return True
-        self._backlog += nbytes
+        self._fed += nbytes
         if self.feed(self._view[:nbytes].tobytes()) and self._waiter is not None:
-            self._backlog = nbytes
+            self._fed = nbytes
             self._wake_up()
-        elif self._backlog > HIGH_WATER and (self._waiter is None or self._waiter.done()):
+        elif self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()
         return True
 
@@ -80,21 +80,21 @@ class AsyncIOStreamTransport(SocketTransport):
 
         To ask for it costs a twentieth of a request (measured). Usually, `write()` tells as well.
         """
-        self._is_sound = False
+        self._so_error_checked = False
         self._on_readable()
         if self._waiter is not None:
-            self._look_for_error()
+            self._check_so_error()
 
-    def _look_for_error(self) -> None:
-        self._is_sound = True
+    def _check_so_error(self) -> None:
+        self._so_error_checked = True
         if self._at_eof:
             return
         # To ask for the error makes the socket forget it. What had arrived before is still there.
         if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._error = OSError(error, os.strerror(error))
-            self._watch_again()
+            self._rewatch()
 
-    def _watch_again(self) -> None:
+    def _rewatch(self) -> None:
         if self._is_reading:
             self._stop_reading()
             self._start_reading()
@@ -102,7 +102,7 @@ class AsyncIOStreamTransport(SocketTransport):
     def _start_reading(self) -> None:
         if not self._is_reading:
             self._is_reading = True
-            read = self._on_readable_or_error if self._forgets_errors else self._on_readable
+            read = self._on_readable_or_error if self._must_rewatch else self._on_readable
             self._selector.add_reader(self._fd, read)
 
     def _stop_reading(self) -> None:
@@ -120,9 +120,9 @@ class AsyncIOStreamTransport(SocketTransport):
     def receive(self, deadline: float = math.inf) -> Awaitable[None]:
         if self._at_eof:
             raise EOFError if self._error is None else broken_connection(self._error)
-        self._backlog = 0
-        if not self._is_sound:
-            self._look_for_error()
+        self._fed = 0
+        if not self._so_error_checked:
+            self._check_so_error()
         self._start_reading()
         waiter = self._waiter = self._loop.create_future()
         return waiter if deadline == math.inf else self._wait_until(deadline, waiter)
@@ -153,8 +153,8 @@ class AsyncIOStreamTransport(SocketTransport):
 
     def _break_sending(self, exc: OSError) -> None:
         super()._break_sending(exc)
-        if self._forgets_errors:
-            self._watch_again()
+        if self._must_rewatch:
+            self._rewatch()
 
     def _send_later(self) -> None:
         self._selector.add_writer(self._fd, self._on_writable)
@@ -182,7 +182,7 @@ class AsyncIOStreamTransport(SocketTransport):
         self._stop_reading()
         self._wake_up()
 
-    def _forget_socket(self) -> None:
+    def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)
 
 

@@ -10,11 +10,17 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple
 
 import trio
 
-from easynetwork.backends.abc import AsyncBackend, SessionObserver, SessionTasks, StreamTransport
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork.backends.abc import (
+    AsyncBackend,
+    DatagramEndpoint,
+    SessionObserver,
+    SessionTasks,
+    StreamTransport,
+)
 from easynetwork.backends.trio.datagram import TrioDatagramEndpoint
 from easynetwork.backends.trio.stream import TrioStreamTransport
 from easynetwork.backends.trio.tasks import TrioSessionTasks
+from easynetwork.sockets.closing import construct_or_close
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -35,13 +41,13 @@ class TrioBackend(AsyncBackend):
     ) -> _T:
         return trio.run(coro_func, *args, **(runner_options or {}))
 
-    async def wrap_stream_socket(
+    def wrap_stream_socket(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
-        return TrioStreamTransport(sock, feed, max_recv_size)
+        return construct_or_close(TrioStreamTransport, sock, feed, max_recv_size)
 
-    async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
-        return TrioDatagramEndpoint(sock)
+    def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+        return construct_or_close(TrioDatagramEndpoint, sock)
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return TrioSessionTasks(observer)

@@ -10,10 +10,11 @@ from contextlib import suppress
 
 import trio
 
-from easynetwork.backends.datagram_endpoint import Batch, DatagramEndpoint
+from easynetwork.backends.abc import Batch
+from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 
 
-class TrioDatagramEndpoint(DatagramEndpoint):
+class TrioDatagramEndpoint(SocketDatagramEndpoint):
     """A datagram socket under trio's care."""
 
     __slots__ = ()
@@ -40,5 +41,5 @@ class TrioDatagramEndpoint(DatagramEndpoint):
             await trio.lowlevel.checkpoint()
             raise TimeoutError("timed out")
 
-    def _forget_socket(self) -> None:
-        pass  # whoever waits has been told by `anyio.notify_closing()`
+    def _unregister(self) -> None:
+        pass  # the task that waits has been told by `anyio.notify_closing()`

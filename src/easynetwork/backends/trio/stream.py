@@ -16,10 +16,10 @@ from collections.abc import Callable
 import trio
 
 from easynetwork.backends.abc import broken_connection
-from easynetwork.backends.stream_transport import SocketTransport
+from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
-class TrioStreamTransport(SocketTransport):
+class TrioStreamTransport(SocketStreamTransport):
     """A connected stream socket under trio's care."""
 
     __slots__ = ("_sending", "_token")
@@ -107,5 +107,5 @@ class TrioStreamTransport(SocketTransport):
     def _stop_receiving(self) -> None:
         trio.lowlevel.notify_closing(self.socket)
 
-    def _forget_socket(self) -> None:
+    def _unregister(self) -> None:
         trio.lowlevel.notify_closing(self.socket)

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from easynetwork._arguments import check_delay
+from easynetwork._arguments import validated_delay
 from easynetwork.servers.handlers import RecvParams, Yielded
 
 Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None
@@ -70,7 +70,7 @@ def timeout_of(yielded: Yielded) -> float | None:
     """
     timeout = yielded.timeout if isinstance(yielded, RecvParams) else yielded
     try:
-        check_delay(timeout)
+        validated_delay(timeout)
     except TypeError as exc:
         exc.add_note(
             f"handle() yielded {yielded!r}: a handler yields None, a number of seconds or "

@@ -2,10 +2,20 @@
 
     new -> listening -> serving -> listening ... -> closed
 
-One `_Run` lives as long as one `serve_forever()`. Its scope surrounds everything, so that a server
-can be stopped while it starts; inside it, another one surrounds the sessions and what feeds them;
-and `service_init()`'s exit stack is unwound between the two, when the outer one is cancelled as
-well and the last session is over: what a user started there stops too.
+One `_Run` lives as long as one `serve_forever()`. Its phases come in this order; DRAINING may be
+left out, and so may SERVING, if the server is stopped while it starts:
+
+    phase     begins with                   what happens
+    STARTING  serve_forever()               service_init() runs
+    SERVING   service_init() has returned   clients are accepted and served
+    DRAINING  server_close()                no client is accepted, those that are here are served
+    STOPPING  shutdown(), a cancellation,   the tasks of all clients are cancelled, and then the
+              or the last client has left   exit stack of service_init() is unwound
+
+Its scope surrounds everything, so that a server can be stopped while it starts; inside it, another
+one surrounds the sessions and what feeds them; and `service_init()`'s exit stack is unwound between
+the two, when the outer one is cancelled as well and the last session is over: what a user started
+there stops too.
 """
 
 from __future__ import annotations
@@ -13,25 +23,20 @@ from __future__ import annotations
 __all__ = ["BaseAsyncNetworkServer"]
 
 import contextlib
+import enum
 import logging
-import socket
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
 from easynetwork._tuning import STOP_TIMEOUT
-from easynetwork.addresses import (
-    IPv4SocketAddress,
-    IPv6SocketAddress,
-    SocketProxy,
-    new_socket_address,
-)
+from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
 from easynetwork.backends import AsyncBackend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
@@ -39,10 +44,39 @@ from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers._core.verdict import interrupts
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
-from easynetwork.sockets.accepting import close_listener
+
+
+class Listening(Protocol):
+    """What a server listens on: a `Listener`, or a datagram socket."""
+
+    @property
+    def local_address(self) -> SocketAddress:
+        """Where it listens."""
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What is known of it."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+
+
+_T_Listening = TypeVar("_T_Listening", bound=Listening)
 
 _MAX_NAMES: Final = 10
 """Tasks that are named in one line of the log; it should be readable."""
+
+
+class _Phase(enum.Enum):
+    """The phases of a run; see above."""
+
+    STARTING = enum.auto()
+    SERVING = enum.auto()
+    DRAINING = enum.auto()
+    STOPPING = enum.auto()
 
 
 class _Run:
@@ -55,21 +89,19 @@ class _Run:
     __slots__ = (
         "_log",
         "finished",
-        "is_stopping",
         "is_stuck",
-        "is_up",
+        "phase",
         "scope",
         "sessions",
         "sessions_scope",
     )
 
     def __init__(self, log: ServerLog) -> None:
+        self.phase = _Phase.STARTING
         self.scope = anyio.CancelScope()
         self.sessions_scope = anyio.CancelScope()
         self.sessions: SessionTasks | None = None  # while there may be any
         self.finished = anyio.Event()
-        self.is_up = False
-        self.is_stopping = False
         self.is_stuck = False
         self._log = log
 
@@ -99,7 +131,7 @@ class _Run:
         self.still_running(["service_init() or its exit stack"])
 
 
-class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
+class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening]):
     """Everything but what a listening socket is, and what happens on it."""
 
     __slots__ = (
@@ -123,7 +155,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         self._log = ServerLog(logger)
         self._backend = backend
         self._handler = handler
-        self._listeners: tuple[socket.socket, ...] = ()
+        self._listeners: tuple[_T_Listening, ...] = ()
         self._activation: anyio.Lock | None = None
         self._is_closed = False
         self._run: _Run | None = None
@@ -132,22 +164,19 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         if getattr(self, "_listeners", ()):
             message = f"unclosed server {self!r} (and cannot be closed synchronously)"
             for listener in self._listeners:
-                with contextlib.suppress(OSError):  # the descriptor was closed underneath
+                with contextlib.suppress(OSError):  # other code has closed the descriptor
                     listener.close()
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        addresses = ""
-        with contextlib.suppress(OSError):  # a descriptor was closed underneath
-            addresses = ", ".join(map(str, self.get_addresses()))
-        addresses = addresses or "no address"
+        addresses = ", ".join(map(str, self.get_addresses())) or "no address"
         return f"<{type(self).__name__} on {addresses} at {id(self):#x}>"
 
     # -- what a subclass adds
 
     @abstractmethod
-    async def _open_listeners(self) -> Sequence[socket.socket]:
-        """Return the listening sockets."""
+    async def _open_listeners(self) -> Sequence[_T_Listening]:
+        """Open and return what the server listens on."""
 
     @abstractmethod
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
@@ -161,10 +190,6 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
     def _end_serving(self) -> None:
         """Take note that the last session is over, and none will follow for now."""
 
-    def _close_listener(self, listener: socket.socket) -> None:
-        """Close a listening socket, whoever waits for it."""
-        close_listener(listener)
-
     # -- state
 
     def backend(self) -> AsyncBackend:
@@ -175,19 +200,20 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
 
     def is_serving(self) -> bool:
         run = self._run
-        return run is not None and run.is_up and not run.is_stopping and self.is_listening()
+        return run is not None and run.phase is _Phase.SERVING
 
-    def get_addresses(self) -> tuple[IPv4SocketAddress | IPv6SocketAddress, ...]:
+    def get_addresses(self) -> tuple[SocketAddress, ...]:
         """Return the addresses that the server listens on; none if it is new or closed."""
         return tuple(
-            new_socket_address(sock.getsockname(), sock.family)
-            for sock in self._listeners
-            if sock.fileno() >= 0  # in the child of a process that serves, it is closed
+            listener.local_address
+            for listener in self._listeners
+            if not listener.is_closing()  # as it is in the child of a process that serves
         )
 
     def get_sockets(self) -> tuple[SocketProxy, ...]:
         """Return the listening sockets, to look at; none if the server is new or closed."""
-        return tuple(SocketProxy(sock) for sock in self._listeners)
+        attributes = [listener.extra_attributes for listener in self._listeners]
+        return tuple(known[INETSocketAttribute.socket]() for known in attributes)
 
     # -- transitions
 
@@ -207,7 +233,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                 self._check_open("Server has been closed")
             except ServerClosedError:
                 for listener in listeners:
-                    self._close_listener(listener)
+                    listener.close()
                 raise
             self._listeners = tuple(listeners)
 
@@ -249,17 +275,23 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
                 run.sessions = sessions
                 async with anyio.create_task_group() as receivers:
                     self._start_serving(receivers, sessions)
-                    run.is_up = True
+                    run.phase = _Phase.SERVING
                     addresses = ", ".join(map(str, self.get_addresses()))
                     self._log.log(logging.INFO, "Start serving at %s", addresses)
                     if is_up_event is not None:
                         is_up_event.set()
 
     def _stop(self, run: _Run) -> None:
-        if not run.is_stopping:
-            run.is_stopping = True
+        if run.phase is not _Phase.STOPPING:
+            run.phase = _Phase.STOPPING
             self._log.log(logging.INFO, "Server loop break, waiting for remaining tasks...")
         run.sessions_scope.cancel()
+
+    def _stop_sessions(self) -> None:
+        """Cancel the tasks of all clients, if there may be any."""
+        run = self._run
+        if run is not None and run.phase is not _Phase.STARTING:
+            self._stop(run)
 
     async def shutdown(self) -> None:
         await self._shut_down()
@@ -269,10 +301,10 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         run = self._run
         if run is None:
             return True
-        if run.is_up:
-            self._stop(run)
-        else:
+        if run.phase is _Phase.STARTING:
             run.scope.cancel()
+        else:
+            self._stop(run)
         with anyio.move_on_after(STOP_TIMEOUT):
             await run.finished.wait()
         if not run.finished.is_set():
@@ -280,10 +312,13 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer):
         return not run.is_stuck
 
     async def server_close(self) -> None:
-        if self._run is not None and not self._run.is_up:
+        run = self._run
+        if run is not None and run.phase is _Phase.STARTING:
             raise BusyResourceError("Cannot close server during serve_forever() setup.")
         self._is_closed = True
         listeners, self._listeners = self._listeners, ()
+        if run is not None and run.phase is _Phase.SERVING:
+            run.phase = _Phase.DRAINING
         for listener in listeners:
-            self._close_listener(listener)
+            listener.close()
         await anyio.lowlevel.checkpoint()

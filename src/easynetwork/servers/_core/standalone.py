@@ -25,7 +25,7 @@ import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
 from easynetwork._forks import call_after_fork
-from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
+from easynetwork.addresses import SocketAddress, SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
@@ -59,7 +59,7 @@ class _Run:
     )
 
     def __init__(
-        self, server: BaseAsyncNetworkServer, is_up_event: SupportsEventSet | None
+        self, server: BaseAsyncNetworkServer[Any], is_up_event: SupportsEventSet | None
     ) -> None:
         self.server = server
         self.finished = threading.Event()
@@ -184,12 +184,12 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
 
     def __init__(
         self,
-        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer],
+        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer[Any]],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         runner_options: Mapping[str, Any] | None,
     ) -> None:
         self._backend = ensure_backend("asyncio" if backend is None else backend)
-        self._runner_options = check_runner_options(runner_options)
+        self._runner_options = validated_runner_options(runner_options)
         self._new_server = new_server
         new_server(self._backend)  # refuses bad arguments now, not when it is time to serve
         self._is_closed = False
@@ -213,7 +213,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
         run = self._run
         return run is not None and run.call(run.server.is_serving)
 
-    def get_addresses(self) -> tuple[IPv4SocketAddress | IPv6SocketAddress, ...]:
+    def get_addresses(self) -> tuple[SocketAddress, ...]:
         """Return the addresses that the server listens on; none if it does not run.
 
         While the server starts, this waits until it listens.
@@ -259,7 +259,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
             ExceptionGroup: Several of them: an `OSError` for each.
             KeyboardInterrupt: Control-C was pressed, and the server has stopped as by `shutdown()`.
         """
-        options = {**self._runner_options, **check_runner_options(runner_options)}
+        options = {**self._runner_options, **validated_runner_options(runner_options)}
         run = _Run(self._new_server(self._backend), is_up_event)
         with self._lock:
             if self._run is not None:
@@ -329,7 +329,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
             run.close()
 
 
-def check_runner_options(options: object) -> Mapping[str, Any]:
+def validated_runner_options(options: object) -> Mapping[str, Any]:
     """Return the options of a runner; nothing for None."""
     if options is None:
         return {}

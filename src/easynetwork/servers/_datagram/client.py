@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-__all__ = ["Outlet", "ServedDatagramClient"]
+__all__ = ["ServedDatagramClient", "ServerSocket"]
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio.lowlevel
 
-from easynetwork._tuning import DATAGRAMS_SHARE
-from easynetwork.addresses import (
-    INETSocketAttribute,
-    SocketAddress,
-    SocketProxy,
-    new_socket_address,
-)
-from easynetwork.backends.abc import AsyncBackend
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
+from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
+from easynetwork.addresses import INETSocketAttribute, SocketAddress, new_socket_address
+from easynetwork.backends.abc import AsyncBackend, DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import AsyncDatagramClient
 
 
-class Outlet:
+class ServerSocket:
     """One socket of a server, as far as its clients need it.
 
     Attributes:
         backend: The server's.
-        endpoint: What sends.
+        endpoint: Where datagrams are sent.
         encode: Makes a datagram of a packet.
-        family: The socket's address family.
-        local_address: The socket's address.
         is_up: Whether the server serves on it.
     """
 
-    __slots__ = ("backend", "encode", "endpoint", "family", "is_up", "local_address")
+    __slots__ = ("backend", "encode", "endpoint", "family", "is_up")
 
     def __init__(
         self, backend: AsyncBackend, endpoint: DatagramEndpoint, encode: Callable[[Any], bytes]
@@ -42,10 +34,7 @@ class Outlet:
         self.backend: AsyncBackend = backend
         self.endpoint: DatagramEndpoint = endpoint
         self.encode: Callable[[Any], bytes] = encode
-        self.family: int = endpoint.socket.family
-        self.local_address: SocketAddress = new_socket_address(
-            endpoint.socket.getsockname(), self.family
-        )
+        self.family: int = endpoint.extra_attributes[INETSocketAttribute.family]()
         self.is_up: bool = False
 
 
@@ -53,13 +42,13 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     """A peer, as its handler sees it.
 
     Attributes:
-        raw_address: Its address, as the socket module says it: few handlers ask for it.
+        raw_address: Its address, as the socket module says it; few handlers ask for the other one.
     """
 
-    __slots__ = ("_outlet", "_sent_in_a_row", "raw_address")
+    __slots__ = ("_sent_in_a_row", "_server_socket", "raw_address")
 
-    def __init__(self, outlet: Outlet, address: Any) -> None:
-        self._outlet = outlet
+    def __init__(self, server_socket: ServerSocket, address: Any) -> None:
+        self._server_socket = server_socket
         self.raw_address: Any = address
         self._sent_in_a_row = 0
 
@@ -69,42 +58,37 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServedDatagramClient):
             return NotImplemented
-        return self._outlet is other._outlet and self.raw_address == other.raw_address
+        return self._server_socket is other._server_socket and self.raw_address == other.raw_address
 
     def __hash__(self) -> int:
-        return hash((self._outlet, self.raw_address))
+        return hash((self._server_socket, self.raw_address))
 
     @property
     def address(self) -> SocketAddress:
         """Its address, as users see it."""
-        return new_socket_address(self.raw_address, self._outlet.family)
+        return new_socket_address(self.raw_address, self._server_socket.family)
 
     def backend(self) -> AsyncBackend:
-        return self._outlet.backend
+        return self._server_socket.backend
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        outlet = self._outlet
-        return {
-            INETSocketAttribute.socket: lambda: SocketProxy(outlet.endpoint.socket),
-            INETSocketAttribute.family: lambda: outlet.family,
-            INETSocketAttribute.sockname: lambda: outlet.local_address,
-            INETSocketAttribute.peername: lambda: self.address,
-        }
+        known = self._server_socket.endpoint.extra_attributes
+        return {**known, INETSocketAttribute.peername: lambda: self.address}
 
     def is_closing(self) -> bool:
-        return not self._outlet.is_up
+        return not self._server_socket.is_up
 
     async def send_packet(self, packet: Any, /) -> None:
-        outlet = self._outlet
-        if not outlet.is_up:
+        server_socket = self._server_socket
+        if not server_socket.is_up:
             raise ClientClosedError("Closed client")
-        data = outlet.encode(packet)
-        while not outlet.endpoint.send(data, self.raw_address):
-            await outlet.endpoint.writable()
-            if not outlet.is_up:
+        data = server_socket.encode(packet)
+        while not server_socket.endpoint.send(data, self.raw_address):
+            await server_socket.endpoint.writable()
+            if not server_socket.is_up:
                 raise ClientClosedError("Closed client")
         self._sent_in_a_row += 1
-        if self._sent_in_a_row == DATAGRAMS_SHARE:
+        if self._sent_in_a_row == SEND_BUDGET_DATAGRAMS:
             self._sent_in_a_row = 0
             await anyio.lowlevel.checkpoint()

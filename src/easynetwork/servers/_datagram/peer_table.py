@@ -5,65 +5,59 @@
 A peer has a place in the table only while a generator runs for it, or is about to. What it sends
 meanwhile waits in its queue. All of that is bounded, and what is too much is dropped and counted: a
 datagram costs its sender nothing, so it must not cost a server more than a look.
-
-Each generator behaves as if it had its own task. As an optimisation, a generator that ends without
-having waited for anything, and that has left its context and cancel scopes as they were, hands its
-task to the next one. So a burst of datagrams that are answered at once costs one task (half the
-time, measured).
 """
 
 from __future__ import annotations
 
 __all__ = ["PeerTable"]
 
-import contextvars
 import logging
-import sys
 import weakref
-from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from easynetwork.backends.datagram_endpoint import Batch
-from easynetwork.backends.session_tasks import SessionTasks
+from easynetwork.addresses import SocketAddress
+from easynetwork.backends.abc import Batch, SessionTasks
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._core.fault_log import printable
-from easynetwork.servers._core.verdict import interrupts, judge, scope_error
-from easynetwork.servers._datagram.client import Outlet, ServedDatagramClient
+from easynetwork.servers._core.verdict import interrupts, judge
+from easynetwork.servers._datagram.client import ServedDatagramClient, ServerSocket
 from easynetwork.servers._datagram.session import DatagramService, DatagramSession
+from easynetwork.servers._datagram.task_reuse import TaskReuse
 
 _MAX_PEERS: Final = 1000
 """Peers of a server that have a generator running. With the bounds of each peer's queue, at most
 256 MB wait."""
-
-_NO_WORKER: Final = object()
 
 
 class PeerTable:
     """The peers of one socket."""
 
     __slots__ = (
-        "_context",
-        "_firstiter",
-        "_held",
-        "_is_starting",
-        "_ready",
+        "_kept_clients",
+        "_runner",
         "_sessions",
         "_tasks",
-        "_worker",
-        "outlet",
+        "server_socket",
         "service",
     )
 
-    def __init__(self, service: DatagramService, outlet: Outlet) -> None:
+    def __init__(self, service: DatagramService, server_socket: ServerSocket) -> None:
         self.service: DatagramService = service
-        self.outlet: Outlet = outlet
+        self.server_socket: ServerSocket = server_socket
         self._sessions: dict[Any, DatagramSession] = {}  # of the peers that have a generator
-        self._ready: deque[DatagramSession] = deque()  # of those, the ones that have yet to begin
-        self._worker = _NO_WORKER  # the task that began last, as long as it has not waited
-        self._is_starting = False
-        # Clients of other peers, as far as a handler keeps them; most keep none.
-        self._held: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
+        # Client objects of other peers, as far as a handler keeps them; most keep none.
+        self._kept_clients: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
+
+    @property
+    def local_address(self) -> SocketAddress:
+        """Where the server listens."""
+        return self.server_socket.endpoint.local_address
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """What is known of the socket."""
+        return self.server_socket.endpoint.extra_attributes
 
     async def serve(self, tasks: SessionTasks) -> None:
         """Take what arrives until the socket is closed.
@@ -72,17 +66,24 @@ class PeerTable:
             tasks: Where to start tasks for generators.
         """
         self._tasks = self.service.tasks = tasks
-        self._context = contextvars.copy_context()
-        self._firstiter = sys.get_asyncgen_hooks().firstiter
+        self._runner = TaskReuse(tasks, self._forget, self._report)
         try:
-            await self.outlet.endpoint.serve(self._receive, self._log_error)
+            await self.server_socket.endpoint.serve(self._receive, self._log_error)
         finally:
             for session in self._sessions.values():
                 session.drop_waiting()
-            while self._ready:
-                session = self._ready.popleft()
+            for session in self._runner.clear():
                 self.service.counts.dropped_by_stop += 1
                 self._forget(session)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.server_socket.is_up = False
+        self.server_socket.endpoint.close()
+
+    def is_closing(self) -> bool:
+        """Whether the socket is closed."""
+        return self.server_socket.endpoint.is_closing()
 
     # -- called by the endpoint
 
@@ -98,15 +99,15 @@ class PeerTable:
                 counts.warn("port 0 of %s cannot be answered (RFC 768)", address[0])
             elif counts.peers < _MAX_PEERS:
                 counts.peers += 1
-                client = None if self._held is None else self._held.get(address)
+                client = None if self._kept_clients is None else self._kept_clients.get(address)
                 if client is None:
-                    client = ServedDatagramClient(self.outlet, address)
+                    client = ServedDatagramClient(self.server_socket, address)
                 session = sessions[address] = DatagramSession(self.service, client, datagram)
-                self._ready.append(session)
+                self._runner.add(session)
             else:
                 counts.dropped_by_peers += 1
                 counts.warn("%d peers have a request handler running", _MAX_PEERS)
-        self._start_ready()
+        self._runner.start_ready()
 
     def _log_error(self, error: OSError) -> None:
         # An unconnected socket does not tell which peer the error is about. Most errors are about
@@ -117,95 +118,28 @@ class PeerTable:
         else:
             self.service.log.fault(message, printable(error))
 
-    # -- tasks
+    # -- called when a generator has ended
 
-    def _start_ready(self) -> None:
-        """Start tasks for those that are ready."""
-        self._is_starting = True
-        try:
-            while self._ready:
-                self._worker = _NO_WORKER
-                self._tasks.start(self._work)
-                if self._worker is _NO_WORKER:  # it has yet to begin, and will see to the others
-                    break
-                self._worker = _NO_WORKER  # it is over, or waits for something
-        finally:
-            self._is_starting = False
-
-    async def _work(self) -> None:
-        """Run the generators of those that are ready, until one of them needs this task."""
-        worker = self._worker = object()
-        if not self._ready:
-            return  # the task that started this one as its successor has done everything
-        goes_on = self._is_starting or self._has_successor()
-        last: DatagramSession | None = None  # the one whose generator is not followed by others
-        end: BaseException | None = None
-        try:
-            scope = self._tasks.scope()
-            with scope:
-                while self._ready and self._worker is worker:
-                    session = self._ready.popleft()
-                    end = await session.converse(self._firstiter)
-                    if end is not None or not goes_on or not self._is_clean(scope):
-                        last = session
-                        break
-                    if session.has_next():
-                        self._ready.append(session)
-                    else:
-                        self._forget(session)
-        except RuntimeError as exc:  # of the scope
-            end = end if isinstance(end, Exception) else scope_error(exc)
-        try:
-            if last is not None:
-                self._go_on(last, end)
-        finally:
-            del end  # an exception's traceback may refer to this frame
-        if self._ready and not self._is_starting and not self._tasks.is_cancelled():
-            # A copy, because a context cannot be entered while it is.
-            self._context.copy().run(self._start_ready)
-
-    def _go_on(self, session: DatagramSession, end: BaseException | None) -> None:
+    def _report(self, session: DatagramSession, end: BaseException) -> None:
         """Report what left a generator; the next one follows, unless the server stops."""
-        is_interrupt = False
-        if end is not None:
-            is_stopping, is_interrupt = self._tasks.is_cancelled(), interrupts(end)
-            if is_stopping or is_interrupt:
-                session.drop_waiting()
-            thrown = session.take_thrown()
-            verdict = judge(end, thrown=thrown, is_excused=_is_misuse, is_stopping=is_stopping)
-            verdict.report(session.client.address, self.service.log)
-        if session.has_next():
-            self._ready.append(session)
-        else:
-            self._forget(session)
-        if end is not None and is_interrupt:
+        is_stopping, is_interrupt = self._tasks.is_cancelled(), interrupts(end)
+        if is_stopping or is_interrupt:
+            session.drop_waiting()
+        thrown = session.take_thrown()
+        verdict = judge(end, thrown=thrown, is_excused=_is_misuse, is_stopping=is_stopping)
+        verdict.report(session.client.address, self.service.log)
+        if is_interrupt:
             raise end
-
-    def _has_successor(self) -> bool:
-        """Start a task that begins when the current one waits for something, if there is a need."""
-        is_needed = len(self._ready) > 1 or any(session.has_waiting() for session in self._ready)
-        if is_needed:
-            self._tasks.start(self._work)
-        return is_needed
-
-    def _is_clean(self, scope: AbstractContextManager[object]) -> bool:
-        """Whether the current context and cancel scopes are what they were at the beginning."""
-        if not self._tasks.is_orderly(scope):
-            return False
-        try:
-            return contextvars.copy_context() == self._context
-        except Exception:  # of a value that cannot be compared: so it was set
-            return False
 
     def _forget(self, session: DatagramSession) -> None:
         del self._sessions[session.client.raw_address]
         self.service.counts.peers -= 1
         reference = weakref.ref(session.client)
         del session.client
-        if (client := reference()) is not None:  # somebody else holds it
-            if self._held is None:
-                self._held = weakref.WeakValueDictionary()
-            self._held[client.raw_address] = client
+        if (client := reference()) is not None:  # the handler keeps it
+            if self._kept_clients is None:
+                self._kept_clients = weakref.WeakValueDictionary()
+            self._kept_clients[client.raw_address] = client
 
 
 def _is_misuse(exc: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The conversation with one peer: its queue of datagrams, and the generators that take them."""
+"""The conversation with one client: its queue of datagrams, and the generators that take them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers._core.generators import Hook, close, start, throw_in, timeout_of
 from easynetwork.servers._datagram.client import ServedDatagramClient
+from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, Yielded
-from easynetwork.servers.statistics import DatagramCounts
 
 _MAX_WAITING: Final = 64
 """Datagrams of one peer that wait: as many as are taken from a socket at once."""
@@ -88,12 +88,10 @@ class DatagramSession:
         waiting = self._open_queue() if self._waiting is None else self._waiting
         if len(waiting) == _MAX_WAITING:
             counts.dropped_by_count += 1
-            counts.warn("%d of %s are waiting", _MAX_WAITING, self.client.raw_address[:2])
+            counts.warn("%d of %s are waiting", _MAX_WAITING, self.client.address)
         elif self._waiting_size + len(datagram) > _MAX_WAITING_SIZE:
             counts.dropped_by_size += 1
-            counts.warn(
-                "%d bytes of %s are waiting", self._waiting_size, self.client.raw_address[:2]
-            )
+            counts.warn("%d bytes of %s are waiting", self._waiting_size, self.client.address)
         else:
             counts.waiting += 1
             waiting.append(datagram)

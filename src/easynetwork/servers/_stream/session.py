@@ -3,18 +3,14 @@
     connect hook -> generations of `handle()` -> disconnect hook -> close
 
 `serve()` is the first half: all of it runs in the client's own task, so a timeout or a task group
-that a handler opens around a `yield` works. Two coroutines of ours are between the task and the
-handler's generator; while frames are at hand they do not give way to the event loop. `serve()`
-raises nothing: it returns why the conversation is over, and `conclude()` carries that out, in one
-order of steps.
-
-A handler that leaves a cancel scope open may be cancelled at any time. `serve_client()` therefore
-serves in a scope of its own, and concludes in a new task if that scope cannot be left in order.
+that a handler opens around a `yield` works. While packets are at hand, it does not give way to the
+event loop. `serve()` raises nothing: it returns why the conversation is over, and `conclude()`
+carries that out, in one order of steps.
 """
 
 from __future__ import annotations
 
-__all__ = ["StreamSession", "serve_client"]
+__all__ = ["End", "StreamSession"]
 
 import enum
 import errno
@@ -28,12 +24,13 @@ from typing import Any, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from easynetwork.backends.session_tasks import SessionTasks
+from easynetwork.backends.abc import SessionTasks
 from easynetwork.decoder import NEED_DATA
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.servers._core.generators import close, start, throw_in, timeout_of
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
-from easynetwork.servers._stream.client import ServedClient, StreamService, is_owned_by
+from easynetwork.servers._stream.client import ServedClient, came_from_client
+from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers.handlers import Yielded
 
 _CLOSE_TIMEOUT_AT_STOP: Final = 0.5
@@ -58,10 +55,11 @@ class _DisconnectedError(Exception):
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = ("_client", "_greeted", "_leaving", "_service", "_thrown")
+    __slots__ = ("_client", "_greeted", "_leaving", "_options", "_tasks", "_thrown")
 
-    def __init__(self, service: StreamService, client: ServedClient) -> None:
-        self._service = service
+    def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
+        self._options = options
+        self._tasks = tasks  # that own the current one
         self._client = client
         self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
@@ -72,21 +70,21 @@ class StreamSession:
     async def serve(self) -> End:
         """Run the connect hook and `handle()` until one side has had enough; return why."""
         try:
-            self._service.log.log(
-                self._service.connection_log_level,
+            self._options.log.log(
+                self._options.connection_log_level,
                 "Accepted new connection (address = %s)",
                 self._client.address,
             )
             end = await self._greet()
             self._greeted = end is not _End.LEFT
             if self._greeted and not self._client.is_closed:
-                end = await self._converse(self._service.handler.handle, once=False)
+                end = await self._converse(self._options.handler.handle, once=False)
         except BaseException as exc:
             return exc
         return end
 
     async def _greet(self) -> _End:
-        hook = self._service.handler.on_connection(self._client)
+        hook = self._options.handler.on_connection(self._client)
         if isinstance(hook, AsyncGenerator):
             end = await self._converse(lambda _: hook, once=True)
             return _End.FINISHED if end is _End.REFUSED else end
@@ -135,11 +133,11 @@ class StreamSession:
         timeout = None if yielded is None else timeout_of(yielded)
         while (packet := client.decoder.take()) is NEED_DATA:
             if timeout is not None:
-                deadline, timeout = self._service.backend.current_time() + timeout, None
+                deadline, timeout = self._options.backend.current_time() + timeout, None
             try:
                 if client.gathered:
                     client.flush()
-                if client.is_closed or self._service.tasks.has_given_up:
+                if client.is_closed or self._tasks.has_given_up:
                     raise _DisconnectedError
                 if client.decoder.refill():
                     await anyio.lowlevel.checkpoint()
@@ -171,7 +169,7 @@ class StreamSession:
         Raises:
             BaseException: `end`, if it is meant for the whole program.
         """
-        client, transport, tasks = self._client, self._client.transport, self._service.tasks
+        client, transport, tasks = self._client, self._client.transport, self._tasks
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping)
         self._end_conversation(end)
@@ -194,7 +192,7 @@ class StreamSession:
                 raise
             if not (goodbye.crash or tasks.is_cancelled()):
                 error = scope_error(exc) if isinstance(exc, RuntimeError) else exc
-                self._judge(error, is_stopping=False).report(client.address, self._service.log)
+                self._judge(error, is_stopping=False).report(client.address, self._options.log)
             transport.abort()
         finally:
             if not is_closed:
@@ -202,7 +200,7 @@ class StreamSession:
                     await transport.aclose(timeout=_CLOSE_TIMEOUT_AT_STOP)
             if transport.has_lost_descriptor and verdict.crash is None:
                 error = OSError(errno.EBADF, "Other code has closed the connection's descriptor")
-                Verdict(crash=error).report(client.address, self._service.log)
+                Verdict(crash=error).report(client.address, self._options.log)
         if isinstance(end, BaseException) and interrupts(end):
             raise end
 
@@ -212,9 +210,9 @@ class StreamSession:
             client.flush()
         if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
             message = "%s left %d bytes of an incomplete packet"
-            self._service.log.log(logging.DEBUG, message, client.address, unused)
-        client.stop_listening()
-        # From here on, whatever waits for this peer ends in time; tasks that send to it, too.
+            self._options.log.log(logging.DEBUG, message, client.address, unused)
+        client.discard_input()
+        # From here on, every wait for this peer ends in time, also of tasks that send to it.
         client.transport.limit_sending(client.transport.close_timeout)
 
     def _judge(self, end: End, *, is_stopping: bool) -> Verdict:
@@ -231,17 +229,17 @@ class StreamSession:
         )
 
     def _is_excused(self, exc: BaseException) -> bool:
-        return is_owned_by(self._client, exc)
+        return came_from_client(self._client, exc)
 
     async def _call_on_disconnection(self) -> Verdict:
         try:
-            await self._service.handler.on_disconnection(self._client)
+            await self._options.handler.on_disconnection(self._client)
         except BaseException as exc:
             if interrupts(exc):
                 raise
-            verdict = self._judge(exc, is_stopping=self._service.tasks.is_cancelled())
+            verdict = self._judge(exc, is_stopping=self._tasks.is_cancelled())
             if verdict.excused is not None:
-                self._service.log.fault(
+                self._options.log.fault(
                     "ConnectionError raised in request_handler.on_disconnection() of %s: %s",
                     self._client.address,
                     printable(verdict.excused),
@@ -253,44 +251,12 @@ class StreamSession:
         return NOTHING
 
     def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
-        service, client = self._service, self._client
+        options, client = self._options, self._client
         client.is_closed = True
-        service.log.log(service.connection_log_level, "%s disconnected", client.address)
+        options.log.log(options.connection_log_level, "%s disconnected", client.address)
         if verdict is not NOTHING:
-            verdict.report(client.address, service.log)
+            verdict.report(client.address, options.log)
         if goodbye.crash is not None:
-            Verdict(crash=goodbye.crash).report(client.address, service.log)
-        if service.tls is not None:
-            service.tls.report_end(client.transport, client.address)
-
-
-async def serve_client(
-    tasks: SessionTasks, new_session: Callable[..., Awaitable[StreamSession | None]], *args: Any
-) -> None:
-    """Serve one client in the current task, which is one of `tasks`, from its first byte on.
-
-    Args:
-        tasks: The owner of the current task.
-        new_session: Makes the connection ready and returns its session; None if it is over already.
-        *args: The arguments of `new_session`.
-    """
-    session, end = None, None
-    try:
-        with tasks.scope():
-            session = await new_session(*args)
-            if session is not None:
-                end = await session.serve()
-    except RuntimeError as exc:
-        if end is None:
-            raise
-        is_known = isinstance(end, Exception) or (
-            isinstance(end, BaseException) and interrupts(end)
-        )
-        end = end if is_known else scope_error(exc)
-        name = anyio.get_current_task().name
-        tasks.start(session.conclude, end, name=name)  # type: ignore[union-attr]  # it has ended
-    else:
-        if session is not None and end is not None:
-            await session.conclude(end)
-    finally:
-        del end  # an exception's traceback may refer to this frame
+            Verdict(crash=goodbye.crash).report(client.address, options.log)
+        if options.tls is not None:
+            options.tls.report_end(client.transport, client.address)

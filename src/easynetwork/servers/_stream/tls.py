@@ -1,7 +1,8 @@
-"""TLS on a server's connections, and what its log says about it.
+"""The TLS step of a stream service, and what the log says about TLS.
 
-A failed handshake is a peer's fault, and so is whatever breaks a connection later: one WARNING
-line, one of so many. Who has just left, or never says anything, is not worth a line.
+A failed handshake is the client's fault, and so is every violation of TLS that breaks a connection
+later: one WARNING line, rate-limited. A client that just leaves, or never says anything, is worth
+a DEBUG line.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ssl
 
 from easynetwork._tls_options import TLSOptions
 from easynetwork.addresses import SocketAddress
-from easynetwork.backends.abc import StreamTransport
+from easynetwork.backends.abc import Incoming, StreamTransport
 from easynetwork.backends.tls_transport import TLSStreamTransport, start_tls
 from easynetwork.servers._core.fault_log import ServerLog, printable
 
@@ -30,20 +31,21 @@ class TLSAcceptor:
         self._options = options
         self._log = log
 
-    async def accept(
-        self, transport: StreamTransport, address: SocketAddress
-    ) -> TLSStreamTransport | None:
-        """Return a client's connection with TLS, None if the handshake failed."""
+    async def accept(self, incoming: Incoming) -> Incoming | None:
+        """Return a connection with TLS; None if the handshake failed, and the connection is closed.
+
+        A step of `StreamService`.
+        """
         try:
-            return await start_tls(transport, self._options)
+            transport = await start_tls(incoming.transport, self._options)
         except ssl.SSLError as exc:
-            self._log.fault(
-                "Error in client task (during TLS handshake) of %s: %s", address, printable(exc)
-            )
+            message = "Error in client task (during TLS handshake) of %s: %s"
+            self._log.fault(message, incoming.address, printable(exc))
         except OSError as exc:
-            self._log.log(
-                logging.DEBUG, "%s left during the TLS handshake: %s", address, printable(exc)
-            )
+            message = "%s left during the TLS handshake: %s"
+            self._log.log(logging.DEBUG, message, incoming.address, printable(exc))
+        else:
+            return incoming._replace(transport=transport)
         return None
 
     def report_end(self, transport: StreamTransport, address: SocketAddress) -> None:

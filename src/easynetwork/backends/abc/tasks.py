@@ -1,4 +1,4 @@
-"""The tasks in which a server serves its clients: what every backend promises of them."""
+"""The contract for the tasks in which a server serves its clients."""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from easynetwork.sockets import datagrams as datagram_sockets
-from easynetwork.sockets.connecting import start_connecting
-from easynetwork.sockets.datagrams import connect_udp, connect_udp_blocking
+from easynetwork.sockets import connecting
+from easynetwork.sockets.connecting import connect_udp, connect_udp_blocking, start_connecting
 from tests.clients.udp_support import address_of, bound, each_family, resolving_to
 
 pytestmark = pytest.mark.anyio
@@ -162,7 +161,7 @@ async def test_early_strangers(connect: Connect, monkeypatch: pytest.MonkeyPatch
         assert select.select([sock], [], [], 5)[0]
         return start_connecting(sock, address)
 
-    monkeypatch.setattr(datagram_sockets, "start_connecting", connect_late)
+    monkeypatch.setattr(connecting, "start_connecting", connect_late)
     with bound() as peer, bound() as stranger:
         with await connect(*address_of(peer), local_address=("127.0.0.1", 0)) as sock:
             stranger.sendto(b"stranger", sock.getsockname())

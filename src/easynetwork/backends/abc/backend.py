@@ -1,29 +1,14 @@
-"""What the library asks of an event loop: the contracts that every backend keeps.
-
-`AsyncBackend` is a name, a way to run a program, factories that put a socket under the loop's care
-and one-line doors to anyio for everything else. `StreamTransport` is such a socket, and
-`DatagramEndpoint` another; `SessionTasks` owns the tasks in which a
-server's clients are served. Exceptions and guarantees are stated here, once; implementations do not
-repeat them.
-"""
+"""The contract for event loops."""
 
 from __future__ import annotations
 
-__all__ = [
-    "AsyncBackend",
-    "SessionObserver",
-    "SessionTasks",
-    "StreamTransport",
-    "broken_connection",
-]
+__all__ = ["AsyncBackend"]
 
-import errno
 import math
-import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 import anyio
@@ -31,178 +16,15 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 
-from easynetwork.backends.datagram_endpoint import DatagramEndpoint
-from easynetwork.backends.session_tasks import SessionObserver, SessionTasks
+from easynetwork.backends.abc.datagram import DatagramEndpoint
+from easynetwork.backends.abc.stream import StreamTransport
+from easynetwork.backends.abc.tasks import SessionObserver, SessionTasks
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-
-
-def broken_connection(error: BaseException | None) -> ConnectionError:
-    """Return a new exception for each caller that meets a connection which is gone.
-
-    Args:
-        error: Why; None if it was closed on this side.
-    """
-    if isinstance(error, ConnectionError):
-        return type(error)(*error.args)
-    exc = ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
-    exc.__cause__ = error
-    return exc
-
-
-class StreamTransport(ABC):
-    """One connected stream socket in the care of an event loop.
-
-    Bytes that arrive are handed to a *feed* function; bytes to send are taken at once and leave in
-    the background. All methods must be called in the event loop's thread.
-
-    Resource handling: owns its socket. `aclose()` must be called, after `abort()` too.
-
-    Error handling: a connection that breaks is reported by `receive()`, `drain()` and `write()` as
-    a `ConnectionError`; nothing else of the operating system's errors is hidden.
-    """
-
-    __slots__ = ("__weakref__",)
-
-    feed: Callable[[bytes], bool]
-    """Gets each chunk that arrives, in order, in the event loop's thread, and returns whether
-    `receive()` should return now. May be replaced at any time."""
-
-    close_timeout: float
-    """Seconds that the peer has, when the connection is closed, to take what waits for it."""
-
-    congested: bool
-    """Whether a producer has to wait: for its turn before it writes (`turn()`), and after it wrote
-    until the peer has read (`drain()`)."""
-
-    has_lost_descriptor: bool
-    """Whether other code has closed the connection's descriptor, which broke the connection."""
-
-    socket: socket.socket
-    """The socket, to ask for addresses and options. Not to be read, written or closed."""
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """What is known of the connection besides what its socket knows; see `extra()`."""
-        return {}
-
-    @abstractmethod
-    def receive(self, deadline: float = math.inf) -> Awaitable[None]:
-        """Wait until the feed function says that something complete has arrived.
-
-        Also returns when the connection ends meanwhile; the next call tells how.
-
-        What arrived and is incomplete when this is cancelled or times out is not lost. At most one
-        task may wait at a time. Reading from the socket pauses when more than `HIGH_WATER` bytes
-        have come since the last call: what is not asked for stays in the kernel and slows down the
-        peer.
-
-        Args:
-            deadline: When to give up, on the loop's clock, in seconds. One that has passed means
-                that only what the kernel already holds is taken.
-
-        Raises:
-            EOFError: The peer has sent everything, or the transport was closed here.
-            TimeoutError: The deadline has passed.
-            ConnectionError: The connection broke.
-        """
-
-    @abstractmethod
-    def write(self, data: bytes | bytearray) -> None:
-        """Send bytes, now as far as the kernel takes them, the rest in the background.
-
-        A bytearray belongs to the transport from now on.
-
-        Raises:
-            ConnectionError: The connection broke or was closed.
-        """
-
-    @abstractmethod
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """Return a context manager in which a task may write to a congested transport.
-
-        Entering it waits until few enough bytes wait to be sent, first come, first served. So at
-        most `HIGH_WATER` bytes and one packet wait, however many tasks send and however their
-        waiting ends.
-
-        Raises:
-            ConnectionError: The connection broke.
-        """
-
-    @abstractmethod
-    async def drain(self) -> None:
-        """Wait until few enough bytes wait to be sent. Any number of tasks may wait.
-
-        Raises:
-            ConnectionError: The connection broke or was reset, here or by the peer: bytes are lost.
-        """
-
-    @abstractmethod
-    def get_unsent_size(self) -> int:
-        """Return how many bytes wait to be sent."""
-
-    @abstractmethod
-    def limit_sending(self, timeout: float) -> None:
-        """Reset the connection if bytes still wait to be sent when the time is up.
-
-        Of several limits the earliest holds. A connection with nothing to send is left alone.
-
-        Args:
-            timeout: Seconds from now.
-        """
-
-    @abstractmethod
-    async def send_eof(self) -> None:
-        """Send what is waiting, then tell the peer that nothing follows. Receiving goes on.
-
-        Tasks that wait for their `turn()` get it first. This does not wait for any of that.
-        """
-
-    @abstractmethod
-    async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
-    ) -> None:
-        """Close gracefully: send what is waiting, then close.
-
-        Wakes up `receive()` at once. Tasks that wait for their `turn()` get it
-        first. If the peer does not take everything in time, or if this is cancelled, the connection
-        is reset and the descriptor closed. May be called several times;
-        each call returns when the descriptor is closed. Never raises an `OSError`.
-
-        Args:
-            timeout: Seconds that the peer has; `close_timeout` by default.
-            linger: Whether the owner has bytes of the peer that nobody used, so that the peer may
-                be in the middle of sending. (What the kernel holds is looked at here.) To close a
-                socket while its peer sends resets the connection (RFC 9293, 3.6.1; RFC 2525,
-                2.17), and the answers on their way are lost. So this goes on reading, and forgets
-                what it reads, until the peer has seen the end of the stream and ends its side, or
-                `LINGER_TIME` is over.
-            farewell: Called when the last `turn()` is over, unless the connection is broken. What
-                it writes is the end of the stream.
-        """
-
-    @abstractmethod
-    def abort(self) -> None:
-        """Reset the connection: what waits to be sent is lost, and the peer is told so (RST).
-
-        Wakes up everybody who waits. The descriptor is closed by the next `aclose()` at the latest.
-        """
-
-    @abstractmethod
-    def is_closing(self) -> bool:
-        """Whether the connection was closed or broke."""
-
-    @abstractmethod
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call a function at the next turn of the loop."""
 
 
 class AsyncBackend(ABC):
@@ -234,7 +56,7 @@ class AsyncBackend(ABC):
         """
 
     @abstractmethod
-    async def wrap_stream_socket(
+    def wrap_stream_socket(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> StreamTransport:
         """Put a connected, non-blocking stream socket under the loop's care.
@@ -243,14 +65,20 @@ class AsyncBackend(ABC):
             sock: The socket. It belongs to the transport from now on, and is closed if this fails.
             feed: See `StreamTransport.feed`.
             max_recv_size: The most bytes taken from the connection per turn of the loop.
+
+        Raises:
+            OSError: The peer has left already, or the loop cannot watch more sockets.
         """
 
     @abstractmethod
-    async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+    def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
         """Put a bound or connected, non-blocking datagram socket under the loop's care.
 
         Args:
-            sock: The socket. It belongs to the endpoint from now on.
+            sock: The socket. It belongs to the endpoint from now on, and is closed if this fails.
+
+        Raises:
+            OSError: The loop cannot watch more sockets, or other code has closed the descriptor.
         """
 
     @abstractmethod

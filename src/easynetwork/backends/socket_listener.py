@@ -1,0 +1,88 @@
+"""A listener whose connections come from a socket that listens."""
+
+from __future__ import annotations
+
+__all__ = ["SocketListener"]
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import anyio
+
+from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
+from easynetwork.addresses import SocketAddress, new_socket_address, socket_attributes
+from easynetwork.backends.abc import AsyncBackend, Incoming, Listener, discard
+from easynetwork.sockets.accepting import PAUSE, Acceptor, Log
+from easynetwork.sockets.connecting import tune_tcp
+
+_NO_ATTRIBUTES: Final[Mapping[Any, Callable[[], Any]]] = {}
+
+
+class SocketListener(Listener):
+    """A listening socket in the care of an event loop.
+
+    Children of the process that fork while `accept_forever()` runs do not keep the socket.
+
+    Args:
+        sock: A non-blocking listening socket. It belongs to the listener from now on.
+        backend: Makes the transports.
+        max_recv_size: The most bytes taken from a connection per turn of the loop.
+        log: Gets one ERROR line when accept() fails, however long that lasts, and DEBUG lines
+            about connections that end before they are served.
+    """
+
+    __slots__ = ("_backend", "_log", "_max_recv_size", "_socket", "local_address")
+
+    def __init__(
+        self, sock: socket.socket, backend: AsyncBackend, max_recv_size: int, log: Log
+    ) -> None:
+        self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
+        self._socket = sock
+        self._backend = backend
+        self._max_recv_size = max_recv_size
+        self._log = log
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return socket_attributes(self._socket, self.local_address, None)
+
+    async def accept_forever(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
+        sock = self._socket
+        acceptor = Acceptor(sock, self._log)
+        take_descriptor(sock)
+        close_in_children(sock)
+        try:
+            while not self.is_closing():
+                await anyio.wait_readable(sock)
+                for connection, address in acceptor.accept_batch():
+                    incoming = self._new_incoming(connection, address)
+                    if incoming is not None:
+                        await admit(incoming)
+                if acceptor.has_failed:
+                    await anyio.sleep(PAUSE)
+        except anyio.ClosedResourceError:
+            pass
+        finally:
+            keep_in_children(sock)
+            acceptor.close()
+
+    def _new_incoming(self, connection: socket.socket, address: Any) -> Incoming | None:
+        try:
+            tune_tcp(connection)
+            transport = self._backend.wrap_stream_socket(connection, discard, self._max_recv_size)
+        except OSError as exc:
+            self._log(logging.DEBUG, "%s left before it was served: %s", address, exc)
+            return None
+        return Incoming(transport, transport.local_address, transport.address, _NO_ATTRIBUTES)
+
+    def close(self) -> None:
+        if not self.is_closing():
+            with suppress(anyio.NoEventLoopError):  # garbage collection: no task waits
+                anyio.notify_closing(self._socket)
+            self._socket.close()
+
+    def is_closing(self) -> bool:
+        return self._socket.fileno() < 0

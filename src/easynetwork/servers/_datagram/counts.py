@@ -1,0 +1,69 @@
+"""The running counts of a datagram server, and its log lines about datagrams that it drops."""
+
+from __future__ import annotations
+
+__all__ = ["DatagramCounts"]
+
+import logging
+from dataclasses import fields
+from typing import Final
+
+from easynetwork._episode import Episode
+from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.servers.statistics import DatagramStatistics
+
+_QUIET_TIME: Final = 10.0
+"""Seconds without a drop after which the next one is news, and logged again."""
+
+
+class DatagramCounts:
+    """The running counts of a server; those of `DatagramStatistics`.
+
+    A flood is an episode: it gets one line in the log, and the next one follows when nothing was
+    dropped for a while.
+    """
+
+    __slots__ = (
+        "_episode",
+        "_log",
+        "dropped_by_count",
+        "dropped_by_peers",
+        "dropped_by_port",
+        "dropped_by_size",
+        "dropped_by_stop",
+        "invalid",
+        "peers",
+        "received",
+        "refused",
+        "waiting",
+    )
+
+    def __init__(self, log: ServerLog) -> None:
+        self._log = log
+        self._episode = Episode(_QUIET_TIME)
+        self.received: int = 0
+        self.invalid: int = 0
+        self.refused: int = 0
+        self.dropped_by_count: int = 0
+        self.dropped_by_size: int = 0
+        self.dropped_by_peers: int = 0
+        self.dropped_by_port: int = 0
+        self.dropped_by_stop: int = 0
+        self.waiting: int = 0
+        self.peers: int = 0
+
+    def warn(self, why: str, *args: object) -> None:
+        """Log why something was dropped, if this begins an episode."""
+        if self._episode.begins():
+            self._log.log(
+                logging.WARNING,
+                "Datagrams are dropped: %s. No more is logged until none was dropped for %d "
+                "seconds; get_statistics() counts them.",
+                why % args,
+                self._episode.quiet_time,
+            )
+
+    def snapshot(self) -> DatagramStatistics:
+        """Return the counts of this moment."""
+        names = (field.name for field in fields(DatagramStatistics))
+        return DatagramStatistics(**{name: getattr(self, name) for name in names})
