@@ -68,9 +68,11 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._stop_receiving()
             return True
         self._fed += nbytes
-        if self.feed(self._view[:nbytes].tobytes()) and self._waiter is not None:
+        if self.feed(self._view[:nbytes].tobytes()) and (waiter := self._waiter) is not None:
             self._fed = nbytes
-            self._wake_up()
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
         elif self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()
         return True
@@ -100,10 +102,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._start_reading()
 
     def _start_reading(self) -> None:
-        if not self._is_reading:
-            self._is_reading = True
-            read = self._on_readable_or_error if self._must_rewatch else self._on_readable
-            self._selector.add_reader(self._fd, read)
+        self._is_reading = True
+        read = self._on_readable_or_error if self._must_rewatch else self._on_readable
+        self._selector.add_reader(self._fd, read)
 
     def _stop_reading(self) -> None:
         if self._is_reading:
@@ -123,7 +124,8 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._fed = 0
         if not self._so_error_checked:
             self._check_so_error()
-        self._start_reading()
+        if not self._is_reading:
+            self._start_reading()
         waiter = self._waiter = self._loop.create_future()
         return waiter if deadline == math.inf else self._wait_until(deadline, waiter)
 

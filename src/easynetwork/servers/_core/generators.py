@@ -1,18 +1,22 @@
 """How a handler's generator is driven, whatever its packets travel in.
 
 The session that owns a generator takes every step of it in its own task. What the steps of all
-sessions have in common is here: how the first one is taken, what a yielded value means, how an
-exception is thrown in, and how the generator is closed.
+sessions have in common is here: what a yielded value means, how an exception is thrown in, and how
+the generator is closed.
+
+Only the first step is written out in each session, to spare each request a call. It hides the
+generator from the event loop's `firstiter` hook (`sys.set_asyncgen_hooks`), by which the loop
+remembers generators to close them at its end: the session closes its own, whatever happens, and the hook
+costs more than all the rest of starting one.
 """
 
 from __future__ import annotations
 
-__all__ = ["Hook", "close", "start", "throw_in", "timeout_of"]
+__all__ = ["Hook", "close", "not_a_generator", "throw_in", "timeout_of"]
 
 import inspect
 import math
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeAlias
 
 import anyio
@@ -25,31 +29,8 @@ Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None
 (`sys.set_asyncgen_hooks`)."""
 
 
-def start(generator: AsyncGenerator[Yielded, Any], firstiter: Hook) -> Awaitable[Yielded]:
-    """Return what runs a new generator up to its first `yield`.
-
-    The event loop need not remember this generator: its session closes it, whatever happens. To
-    tell the loop of it costs more than all the rest of starting it.
-
-    Args:
-        generator: The generator.
-        firstiter: The event loop's hook, which is not called.
-
-    Raises:
-        TypeError: It is not an asynchronous generator.
-    """
-    try:
-        step = generator.asend
-    except AttributeError:
-        raise _no_generator(generator) from None
-    sys.set_asyncgen_hooks(None)
-    try:
-        return step(None)
-    finally:
-        sys.set_asyncgen_hooks(firstiter)
-
-
-def _no_generator(result: object) -> TypeError:
+def not_a_generator(result: object) -> TypeError:
+    """Return the error of a `handle()` that has returned something else."""
     if inspect.iscoroutine(result):
         result.close()  # otherwise, Python warns that it was never awaited
         return TypeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DatagramService", "DatagramSession"]
 
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import anyio
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.servers._core.fault_log import ServerLog
-from easynetwork.servers._core.generators import Hook, close, start, throw_in, timeout_of
+from easynetwork.servers._core.generators import Hook, close, not_a_generator, throw_in, timeout_of
 from easynetwork.servers._datagram.client import ServedDatagramClient
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, Yielded
@@ -129,12 +130,19 @@ class DatagramSession:
         """Run one generator; return what left it.
 
         Args:
-            firstiter: See `start`.
+            firstiter: The event loop's hook for new generators.
         """
         service = self._service
         try:
             generator = service.handler.handle(self.client)
-            yielded = await start(generator, firstiter)
+            sys.set_asyncgen_hooks(None)  # see `easynetwork.servers._core.generators`
+            try:
+                first_step = generator.asend(None)
+            except AttributeError:
+                raise not_a_generator(generator) from None
+            finally:
+                sys.set_asyncgen_hooks(firstiter)
+            yielded = await first_step
             while True:
                 try:
                     if yielded is None and (datagram := self._datagram) is not None:

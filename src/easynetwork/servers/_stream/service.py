@@ -1,13 +1,9 @@
 """The way of a connection from its listener to the end of its session.
 
-    Listener -> admission -> TLS -> session: serve() -> conclude()
+    Listener -> admission -> TLS -> session
 
 The service is the same for every listener: what differs between TCP, Unix sockets and a network in
 memory is behind `Listener` and `StreamTransport`.
-
-A handler that leaves a cancel scope open may be cancelled at any time. A client is therefore served
-in a scope of its own, and its session concluded in a new task if that scope cannot be left in
-order.
 """
 
 from __future__ import annotations
@@ -18,15 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeAlias
 
-import anyio
 import anyio.abc
 
 from easynetwork.backends.abc import Incoming, Listener, SessionTasks
 from easynetwork.decoder import StreamDecoder
-from easynetwork.servers._core.verdict import interrupts, scope_error
 from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.session import End, StreamSession
+from easynetwork.servers._stream.session import StreamSession
 
 _Step: TypeAlias = Callable[[Incoming], Awaitable[Incoming | None]]
 """Makes a connection ready; returns None if it has closed the connection."""
@@ -64,34 +58,23 @@ class StreamService:
         decoder = self._options.new_decoder()
         incoming.transport.feed = decoder.feed  # before the loop can receive anything
         name = f"client {incoming.address}"
-        tasks.start(self._serve, tasks, incoming, decoder, name=name)
+        if self._steps:
+            tasks.start(self._serve, tasks, incoming, decoder, name=name)
+        else:  # one coroutine less for each packet to pass
+            tasks.start(self._new_session(tasks, incoming, decoder).run, name=name)
 
     async def _serve(self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder) -> None:
-        """Serve one client in the current task, which is one of `tasks`."""
-        session: StreamSession | None = None
-        end: End | None = None
-        try:
-            with tasks.scope():
-                ready = await self._make_ready(incoming)
-                if ready is None:
-                    return
-                session = StreamSession(
-                    self._options, tasks, ServedClient(self._options, ready, decoder)
-                )
-                end = await session.serve()
-        except RuntimeError as exc:
-            if session is None or end is None:
-                raise
-            is_known = isinstance(end, Exception) or (
-                isinstance(end, BaseException) and interrupts(end)
-            )
-            end = end if is_known else scope_error(exc)
-            name = anyio.get_current_task().name
-            tasks.start(session.conclude, end, name=name)
-        else:
-            await session.conclude(end)
-        finally:
-            del end  # an exception's traceback may refer to this frame
+        ready: Incoming | None = None
+        with tasks.scope():
+            ready = await self._make_ready(incoming)
+        if ready is not None:
+            await self._new_session(tasks, ready, decoder).run()
+
+    def _new_session(
+        self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder
+    ) -> StreamSession:
+        client = ServedClient(self._options, incoming, decoder)
+        return StreamSession(self._options, tasks, client)
 
     async def _make_ready(self, incoming: Incoming) -> Incoming | None:
         for step in self._steps:

@@ -2,15 +2,17 @@
 
     connect hook -> generations of `handle()` -> disconnect hook -> close
 
-`serve()` is the first half: all of it runs in the client's own task, so a timeout or a task group
-that a handler opens around a `yield` works. While packets are at hand, it does not give way to the
-event loop. `serve()` raises nothing: it returns why the conversation is over, and `conclude()`
-carries that out, in one order of steps.
+The conversation runs in the client's own task, so a timeout or a task group that a handler opens
+around a `yield` works. While packets are at hand, it does not give way to the event loop. Whatever
+ends it, `_conclude()` ends the connection, in one order of steps.
+
+A handler that leaves a cancel scope open may be cancelled at any time. The conversation therefore
+has a scope of its own, and is concluded in a new task if that scope cannot be left in order.
 """
 
 from __future__ import annotations
 
-__all__ = ["End", "StreamSession"]
+__all__ = ["StreamSession"]
 
 import enum
 import errno
@@ -27,7 +29,7 @@ import anyio.lowlevel
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.decoder import NEED_DATA
 from easynetwork.servers._core.fault_log import printable
-from easynetwork.servers._core.generators import close, start, throw_in, timeout_of
+from easynetwork.servers._core.generators import close, not_a_generator, throw_in, timeout_of
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers._stream.client import ServedClient, came_from_client
 from easynetwork.servers._stream.options import StreamOptions
@@ -65,23 +67,36 @@ class StreamSession:
         self._leaving = False  # the generator is being closed
         self._thrown: BaseException | None = None  # what was raised at the last yield, and left it
 
-    # -- the conversation
+    async def run(self) -> None:
+        """Serve the client in the current task, and end the connection.
 
-    async def serve(self) -> End:
-        """Run the connect hook and `handle()` until one side has had enough; return why."""
+        Raises:
+            BaseException: What has left the handler, if it is meant for the whole program.
+        """
+        options, client = self._options, self._client
+        message = "Accepted new connection (address = %s)"
+        options.log.log(options.connection_log_level, message, client.address)
+        end: End = _End.LEFT
         try:
-            self._options.log.log(
-                self._options.connection_log_level,
-                "Accepted new connection (address = %s)",
-                self._client.address,
-            )
-            end = await self._greet()
-            self._greeted = end is not _End.LEFT
-            if self._greeted and not self._client.is_closed:
-                end = await self._converse(self._options.handler.handle, once=False)
-        except BaseException as exc:
-            return exc
-        return end
+            with self._tasks.scope():
+                try:
+                    end = await self._greet()
+                    self._greeted = end is not _End.LEFT
+                    if self._greeted and not client.is_closed:
+                        end = await self._converse(options.handler.handle, once=False)
+                except BaseException as exc:
+                    end = exc
+        except RuntimeError as exc:  # of the scope
+            if not isinstance(end, Exception) and not _interrupts(end):
+                end = scope_error(exc)
+            name = anyio.get_current_task().name
+            self._tasks.start(self._conclude, end, name=name)
+        else:
+            await self._conclude(end)
+        finally:
+            del end  # an exception's traceback may refer to this frame
+
+    # -- the conversation
 
     async def _greet(self) -> _End:
         hook = self._options.handler.on_connection(self._client)
@@ -103,8 +118,15 @@ class StreamSession:
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = new_generator(client)
+            sys.set_asyncgen_hooks(None)  # see `easynetwork.servers._core.generators`
             try:
-                yielded = await start(generator, firstiter)
+                first_step = generator.asend(None)
+            except AttributeError:
+                raise not_a_generator(generator) from None
+            finally:
+                sys.set_asyncgen_hooks(firstiter)
+            try:
+                yielded = await first_step
             except StopAsyncIteration:
                 return _End.REFUSED
             try:
@@ -160,11 +182,11 @@ class StreamSession:
 
     # -- the end
 
-    async def conclude(self, end: End) -> None:
-        """End the connection: flush, goodbye, log, report, close. In this order, always.
+    async def _conclude(self, end: End) -> None:
+        """End the connection: flush, disconnect hook, log, report, close. In this order, always.
 
         Args:
-            end: What `serve()` returned.
+            end: Why the conversation is over.
 
         Raises:
             BaseException: `end`, if it is meant for the whole program.
@@ -260,3 +282,7 @@ class StreamSession:
             Verdict(crash=goodbye.crash).report(client.address, options.log)
         if options.tls is not None:
             options.tls.report_end(client.transport, client.address)
+
+
+def _interrupts(end: End) -> bool:
+    return isinstance(end, BaseException) and interrupts(end)
