@@ -6,8 +6,8 @@ the generator is closed.
 
 Only the first step is written out in each session, to spare each request a call. It hides the
 generator from the event loop's `firstiter` hook (`sys.set_asyncgen_hooks`), by which the loop
-remembers generators to close them at its end: the session closes its own, whatever happens, and the hook
-costs more than all the rest of starting one.
+remembers generators to close them at its end: the session closes its own, whatever happens, and the
+hook costs more than all the rest of starting one.
 """
 
 from __future__ import annotations
