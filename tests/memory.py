@@ -17,9 +17,9 @@ from easynetwork.backends import abc
 class MemoryTransport(abc.StreamTransport):
     """One end of a connection: it writes to the feed function of the other end, its `peer`."""
 
-    congested = has_lost_descriptor = False
-    close_timeout = 1.0
+    congested, has_lost_descriptor, close_timeout = False, False, 1.0
     extra_attributes: Mapping[Any, Callable[[], Any]] = {}
+    turn = nullcontext
 
     def __init__(self, local_port: int, port: int, peer: MemoryTransport | None = None) -> None:
         self.peer = MemoryTransport(port, local_port, self) if peer is None else peer
@@ -59,9 +59,6 @@ class MemoryTransport(abc.StreamTransport):
 
     def is_closing(self) -> bool:
         return self._is_closing
-
-    def turn(self) -> nullcontext[None]:
-        return nullcontext()
 
     async def drain(self) -> None: ...
 
