@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import inspect
+import io
 import re
 import sys
-from collections.abc import Iterator
+import tokenize
+from collections.abc import AsyncGenerator, Iterator
 from importlib.util import resolve_name
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
+
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -26,6 +36,9 @@ FILE_LINES = 400
 FUNCTION_LINES = 40
 PARAMETERS = 8
 CLASSES_IN_MRO = 2
+CODE_LINES = 11_000
+ECHO_FUNCTIONS = 15
+ECHO_FILES = 8
 
 # A room imports only itself and rooms before it; servers and clients do not know each other.
 ROOMS = (
@@ -111,6 +124,63 @@ def test_function_size(name: str) -> None:
         code = function.body[bool(ast.get_docstring(function)) :]
         lines = (code[-1].end_lineno or 0) - code[0].lineno + 1 if code else 0
         assert lines <= FUNCTION_LINES, f"{function.name}: {lines} lines"
+
+
+def code_lines(name: str) -> set[int]:
+    """Return the lines of a module that are neither imports, docstrings, comments nor blank."""
+    others: set[int] = set()
+    for node in ast.walk(TREES[name]):
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.stmt) and (
+            is_docstring or isinstance(node, ast.Import | ast.ImportFrom)
+        ):
+            others.update(range(node.lineno, (node.end_lineno or 0) + 1))
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(MODULES[name].read_text()).readline):
+        if token.type not in blank and token.type != tokenize.ENDMARKER:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return lines - others
+
+
+def test_code_lines() -> None:
+    """The whole can be known by one person."""
+    assert sum(len(code_lines(name)) for name in MODULES) <= CODE_LINES
+
+
+class Echo(AsyncStreamRequestHandler[str, str]):
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        request = yield
+        await client.send_packet(request)
+
+
+@pytest.mark.asyncio
+async def test_echo() -> None:
+    """A request is read, answered and waited for again by few functions in few files."""
+    crossed: set[tuple[str, str]] = set()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(str(SOURCE)):
+            crossed.add((code.co_filename, code.co_qualname))
+
+    server = AsyncTCPNetworkServer("127.0.0.1", 0, StreamProtocol(StringLineSerializer()), Echo())
+    async with server, asyncio.TaskGroup() as tasks:
+        is_up = asyncio.Event()
+        tasks.create_task(server.serve_forever(is_up_event=is_up))
+        await is_up.wait()
+        reader, writer = await asyncio.open_connection(*server.get_addresses()[0])
+        try:
+            for is_traced in (False, True):  # the first request begins the session
+                sys.setprofile(profile if is_traced else None)
+                writer.write(b"hello\n")
+                assert await reader.readline() == b"hello\n"
+        finally:
+            sys.setprofile(None)
+            writer.close()
+            await server.shutdown()
+    assert 0 < len(crossed) <= ECHO_FUNCTIONS, crossed
+    assert len({file for file, _ in crossed}) <= ECHO_FILES, crossed
 
 
 @each_module

@@ -36,7 +36,13 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import own_descriptor
-from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER, LINGER_SIZE, LINGER_TIME
+from easynetwork._tuning import (
+    CLOSE_TIMEOUT,
+    HIGH_WATER,
+    LINGER_TIME,
+    SEND_BUDGET_BYTES,
+    SEND_BUDGET_PER_PACKET,
+)
 from easynetwork.addresses import (
     SocketAddress,
     enable_socket_linger,
@@ -44,6 +50,7 @@ from easynetwork.addresses import (
     socket_attributes,
 )
 from easynetwork.backends.abc import StreamTransport, broken_connection
+from easynetwork.backends.lingering import read_to_end
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4
@@ -75,6 +82,7 @@ class SocketStreamTransport(StreamTransport):
         "_all_sent",
         "_at_eof",
         "_below_low_water",
+        "_budget",
         "_deadline",
         "_error",
         "_fd",
@@ -98,7 +106,7 @@ class SocketStreamTransport(StreamTransport):
     def __init__(
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
-        # Raises OSError if the peer has reset the connection.
+        # OSError: the peer has reset the connection.
         self.address: SocketAddress = new_socket_address(sock.getpeername(), sock.family)
         self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
         self.close_timeout: float = CLOSE_TIMEOUT
@@ -115,6 +123,7 @@ class SocketStreamTransport(StreamTransport):
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
         self._all_sent: anyio.Event | None = None  # while bytes are unsent
         self._below_low_water: anyio.Event | None = None  # while more than `HIGH_WATER` are
+        self._budget = SEND_BUDGET_BYTES  # before the loop should get a turn
         self._deadline = math.inf  # when the connection is reset if bytes are still unsent
         self._turns: anyio.Lock | None = None  # while tasks wait for their turn to write
         self._queued = 0  # how many do
@@ -159,6 +168,9 @@ class SocketStreamTransport(StreamTransport):
                 raise broken_connection(exc) from None
             if sent == len(data):
                 self._so_error_checked = True
+                self._budget -= sent + SEND_BUDGET_PER_PACKET
+                if self._budget < 0:
+                    self.congested = True
                 return
             self._unsent = memoryview(data)[sent:]
             self._all_sent = anyio.Event()
@@ -202,6 +214,7 @@ class SocketStreamTransport(StreamTransport):
         self._resume_writing()
 
     def _resume_writing(self) -> None:
+        self._budget = SEND_BUDGET_BYTES
         self.congested = self._queued > 0
         if self._below_low_water is not None:
             self._below_low_water.set()
@@ -214,7 +227,7 @@ class SocketStreamTransport(StreamTransport):
         self._queued += 1
         try:
             async with self._turns:
-                while self._below_low_water is not None:
+                while self._below_low_water is not None or self._budget < 0:
                     await self.drain()
                 yield
         finally:
@@ -241,14 +254,16 @@ class SocketStreamTransport(StreamTransport):
         # one runs, and the bytes of this one have left.
         if self._below_low_water is not None:
             await self._below_low_water.wait()
+        elif self._budget < 0:
+            await anyio.lowlevel.checkpoint()
+            self._resume_writing()
         if self._phase == _Phase.BROKEN:
             raise broken_connection(self._error)
 
     async def send_eof(self) -> None:
-        if self._phase != _Phase.OPEN:
-            return
-        self._phase = _Phase.ENDING
-        self._shut_down_if_done()
+        if self._phase == _Phase.OPEN:
+            self._phase = _Phase.ENDING
+            self._shut_down_if_done()
 
     def _shut_down_if_done(self) -> None:
         is_done = self._unsent is None and not self._queued
@@ -313,7 +328,7 @@ class SocketStreamTransport(StreamTransport):
         try:
             async with anyio.create_task_group() as tasks:
                 peer_ended = anyio.Event()
-                tasks.start_soon(self._read_to_end, peer_ended)  # the peer may not read before
+                tasks.start_soon(read_to_end, self.socket, self._view, peer_ended)
                 if self._all_sent is not None:
                     await self._all_sent.wait()
                 self._shut_down()
@@ -322,20 +337,6 @@ class SocketStreamTransport(StreamTransport):
                 tasks.cancel_scope.cancel()
         finally:
             self._linger_done.set()
-
-    async def _read_to_end(self, ended: anyio.Event) -> None:
-        left = LINGER_SIZE
-        with suppress(OSError, anyio.ClosedResourceError):
-            while self.socket.fileno() >= 0 and left > 0:
-                await anyio.wait_readable(self.socket)
-                # On uvloop, anyio does not find time to cancel who is ready at every turn.
-                await anyio.lowlevel.checkpoint_if_cancelled()
-                with suppress(BlockingIOError):
-                    nbytes = self.socket.recv_into(self._view)
-                    if not nbytes:
-                        break
-                    left -= nbytes
-        ended.set()
 
     def abort(self) -> None:
         if self.socket.fileno() >= 0:

@@ -13,7 +13,6 @@ import anyio.lowlevel
 
 from easynetwork._arguments import validated_delay, validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
-from easynetwork._tuning import SEND_BUDGET_BYTES, SEND_BUDGET_PER_PACKET
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.tls_transport import start_tls
@@ -54,7 +53,6 @@ class AsyncTCPNetworkClient(
         "_encode",
         "_has_sent_eof",
         "_max_recv_size",
-        "_sent_in_a_row",
         "_tls",
     )
 
@@ -157,7 +155,6 @@ class AsyncTCPNetworkClient(
             )
         self._encode = packet_encoder(protocol)
         self._has_sent_eof = False
-        self._sent_in_a_row = 0
 
     # -- the connection
 
@@ -181,15 +178,9 @@ class AsyncTCPNetworkClient(
         try:
             if transport.congested:
                 async with transport.turn():  # a packet has no bytes before its turn
-                    data = self._encode(packet)
-                    transport.write(data)
+                    transport.write(self._encode(packet))
             else:
-                data = self._encode(packet)
-                transport.write(data)
-            self._sent_in_a_row += len(data) + SEND_BUDGET_PER_PACKET
-            if self._sent_in_a_row > SEND_BUDGET_BYTES:
-                self._sent_in_a_row = 0
-                await anyio.lowlevel.checkpoint()
+                transport.write(self._encode(packet))
             if transport.congested:
                 await transport.drain()
         except ConnectionError as exc:

@@ -62,7 +62,7 @@ class StreamTransport(ABC):
 
     congested: bool
     """Whether a producer has to wait: for its turn before it writes (`turn()`), and after it wrote
-    until the peer has read (`drain()`)."""
+    until the peer has read, or the event loop has had a turn (`drain()`)."""
 
     has_lost_descriptor: bool
     """Whether other code has closed the connection's descriptor, which broke the connection."""
@@ -118,6 +118,9 @@ class StreamTransport(ABC):
     @abstractmethod
     async def drain(self) -> None:
         """Wait until few enough bytes wait to be sent. Any number of tasks may wait.
+
+        If the peer reads as fast as tasks write, none of them would ever wait, so after
+        `SEND_BUDGET_BYTES` this gives the event loop a turn.
 
         Raises:
             ConnectionError: The connection broke or was reset, here or by the peer: bytes are lost.

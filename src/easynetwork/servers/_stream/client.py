@@ -14,9 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-import anyio.lowlevel
-
-from easynetwork._tuning import SEND_BUDGET_BYTES, SEND_BUDGET_PER_PACKET
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends.abc import AsyncBackend, Incoming, StreamTransport, discard
 from easynetwork.decoder import StreamDecoder
@@ -46,7 +43,6 @@ class ServedClient(AsyncStreamClient[Any]):
         "_encode",
         "_flush_is_scheduled",
         "_options",
-        "_sent_in_a_row",
         "address",
         "decoder",
         "gathered",
@@ -64,7 +60,6 @@ class ServedClient(AsyncStreamClient[Any]):
         self.is_closed: bool = False
         self.gathered: bytearray = bytearray()
         self._flush_is_scheduled = False
-        self._sent_in_a_row = 0
 
     def __repr__(self) -> str:
         return f"<client with address {self.address} at {id(self):#x}>"
@@ -96,12 +91,7 @@ class ServedClient(AsyncStreamClient[Any]):
                 # hide them from the transport's high-water mark.
                 self._begin_to_gather(self._encode(packet))
             else:
-                data = self._encode(packet)
-                self._sent_in_a_row += len(data) + SEND_BUDGET_PER_PACKET
-                transport.write(data)
-            if self._sent_in_a_row > SEND_BUDGET_BYTES:
-                self._sent_in_a_row = 0
-                await anyio.lowlevel.checkpoint()
+                transport.write(self._encode(packet))
             if transport.congested:
                 await transport.drain()
         except ConnectionError as exc:
@@ -131,7 +121,6 @@ class ServedClient(AsyncStreamClient[Any]):
         """
         if self.gathered:
             data, self.gathered = self.gathered, bytearray()
-            self._sent_in_a_row += len(data) + SEND_BUDGET_PER_PACKET
             self.transport.write(data)
 
     def discard_input(self) -> None:
