@@ -1,7 +1,7 @@
-"""The loop: what the library asks of an asynchronous framework, and who answers.
+"""Event loops: the contracts, their two implementations, and what these share.
 
-`abc` is the contract. `asyncio` and `trio` hold the two implementations, twins with the same file
-and method names; `sockets` opens and connects sockets on either of them.
+`abc` is the contract. `asyncio` and `trio` implement it, twins with the same file and method names.
+The modules on this level hold the bodies that both share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A listener whose connections come from a socket that listens."""
+"""Accept the connections of a listening socket, for any event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Servers: what listens, and the sessions behind it."""
+"""Servers: listeners, the sessions of their clients, and the request handlers that you write.
+
+The modules here are public. `_core` is what all servers share, `_stream` serves connections and
+`_datagram` serves datagrams.
+"""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ class AsyncUDPNetworkServer(BaseAsyncNetworkServer[PeerTable], Generic[_T_Reques
     nothing has been dropped for 10 seconds.
 
     Resource handling: `server_activate()` opens the sockets and `server_close()` closes them;
-    `async with server:` does both. Datagrams that arrive while the sockets are open and nobody
-    serves wait in the kernel.
+    `async with server:` does both. Datagrams that arrive while the sockets are open and
+    `serve_forever()` does not run wait in the kernel.
 
     Processes: a child that forks off while the server runs gets no copies of its sockets, and must
     not use its event loop. A server that is only activated keeps its sockets in children: each of

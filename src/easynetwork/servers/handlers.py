@@ -1,4 +1,4 @@
-"""What you write, and the client it talks to.
+"""Request handlers, which you write, and the client objects that they get.
 
 A request handler is one object for the whole service. Its `handle()` is an asynchronous generator:
 each `yield` asks for one packet of one client, and `client.send_packet()` answers. The server runs
@@ -40,7 +40,7 @@ _NO_DEFAULT: Final = object()
 
 
 class INETClientAttribute(TypedAttributeSet):
-    """What can be asked of a client over IP, with `client.extra(INETClientAttribute.…)`.
+    """The keys of `client.extra()` for clients over IP: `client.extra(INETClientAttribute.…)`.
 
     The keys are those of `easynetwork.addresses.INETSocketAttribute`, under a server's names.
     """
@@ -114,8 +114,8 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
     async def send_packet(self, packet: _T_Response, /) -> None:
         """Send a packet. Several tasks may do so at once; each packet stays in one piece.
 
-        Over a connection, what the operating system does not take yet is sent in the background.
-        While more than 64 KiB wait for that, the call waits for its turn before it hands over its
+        Over a connection, bytes that the operating system does not take yet are sent in the
+        background. While more than 64 KiB wait for that, the call waits for its turn before it hands over its
         packet, first come, first served. If it is cancelled before its turn, nothing was sent.
         After its turn, it waits until few enough bytes wait. If it is cancelled then, the packet is
         still sent, whole. In both cases, the client can still be used. So at most 64 KiB and one
@@ -167,8 +167,8 @@ class AsyncDatagramClient(AsyncBaseClientInterface[_T_Response]):
     """A peer without a connection. It is closed when the server does not serve.
 
     Two of them are equal if their server's socket and their address are, so that they can be the
-    keys of what a handler remembers of its peers. There is one object for each peer as long as
-    somebody holds it.
+    keys of what a handler remembers of its peers. There is one object for each peer as long as the
+    handler keeps it.
 
     `send_packet` sends one datagram. It returns as soon as the kernel has it, which promises
     nothing about its arrival, and raises `OSError` with `errno.EMSGSIZE` if it is too long.
@@ -184,7 +184,7 @@ class AsyncDatagramClient(AsyncBaseClientInterface[_T_Response]):
 
 
 class BaseRequestHandler:
-    """What all request handlers have."""
+    """The base class of all request handlers."""
 
     __slots__ = ("__weakref__",)
 
@@ -226,7 +226,7 @@ class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_
           the connection is closed gracefully, and the log gets one DEBUG line: this is how to write
           an idle limit.
         * `ProtocolCrashedError`: the protocol object has a bug (the cause).
-        * `TypeError` or `ValueError`: what was yielded is no timeout.
+        * `TypeError` or `ValueError`: the yielded value is no timeout.
         * the framework's cancellation: the server shuts down, or a scope around the `yield` ends.
           When the server shuts down, do not ignore it (`AbstractAsyncNetworkServer.shutdown`).
         * `GeneratorExit`: the client is gone. An error of the connection is never raised here.
@@ -275,7 +275,7 @@ class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_
         server's `ssl_shutdown_timeout`. At this deadline the connection is reset, and a
         `send_packet()` that waits raises `ConnectionError`, here and in other tasks.
 
-        What leaves this method is reported like what leaves `handle()`.
+        An exception that leaves this method is reported like one that leaves `handle()`.
 
         Args:
             client: The client.
@@ -305,7 +305,7 @@ class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _
         * `TimeoutError`: no datagram came in the time that was yielded. Never at the first `yield`.
           If it leaves the generator, the log gets one DEBUG line.
         * `ProtocolCrashedError`: the protocol object has a bug (the cause).
-        * `TypeError` or `ValueError`: what was yielded is no timeout.
+        * `TypeError` or `ValueError`: the yielded value is no timeout.
         * the framework's cancellation: the server shuts down or is closed, or a scope around the
           `yield` ends. When the server shuts down, do not ignore it
           (`AbstractAsyncNetworkServer.shutdown`).
@@ -319,7 +319,7 @@ class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _
         an `asyncio.timeout()` open. Cancel a scope of your own instead.
 
         Args:
-            client: Who sent the datagram, and where answers go.
+            client: The sender of the datagram.
 
         Yields:
             How long to wait for the packet: None for ever, or seconds, or `RecvParams`.

@@ -1,6 +1,6 @@
 """Rate-limited logging for a server: what goes wrong with its clients.
 
-Who is at fault decides the level: a bug of the handler is an ERROR with its traceback, a peer's
+The side at fault decides the level: a bug of the handler is an ERROR with its traceback, a peer's
 fault one WARNING line. A peer can cause both, so both are limited: the log must not fill the disk.
 """
 

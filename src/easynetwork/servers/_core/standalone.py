@@ -1,13 +1,15 @@
-"""A server without an asynchronous program around it: a thread runs a loop, others have it served.
+"""Run an asynchronous server in a thread with its own event loop.
 
-`serve_forever()` makes an asynchronous server and an event loop, in the thread that calls it. One
-`_Run` lives as long as that. It is what the other threads see: how far the start is, and a portal,
-through which their calls reach the loop. So an asynchronous server is touched by its loop's thread
-alone, and by anybody when that has left it, closed.
+    serve_forever()   makes a server and runs a loop:  reachable -> started -> finished
+    other threads     wait for one of these events, then call into the loop through the portal
 
-The portal is there from the moment the server listens until it is closed. Nobody may be on the way
-to the loop when it ends, because the loop could not answer any more: those are counted, and waited
-for. No lock is held while somebody waits for the loop, so that the loop may take all of them.
+`_Run` lives as long as one `serve_forever()`. It holds these events and the portal. So only the
+loop's thread touches the asynchronous server, until the loop has ended and the server is closed.
+
+The portal exists from the moment the server listens until it is closed. A call that is on its way
+to the loop when the loop ends would never be answered, so such calls are counted, and the loop
+waits for them before it ends. No lock is held while a thread waits for the loop, because the loop's
+thread takes the same locks.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class _Run:
 
     Attributes:
         server: What is served.
-        finished: It is over.
-        stopped: It is over, or has stopped but for handlers that ignore their cancellation. The
+        finished: Set when it is over.
+        stopped: Set when it is over, or only handlers that ignore their cancellation still run. The
             event loop waits for those when it ends.
     """
 
@@ -86,7 +88,7 @@ class _Run:
             with self._lock:
                 self._portal = portal
             self._reachable.set()
-            if not self._is_to_stop:  # no pause from here on: whoever says so later is heard
+            if not self._is_to_stop:  # no await before the next line, so no stop() is missed
                 await self.server.serve_forever(is_up_event=self)
 
     async def _close_portal(self) -> None:
@@ -104,7 +106,7 @@ class _Run:
     # -- in the thread of the event loop
 
     def finish(self) -> None:
-        """Let go everybody who waits for something to happen."""
+        """Wake up all threads that wait for an event of this run."""
         for event in self._reachable, self._started, self.finished, self.stopped:
             event.set()
 
@@ -270,7 +272,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
         try:
             self._backend.bootstrap(run.main, runner_options=options)
         except asyncio.CancelledError:
-            pass  # somebody has cancelled the main task; trio.run() lets no cancellation out
+            pass  # the main task was cancelled; trio.run() raises no cancellation
         except KeyboardInterrupt as exc:
             raise exc from None  # where the server waited at that moment is of no interest
         except BaseExceptionGroup as group:

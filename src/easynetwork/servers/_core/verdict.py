@@ -1,4 +1,4 @@
-"""Whose fault is an exception that leaves the code serving one client?
+"""Judge an exception that has left the code serving one client: which side is at fault?
 
 This is the boundary of one client. Whatever leaves its handler (an exception, a group of them, with
 GeneratorExit or cancellations in it) ends that client only, and is reported once. Only a
@@ -29,7 +29,7 @@ from easynetwork.servers._core.fault_log import ServerLog, printable
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The parts of an exception, by whose fault they are.
+    """The parts of an exception, by the side that is at fault.
 
     Attributes:
         crash: A bug of the handler.
@@ -81,14 +81,14 @@ def judge(
     is_stopping: bool,
     is_leaving: bool = False,
 ) -> Verdict:
-    """Find out whose fault an exception is.
+    """Divide an exception into parts, by the side that is at fault.
 
     Args:
         exc: What left the handler.
         thrown: What was raised at the `yield` that it came from.
-        is_excused: Whether an exception is what becomes of a client that is gone.
-        is_stopping: Whether the server stops, so that cancellations had to be.
-        is_leaving: Whether the generator was being closed, so that GeneratorExit had to be.
+        is_excused: Whether an exception is due to a client that is gone.
+        is_stopping: Whether the server stops, so that cancellations are expected.
+        is_leaving: Whether the generator was being closed, so that GeneratorExit is expected.
     """
     expected: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     if is_leaving:

@@ -5,8 +5,8 @@ having suspended, and that has left its context and cancel scopes as they were, 
 the next one. So a burst of datagrams that are answered at once costs one task (half the time,
 measured).
 
-A generator that suspends keeps its task, and the others must not wait for it. Who goes on with them
-depends on how the event loop starts tasks:
+A generator that suspends keeps its task, and the others must not wait for it. Which task goes on
+with them depends on how the event loop starts tasks:
 
 1. *Eagerly* (asyncio from CPython 3.12 on): starting a task runs it up to its first suspension.
    `start_ready()` then sees that generators are left, and starts another task.
