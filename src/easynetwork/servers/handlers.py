@@ -115,11 +115,11 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
         """Send a packet. Several tasks may do so at once; each packet stays in one piece.
 
         Over a connection, bytes that the operating system does not take yet are sent in the
-        background. While more than 64 KiB wait for that, the call waits for its turn before it hands over its
-        packet, first come, first served. If it is cancelled before its turn, nothing was sent.
-        After its turn, it waits until few enough bytes wait. If it is cancelled then, the packet is
-        still sent, whole. In both cases, the client can still be used. So at most 64 KiB and one
-        packet wait for a client, however many tasks send.
+        background. While more than 64 KiB wait for that, the call waits for its turn before it
+        hands over its packet, first come, first served. If it is cancelled before its turn, nothing
+        was sent. After its turn, it waits until few enough bytes wait. If it is cancelled then, the
+        packet is still sent, whole. In both cases, the client can still be used. So at most 64 KiB
+        and one packet wait for a client, however many tasks send.
 
         Packets that answer requests which arrived together may be gathered. They leave at the next
         turn of the event loop at the latest.

@@ -84,7 +84,9 @@ async def unread(address):
 
 async def at_once(address):
     # Closed before the task that waits for it has begun.
-    one, other = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
     with other:
         one.setblocking(False)
         other.settimeout(5)

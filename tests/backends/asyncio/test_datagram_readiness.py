@@ -12,6 +12,7 @@ import asyncio
 import os
 import socket
 
+from easynetwork.backends import datagram_endpoint
 from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -79,8 +80,9 @@ async def deadline(address):
 
 
 async def closed(address):
-    # Closed while somebody waits, in either direction.
+    # Closed while tasks wait, in either direction.
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagram_endpoint.new_socket_address = lambda *_: None
     with other:
         one.setblocking(False)
         endpoint = AsyncIODatagramEndpoint(one)
@@ -95,6 +97,7 @@ async def closed(address):
 
 async def congested(address):
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagram_endpoint.new_socket_address = lambda *_: None
     with other:
         one.setblocking(False)
         endpoint = AsyncIODatagramEndpoint(one)
