@@ -19,7 +19,6 @@ from easynetwork.exceptions import (
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.serializers.abc import (
-    AbstractIncrementalPacketSerializer,
     FixedSizeFraming,
     LengthPrefixFraming,
     SeparatorFraming,
@@ -27,6 +26,7 @@ from easynetwork.serializers.abc import (
 from easynetwork.serializers.framing import (
     AutoSeparatedPacketSerializer,
     FixedSizePacketSerializer,
+    FramedPacketSerializer,
     LengthPrefixedPacketSerializer,
 )
 from tests.decoding import PROTOCOLS, MakeProtocol, Protocol, new_decoder, outcomes
@@ -115,7 +115,7 @@ def test_overridden_one_shot(base: type, argument: Any) -> None:
 
 
 class ReversingSerializer(StringLineSerializer):
-    """Overrides a shortcut together with what it stands for."""
+    """Overrides where a frame ends, and what it means."""
 
     __slots__ = ()
 
@@ -125,20 +125,32 @@ class ReversingSerializer(StringLineSerializer):
     def deserialize_frame(self, frame: bytes, /) -> str:
         return frame.decode()[::-1]
 
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[str, bytes]]:
-        raise AssertionError("the shortcut was not taken")
-        yield
+
+@pytest.mark.parametrize("make", PROTOCOLS)
+def test_overridden_frames(make: MakeProtocol) -> None:
+    """A serializer that overrides its frames is asked for frames, and its generators follow."""
+    protocol = make(ReversingSerializer())
+    is_fast = make in (StreamProtocol, BufferedStreamProtocol)
+    assert isinstance(new_decoder(protocol), FramedDecoder) is is_fast
+    assert outcomes(protocol, [b"ab;c", b"d;"]) == ["ba", "dc"]
 
 
-def test_own_shortcut() -> None:
-    """A serializer that defines frames beside its generator is asked for frames."""
-    assert outcomes(StreamProtocol(ReversingSerializer()), [b"ab;c", b"d;"]) == ["ba", "dc"]
+@pytest.mark.parametrize("name", ["framing", "deserialize_frame"])
+@pytest.mark.parametrize("base", [StreamProtocol, BufferedStreamProtocol])
+def test_overriding_frames_costs_nothing(base: Callable[[Any], Protocol], name: str) -> None:
+    """Neither method alone makes the generators necessary."""
+    override = {name: getattr(StringLineSerializer, name)}
+    serializer = type("Mine", (StringLineSerializer,), override)()
+    assert isinstance(new_decoder(base(serializer)), FramedDecoder)
 
 
-class FixedSizeFrames(AbstractIncrementalPacketSerializer[bytes, bytes]):
-    """Has no base class that knows anything about frames."""
+class FixedSizeFrames(FramedPacketSerializer[bytes, bytes, memoryview]):
+    """Frames of two bytes."""
 
     __slots__ = ()
+
+    def serialize_frame(self, packet: bytes, /) -> bytes:
+        return packet
 
     def framing(self) -> FixedSizeFraming:
         return FixedSizeFraming(2)
@@ -146,17 +158,12 @@ class FixedSizeFrames(AbstractIncrementalPacketSerializer[bytes, bytes]):
     def deserialize_frame(self, frame: bytes, /) -> bytes:
         return frame
 
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
-        raise AssertionError("the shortcut was not taken")
-        yield
 
-    def incremental_serialize(self, packet: bytes, /) -> Generator[bytes, None, None]:
-        yield packet
-
-
-def test_users_own_frames() -> None:
-    """Any serializer may say where its packets end."""
-    assert outcomes(StreamProtocol(FixedSizeFrames()), [b"a", b"bcd", b"e"]) == [b"ab", b"cd"]
+@pytest.mark.parametrize("make", PROTOCOLS)
+def test_users_own_frames(make: MakeProtocol) -> None:
+    """A user's serializer may say where its packets end; it needs nothing else."""
+    assert outcomes(make(FixedSizeFrames()), [b"a", b"bcd", b"e"]) == [b"ab", b"cd"]
+    assert packet_encoder(make(FixedSizeFrames()))(b"ab") == b"ab"
 
 
 class BareProtocol(StreamProtocol[str, str]):
@@ -303,15 +310,11 @@ ERRORS: list[Exception] = [
 
 
 class RaisingLines(StringLineSerializer):
-    """Lets out of a frame what a test is about, also where its generators parse one."""
+    """Raises in a frame what a test is about."""
 
     __slots__ = ("error",)
 
     error: Exception
-
-    framing = StringLineSerializer.framing
-    incremental_deserialize = StringLineSerializer.incremental_deserialize
-    buffered_incremental_deserialize = StringLineSerializer.buffered_incremental_deserialize
 
     def deserialize_frame(self, frame: bytes, /) -> str:
         raise self.error
@@ -376,10 +379,6 @@ class DeepFrames(FixedSizeFrames):
 
     def deserialize_frame(self, frame: bytes, /) -> bytes:
         return self.deserialize_frame(frame)
-
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
-        data = yield
-        return self.deserialize_frame(data), b""
 
 
 @pytest.mark.parametrize("make", PROTOCOLS[:2])
@@ -475,7 +474,7 @@ def test_encoder_crash(make: Callable[..., Protocol]) -> None:
 
 
 class Sends(StringLineSerializer):
-    """Sends what a test says, in either way."""
+    """Sends what a test says."""
 
     __slots__ = ("chunk",)
 
@@ -485,9 +484,6 @@ class Sends(StringLineSerializer):
 
     def serialize_frame(self, packet: str, /) -> Any:
         return self.chunk
-
-    def incremental_serialize(self, packet: str) -> Generator[Any, None, None]:
-        yield self.chunk
 
 
 @each_protocol
@@ -501,7 +497,8 @@ def test_encoder_of_no_bytes(make: MakeProtocol, chunk: Any) -> None:
     )
 
     class Chunks(Sends):
-        incremental_serialize = Sends.incremental_serialize
+        def incremental_serialize(self, packet: str) -> Generator[Any, None, None]:
+            yield self.chunk
 
     with pytest.raises(
         ProtocolCrashedError, match=r"^protocol.generate_chunks\(\) crashed"
@@ -547,10 +544,6 @@ class Framed(StringLineSerializer):
 
     def framing(self) -> Any:
         return self.answer()
-
-    deserialize_frame = StringLineSerializer.deserialize_frame
-    incremental_deserialize = StringLineSerializer.incremental_deserialize
-    buffered_incremental_deserialize = StringLineSerializer.buffered_incremental_deserialize
 
 
 @pytest.mark.parametrize("make", [StreamProtocol, BufferedStreamProtocol])

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easynetwork import cutters as cutters_module
 from easynetwork import decoder as decoder_module
 from easynetwork.decoder import MAX_BATCH, NEED_DATA, FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
@@ -24,6 +23,7 @@ from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.framing import FixedSizePacketSerializer
+from easynetwork.serializers.framing import framers as framers_module
 from tests.decoding import (
     PROTOCOLS,
     GeneratorBufferedProtocol,
@@ -412,18 +412,22 @@ def test_oversized_line_behind_a_full_batch(make: MakeProtocol) -> None:
 
 
 def test_frames_at_hand() -> None:
-    """Whoever is in a hurry takes frames without asking for each, the next one from the end."""
+    """A packet can be looked at before it is taken, for as long as frames are at hand."""
     decoder = new_decoder(StreamProtocol[Any, Any](StringLineSerializer()))
     assert decoder.feed(b"1\n\xff\n3\n4")
 
     found: list[Any] = []
-    while decoder.frames:
-        try:
-            found.append(decoder.build(decoder.frames.pop()))
-        except StreamProtocolParseError as exc:
-            found.append(failure(exc.error)[0])
+    while decoder.has_more:
+        for _ in range(2):
+            try:
+                found.append(decoder.peek())
+            except StreamProtocolParseError as exc:
+                found.append(failure(exc.error)[0])
+        decoder.skip()
 
-    assert found == ["1", IncrementalDeserializeError, "3"]
+    assert found == ["1", "1", IncrementalDeserializeError, IncrementalDeserializeError, "3", "3"]
+    assert decoder.peek() is decoder.take() is NEED_DATA
+    decoder.skip()
     assert not decoder.feed(b"2")
     assert decoder.feed(b"\n")
     assert decoder.take() == "42"
@@ -476,7 +480,7 @@ class Work:
                 return index
 
         self.bytes = CountedBytes
-        for module in (cutters_module, decoder_module):
+        for module in (framers_module, decoder_module):
             monkeypatch.setattr(module, "bytes", CountedBytes, raising=False)
         monkeypatch.setattr(decoder_module, "bytearray", CountedBytearray, raising=False)
 

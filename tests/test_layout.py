@@ -43,7 +43,7 @@ ECHO_FILES = 8
 # A room imports only itself and rooms before it; servers and clients do not know each other.
 ROOMS = (
     *("_lazy", "exceptions", "addresses", "_tuning", "_episode", "_arguments", "_forks"),
-    *("serializers", "converter", "protocol", "cutters", "parsers", "decoder", "codec"),
+    *("serializers", "converter", "protocol", "parsers", "decoder", "codec"),
     *("tls", "_tls_options", "sockets", "backends", "servers", "clients", "testing"),
 )
 STRANGERS = {("clients", "servers")}

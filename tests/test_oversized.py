@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easynetwork.cutters import MAX_BATCH, Overrun
 from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
 from easynetwork.protocol import StreamProtocol
@@ -31,6 +30,7 @@ from easynetwork.serializers import (
 )
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
+from easynetwork.serializers.framing.framers import MAX_BATCH, Overrun
 from easynetwork.serializers.tools import GeneratorStreamReader
 from tests.decoding import PROTOCOLS, MakeProtocol, is_applicable, new_decoder, outcomes, taken
 from tests.tools import assert_linear, byte_by_byte, cuts, every_cut

@@ -8,7 +8,6 @@ way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your r
 * `easynetwork.serializers`: bytes <-> plain objects, one packet at a time.
 * `easynetwork.converter`: plain object <-> your object.
 * `easynetwork.protocol`: serializer + converter = what a client or a server works with.
-* `easynetwork.cutters`: splits chunks into frames, where a framing says.
 * `easynetwork.parsers`: drives the generators of protocol objects, and checks them.
 * `easynetwork.decoder`: bytes in, packets out; the only place that cuts a stream.
 * `easynetwork.codec`: how a protocol object is driven, with or without shortcuts.

@@ -1,8 +1,8 @@
-"""How a protocol object is driven: which decoder, which encoder.
+"""Choose how a protocol object is driven: by whole frames, or by its generators.
 
 A protocol object works through generators, which users may override, in the protocol's class or in
-the serializer's. Where nobody did, a serializer that knows its frames is asked for those directly.
-This is where the two are told apart, once for a server or a client.
+the serializer's. Where they have not, a serializer that receives or sends frames is asked for those
+directly. This is where the two are told apart, once for a server or a client.
 """
 
 from __future__ import annotations
@@ -19,17 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from easynetwork.cutters import (
-    FixedSizeCutter,
-    Frame,
-    LengthPrefixCutter,
-    SeparatorCutter,
-)
 from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
-    PacketConversionError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
@@ -41,14 +34,9 @@ from easynetwork.protocol import (
     StreamProtocol,
     raise_parse_error,
 )
-from easynetwork.serializers.abc import (
-    Framing,
-    LengthPrefixFraming,
-    SeparatorFraming,
-    are_of_one_class,
-    definer,
-)
-from easynetwork.serializers.framing import new_length_field
+from easynetwork.serializers.abc import Framing, overrides
+from easynetwork.serializers.framing._lengths import Frame
+from easynetwork.serializers.framing.framers import new_framer
 
 
 def new_decoder_factory(
@@ -64,19 +52,12 @@ def new_decoder_factory(
         TypeError: The serializer's ``framing()`` returned something else than it may.
         Exception: What ``framing()`` raised.
     """
-    buffered = isinstance(protocol, BufferedStreamProtocol)
     framing = _framing_of(protocol)
     if framing is None:
         return generator_decoder_factory(protocol, sizehint)
+    framer = new_framer(framing, buffered=isinstance(protocol, BufferedStreamProtocol))
     build = _frame_builder(protocol)
-    if isinstance(framing, LengthPrefixFraming):
-        field = new_length_field(framing)
-        return lambda: FramedDecoder(LengthPrefixCutter(field), build)
-    if isinstance(framing, SeparatorFraming):
-        separated = framing
-        return lambda: FramedDecoder(SeparatorCutter(separated, buffered=buffered), build)
-    cutter = FixedSizeCutter(framing)
-    return lambda: FramedDecoder(cutter, build)
+    return lambda: FramedDecoder(framer, build)
 
 
 def generator_decoder_factory(
@@ -93,33 +74,28 @@ def generator_decoder_factory(
 
 
 def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
-    """Return how to cut without the protocol's generator; None if only that generator will do."""
+    """Return where frames end; None if the protocol's generators have to tell."""
     if isinstance(protocol, BufferedStreamProtocol):
-        own = _is_own(protocol, "create_buffer") and _is_own(protocol, "build_packet_from_buffer")
-        parser = "buffered_incremental_deserialize"
+        methods = "create_buffer", "build_packet_from_buffer"
+        is_own = not overrides(protocol, BufferedStreamProtocol, *methods)
     else:
-        own = _is_own(protocol, "build_packet_from_chunks")
-        parser = "incremental_deserialize"
-    if not own or not are_of_one_class(protocol.serializer, parser, "framing", "deserialize_frame"):
+        is_own = not overrides(protocol, StreamProtocol, "build_packet_from_chunks")
+    buffered = isinstance(protocol, BufferedStreamProtocol)
+    if not (is_own and protocol.serializer.receives_frames(buffered=buffered)):
         return None
     framing = protocol.serializer.framing()
-    if framing is not None and not isinstance(framing, Framing):
+    if not isinstance(framing, Framing):
         raise TypeError(
             f"{type(protocol.serializer).__name__}.framing() must return a SeparatorFraming, "
-            f"a FixedSizeFraming, a LengthPrefixFraming or None, not {framing!r}"
+            f"a FixedSizeFraming or a LengthPrefixFraming, not {framing!r}"
         )
     return framing
 
 
-def _is_own(protocol: AnyStreamProtocolType[Any, Any], name: str) -> bool:
-    """Whether the protocol object's method is the library's."""
-    return definer(protocol, name) in (StreamProtocol, BufferedStreamProtocol)
-
-
 def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame], Any]:
-    """Return what `build_packet_from_…` does behind the cutting, for one frame."""
+    """Return what makes a packet of one frame, as `build_packet_from_…` would."""
     parse = protocol.serializer.deserialize_frame
-    convert = None if protocol.converter is None else protocol._from_dto
+    convert = None if protocol.converter is None else protocol._convert_received
     buffered = isinstance(protocol, BufferedStreamProtocol)
     method = "build_packet_from_buffer" if buffered else "build_packet_from_chunks"
 
@@ -131,10 +107,7 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
                 packet = parse(frame)
             except (DeserializeError, RecursionError) as exc:
                 raise_parse_error(exc)
-            try:
-                return packet if convert is None else convert(packet)
-            except PacketConversionError as exc:
-                raise StreamProtocolParseError(b"", exc) from exc
+            return packet if convert is None else convert(packet, b"")
         except StreamProtocolParseError:
             raise
         except Exception as exc:
@@ -143,23 +116,22 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
     return build
 
 
-def _chunk_joiner(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any], bytes]:
-    return lambda packet: b"".join(protocol.generate_chunks(packet))
-
-
 def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any], bytes]:
     """Return a function that makes the bytes of a packet, as `generate_chunks` would.
 
     The function raises `ProtocolCrashedError` when the serializer or the converter cannot make
     bytes of the packet, with the original exception as its cause; nothing has been sent then.
     """
-    serialize = _chunk_joiner(protocol)
+    base = (
+        BufferedStreamProtocol if isinstance(protocol, BufferedStreamProtocol) else StreamProtocol
+    )
     converter = None
-    if _is_own(protocol, "generate_chunks") and are_of_one_class(
-        protocol.serializer, "incremental_serialize", "serialize_frame"
-    ):
+    is_own = not overrides(protocol, base, "generate_chunks")
+    if is_own and protocol.serializer.sends_frames():
         serialize = protocol.serializer.serialize_frame
         converter = protocol.converter
+    else:
+        serialize = partial(_join_chunks, protocol)
     convert = None if converter is None else converter.convert_to_dto_packet
 
     def encode(packet: Any) -> bytes:
@@ -179,31 +151,23 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
     return encode
 
 
+def _join_chunks(protocol: AnyStreamProtocolType[Any, Any], packet: Any) -> bytes:
+    return b"".join(protocol.generate_chunks(packet))
+
+
 def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], Any]:
-    """Return a function that makes a packet of a datagram, as `build_packet_from_datagram` would.
+    """Return a function that makes a packet of a datagram, as `build_packet_from_datagram` does.
 
     The function raises `DatagramProtocolParseError` if that is the peer's fault, and
     `ProtocolCrashedError` with the original exception as its cause if it is the protocol object's.
     """
-    parse: Callable[[bytes], Any] = protocol.build_packet_from_datagram
-    peers_fault: tuple[type[DeserializeError | PacketConversionError], ...] = ()
-    too_deep: tuple[type[RecursionError], ...] = ()
-    if _needs_no_protocol(protocol, "build_packet_from_datagram"):
-        parse = protocol.serializer.deserialize
-        peers_fault = (DeserializeError, PacketConversionError)
-        too_deep = (RecursionError,)
+    parse = protocol.build_packet_from_datagram
 
     def build(datagram: bytes) -> Any:
         try:
             return parse(datagram)
         except DatagramProtocolParseError:
             raise
-        except peers_fault as exc:
-            raise DatagramProtocolParseError(exc) from exc
-        except too_deep as exc:
-            error = DeserializeError("Data is nested too deeply")
-            error.__cause__ = exc
-            raise DatagramProtocolParseError(error) from error
         except Exception as exc:
             raise crash("build_packet_from_datagram") from exc
 
@@ -211,17 +175,15 @@ def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], 
 
 
 def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], bytes]:
-    """Return a function that makes a datagram of a packet, as `make_datagram` would.
+    """Return a function that makes a datagram of a packet, as `make_datagram` does.
 
     The function raises what that of `packet_encoder` raises.
     """
-    serialize: Callable[[Any], bytes] = protocol.make_datagram
-    if _needs_no_protocol(protocol, "make_datagram"):
-        serialize = protocol.serializer.serialize
+    make = protocol.make_datagram
 
     def encode(packet: Any) -> bytes:
         try:
-            data = serialize(packet)
+            data = make(packet)
         except Exception as exc:
             raise crash("make_datagram") from exc
         return data if type(data) is bytes else _bytes_of(data, "make_datagram() returned")
@@ -238,8 +200,3 @@ def _bytes_of(data: Any, what: str) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ProtocolCrashedError(f"{what} a value of type {type(data).__name__}, not bytes")
     return bytes(data)
-
-
-def _needs_no_protocol(protocol: DatagramProtocol[Any, Any], method: str) -> bool:
-    """Whether a method of a protocol object does no more than the serializer's."""
-    return definer(protocol, method) is DatagramProtocol and protocol.converter is None

@@ -1,18 +1,18 @@
-"""Bytes of a stream to packets, without touching a socket.
+"""Turn the bytes of a stream into packets, without touching a socket.
 
-Strategy: whoever owns the connection calls `StreamDecoder.feed` with what the network delivered and
-`StreamDecoder.take` when it wants a packet. Two decoders stand behind that pair.
+The owner of a connection calls `StreamDecoder.feed()` with each chunk that arrives, and
+`StreamDecoder.take()` when it wants a packet. There are two decoders:
 
-* `FramedDecoder` serves serializers that say where a packet ends (`framing()`): a whole chunk is
-  cut by one call into C, and each frame is parsed when it is taken, so that an error is raised at
-  the packet that caused it, in order.
-* `GeneratorDecoder` serves everything else, one generator of the protocol object for each packet.
+* `FramedDecoder`, for serializers that receive frames: one call into C splits a whole chunk. Each
+  frame is parsed when it is taken, so that an error is raised at the packet that caused it, in
+  order.
+* `GeneratorDecoder`, for everything else: one generator of the protocol object for each packet.
 
-The first is a shortcut for the second; `easynetwork.codec` knows when it may be taken.
+`easynetwork.codec` chooses between them.
 
 Invariants: bytes are fed once and never looked at again except as part of a packet; the cost of a
 byte does not depend on how the stream is cut into chunks; what waits here is bounded by what the
-owner feeds, and at most `MAX_BATCH` packets are cut before the owner gives the event loop a turn.
+owner feeds, and at most `MAX_BATCH` packets are taken before the owner gives the event loop a turn.
 """
 
 from __future__ import annotations
@@ -29,51 +29,56 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from easynetwork.cutters import MAX_BATCH, Cutter, Frame, Overrun
 from easynetwork.exceptions import (
     LimitOverrunError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
 from easynetwork.parsers import NEED_DATA, Parser
+from easynetwork.serializers.framing._lengths import Frame
+from easynetwork.serializers.framing.framers import MAX_BATCH, Framer, Overrun
 
 
 class StreamDecoder(ABC):
     """Takes packets out of one stream. Belongs to one connection; not thread-safe.
 
     Attributes:
-        frames: Frames cut and not yet taken, *last one first*. Whoever is in a hurry may take them
-            with `build(frames.pop())` instead of `take()`. Always empty in a `GeneratorDecoder`.
-        build: Turns one item of `frames` into a packet; raises what `take` raises.
+        has_more: Whether complete frames are at hand: `take()` has something to give. Always False
+            if generators have to tell.
     """
 
-    __slots__ = ("_rest", "build", "frames")
-
-    frames: list[Frame]
-    build: Callable[[Frame], Any]
+    __slots__ = ("_overrun", "_rest", "has_more")
 
     def __init__(self) -> None:
-        self.frames = []
-        self._rest: bytes | bytearray = b""
+        self.has_more: bool = False
+        self._rest: bytes | bytearray = b""  # what has arrived and is not looked at yet
+        self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
 
+    @abstractmethod
     def __len__(self) -> int:
         """Return how many bytes of the peer are here that no packet has used, at least."""
-        return len(self._rest) + sum(len(frame) for frame in self.frames if type(frame) is bytes)
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self.frames or self._rest)
+        return len(self) > 0
 
+    @abstractmethod
     def clear(self) -> None:
         """Forget everything: what is here will not be read any more."""
-        self.frames = []
-        self._rest = b""
 
     def _append(self, data: bytes) -> None:
         if self._rest:
             self._rest += data
         else:
             self._rest = bytearray(data)
+
+    def _drop(self, overrun: Overrun, data: bytes) -> bytes:
+        """Return what follows the frame that is being dropped."""
+        end = overrun.end_in(data)
+        if end is None:
+            return b""
+        self._overrun = None
+        return data[end:]
 
     @abstractmethod
     def feed(self, data: bytes) -> bool:
@@ -95,6 +100,19 @@ class StreamDecoder(ABC):
                 where that begins, and otherwise nothing any more.
         """
 
+    def peek(self) -> Any:
+        """Do what `take()` does with a frame, and leave the frame at hand; see `skip()`.
+
+        An exception that interrupts this at any moment, such as KeyboardInterrupt, costs no packet.
+
+        Returns:
+            The packet, or `NEED_DATA` if no frame is at hand.
+        """
+        return NEED_DATA
+
+    def skip(self) -> None:
+        """Drop the next frame, if one is at hand."""
+
     @abstractmethod
     def refill(self) -> bool:
         """Prepare the next batch from bytes fed earlier.
@@ -108,49 +126,83 @@ class StreamDecoder(ABC):
 
 
 class FramedDecoder(StreamDecoder):
-    """Frames are cut in C, a chunk at a time."""
+    """Frames are split off in C, a chunk at a time, and parsed when they are taken."""
 
-    __slots__ = ("_cut", "_cutter", "_scanned")
+    __slots__ = ("_build", "_framer", "_frames", "_scanned", "_split_frames")
 
-    frames: list[Frame]
-
-    def __init__(self, cutter: Cutter, build: Callable[[Frame], Any]) -> None:
+    def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()
-        self.build = build
-        self._cutter = cutter
-        self._cut = cutter.cut  # looked up once: this is done for every chunk
+        self._framer = framer
+        self._split_frames = framer.split_frames  # looked up once: this is done for every chunk
+        self._build = build
+        self._frames: list[Frame] = []  # the last one first: list.pop() takes from the end
         self._scanned = 0  # bytes of `_rest` known to complete no frame
 
+    def __len__(self) -> int:
+        return len(self._rest) + sum(len(frame) for frame in self._frames if type(frame) is bytes)
+
+    def __bool__(self) -> bool:
+        return bool(self._frames or self._rest)
+
+    def clear(self) -> None:
+        self._frames = []
+        self._rest = b""
+        self.has_more = False
+
     def feed(self, data: bytes) -> bool:
-        if self._rest or self.frames:
+        if self._overrun is not None:
+            data = self._drop(self._overrun, data)
+            if not data:
+                return False
+        if self._rest or self._frames:
             self._append(data)
             return self.refill()
-        frames, rest = self._cut(data)
-        if rest:
-            self._keep(rest, len(frames))
-        frames.reverse()  # list.pop() takes from the end
-        self.frames = frames
-        return bool(frames)
+        frames, rest = self._split_frames(data)
+        if rest or rest is None:
+            self._keep(frames, rest)
+        frames.reverse()
+        self._frames = frames
+        self.has_more = bool(frames)
+        return self.has_more
 
     def take(self) -> Any:
-        if not self.frames:
+        frames = self._frames
+        if not frames:
             return NEED_DATA
-        return self.build(self.frames.pop())
+        frame = frames.pop()
+        if not frames:
+            self.has_more = False
+        return self._build(frame)
+
+    def peek(self) -> Any:
+        return self._build(self._frames[-1]) if self._frames else NEED_DATA
+
+    def skip(self) -> None:
+        del self._frames[-1:]
+        self.has_more = bool(self._frames)
 
     def refill(self) -> bool:
-        if not self.frames and len(self._rest) > self._scanned:
-            frames, rest = self._cutter.resume(self._rest, self._scanned)
+        if not self._frames and len(self._rest) > self._scanned:
+            assert isinstance(self._rest, bytearray)  # it is not empty
+            frames, rest = self._framer.resume(self._rest, self._scanned)
             if frames:
-                self._keep(rest, len(frames))
+                self._keep(frames, rest)
                 frames.reverse()
-                self.frames = frames
+                self._frames = frames
+                self.has_more = True
             else:
                 self._scanned = len(self._rest)
-        return bool(self.frames)
+        return self.has_more
 
-    def _keep(self, rest: bytes, frames_before: int) -> None:
+    def _keep(self, frames: list[Frame], rest: bytes | None) -> None:
+        """Keep the bytes that follow some frames, or drop those of the last one, if it is cut."""
+        if rest is None:
+            error = frames[-1]
+            assert isinstance(error, LimitOverrunError)
+            self._overrun = Overrun(error.missing, error.separator, error.remaining_data)
         self._rest = bytearray(rest) if rest else b""
-        self._scanned = len(rest) if frames_before < MAX_BATCH else 0
+        # The framer stopped at a full batch: then, more frames may be complete.
+        self._scanned = len(self._rest) if len(frames) < MAX_BATCH else 0
 
 
 _PARSER_CHUNK: Final = 8 * 1024
@@ -166,7 +218,7 @@ class GeneratorDecoder(StreamDecoder):
     everything that still arrives is dropped. After one of a converter, that is known.
     """
 
-    __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_overrun", "_parser")
+    __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_parser")
 
     def __init__(
         self, new_parser: Callable[[], Parser], convert: Callable[[Any, bytes], Any] | None
@@ -177,18 +229,14 @@ class GeneratorDecoder(StreamDecoder):
         self._parser: Parser | None = None
         self._leftover = b""  # what the last generator did not need; before `_rest`
         self._budget = MAX_BATCH
-        self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
 
     def __len__(self) -> int:
         # A parser stays only while it has half a packet.
         parsed = 0 if self._parser is None else self._parser.received
         return len(self._leftover) + len(self._rest) + parsed
 
-    def __bool__(self) -> bool:
-        return len(self) > 0
-
     def clear(self) -> None:
-        super().clear()
+        self._rest = b""
         self._leftover = b""
         self._parser = None
 
@@ -242,13 +290,6 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             rest, self._rest = self._rest, b""
             self._rest = bytearray(self._drop(overrun, bytes(rest)))
-
-    def _drop(self, overrun: Overrun, data: bytes) -> bytes:
-        end = overrun.end_in(data)
-        if end is None:
-            return b""
-        self._overrun = None
-        return data[end:]
 
     def _next_chunk(self) -> bytes:
         if self._leftover:

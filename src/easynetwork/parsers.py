@@ -26,12 +26,11 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from easynetwork.exceptions import (
     DeserializeError,
-    PacketConversionError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol, raise_parse_error
-from easynetwork.serializers.abc import definer
+from easynetwork.serializers.abc import overrides
 
 
 class NeedData(Enum):
@@ -51,7 +50,7 @@ class Source(NamedTuple):
     """The method of the protocol object that all of this stands for."""
     start: Callable[..., Generator[Any, Any, tuple[Any, Any]]]
     is_serializer: bool
-    """Whether `start` is the serializer's, because nobody has overridden `method`."""
+    """Whether `start` is the serializer's, because `method` is not overridden."""
     convert: Callable[[Any, bytes], Any] | None
     """What makes a packet of the result, given also the bytes that follow; None if the result is
     the packet. It is apart, so that the next packet is not lost if it fails."""
@@ -60,7 +59,7 @@ class Source(NamedTuple):
 def chunk_source(protocol: StreamProtocol[Any, Any]) -> Source:
     """Return what makes the generators for `ChunkParser`."""
     method = "build_packet_from_chunks"
-    if definer(protocol, method) is not StreamProtocol:
+    if overrides(protocol, StreamProtocol, method):
         return Source(method, protocol.build_packet_from_chunks, False, None)
     start = protocol.serializer.incremental_deserialize
     return Source(method, start, True, _converter(protocol, method))
@@ -69,7 +68,7 @@ def chunk_source(protocol: StreamProtocol[Any, Any]) -> Source:
 def buffer_source(protocol: BufferedStreamProtocol[Any, Any, Any]) -> Source:
     """Return what makes the generators for `BufferParser`."""
     method = "build_packet_from_buffer"
-    if definer(protocol, method) is not BufferedStreamProtocol:
+    if overrides(protocol, BufferedStreamProtocol, method):
         return Source(method, protocol.build_packet_from_buffer, False, None)
     start = protocol.serializer.buffered_incremental_deserialize
     return Source(method, start, True, _converter(protocol, method))
@@ -80,13 +79,11 @@ def _converter(
 ) -> Callable[[Any, bytes], Any] | None:
     if protocol.converter is None:
         return None
-    from_dto = protocol._from_dto
+    convert_received = protocol._convert_received
 
     def convert(dto: Any, remaining_data: bytes) -> Any:
         try:
-            return from_dto(dto)
-        except PacketConversionError as exc:
-            raise StreamProtocolParseError(remaining_data, exc) from exc
+            return convert_received(dto, remaining_data)
         except StreamProtocolParseError:
             raise
         except Exception as exc:

@@ -29,7 +29,7 @@ from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
-    definer,
+    overrides,
 )
 
 if TYPE_CHECKING:
@@ -57,14 +57,11 @@ _MISSING: Final = object()
 
 
 class _BaseProtocol(Generic[Sent, Received, Serializer]):
-    """What the three protocols have in common: a serializer, and maybe a converter."""
+    """The base class of the three protocols: a serializer, and maybe a converter."""
 
     __slots__ = ("__weakref__", "_converter", "_serializer")
 
-    _serializer: Serializer
-    _converter: AbstractPacketConverterComposite[Sent, Received, Any, Any] | None
-
-    def _set_up(
+    def __init__(
         self,
         serializer: Serializer,
         converter: AbstractPacketConverterComposite[Sent, Received, Any, Any] | None,
@@ -73,7 +70,7 @@ class _BaseProtocol(Generic[Sent, Received, Serializer]):
             raise TypeError(f"Expected a converter instance, got {converter!r}")
         _check_initialized(serializer)
         _check_initialized(converter)
-        self._serializer = serializer
+        self._serializer: Serializer = serializer
         self._converter = converter
 
     @property
@@ -99,6 +96,17 @@ class _BaseProtocol(Generic[Sent, Received, Serializer]):
         except RecursionError as exc:
             raise PacketConversionError(_TOO_DEEP) from exc
 
+    def _convert_received(self, dto: Any, remaining_data: ReadableBuffer) -> Received:
+        """Convert a packet that was received over a stream.
+
+        Raises:
+            StreamProtocolParseError: The packet cannot be converted.
+        """
+        try:
+            return self._from_dto(dto)
+        except PacketConversionError as exc:
+            raise StreamProtocolParseError(remaining_data, exc) from exc
+
 
 def _check_initialized(obj: object) -> None:
     """Make sure that the constructors of the library's classes have run.
@@ -122,14 +130,13 @@ def _check_initialized(obj: object) -> None:
                 _check_initialized(value)
 
 
-def _check_protocol(protocol: object, *methods: str) -> None:
+def _check_protocol(protocol: object, base: type, *methods: str) -> None:
     """Make sure that a protocol object has what those of its methods need that are ours.
 
     Raises:
         TypeError: A subclass did not call ``super().__init__()``, and has not overridden them all.
     """
-    ours = (StreamProtocol, BufferedStreamProtocol, DatagramProtocol)
-    if any(definer(protocol, method) in ours for method in methods):
+    if not all(overrides(protocol, base, method) for method in methods):
         _check_initialized(protocol)
 
 
@@ -188,7 +195,7 @@ class StreamProtocol(_BaseProtocol[Sent, Received, AbstractIncrementalPacketSeri
     ) -> None:
         if not isinstance(serializer, AbstractIncrementalPacketSerializer):
             raise TypeError(f"Expected an incremental serializer instance, got {serializer!r}")
-        self._set_up(serializer, converter)
+        super().__init__(serializer, converter)
 
     def generate_chunks(self, packet: Sent) -> Generator[bytes, None, None]:
         """Yield the bytes of `packet`. Exceptions propagate."""
@@ -209,10 +216,7 @@ class StreamProtocol(_BaseProtocol[Sent, Received, AbstractIncrementalPacketSeri
             dto, remaining_data = yield from self._serializer.incremental_deserialize()
         except (DeserializeError, RecursionError) as exc:
             raise_parse_error(exc)
-        try:
-            return self._from_dto(dto), remaining_data
-        except PacketConversionError as exc:
-            raise StreamProtocolParseError(remaining_data, exc) from exc
+        return self._convert_received(dto, remaining_data), remaining_data
 
 
 class BufferedStreamProtocol(
@@ -254,7 +258,7 @@ class BufferedStreamProtocol(
             raise TypeError(
                 f"Expected a buffered incremental serializer instance, got {serializer!r}"
             )
-        self._set_up(serializer, converter)
+        super().__init__(serializer, converter)
 
     def create_buffer(self, sizehint: int) -> Buffer:
         """Allocate the buffer of one stream; `sizehint` is how many bytes suit the transport."""
@@ -284,10 +288,7 @@ class BufferedStreamProtocol(
             )
         except (DeserializeError, RecursionError) as exc:
             raise_parse_error(exc)
-        try:
-            return self._from_dto(dto), remaining_data
-        except PacketConversionError as exc:
-            raise StreamProtocolParseError(remaining_data, exc) from exc
+        return self._convert_received(dto, remaining_data), remaining_data
 
 
 AnyStreamProtocolType: TypeAlias = (
@@ -307,10 +308,10 @@ def check_stream_protocol(protocol: object) -> None:
             f"Expected a StreamProtocol or a BufferedStreamProtocol object, got {protocol!r}"
         )
     if isinstance(protocol, StreamProtocol):
-        _check_protocol(protocol, "generate_chunks", "build_packet_from_chunks")
+        _check_protocol(protocol, StreamProtocol, "generate_chunks", "build_packet_from_chunks")
     else:
         methods = ("generate_chunks", "create_buffer", "build_packet_from_buffer")
-        _check_protocol(protocol, *methods)
+        _check_protocol(protocol, BufferedStreamProtocol, *methods)
 
 
 class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[Any, Any]]):
@@ -345,7 +346,7 @@ class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[An
     ) -> None:
         if not isinstance(serializer, AbstractPacketSerializer):
             raise TypeError(f"Expected a serializer instance, got {serializer!r}")
-        self._set_up(serializer, converter)
+        super().__init__(serializer, converter)
 
     def make_datagram(self, packet: Sent) -> bytes:
         """Return the bytes of `packet`. Exceptions propagate."""
@@ -377,4 +378,4 @@ def check_datagram_protocol(protocol: object) -> None:
     """
     if not isinstance(protocol, DatagramProtocol):
         raise TypeError(f"Expected a DatagramProtocol object, got {protocol!r}")
-    _check_protocol(protocol, "make_datagram", "build_packet_from_datagram")
+    _check_protocol(protocol, DatagramProtocol, "make_datagram", "build_packet_from_datagram")

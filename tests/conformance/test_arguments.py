@@ -62,10 +62,6 @@ def test_protocol_of_no_use(make: Callable[..., Any], protocol_class: Any) -> No
         def framing(self) -> Any:
             return b"\n"
 
-        deserialize_frame = StringLineSerializer.deserialize_frame
-        incremental_deserialize = StringLineSerializer.incremental_deserialize
-        buffered_incremental_deserialize = StringLineSerializer.buffered_incremental_deserialize
-
     class Forgetful(protocol_class):
         def __init__(self) -> None:
             pass

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from easynetwork.codec import new_decoder_factory
+from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import FramedDecoder
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import (
@@ -129,4 +129,4 @@ def test_overridden_generators(protocol_class: Any) -> None:
 
     decoder.feed(b"hello\n")
     assert decoder.take() == "HELLO"
-    assert stapled.serialize_frame("hello") == b"HELLO\n"
+    assert packet_encoder(protocol_class(stapled))("hello") == b"HELLO\n"

@@ -210,7 +210,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         end_stream(self._socket, is_peer_sending=is_peer_sending)
 
     def _forget_packet(self) -> None:
-        del self._decoder.frames[-1:]
+        self._decoder.skip()
 
     # -- packets
 
@@ -306,14 +306,14 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         decoder = self._decoder
         may_read = True
         while True:
-            if frames := decoder.frames:
-                try:  # a frame is there until it has become a packet
-                    packet: _T_Received = decoder.build(frames[-1])
-                except (StreamProtocolParseError, ProtocolCrashedError):
-                    del frames[-1]
-                    raise
-                del frames[-1]
-                return packet
+            try:  # a frame is there until it has become a packet
+                packet = decoder.peek()
+            except (StreamProtocolParseError, ProtocolCrashedError):
+                decoder.skip()
+                raise
+            if packet is not NEED_DATA:
+                decoder.skip()
+                break
             self._received_unsure = True
             try:
                 packet = decoder.take()
@@ -322,13 +322,15 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
                 raise
             if packet is not NEED_DATA:
                 self._received_unsure = False
-                return packet
+                break
             is_refilled = decoder.refill()
             self._received_unsure = False
             if not is_refilled:
                 if not may_read and time.monotonic() >= deadline:
                     raise timed_out()
                 may_read = self._fill(deadline)
+        received: _T_Received = packet
+        return received
 
     def _fill(self, deadline: float) -> bool:
         """Wait until something arrives, and feed it to the decoder.

@@ -167,14 +167,9 @@ Framing: TypeAlias = SeparatorFraming | FixedSizeFraming | LengthPrefixFraming
 """What `framing()` may return."""
 
 
-def definer(obj: object, name: str) -> type:
-    """Return the class that a method of an object comes from."""
-    return next(cls for cls in type(obj).__mro__ if name in vars(cls))
-
-
-def are_of_one_class(obj: object, *names: str) -> bool:
-    """Return whether methods come from the same class, and so were written to fit together."""
-    return len({definer(obj, name) for name in names}) == 1
+def overrides(obj: object, base: type, *names: str) -> bool:
+    """Whether the class of an object replaces one of these methods of a base class."""
+    return any(getattr(type(obj), name) is not getattr(base, name) for name in names)
 
 
 class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):
@@ -201,7 +196,8 @@ class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):
 class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Received]):
     """Finds packets in a stream of bytes.
 
-    The three methods about frames are optional, see `framing()`.
+    If the end of a packet can be found without parsing it, derive from
+    `easynetwork.serializers.framing.FramedPacketSerializer`, which is several times faster.
     """
 
     __slots__ = ()
@@ -259,48 +255,40 @@ class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Receive
             )
         return packet
 
+    # -- frames: what `FramedPacketSerializer` implements
+
     def framing(self) -> Framing | None:
-        """Tell where a packet ends, if that can be told without parsing it.
+        """Return where a packet ends; None (the default) if that takes parsing it.
 
         The answer must not change during the serializer's life; it is checked where a server or a
-        client is created. It stands for the `incremental_deserialize()` (and
-        ``buffered_incremental_deserialize()``) *of the same class*: a subclass which overrides only
-        the generators is parsed by its generators.
-
-        The same holds the other way round: in a subclass that overrides only `framing()` or only
-        `deserialize_frame()`, frames are not used, and each packet costs a generator, several times
-        as much. To keep the shortcut, define `framing()`, `deserialize_frame()` and the generators
-        in one class, if need be by assigning those of the base class again::
-
-            class MyLines(StringLineSerializer):
-                framing = StringLineSerializer.framing
-                incremental_deserialize = StringLineSerializer.incremental_deserialize
-                ...
-
-        Returns:
-            How to cut a stream into frames for `deserialize_frame()`, or None (the default) if only
-            the generators can tell.
+        client is created.
         """
         return None
+
+    def receives_frames(self, *, buffered: bool) -> bool:
+        """Whether a receiver may use `framing()` and `deserialize_frame()` in place of a generator.
+
+        Args:
+            buffered: Which generator: ``buffered_incremental_deserialize()`` or, if False,
+                `incremental_deserialize()`.
+        """
+        return False
 
     def deserialize_frame(self, frame: bytes, /) -> Received:
         """Make a packet of one frame, as `framing()` describes it.
 
-        Called only if `framing()` returns something.
-
         Raises:
             IncrementalDeserializeError: The frame is not a packet. Its ``remaining_data`` is empty:
-                what follows the frame is the caller's business.
+                the bytes after the frame are the caller's business.
         """
-        raise UnsupportedOperation(
-            f"{type(self).__name__} defines framing(), so it has to define deserialize_frame() too"
-        )
+        raise UnsupportedOperation(f"{type(self).__name__} does not receive frames")
+
+    def sends_frames(self) -> bool:
+        """Whether a sender may use `serialize_frame()` in place of the generator."""
+        return False
 
     def serialize_frame(self, packet: Sent, /) -> bytes:
-        """Return all that `incremental_serialize()` yields, joined; empty if nothing is to be sent.
-
-        Like `framing()`, an override stands for the `incremental_serialize()` of the same class.
-        """
+        """Return all that `incremental_serialize()` yields, joined."""
         return b"".join(self.incremental_serialize(packet))
 
 

@@ -14,7 +14,7 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     Framing,
-    are_of_one_class,
+    overrides,
 )
 
 if TYPE_CHECKING:
@@ -133,23 +133,28 @@ class StapledIncrementalPacketSerializer(
         return result
 
     @final
+    def sends_frames(self) -> bool:
+        """Delegate to `sent_packet_serializer`."""
+        sends: bool = self._sent_packet_serializer.sends_frames()
+        return sends
+
+    @final
     def serialize_frame(self, packet: Sent, /) -> bytes:
-        """Delegate to `sent_packet_serializer`, to the method that is its own."""
-        serializer = self._sent_packet_serializer
-        if are_of_one_class(serializer, "incremental_serialize", "serialize_frame"):
-            frame: bytes = serializer.serialize_frame(packet)
-            return frame
-        return b"".join(serializer.incremental_serialize(packet))
+        """Delegate to `sent_packet_serializer`."""
+        frame: bytes = self._sent_packet_serializer.serialize_frame(packet)
+        return frame
+
+    @final
+    def receives_frames(self, *, buffered: bool) -> bool:
+        """Delegate to `received_packet_serializer`."""
+        if overrides(self, StapledIncrementalPacketSerializer, "incremental_deserialize"):
+            return False
+        receives: bool = self._received_packet_serializer.receives_frames(buffered=buffered)
+        return receives
 
     def framing(self) -> Framing | None:
-        """Delegate to `received_packet_serializer`, if all its methods agree on what a frame is."""
-        serializer = self._received_packet_serializer
-        methods = ["framing", "deserialize_frame", "incremental_deserialize"]
-        if isinstance(serializer, BufferedIncrementalPacketSerializer):
-            methods.append("buffered_incremental_deserialize")
-        if not are_of_one_class(serializer, *methods):
-            return None
-        framing: Framing | None = serializer.framing()
+        """Delegate to `received_packet_serializer`."""
+        framing: Framing | None = self._received_packet_serializer.framing()
         return framing
 
     def deserialize_frame(self, frame: bytes, /) -> Received:
@@ -167,13 +172,6 @@ class StapledBufferedIncrementalPacketSerializer(
     """An incremental serializer and a buffered one. See `StapledPacketSerializer`."""
 
     __slots__ = ()
-
-    # A shortcut has to be of the same class as the generator that it stands for. For type checkers,
-    # which do not agree on the types of such assignments, the methods are inherited.
-    if not TYPE_CHECKING:
-        incremental_deserialize = StapledIncrementalPacketSerializer.incremental_deserialize
-        framing = StapledIncrementalPacketSerializer.framing
-        deserialize_frame = StapledIncrementalPacketSerializer.deserialize_frame
 
     def create_deserializer_buffer(self, sizehint: int, /) -> Buffer:
         """Delegate to `received_packet_serializer`."""

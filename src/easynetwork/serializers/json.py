@@ -30,12 +30,16 @@ from easynetwork.serializers._json_documents import (
     WHITE_SPACE,
     read_document,
 )
-from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer, SeparatorFraming
-from easynetwork.serializers.framing import parse_frame
+from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
+    SeparatorFraming,
+    overrides,
+)
+from easynetwork.serializers.framing.framed import parse_frame, read_frame
+from easynetwork.serializers.framing.framers import new_framer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
-    GeneratorStreamReader,
     check_encoding,
     check_limit,
     check_max_depth,
@@ -174,6 +178,22 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         except IncrementalDeserializeError as exc:
             raise DeserializeError(str(exc), exc.error_info) from exc.__cause__
 
+    @final
+    def sends_frames(self) -> bool:
+        """Whether `incremental_serialize()` is not overridden."""
+        return not overrides(self, JSONSerializer, "incremental_serialize")
+
+    @final
+    def receives_frames(self, *, buffered: bool) -> bool:
+        """Whether a document is a line, and `incremental_deserialize()` is not overridden.
+
+        Raises:
+            ValueError: The end of a document cannot be found in the encoding.
+        """
+        if overrides(self, JSONSerializer, "incremental_deserialize"):
+            return False
+        return self.framing() is not None
+
     def framing(self) -> SeparatorFraming | None:
         """Return where a line ends; None without `use_lines`.
 
@@ -233,9 +253,8 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
                 self._limit, self._max_depth, self._byte_order_mark
             )
         else:
-            reader = GeneratorStreamReader()
-            document = yield from reader.read_until(b"\n", self._limit, keep_end=False)
-            remaining_data = reader.read_all()
+            framer = new_framer(self._framing, buffered=False)
+            document, remaining_data = yield from read_frame(framer)
         return parse_frame(self, document, remaining_data)
 
     def _check_structure(self) -> None:

@@ -8,30 +8,20 @@ A line that was sent with the end-of-line inside arrives as several lines: check
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Final, Literal, final
 
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
-from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, SeparatorFraming
-from easynetwork.serializers.framing import (
-    new_separated_buffer,
-    parse_frame,
-    read_separated_frame,
-    strip_separators,
-)
-from easynetwork.serializers.tools import (
-    DEFAULT_SERIALIZER_LIMIT,
-    GeneratorStreamReader,
-    check_encoding,
-    keeps_bytes,
-)
+from easynetwork.serializers.abc import SeparatorFraming
+from easynetwork.serializers.framing.framed import FramedPacketSerializer
+from easynetwork.serializers.framing.separated import strip_separators
+from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, check_encoding, keeps_bytes
 
 __all__ = ["StringLineSerializer"]
 
 _SEPARATORS: Final = {"LF": b"\n", "CR": b"\r", "CRLF": b"\r\n"}
 
 
-class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearray]):
+class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
     r"""Packets are lines of text.
 
     Args:
@@ -51,7 +41,7 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
             positive.
     """
 
-    __slots__ = ("_debug", "_encoding", "_framing", "_unicode_errors")
+    __slots__ = ("_encoding", "_framing", "_unicode_errors")
 
     def __init__(
         self,
@@ -63,7 +53,7 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         keep_end: bool = False,
         debug: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(debug=debug)
         if newline not in _SEPARATORS:
             raise ValueError(f"Invalid newline: expected 'LF', 'CR' or 'CRLF', got {newline!r}")
         check_encoding(encoding, unicode_errors)
@@ -72,7 +62,6 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         self._framing = SeparatorFraming(_SEPARATORS[newline], limit, bool(keep_end))
         self._encoding = encoding
         self._unicode_errors = unicode_errors
-        self._debug = bool(debug)
 
     @property
     @final
@@ -103,12 +92,6 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
     def unicode_errors(self) -> str:
         """What is done with what `encoding` does not know."""
         return self._unicode_errors
-
-    @property
-    @final
-    def debug(self) -> bool:
-        """Whether errors carry ``error_info``."""
-        return self._debug
 
     @final
     def serialize(self, packet: str) -> bytes:
@@ -147,27 +130,3 @@ class StringLineSerializer(BufferedIncrementalPacketSerializer[str, str, bytearr
         except UnicodeError as exc:
             info = {"data": frame} if self._debug else None
             raise IncrementalDeserializeError(str(exc), b"", info) from exc
-
-    def incremental_serialize(self, packet: str) -> Generator[bytes, None, None]:
-        """Yield what `serialize_frame()` returns."""
-        yield self.serialize_frame(packet)
-
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[str, bytes]]:
-        """Parse the next line."""
-        reader = GeneratorStreamReader()
-        framing = self._framing
-        frame = yield from reader.read_until(
-            framing.separator, framing.limit, keep_end=framing.keep_end
-        )
-        return parse_frame(self, frame, reader.read_all())
-
-    def create_deserializer_buffer(self, sizehint: int, /) -> bytearray:
-        """Allocate a buffer of `buffer_limit` bytes."""
-        return new_separated_buffer(self._framing)
-
-    def buffered_incremental_deserialize(
-        self, buffer: bytearray, /
-    ) -> Generator[int, int, tuple[str, memoryview]]:
-        """Parse the next line."""
-        frame, remaining_data = yield from read_separated_frame(buffer, self._framing)
-        return parse_frame(self, frame, remaining_data)

@@ -62,8 +62,8 @@ def check_serializer(
       makes some packet or raises `DeserializeError`, and nothing but that.
 
     Of an incremental one, moreover, with the generators that are sent chunks, with those that are
-    given a buffer (if it has them), with new buffers and used ones, and with the shortcut through
-    `framing()` (if it takes it):
+    given a buffer (if it has them), with new buffers and used ones, and with whole frames (if it
+    receives them):
 
     * Packets come out of the stream that they were sent in, as soon as their last byte is there:
       all at once, byte by byte, cut in two at any position, and with the beginning of another
@@ -74,7 +74,7 @@ def check_serializer(
     * `oversized` is refused with exactly one error, however it is cut, and no byte of it becomes
       part of a packet. The packet before it comes out; those that follow it do, or are dropped with
       it, if it is not known where it ends; which of the two does not depend on the cuts.
-    * The shortcut gives what the generators give.
+    * Frames give what the generators give.
 
     Args:
         serializer: What to check.

@@ -114,7 +114,7 @@ def _ways(serializer: AbstractIncrementalPacketSerializer[Any, Any]) -> Iterator
     chunked = StreamProtocol(serializer)
     way = _Way("In chunks", generator_decoder_factory(chunked, _CHUNK))
     yield way
-    if serializer.framing() is not None:
+    if serializer.receives_frames(buffered=False):
         yield _Way("In frames", new_decoder_factory(chunked, _CHUNK), way)
     if not isinstance(serializer, BufferedIncrementalPacketSerializer):
         return
@@ -123,7 +123,7 @@ def _ways(serializer: AbstractIncrementalPacketSerializer[Any, Any]) -> Iterator
     yield _Way("In a used buffer", lambda: _with_used_buffer(buffered))
     way = _Way("In a buffer", generator_decoder_factory(buffered, _CHUNK))
     yield way
-    if serializer.framing() is not None:
+    if serializer.receives_frames(buffered=True):
         yield _Way("In frames, buffered", new_decoder_factory(buffered, _CHUNK), way)
 
 

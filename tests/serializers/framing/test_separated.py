@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from easynetwork.exceptions import LimitOverrunError
 from easynetwork.serializers.abc import SeparatorFraming
-from easynetwork.serializers.framing import AutoSeparatedPacketSerializer, strip_separators
+from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
+from easynetwork.serializers.framing.separated import strip_separators
 from tests.serializers.framing.ways import (
     BAD_WORD,
     TOO_DEEP,

@@ -1,18 +1,20 @@
-"""Lengths in front of frames: how they are read, and written.
+"""Read and write the lengths of frames that have their length in front.
 
-`LengthField.measure()` alone decides where a frame ends and what is wrong with it. The generators
-and `easynetwork.cutters` both ask it, so they cannot differ. It looks at the length and not at the
-body: to ask again with each byte that arrives costs the same, however many there are.
+`LengthField.measure()` alone decides where a frame ends and what is wrong with it. It looks at the
+length and not at the body, so asking again with each byte that arrives costs the same, however many
+bytes there are.
 
 Python's integers have no largest value: a length is compared, never allocated.
 """
 
 from __future__ import annotations
 
+__all__ = ["Extent", "Frame", "LengthField", "new_length_field"]
+
+import functools
 import re
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Generator
 from typing import Any, ClassVar, Final, TypeAlias
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
@@ -25,6 +27,7 @@ Extent: TypeAlias = tuple[int | IncrementalDeserializeError, int]
 """Where the body begins, or why there is no frame; and where the next frame begins."""
 
 
+@functools.lru_cache(maxsize=32)  # a program has few framings; a generator asks for each packet
 def new_length_field(framing: LengthPrefixFraming) -> LengthField:
     """Return what reads and writes the lengths of `framing`."""
     if framing.length == "varint":
@@ -32,30 +35,6 @@ def new_length_field(framing: LengthPrefixFraming) -> LengthField:
     if framing.length == "netstring":
         return NetstringField(framing)
     return FixedWidthField(framing)
-
-
-def read_frame(field: LengthField) -> Generator[None, bytes, tuple[bytes, bytes]]:
-    """Read one frame; return it and what follows.
-
-    Raises:
-        IncrementalDeserializeError: As `LengthField.measure()` says.
-    """
-    buffer = bytearray()
-    while True:
-        buffer += yield
-        extent = field.measure(buffer, 0, len(buffer))
-        if extent is None:
-            continue
-        start, end = extent
-        if isinstance(start, IncrementalDeserializeError):
-            start.remaining_data = bytes(memoryview(buffer)[end:])
-            try:
-                raise start
-            finally:
-                del start, extent  # Its traceback has this frame, which would have it.
-        if end <= len(buffer):
-            view = memoryview(buffer)
-            return field.frame(view, 0, start, end), bytes(view[end:])
 
 
 def _malformed(message: str, end: int) -> Extent:
@@ -67,7 +46,7 @@ class LengthField(ABC):
 
     __slots__ = ("_adjustment", "_framing", "_limit", "_offset")
 
-    _trailer: ClassVar = 0  # bytes behind the body
+    _trailer: ClassVar = 0  # bytes after the body
 
     def __init__(self, framing: LengthPrefixFraming) -> None:
         self._framing = framing
@@ -86,7 +65,7 @@ class LengthField(ABC):
             Its extent, of which some may be yet to come; None if its length is yet to come. It has
             an error in place of the body's beginning, without ``remaining_data``, if the frame is
             too long (`LimitOverrunError`; its end may be yet to come), or if there is no frame (the
-            end is then behind what is wrong, before `stop`).
+            end is then after what is wrong, before `stop`).
         """
 
     @abstractmethod
@@ -245,7 +224,7 @@ class VarintField(LengthField):
 
 
 class NetstringField(LengthField):
-    """Decimal digits and a colon in front of the body, a comma behind it."""
+    """Decimal digits and a colon before the body, a comma after it."""
 
     __slots__ = ()
 

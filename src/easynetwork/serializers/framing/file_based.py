@@ -19,8 +19,8 @@ from easynetwork.exceptions import (
     IncrementalDeserializeError,
     LimitOverrunError,
 )
-from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer
-from easynetwork.serializers.framing._frames import parse_in_buffer
+from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, overrides
+from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, check_limit
 
 __all__ = ["FileBasedPacketSerializer"]
@@ -116,6 +116,11 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
                 "Extra data caught", {"packet": packet, "extra": extra} if self._debug else None
             )
         return packet
+
+    @final
+    def sends_frames(self) -> bool:
+        """Whether `incremental_serialize()` is not overridden."""
+        return not overrides(self, FileBasedPacketSerializer, "incremental_serialize")
 
     def serialize_frame(self, packet: Sent, /) -> bytes:
         """Return what `serialize()` returns."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator
 from typing import Any, TypeVar, final
 
-from easynetwork.exceptions import DeserializeError
-from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, FixedSizeFraming
-from easynetwork.serializers.framing._frames import frame_error, parse_frame
-from easynetwork.serializers.tools import GeneratorStreamReader
+from easynetwork.serializers.abc import FixedSizeFraming
+from easynetwork.serializers.framing.framed import FramedPacketSerializer
 
 __all__ = ["FixedSizePacketSerializer"]
 
@@ -17,7 +14,7 @@ Sent = TypeVar("Sent", contravariant=True)
 Received = TypeVar("Received", covariant=True)
 
 
-class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, memoryview]):
+class FixedSizePacketSerializer(FramedPacketSerializer[Sent, Received, memoryview]):
     """All packets have the same size.
 
     Args:
@@ -29,24 +26,17 @@ class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
         ValueError: `size` is not positive.
     """
 
-    __slots__ = ("_debug", "_framing")
+    __slots__ = ("_framing",)
 
     def __init__(self, size: int, *, debug: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(debug=debug, **kwargs)
         self._framing = FixedSizeFraming(int(size))
-        self._debug = bool(debug)
 
     @property
     @final
     def packet_size(self) -> int:
         """The size of a packet in bytes."""
         return self._framing.size
-
-    @property
-    @final
-    def debug(self) -> bool:
-        """Whether errors carry ``error_info``."""
-        return self._debug
 
     @abstractmethod
     def serialize(self, packet: Sent, /) -> bytes:
@@ -79,39 +69,3 @@ class FixedSizePacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
         if len(data) != self._framing.size:
             raise ValueError("serialized data size does not meet expectation")
         return data
-
-    @final
-    def deserialize_frame(self, frame: bytes, /) -> Received:
-        """Make a packet of `packet_size` bytes."""
-        try:
-            return self.deserialize(frame)
-        except (DeserializeError, RecursionError) as exc:
-            raise frame_error(exc) from exc
-
-    @final
-    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
-        """Yield what `serialize_frame()` returns."""
-        yield self.serialize_frame(packet)
-
-    @final
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
-        """Parse the next `packet_size` bytes."""
-        reader = GeneratorStreamReader()
-        frame = yield from reader.read_exactly(self._framing.size)
-        return parse_frame(self, frame, reader.read_all())
-
-    @final
-    def create_deserializer_buffer(self, sizehint: int, /) -> memoryview:
-        """Allocate a buffer of `sizehint` bytes, or `packet_size` if that is more."""
-        return memoryview(bytearray(max(self._framing.size, sizehint)))
-
-    @final
-    def buffered_incremental_deserialize(
-        self, buffer: memoryview, /
-    ) -> Generator[int, int, tuple[Received, memoryview]]:
-        """Parse the next `packet_size` bytes."""
-        size = self._framing.size
-        received = 0
-        while received < size:
-            received += yield received
-        return parse_frame(self, bytes(buffer[:size]), buffer[size:received])

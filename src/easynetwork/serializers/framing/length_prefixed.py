@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator
 from typing import Any, Literal, TypeVar, final
 
-from easynetwork.exceptions import DeserializeError
-from easynetwork.serializers.abc import (
-    BufferedIncrementalPacketSerializer,
-    LengthFormat,
-    LengthPrefixFraming,
-)
-from easynetwork.serializers.framing._frames import frame_error, parse_frame, parse_in_buffer
-from easynetwork.serializers.framing._lengths import new_length_field, read_frame
+from easynetwork.serializers.abc import LengthFormat, LengthPrefixFraming
+from easynetwork.serializers.framing._lengths import new_length_field
+from easynetwork.serializers.framing.framed import FramedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 
 __all__ = ["LengthPrefixedPacketSerializer"]
@@ -22,9 +16,7 @@ Sent = TypeVar("Sent", contravariant=True)
 Received = TypeVar("Received", covariant=True)
 
 
-class LengthPrefixedPacketSerializer(
-    BufferedIncrementalPacketSerializer[Sent, Received, memoryview]
-):
+class LengthPrefixedPacketSerializer(FramedPacketSerializer[Sent, Received, memoryview]):
     """Packets have their length in front, or close to their beginning.
 
     Only in a stream: a datagram has its own length.
@@ -40,14 +32,14 @@ class LengthPrefixedPacketSerializer(
         debug: Whether errors carry ``error_info``.
         **kwargs: For the next class in the method resolution order.
 
-    What else there is to know about these, and what happens when a peer's length is beyond the
-    limit or none at all, is said by `LengthPrefixFraming`.
+    `LengthPrefixFraming` describes these arguments, and how oversized and malformed lengths are
+    handled.
 
     Raises:
         ValueError: An option is out of its range, or cannot be combined with ``"netstring"``.
     """
 
-    __slots__ = ("_debug", "_field", "_framing")
+    __slots__ = ("_field", "_framing")
 
     def __init__(
         self,
@@ -60,22 +52,15 @@ class LengthPrefixedPacketSerializer(
         debug: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(debug=debug, **kwargs)
         self._framing = LengthPrefixFraming(length, limit, byteorder, offset, adjustment)
         self._field = new_length_field(self._framing)
-        self._debug = bool(debug)
 
     @property
     @final
     def buffer_limit(self) -> int:
         """The most bytes of a packet, the length itself not counted."""
         return self._framing.limit
-
-    @property
-    @final
-    def debug(self) -> bool:
-        """Whether errors carry ``error_info``."""
-        return self._debug
 
     @abstractmethod
     def serialize(self, packet: Sent, /) -> bytes:
@@ -105,34 +90,3 @@ class LengthPrefixedPacketSerializer(
                 `offset` and `adjustment`.
         """
         return self._field.wrap(self.serialize(packet))
-
-    @final
-    def deserialize_frame(self, frame: bytes, /) -> Received:
-        """Make a packet of its bytes without their length."""
-        try:
-            return self.deserialize(frame)
-        except (DeserializeError, RecursionError) as exc:
-            raise frame_error(exc) from exc
-
-    @final
-    def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
-        """Yield what `serialize_frame()` returns."""
-        yield self.serialize_frame(packet)
-
-    @final
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
-        """Parse a length, and as many bytes as it says."""
-        frame, remaining_data = yield from read_frame(self._field)
-        return parse_frame(self, frame, remaining_data)
-
-    @final
-    def create_deserializer_buffer(self, sizehint: int, /) -> memoryview:
-        """Allocate a buffer of `sizehint` bytes, whatever a packet's size: it need not fit in."""
-        return memoryview(bytearray(sizehint))
-
-    @final
-    def buffered_incremental_deserialize(
-        self, buffer: memoryview, /
-    ) -> Generator[int, int, tuple[Received, bytes]]:
-        """Parse a length, and as many bytes as it says."""
-        return parse_in_buffer(self.incremental_deserialize(), buffer)

@@ -27,8 +27,9 @@ from easynetwork.exceptions import (
 from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
+    overrides,
 )
-from easynetwork.serializers.framing import parse_in_buffer
+from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, check_limit
 
 __all__ = [
@@ -140,6 +141,11 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
     def serialize(self, packet: Sent) -> bytes:
         """Return the compressed bytes of `packet`."""
         return b"".join(self.incremental_serialize(packet))
+
+    @final
+    def sends_frames(self) -> bool:
+        """Whether `incremental_serialize()` is not overridden."""
+        return not overrides(self, AbstractCompressorSerializer, "incremental_serialize")
 
     @final
     def serialize_frame(self, packet: Sent, /) -> bytes:

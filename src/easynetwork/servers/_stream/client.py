@@ -81,12 +81,12 @@ class ServedClient(AsyncStreamClient[Any]):
         try:
             if self.gathered:
                 self.gathered += self._encode(packet)
-                if not self.decoder.frames or len(self.gathered) >= _FLUSH_SIZE:
+                if not self.decoder.has_more or len(self.gathered) >= _FLUSH_SIZE:
                     self.flush()
             elif transport.congested:
                 async with transport.turn():  # a packet has no bytes before its turn
                     transport.write(self._encode(packet))
-            elif self.decoder.frames and not transport.get_unsent_size():
+            elif self.decoder.has_more and not transport.get_unsent_size():
                 # On top of bytes that the kernel does not take, to gather would save nothing, and
                 # hide them from the transport's high-water mark.
                 self._begin_to_gather(self._encode(packet))

@@ -132,10 +132,8 @@ class StreamSession:
             try:
                 while True:
                     try:
-                        if yielded is None and decoder.frames:
-                            packet = decoder.build(decoder.frames.pop())
-                        else:
-                            packet = None  # an idle connection does not keep its last one
+                        packet = decoder.take() if yielded is None else NEED_DATA
+                        if packet is NEED_DATA:
                             packet = await self._next_packet(yielded)
                     except _DisconnectedError:
                         self._leaving = True

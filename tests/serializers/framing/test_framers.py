@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.serializers.framing.lengths import FORMATS, Format
 
-from easynetwork import cutters as cutters_module
 from easynetwork import decoder as decoder_module
 from easynetwork.codec import new_decoder_factory
-from easynetwork.cutters import MAX_BATCH
 from easynetwork.decoder import NEED_DATA, FramedDecoder, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers.framing import framers as framers_module
+from easynetwork.serializers.framing.framers import MAX_BATCH
 from tests.decoding import PROTOCOLS, MakeProtocol, Protocol, new_decoder, outcomes, taken
-from tests.serializers.framing.lengths import FORMATS, Format
 from tests.serializers.framing.ways import BAD_WORD, TOO_DEEP
 from tests.tools import byte_by_byte, cuts, every_cut
 
@@ -333,7 +333,7 @@ class Work:
                 return item
 
         self.bytes = CountedBytes
-        for module in (cutters_module, decoder_module):
+        for module in (framers_module, decoder_module):
             monkeypatch.setattr(module, "bytes", CountedBytes, raising=False)
         monkeypatch.setattr(decoder_module, "bytearray", CountedBytearray, raising=False)
 

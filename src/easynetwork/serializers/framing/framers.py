@@ -1,0 +1,236 @@
+"""Split chunks of a byte stream into frames.
+
+There is one framer for each framing (`easynetwork.serializers.abc`). It gets a chunk that begins
+where a frame does, and returns all complete frames with the bytes that follow them. The caller
+keeps those, and appends the next bytes to them. A frame that is too long or malformed is an error
+in its place among the frames.
+
+No byte of a frame that is too long is ever part of another one. The error is there as soon as the
+limit is passed; the caller drops the rest of the frame as it arrives, by an `Overrun`. So framers
+have no state, and all connections share one.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_BATCH",
+    "FixedSizeFramer",
+    "Framer",
+    "LengthPrefixFramer",
+    "Overrun",
+    "SeparatorFramer",
+    "new_framer",
+]
+
+from abc import ABC, abstractmethod
+from typing import Final
+
+from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
+from easynetwork.serializers.abc import (
+    FixedSizeFraming,
+    Framing,
+    LengthPrefixFraming,
+    SeparatorFraming,
+)
+from easynetwork.serializers.framing._lengths import Frame, LengthField, new_length_field
+
+MAX_BATCH: Final = 1024
+"""Frames split off before the event loop gets a turn.
+
+A chunk of 64 KiB can hold 65,536 empty lines. At 1 to 10 microseconds of handler each, that many
+would stop every other connection for half a second; a thousand cost a few milliseconds.
+"""
+
+
+class Overrun:
+    """Drops the rest of a frame that is too long, as it arrives. Belongs to one connection.
+
+    Args:
+        missing: How many bytes to drop; None to drop all up to the end of the next `separator`, or
+            everything if that is empty.
+        separator: What ends the frame.
+        beginning: What may be the beginning of a separator: bytes of the frame, already dropped.
+    """
+
+    __slots__ = ("_beginning", "_missing", "_separator")
+
+    def __init__(self, missing: int | None, separator: bytes = b"", beginning: bytes = b"") -> None:
+        self._missing = missing
+        self._separator = separator
+        self._beginning = beginning
+
+    def end_in(self, data: bytes | bytearray) -> int | None:
+        """Return where the frame ends in `data`, the next bytes; None if all of them belong to it.
+
+        Each byte is looked at once, and none is kept but the beginning of a separator.
+        """
+        if self._missing is not None:
+            if self._missing <= len(data):
+                return self._missing
+            self._missing -= len(data)
+            return None
+        separator = self._separator
+        if not separator:
+            return None
+        at_hand = len(self._beginning)
+        if at_hand:
+            # A separator that is cut: it ends in the first bytes.
+            edge = self._beginning + data[: len(separator) - 1]
+            index = edge.find(separator)
+            if index >= 0:
+                return index + len(separator) - at_hand
+        index = data.find(separator)
+        if index >= 0:
+            return index + len(separator)
+        overlap = len(separator) - 1
+        self._beginning = (self._beginning + data[-overlap:])[-overlap:] if overlap else b""
+        return None
+
+
+class Framer(ABC):
+    """Splits a stream by one framing. Has no state: shared by connections."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+        """Split a chunk.
+
+        Args:
+            data: The chunk; a frame begins where it begins.
+            most: The most frames to split off.
+
+        Returns:
+            The frames in order, and the bytes that follow them. In place of the latter None if the
+            last frame is a `LimitOverrunError` and its end is yet to come.
+        """
+
+    @abstractmethod
+    def resume(
+        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+    ) -> tuple[list[Frame], bytes | None]:
+        """Do what `split_frames()` does, given that `data[:scanned]` contains no complete frame.
+
+        If there is still none, return no frames; in that case, `data` stays with the caller.
+        """
+
+
+def new_framer(framing: Framing, *, buffered: bool) -> Framer:
+    """Return the framer of a framing.
+
+    Args:
+        framing: Where a frame ends.
+        buffered: Whether the limits are those of a serializer's buffer.
+    """
+    match framing:
+        case LengthPrefixFraming():
+            return LengthPrefixFramer(new_length_field(framing))
+        case SeparatorFraming():
+            return SeparatorFramer(framing, buffered=buffered)
+        case _:
+            return FixedSizeFramer(framing)
+
+
+class SeparatorFramer(Framer):
+    """Splits after each separator."""
+
+    __slots__ = ("_keep_end", "_limit", "_separator")
+
+    def __init__(self, framing: SeparatorFraming, *, buffered: bool) -> None:
+        self._separator = framing.separator
+        self._keep_end = framing.keep_end
+        # A buffer of `limit` bytes has to hold the separator and one byte more.
+        reserve = 1 + len(framing.separator) if buffered else 0
+        self._limit = max(framing.limit - reserve, 0)
+
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+        separator = self._separator
+        frames: list[Frame] = data.split(separator, most)  # type: ignore[assignment]  # bytes only, so far
+        rest: bytes | None = frames.pop()  # type: ignore[assignment]  # as above
+        if len(data) > self._limit:
+            frames = [self._check(frame) for frame in frames]  # type: ignore[arg-type]  # as above
+            # Where no separator begins in the rest of the chunk: at `offset`, one may.
+            if len(frames) < most and (offset := len(rest) + 1 - len(separator)) > self._limit:  # type: ignore[arg-type]  # as above
+                message = "Separator is not found, and chunk exceed the limit"
+                frames.append(LimitOverrunError(message, rest, offset, separator))  # type: ignore[arg-type]  # as above
+                rest = None
+        if self._keep_end:
+            frames = [f + separator if isinstance(f, bytes) else f for f in frames]
+        return frames, rest
+
+    def _check(self, frame: bytes) -> Frame:
+        if len(frame) <= self._limit:
+            return frame
+        message = "Separator is found, but chunk is longer than limit"
+        return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
+
+    def resume(
+        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+    ) -> tuple[list[Frame], bytes | None]:
+        separator = self._separator
+        overlap = len(separator) - 1
+        end = data.find(separator, max(scanned - overlap, 0))
+        if end < 0:
+            is_too_long = len(data) - overlap > self._limit
+            return self.split_frames(bytes(data), most) if is_too_long else ([], b"")
+        # A large frame is copied once here, not twice.
+        first = self._check(bytes(memoryview(data)[:end]))
+        if self._keep_end and isinstance(first, bytes):
+            first += separator
+        following = bytes(memoryview(data)[end + len(separator) :])
+        if most == 1:
+            return [first], following
+        frames, rest = self.split_frames(following, most - 1)
+        frames.insert(0, first)
+        return frames, rest
+
+
+class FixedSizeFramer(Framer):
+    """Splits after so many bytes."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self, framing: FixedSizeFraming) -> None:
+        self._size = framing.size
+
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+        size = self._size
+        end = min(len(data) // size, most) * size
+        return [data[start : start + size] for start in range(0, end, size)], data[end:]
+
+    def resume(
+        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+    ) -> tuple[list[Frame], bytes | None]:
+        return self.split_frames(bytes(data), most) if len(data) >= self._size else ([], b"")
+
+
+class LengthPrefixFramer(Framer):
+    """Splits where a length says."""
+
+    __slots__ = ("_field",)
+
+    def __init__(self, field: LengthField) -> None:
+        self._field = field
+
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+        frames: list[Frame] = []
+        return frames, self._split(data, frames, most)
+
+    def resume(
+        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+    ) -> tuple[list[Frame], bytes | None]:
+        extent = self._field.measure(data, 0, len(data))
+        if extent is None:
+            return [], b""
+        start, end = extent
+        if isinstance(start, IncrementalDeserializeError):
+            return self.split_frames(bytes(data), most)
+        if end > len(data):
+            return [], b""
+        view = memoryview(data)  # A large frame is copied once here, not twice.
+        frames: list[Frame] = [self._field.frame(view, 0, start, end)]
+        return frames, self._split(bytes(view[end:]), frames, most)
+
+    def _split(self, data: bytes, frames: list[Frame], most: int) -> bytes | None:
+        end = self._field.split(data, 0, frames, most)
+        return None if end > len(data) else data[end:]
