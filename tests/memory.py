@@ -90,7 +90,7 @@ class MemoryListener(abc.Listener):
     async def accept_forever(self, admit: Callable[[abc.Incoming], Awaitable[object]]) -> None:
         with self._arrived:
             async for transport in self._arrived:
-                await admit(abc.Incoming(transport, self.local_address, transport.address, {}))
+                await admit(abc.Incoming(transport, self.local_address, transport.address))
 
     def close(self) -> None:
         self._sender.close()

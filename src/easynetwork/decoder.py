@@ -58,10 +58,6 @@ class StreamDecoder(ABC):
     def __len__(self) -> int:
         """Return how many bytes of the peer are here that no packet has used, at least."""
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return len(self) > 0
-
     @abstractmethod
     def clear(self) -> None:
         """Forget everything: what is here will not be read any more."""
@@ -183,7 +179,6 @@ class FramedDecoder(StreamDecoder):
 
     def refill(self) -> bool:
         if not self._frames and len(self._rest) > self._scanned:
-            assert isinstance(self._rest, bytearray)  # it is not empty
             frames, rest = self._framer.resume(self._rest, self._scanned)
             if frames:
                 self._keep(frames, rest)

@@ -75,6 +75,6 @@ def test_trio_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         ensure_backend("trio")
 
     [requirement] = PYPROJECT["project"]["optional-dependencies"]["trio"]
-    assert str(info.value) == f'the trio backend needs trio: pip install "{requirement}"'
+    assert str(info.value) == f'trio is not installed. To install it: pip install "{requirement}"'
     assert info.value.name == "trio"
     assert isinstance(ensure_backend("asyncio"), AsyncBackend)

@@ -27,7 +27,6 @@ from easynetwork.serializers.tools import (
     check_limit,
     check_max_depth,
     config_options,
-    explain_missing,
     keeps_bytes,
 )
 from tests.tools import assert_linear, byte_by_byte, cuts, every_cut
@@ -98,17 +97,6 @@ def test_config_options() -> None:
     assert config_options("test", None, Config) == {"one": 1, "two": None}
     with pytest.raises(TypeError, match=r"^Invalid test config: expected Config, got dict$"):
         config_options("test", {}, Config)
-
-
-def test_explain_missing() -> None:
-    """The package that is missing is named, with what to do about it; another one is not."""
-    error = ModuleNotFoundError("No module named 'spam'", name="spam")
-    explain_missing(error, "spam", "spam>=2")
-    assert str(error) == 'spam is not installed. To install it: pip install "spam>=2"'
-
-    error = ModuleNotFoundError("No module named 'spam.eggs'", name="spam.eggs")
-    explain_missing(error, "spam", "spam>=2")
-    assert str(error) == "No module named 'spam.eggs'"
 
 
 @pytest.mark.parametrize("module", ["serializers/cbor", "serializers/msgpack", "backends/registry"])

@@ -1,4 +1,4 @@
-"""Which backend: by name, by object, or the one whose event loop is running."""
+"""Find the backend that a constructor's argument stands for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 import anyio.lowlevel
 
+from easynetwork._extras import explain_missing
 from easynetwork.backends.abc import AsyncBackend
 from easynetwork.backends.asyncio.backend import AsyncIOBackend
 
@@ -39,9 +40,8 @@ def _new_trio_backend() -> AsyncBackend:
     try:
         from easynetwork.backends.trio.backend import TrioBackend  # optional dependency
     except ModuleNotFoundError as exc:
-        raise ModuleNotFoundError(
-            'the trio backend needs trio: pip install "trio>=0.32"', name=exc.name
-        ) from exc
+        explain_missing(exc, "trio", "trio>=0.32")
+        raise
     return TrioBackend()
 
 

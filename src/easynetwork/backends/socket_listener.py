@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
@@ -17,8 +17,6 @@ from easynetwork.addresses import SocketAddress, new_socket_address, socket_attr
 from easynetwork.backends.abc import AsyncBackend, Incoming, Listener, discard
 from easynetwork.sockets.accepting import PAUSE, Acceptor, Log
 from easynetwork.sockets.connecting import tune_tcp
-
-_NO_ATTRIBUTES: Final[Mapping[Any, Callable[[], Any]]] = {}
 
 
 class SocketListener(Listener):
@@ -76,7 +74,7 @@ class SocketListener(Listener):
         except OSError as exc:
             self._log(logging.DEBUG, "%s left before it was served: %s", address, exc)
             return None
-        return Incoming(transport, transport.local_address, transport.address, _NO_ATTRIBUTES)
+        return Incoming(transport, transport.local_address, transport.address)
 
     def close(self) -> None:
         if not self.is_closing():

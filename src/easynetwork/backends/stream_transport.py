@@ -266,8 +266,7 @@ class SocketStreamTransport(StreamTransport):
             self._shut_down_if_done()
 
     def _shut_down_if_done(self) -> None:
-        is_done = self._unsent is None and not self._queued
-        if self._phase == _Phase.ENDING and is_done:
+        if self._phase == _Phase.ENDING and self._unsent is None and not self._queued:
             self._shut_down()
 
     def _shut_down(self) -> None:

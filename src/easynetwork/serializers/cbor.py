@@ -32,6 +32,7 @@ from functools import partial
 from io import BytesIO
 from typing import IO, Any, Final, Literal, NamedTuple, final
 
+from easynetwork._extras import explain_missing
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers._cbor_tags import SHARED_STRING, SHARED_VALUE, semantic_decoders
 from easynetwork.serializers.framing import FileBasedPacketSerializer
@@ -40,7 +41,6 @@ from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     check_max_depth,
     config_options,
-    explain_missing,
 )
 
 __all__ = ["CBORDecoderConfig", "CBOREncoderConfig", "CBORSerializer"]

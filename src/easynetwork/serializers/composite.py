@@ -135,8 +135,7 @@ class StapledIncrementalPacketSerializer(
     @final
     def sends_frames(self) -> bool:
         """Delegate to `sent_packet_serializer`."""
-        sends: bool = self._sent_packet_serializer.sends_frames()
-        return sends
+        return bool(self._sent_packet_serializer.sends_frames())
 
     @final
     def serialize_frame(self, packet: Sent, /) -> bytes:
@@ -149,8 +148,7 @@ class StapledIncrementalPacketSerializer(
         """Delegate to `received_packet_serializer`."""
         if overrides(self, StapledIncrementalPacketSerializer, "incremental_deserialize"):
             return False
-        receives: bool = self._received_packet_serializer.receives_frames(buffered=buffered)
-        return receives
+        return bool(self._received_packet_serializer.receives_frames(buffered=buffered))
 
     def framing(self) -> Framing | None:
         """Delegate to `received_packet_serializer`."""

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, Final, final
 
+from easynetwork._extras import explain_missing
 from easynetwork.serializers._gate import send_when_complete
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
@@ -23,7 +24,6 @@ from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     check_max_depth,
     config_options,
-    explain_missing,
 )
 
 __all__ = ["MessagePackSerializer", "MessagePackerConfig", "MessageUnpackerConfig"]

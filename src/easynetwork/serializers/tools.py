@@ -31,7 +31,6 @@ __all__ = [
     "check_max_depth",
     "check_positive",
     "config_options",
-    "explain_missing",
     "keeps_bytes",
 ]
 
@@ -96,22 +95,6 @@ def config_options(name: str, config: object, config_class: type[Any]) -> dict[s
             f"Invalid {name} config: expected {config_class.__name__}, got {type(config).__name__}"
         )
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config_class)}
-
-
-def explain_missing(error: ModuleNotFoundError, package: str, requirement: str) -> None:
-    """Say what to install, if `package` is what could not be imported.
-
-    Call it where the import failed, and let `error` pass afterwards. Imports stand in the code as
-    plain statements, so that tools which freeze programs find them.
-
-    Args:
-        error: Why a module that only one format needs could not be imported.
-        package: The package's name.
-        requirement: The package with the versions that are supported, as pip reads it.
-    """
-    if error.name == package:
-        error.msg = f'{package} is not installed. To install it: pip install "{requirement}"'
-        error.args = (error.msg,)
 
 
 def check_encoding(encoding: str, errors: str) -> None:

@@ -7,10 +7,10 @@ __all__ = ["close_all", "close_on_error", "construct_or_close"]
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:
@@ -30,17 +30,14 @@ def close_on_error(*targets: object) -> Iterator[None]:
 
 
 def construct_or_close(
-    cls: Callable[Concatenate[socket.socket, _P], _T],
-    sock: socket.socket,
-    *args: _P.args,
-    **kwargs: _P.kwargs,
+    cls: Callable[[socket.socket, *_Ts], _T], sock: socket.socket, *args: *_Ts
 ) -> _T:
     """Return the owner of a socket; close the socket if the owner cannot be made.
 
     A context manager would cost as much as the two calls that it surrounds (measured).
     """
     try:
-        return cls(sock, *args, **kwargs)
+        return cls(sock, *args)
     except BaseException:
         sock.close()
         raise

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.serializers.framing.lengths import FORMATS, Format
 
 from easynetwork import decoder as decoder_module
 from easynetwork.codec import new_decoder_factory
@@ -23,6 +22,7 @@ from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.framing import framers as framers_module
 from easynetwork.serializers.framing.framers import MAX_BATCH
 from tests.decoding import PROTOCOLS, MakeProtocol, Protocol, new_decoder, outcomes, taken
+from tests.serializers.framing.lengths import FORMATS, Format
 from tests.serializers.framing.ways import BAD_WORD, TOO_DEEP
 from tests.tools import byte_by_byte, cuts, every_cut
 

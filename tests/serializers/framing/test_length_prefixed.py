@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.serializers.framing.lengths import FORMATS, Format, Prefixed
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import LengthPrefixFraming
+from tests.serializers.framing.lengths import FORMATS, Format, Prefixed
 from tests.serializers.framing.ways import (
     BAD_WORD,
     TOO_DEEP,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serializers.framing.lengths import Prefixed
 
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from tests.serializers.framing.lengths import Prefixed
 
 PROGRAM = Path(__file__).with_name("twisted_peer.py")
 TIMEOUT = 30.0  # Seconds, for an interpreter to start or end on a busy machine.

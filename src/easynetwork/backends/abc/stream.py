@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from easynetwork.addresses import SocketAddress
@@ -206,7 +207,7 @@ class Incoming(NamedTuple):
     address: SocketAddress
     """The client's address, as the handler and the log see it."""
 
-    attributes: Mapping[Any, Callable[[], Any]]
+    attributes: Mapping[Any, Callable[[], Any]] = MappingProxyType({})
     """What is known of the client besides what its transport knows."""
 
 

@@ -107,7 +107,7 @@ class Framer(ABC):
 
     @abstractmethod
     def resume(
-        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
     ) -> tuple[list[Frame], bytes | None]:
         """Do what `split_frames()` does, given that `data[:scanned]` contains no complete frame.
 
@@ -165,7 +165,7 @@ class SeparatorFramer(Framer):
         return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
 
     def resume(
-        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
     ) -> tuple[list[Frame], bytes | None]:
         separator = self._separator
         overlap = len(separator) - 1
@@ -199,7 +199,7 @@ class FixedSizeFramer(Framer):
         return [data[start : start + size] for start in range(0, end, size)], data[end:]
 
     def resume(
-        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
     ) -> tuple[list[Frame], bytes | None]:
         return self.split_frames(bytes(data), most) if len(data) >= self._size else ([], b"")
 
@@ -217,7 +217,7 @@ class LengthPrefixFramer(Framer):
         return frames, self._split(data, frames, most)
 
     def resume(
-        self, data: bytearray, scanned: int, most: int = MAX_BATCH
+        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
     ) -> tuple[list[Frame], bytes | None]:
         extent = self._field.measure(data, 0, len(data))
         if extent is None:

@@ -17,7 +17,7 @@ __all__ = ["Hook", "close", "not_a_generator", "throw_in", "timeout_of"]
 import inspect
 import math
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 
@@ -61,8 +61,26 @@ def timeout_of(yielded: Yielded) -> float | None:
     return timeout
 
 
-async def throw_in(generator: AsyncGenerator[Yielded, Any], exc: BaseException) -> Yielded:
+class Session(Protocol):
+    """The owner of a generator.
+
+    Attributes:
+        thrown: The exception that was raised at the last `yield`, if another one, or it, has left
+            the generator there.
+    """
+
+    thrown: BaseException | None
+
+
+async def throw_in(
+    generator: AsyncGenerator[Yielded, Any], exc: BaseException, session: Session
+) -> Yielded:
     """Raise an exception at a generator's `yield`, and return what it yields next.
+
+    Args:
+        generator: The generator.
+        exc: The exception.
+        session: Takes note of `exc` if an exception leaves the generator.
 
     Raises:
         StopAsyncIteration: The generator has returned.
@@ -76,6 +94,11 @@ async def throw_in(generator: AsyncGenerator[Yielded, Any], exc: BaseException) 
             await close(generator)
             raise exc
         return yielded
+    except StopAsyncIteration:
+        raise
+    except BaseException:
+        session.thrown = exc
+        raise
     finally:
         del exc  # its traceback refers to this frame, and to what the peer sent
 

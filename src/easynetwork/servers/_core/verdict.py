@@ -125,7 +125,7 @@ def _divide(
     return Verdict(_exception(crash), _exception(misuse), _exception(excused), fault, is_timeout)
 
 
-def interrupts(exc: BaseException) -> bool:
+def interrupts(exc: object) -> bool:
     """Whether an exception is meant for the whole program."""
     # A loop: a group may be nested deeply, or of a class that cannot be split.
     pending = [exc]

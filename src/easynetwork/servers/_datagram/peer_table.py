@@ -125,7 +125,7 @@ class PeerTable:
         is_stopping, is_interrupt = self._tasks.is_cancelled(), interrupts(end)
         if is_stopping or is_interrupt:
             session.drop_waiting()
-        thrown = session.take_thrown()
+        thrown, session.thrown = session.thrown, None
         verdict = judge(end, thrown=thrown, is_excused=_is_misuse, is_stopping=is_stopping)
         verdict.report(session.client.address, self.service.log)
         if is_interrupt:

@@ -6,7 +6,7 @@ __all__ = ["DatagramService", "DatagramSession"]
 
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,10 +57,10 @@ class DatagramSession:
         "_arrived",
         "_datagram",
         "_service",
-        "_thrown",
         "_waiting",
         "_waiting_size",
         "client",
+        "thrown",
     )
 
     def __init__(
@@ -72,7 +72,7 @@ class DatagramSession:
         self.client: ServedDatagramClient = client
         self._service = service
         self._datagram: bytes | None = datagram  # the one that started the generator
-        self._thrown: BaseException | None = None  # what was raised at the last yield, and left it
+        self.thrown: BaseException | None = None  # see `throw_in()`
         self._waiting: deque[bytes] | None = None
 
     # -- the queue; most peers never need one
@@ -157,7 +157,9 @@ class DatagramSession:
                     return None
                 except BaseException as exc:
                     datagram = None
-                    yielded = await self._throw(generator, exc)
+                    if isinstance(exc, DatagramProtocolParseError):
+                        service.counts.invalid += 1
+                    yielded = await throw_in(generator, exc, self)
                 else:
                     yielded = await generator.asend(packet)
         except StopAsyncIteration:
@@ -195,21 +197,3 @@ class DatagramSession:
         if datagram is None:
             raise TimeoutError("timed out")
         return datagram
-
-    async def _throw(self, generator: AsyncGenerator[Yielded, Any], exc: BaseException) -> Yielded:
-        if isinstance(exc, DatagramProtocolParseError):
-            self._service.counts.invalid += 1
-        try:
-            return await throw_in(generator, exc)
-        except StopAsyncIteration:
-            raise
-        except BaseException:
-            self._thrown = exc
-            raise
-        finally:
-            del exc  # its traceback refers to this frame, and to what the peer sent
-
-    def take_thrown(self) -> BaseException | None:
-        """Return what was raised at the `yield` that an exception came from, and forget it."""
-        thrown, self._thrown = self._thrown, None
-        return thrown

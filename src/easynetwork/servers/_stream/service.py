@@ -39,10 +39,7 @@ class StreamService:
             self._steps.append(options.tls.accept)
 
     def start(
-        self,
-        listeners: Iterable[Listener],
-        receivers: anyio.abc.TaskGroup,
-        tasks: SessionTasks,
+        self, listeners: Iterable[Listener], receivers: anyio.abc.TaskGroup, tasks: SessionTasks
     ) -> None:
         """Start serving, until the listeners are closed.
 

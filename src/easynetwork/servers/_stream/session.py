@@ -57,7 +57,7 @@ class _DisconnectedError(Exception):
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = ("_client", "_greeted", "_leaving", "_options", "_tasks", "_thrown")
+    __slots__ = ("_client", "_greeted", "_leaving", "_options", "_tasks", "thrown")
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
         self._options = options
@@ -65,7 +65,7 @@ class StreamSession:
         self._client = client
         self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
-        self._thrown: BaseException | None = None  # what was raised at the last yield, and left it
+        self.thrown: BaseException | None = None  # see `throw_in()`
 
     async def run(self) -> None:
         """Serve the client in the current task, and end the connection.
@@ -87,7 +87,7 @@ class StreamSession:
                 except BaseException as exc:
                     end = exc
         except RuntimeError as exc:  # of the scope
-            if not isinstance(end, Exception) and not _interrupts(end):
+            if not isinstance(end, Exception) and not interrupts(end):
                 end = scope_error(exc)
             name = anyio.get_current_task().name
             self._tasks.start(self._conclude, end, name=name)
@@ -140,7 +140,7 @@ class StreamSession:
                         await close(generator)
                         return _End.LEFT
                     except BaseException as exc:
-                        yielded = await self._throw(generator, exc)
+                        yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
             except StopAsyncIteration:
@@ -166,17 +166,6 @@ class StreamSession:
             except (EOFError, ConnectionError):
                 raise _DisconnectedError from None
         return packet
-
-    async def _throw(self, generator: AsyncGenerator[Yielded, Any], exc: BaseException) -> Yielded:
-        try:
-            return await throw_in(generator, exc)
-        except StopAsyncIteration:
-            raise
-        except BaseException:
-            self._thrown = exc
-            raise
-        finally:
-            del exc  # its traceback refers to this frame, and to what the peer sent
 
     # -- the end
 
@@ -236,7 +225,7 @@ class StreamSession:
         client.transport.limit_sending(client.transport.close_timeout)
 
     def _judge(self, end: End, *, is_stopping: bool) -> Verdict:
-        thrown, self._thrown = self._thrown, None
+        thrown, self.thrown = self.thrown, None
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
             return NOTHING
@@ -280,7 +269,3 @@ class StreamSession:
             Verdict(crash=goodbye.crash).report(client.address, options.log)
         if options.tls is not None:
             options.tls.report_end(client.transport, client.address)
-
-
-def _interrupts(end: End) -> bool:
-    return isinstance(end, BaseException) and interrupts(end)
