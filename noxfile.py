@@ -25,7 +25,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 ALL_EXTRAS = f".[{','.join(PYPROJECT['project']['optional-dependencies'])}]"
 EXAMPLES = "docs/_include/examples/howto/tcp_servers"
-PROCESSES = "--numprocesses=2"  # More would wait for the one that runs the examples.
+# More processes than two would wait for the one that runs the examples. What measures cost has a
+# session of its own: tracing and other tests disturb it.
+TESTS = ("--numprocesses=2", "-m", "not cost")
 SPHINX = ("-n", "-W", "--keep-going", "-q", "docs")
 
 
@@ -61,7 +63,14 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, the pages' examples included; arguments go to a single pytest."""
     install(session, "tests")
-    session.run("pytest", *(session.posargs or [PROCESSES]))
+    session.run("pytest", *(session.posargs or TESTS))
+
+
+@nox.session
+def cost(session: nox.Session) -> None:
+    """Run the tests that measure processor time and memory, one after the other."""
+    install(session, "tests")
+    session.run("pytest", "-m", "cost", *session.posargs)
 
 
 @nox.session(name="tests-lowest")
@@ -69,7 +78,7 @@ def tests_lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions of the dependencies that pyproject.toml allows."""
     tools = dependencies("tests")
     once(session, ["lowest", *tools], lambda: install_lowest(session, *tools))
-    session.run("pytest", *(session.posargs or [PROCESSES]))
+    session.run("pytest", *(session.posargs or TESTS))
 
 
 def install_lowest(session: nox.Session, *tools: str) -> None:
@@ -84,10 +93,10 @@ def install_lowest(session: nox.Session, *tools: str) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests and show the lines that they do not reach."""
+    """Run the tests and show the lines and branches that they do not reach."""
     install(session, "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or TESTS))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

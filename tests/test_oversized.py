@@ -391,6 +391,7 @@ def pieces(size: int, step: int) -> Iterator[bytes]:
 
 @each_protocol
 @pytest.mark.parametrize("step", [1, 7, 100_000])
+@pytest.mark.cost
 def test_cost(make: MakeProtocol, step: int) -> None:
     """A byte that is dropped costs the same however many are, and however they are cut."""
 
@@ -405,6 +406,7 @@ def test_cost(make: MakeProtocol, step: int) -> None:
 
 
 @each_protocol
+@pytest.mark.cost
 def test_cost_at_once(make: MakeProtocol) -> None:
     """What waits is dropped in one go."""
 

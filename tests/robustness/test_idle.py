@@ -27,6 +27,7 @@ LAST_WORDS = {
 
 @pytest.mark.usefixtures("many_descriptors")
 @pytest.mark.parametrize("last_words", LAST_WORDS)
+@pytest.mark.cost
 def test_idle_connections(loop: str, last_words: str) -> None:
     """An idle connection that has been served occupies at most 10 KiB, and does not work."""
     count = CONNECTIONS if last_words == "small" else CONNECTIONS // 4

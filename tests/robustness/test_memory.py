@@ -17,6 +17,8 @@ from tests.robustness.peers import (
 )
 from tests.robustness.process import ServerProcess
 
+pytestmark = pytest.mark.cost
+
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
 

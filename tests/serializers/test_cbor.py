@@ -361,6 +361,7 @@ def test_open_map_of_strings() -> None:
     assert serializer.deserialize(with_number) == {1: None, **value}
 
 
+@pytest.mark.cost
 def test_chosen_numbers() -> None:
     """Numbers that a peer has chosen cost no more than others."""
     serializer = CBORSerializer()

@@ -55,6 +55,8 @@ from tests.decoding import (
 )
 from tests.serializers.chosen import chosen_numbers
 
+pytestmark = pytest.mark.cost
+
 LIMIT: Final = 2**17  # So high that it does not help.
 EACH_BYTE: Final = 1.0  # Microseconds, as all that follows.
 EACH_ERROR: Final = 5.0

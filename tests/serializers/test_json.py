@@ -593,6 +593,7 @@ def test_bare_limit_errors() -> None:
         pytest.param(b"", b"1", id="number"),
     ],
 )
+@pytest.mark.cost
 def test_bare_cost(opener: bytes, inside: bytes) -> None:
     """A byte costs the same however much is there already."""
 

@@ -113,6 +113,7 @@ def test_deserialize(keep_end: bool, data: bytes, packet: str) -> None:
 
 
 @pytest.mark.parametrize(("newline", "end"), [("LF", b"\n"), ("CR", b"\r"), ("CRLF", b"\r\n")])
+@pytest.mark.cost
 def test_many_ends(newline: Newline, end: bytes) -> None:
     """To remove as many ends of line as a datagram can have costs about what to read it does."""
     serializer = StringLineSerializer(newline)

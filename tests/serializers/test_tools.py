@@ -355,6 +355,7 @@ def test_limit_error_at_the_separator() -> None:
 
 
 @pytest.mark.parametrize("separator", [b"|", b"\r\n"])
+@pytest.mark.cost
 def test_cost_of_read_until(separator: bytes) -> None:
     """A byte costs the same however much is there already."""
 

@@ -202,6 +202,7 @@ async def test_persistent_error(
     )
 
 
+@pytest.mark.cost
 async def test_processor_time(accepting: Accepting) -> None:
     """An error that persists costs next to nothing."""
     accepting.sock.errors = [errno.EPERM] * 10_000_000

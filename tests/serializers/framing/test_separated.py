@@ -182,6 +182,7 @@ def test_limit_error() -> None:
     assert feed(serializer.incremental_deserialize, [b"12345|1234|"])[0] == [too_long, b"1234"]
 
 
+@pytest.mark.cost
 def test_cost_in_buffer() -> None:
     """A byte costs the same however much is there already."""
 

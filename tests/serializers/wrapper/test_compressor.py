@@ -314,6 +314,7 @@ def test_bz2_blocks(packet: bytes, level: int, above: int, cut: int) -> None:
 
 
 @pytest.mark.parametrize("cut", range(7))
+@pytest.mark.cost
 def test_bz2_bomb_costs_nothing(cut: int) -> None:
     """A few bytes do not make the decompressor prepare for 900 kB, nor decompress them."""
     serializer = BZ2CompressorSerializer(RAW)
