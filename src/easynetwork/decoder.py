@@ -174,8 +174,8 @@ class FramedDecoder(StreamDecoder):
         return self._build(self._frames[-1]) if self._frames else NEED_DATA
 
     def skip(self) -> None:
-        del self._frames[-1:]
-        self.has_more = bool(self._frames)
+        self.has_more = len(self._frames) > 1
+        del self._frames[-1:]  # last: after it, no signal handler may run before this returns
 
     def refill(self) -> bool:
         if not self._frames and len(self._rest) > self._scanned:
