@@ -350,7 +350,9 @@ class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[An
 
     def make_datagram(self, packet: Sent) -> bytes:
         """Return the bytes of `packet`. Exceptions propagate."""
-        return self._serializer.serialize(self._to_dto(packet))
+        if self._converter is not None:
+            return self._serializer.serialize(self._converter.convert_to_dto_packet(packet))
+        return self._serializer.serialize(packet)
 
     def build_packet_from_datagram(self, datagram: bytes) -> Received:
         """Make a packet of `datagram`.
@@ -359,15 +361,13 @@ class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[An
             DatagramProtocolParseError: The datagram is not a packet.
         """
         try:
-            return self._from_dto(self._deserialize(datagram))
+            try:
+                received = self._serializer.deserialize(datagram)
+            except RecursionError as exc:
+                raise DeserializeError(_TOO_DEEP) from exc
+            return received if self._converter is None else self._from_dto(received)
         except (DeserializeError, PacketConversionError) as exc:
             raise DatagramProtocolParseError(exc) from exc
-
-    def _deserialize(self, datagram: bytes) -> Any:
-        try:
-            return self._serializer.deserialize(datagram)
-        except RecursionError as exc:
-            raise DeserializeError(_TOO_DEEP) from exc
 
 
 def check_datagram_protocol(protocol: object) -> None:
