@@ -3,7 +3,7 @@
 The modules, in import order: each one imports only those above it. (A received byte goes another
 way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your request handler.)
 
-* `easynetwork.exceptions`: every error on one page, grouped by who is at fault.
+* `easynetwork.exceptions`: every error on one page, grouped by the side at fault.
 * `easynetwork.addresses`: socket addresses, the socket proxy, socket options, typed attributes.
 * `easynetwork.serializers`: bytes <-> plain objects, one packet at a time.
 * `easynetwork.converter`: plain object <-> your object.

@@ -1,4 +1,4 @@
-"""Who owns a descriptor: a process that forks, and code that closes what is not its own.
+"""Track the owner of each descriptor: across fork(), and when other code closes it.
 
 Only the thread that forked exists in the child: locks that other threads hold are never released
 there, and no event loop of the parent runs there. And as long as the child has a copy of a socket's
@@ -28,8 +28,8 @@ _in_use: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
 """The other sockets that an event loop of this process serves: they listen, or take datagrams."""
 
 _connections: Final[dict[int, weakref.ref[DescriptorOwner | socket.socket]]] = {}
-"""Who owns each descriptor of a connection, or owned it last: an entry costs less than its removal,
-and the kernel uses the lowest numbers."""
+"""The owner of each descriptor of a connection, or its last one: an entry costs less than its
+removal, and the kernel uses the lowest numbers."""
 
 
 class DescriptorOwner(Protocol):
@@ -42,7 +42,7 @@ class DescriptorOwner(Protocol):
 
 
 def own_descriptor(sock: socket.socket, owner: DescriptorOwner | None = None) -> None:
-    """Take note of who owns the descriptor of a connection; it is closed in children, too.
+    """Record the owner of a connection's descriptor; it is closed in children, too.
 
     An earlier owner that still believes to have that descriptor is told to let go of it.
 

@@ -1,4 +1,4 @@
-"""Packages whose modules are imported when somebody asks for what is in them (PEP 562).
+"""Import the modules of a package when their members are asked for (PEP 562).
 
 So a program pays, at its start, for what it uses: a blocking client does not import servers.
 """

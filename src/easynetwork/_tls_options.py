@@ -21,7 +21,7 @@ class TLSOptions:
     Attributes:
         context: Certificates, versions, and everything else that can be chosen.
         server_side: Whether this is the server's end.
-        server_hostname: Whom a client expects at the other end; None if it does not say.
+        server_hostname: The host whose certificate a client expects; None if it does not say.
         handshake_timeout: Seconds that the handshake may take.
         shutdown_timeout: Seconds that the peer has, at the end, to take what waits for it.
         standard_compatible: Whether both sides say that nothing follows (RFC 8446, 6.1).

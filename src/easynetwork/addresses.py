@@ -177,7 +177,7 @@ class ISocket(SupportsSocketOptions, Protocol):
 
 @final
 class SocketProxy:
-    """Access to a socket that somebody else reads, writes and closes.
+    """Access to a socket that a transport reads, writes and closes.
 
     Has the methods and properties of `ISocket`, and no others.
 

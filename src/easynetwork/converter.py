@@ -49,7 +49,7 @@ class AbstractPacketConverterComposite(
     def convert_to_dto_packet(self, obj: Sent, /) -> SentDTO:
         """Make plain data, which the serializer can write, of the program's object.
 
-        Exceptions propagate to whoever sends the packet.
+        Exceptions propagate to the sender of the packet.
         """
         raise NotImplementedError
 

@@ -202,7 +202,7 @@ class FramedDecoder(StreamDecoder):
 
 _PARSER_CHUNK: Final = 8 * 1024
 """The most bytes given to a generator at once. It returns what follows its packet, so each packet
-costs a copy of what it was given: with all that waits, a peer who sends many small packets would
+costs a copy of what it was given: with all that waits, a peer that sends many small packets would
 make their cost quadratic (measured: 135 ms for 1,024 packets of 128 KiB, 5 ms of 8 KiB)."""
 
 

@@ -1,4 +1,4 @@
-"""Every error that easynetwork raises, grouped by who is at fault.
+"""Every error that easynetwork raises, grouped by the side at fault.
 
 * The peer: what it sent cannot be understood. `BaseProtocolParseError` and its two subclasses reach
   a request handler at its ``yield`` and a caller at ``recv_packet()``; their ``error`` attribute is

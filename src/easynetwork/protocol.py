@@ -47,7 +47,7 @@ __all__ = [
 Sent = TypeVar("Sent", contravariant=True)
 Received = TypeVar("Received", covariant=True)
 Buffer = TypeVar("Buffer", bound="WriteableBuffer")
-# Constructors only: what is between the serializer and the converter is nobody else's business.
+# Constructors only: these objects pass between the serializer and the converter and nowhere else.
 SentDTO = TypeVar("SentDTO")
 ReceivedDTO = TypeVar("ReceivedDTO")
 Serializer = TypeVar("Serializer", bound=AbstractPacketSerializer[Any, Any])

@@ -1,6 +1,6 @@
 """Ciphertext to plaintext and back, without touching a socket.
 
-Strategy: whoever owns the connection gives `TLSSession.receive` what the network delivered, cut in
+Strategy: the owner of the connection gives `TLSSession.receive` what the network delivered, cut in
 any way, and sends what `send`, `close` and `take_output` return. OpenSSL does the work, between two
 buffers in memory.
 
@@ -9,11 +9,11 @@ Invariants:
 * OpenSSL gets whole records only, a few KiB of them at a time. So it is never asked for what it
   cannot have (to be told so, by an exception, costs more than to decrypt a record), its buffers
   stay small, and it is known how many records had no data in them: a peer may not send many.
-* What TLS itself has to answer, and nobody has sent yet, is bounded.
-* Nothing is decrypted before the handshake is complete, nor behind the peer's closing alert. A
+* Answers of TLS itself that are not sent yet are bounded.
+* Nothing is decrypted before the handshake is complete, nor after the peer's close_notify. A
   connection that ends without that alert was cut off, by whomever; `end_error` tells.
 
-TLS 1.0 does not work: a peer sends an empty record before each one there. (Nobody should speak it:
+TLS 1.0 does not work: a peer sends an empty record before each one there. (It should not be used:
 RFC 8996.)
 """
 
@@ -56,7 +56,7 @@ BoringSSL; Go allows 16. For each `_PARDON` records with data, there may be one 
 """
 
 MAX_REPLIES: Final = 16 * 1024
-"""Bytes that TLS itself has to answer and that nobody has sent, because the peer does not read."""
+"""Bytes of TLS's own answers that are not sent, because the peer does not read."""
 
 _PARDON: Final = 16
 _GROUP_SIZE: Final = 4 * 1024  # of small records: enough for their number not to matter
@@ -74,7 +74,7 @@ class TLSSession:
     Args:
         context: Certificates, versions, and everything else that can be chosen.
         server_side: Whether this is the server's end.
-        server_hostname: Whom a client thinks it talks to; None if it does not tell.
+        server_hostname: The host that a client connects to; None if it does not say.
 
     Attributes:
         object: To be asked for certificates, version, and the like.
@@ -127,7 +127,7 @@ class TLSSession:
     def is_peer_sending(self) -> bool:
         """Whether the peer is probably about to send something, asked for or not.
 
-        The rest of a record, or what a server says first behind a handshake of TLS 1.3: tickets for
+        The rest of a record, or what a server sends first after a handshake of TLS 1.3: tickets for
         the next one (RFC 8446, 4.6.1).
         """
         return bool(self._partial) or self._awaits_tickets
@@ -202,7 +202,7 @@ class TLSSession:
                 plaintext.append(data)
         except ssl.SSLWantReadError:  # the last record had no data
             pass
-        except ssl.SSLZeroReturnError:  # the end, behind `close()`
+        except ssl.SSLZeroReturnError:  # the end, after `close()`
             self.is_over = True
         except ssl.SSLError as exc:
             self._break(exc)
@@ -240,7 +240,7 @@ class TLSSession:
     # -- sending
 
     def send(self, plaintext: bytes | bytearray | memoryview) -> bytes:
-        """Return what to send for some bytes, behind all other output.
+        """Return what to send for some bytes, after all other output.
 
         The records are as large as they may be. All of them are in memory together: hand over a
         huge packet in `pieces`.
@@ -269,7 +269,7 @@ class TLSSession:
             raise
 
     def close(self) -> bytes:
-        """Return what to send to say that nothing follows, behind all other output."""
+        """Return what to send to say that nothing follows, after all other output."""
         if self.is_established and self.error is None:
             with suppress(ssl.SSLError):  # raised unless the peer has said so before
                 self.object.unwrap()

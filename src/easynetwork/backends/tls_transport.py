@@ -1,6 +1,6 @@
 """TLS on top of any stream transport.
 
-Ciphertext that the inner transport feeds is decrypted on the spot, and fed to whom it is meant for:
+Ciphertext that the inner transport feeds is decrypted on the spot, and fed to the owner:
 one chunk in, at most one chunk out, and no task or wake-up in between. So everything that the inner
 transport promises (back-pressure, deadlines, nothing lost when cancelled) holds here as well. What
 is sent is encrypted at once; a chunk of answers is still one write.
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
-    """Do a handshake over a connection and return the transport of what is said behind it.
+    """Do a handshake over a connection and return the transport of what is sent after it.
 
     Args:
         inner: The connection, on which nothing has been received. It belongs to the new transport,
@@ -143,7 +143,7 @@ class TLSStreamTransport(StreamTransport):
         return True
 
     def _send_output(self) -> None:
-        with suppress(ConnectionError):  # reported to whoever uses the connection next
+        with suppress(ConnectionError):  # reported to the next operation
             if output := self._session.take_output():
                 self._inner.write(output)
 
@@ -212,7 +212,7 @@ class TLSStreamTransport(StreamTransport):
     ) -> None:
         """Close gracefully, with a closing alert if the connection is to be standard compatible.
 
-        That of the peer is not waited for (RFC 8446, 6.1): who reads ours has read everything.
+        The peer's is not waited for (RFC 8446, 6.1): a peer that reads ours has read everything.
         What is waited for is what the peer is in the middle of sending.
         """
         self._stop()

@@ -1,8 +1,8 @@
 """What all asynchronous clients are: something that tasks share, and that connects when needed.
 
-There is one attempt to connect at a time. Whoever needs the connection waits for it; if it fails or
-its task is cancelled, the next one who waits tries again. Closing a client is final, and cancels
-the attempt.
+There is one attempt to connect at a time. A task that needs the connection waits for it; if the
+attempt fails or its task is cancelled, the next task that waits tries again. Closing a client is
+final, and cancels the attempt.
 """
 
 from __future__ import annotations

@@ -289,7 +289,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             if packet is not NO_PACKET:
                 self._given_back.append(packet)
             raise
-        return packet  # nothing is called on its way to the caller, who cannot miss it
+        return packet  # nothing is called on its way to the caller, so no exception can lose it
 
     def _read(self, size: int, deadline: float) -> bytes:
         """Wait until something arrives, and return it.

@@ -43,7 +43,7 @@ class BlockingTLS:
         call_after_fork(self, BlockingTLS._renew_lock)
 
     def _renew_lock(self) -> None:
-        """Forget who holds it: after a fork, that thread may not be there."""
+        """Reset it after a fork: the thread that holds it may not exist in the child."""
         self._lock = ClientLock()
 
     # -- the handshake
@@ -55,7 +55,7 @@ class BlockingTLS:
             sock: A connected socket, non-blocking.
 
         Returns:
-            What the server has sent behind it so far.
+            What the server has sent after it so far.
 
         Raises:
             ssl.SSLError: It failed.

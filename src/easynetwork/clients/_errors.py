@@ -1,4 +1,4 @@
-"""What errors of a client's socket mean, and where they hide."""
+"""Translate errors of a client's socket."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def explain_stream(exc: OSError) -> None:
 
 
 def explain_descriptor(exc: OSError) -> None:
-    """Say so if an error means that somebody else has closed the socket's descriptor."""
+    """Say so if an error means that other code has closed the socket's descriptor."""
     if exc.errno in _NOT_A_SOCKET:
         exc.add_note("The socket file descriptor was closed unexpectedly.")

@@ -1,6 +1,6 @@
 """Deadlines, locks and socket readiness for the blocking clients.
 
-Sockets are non-blocking, so that a thread that writes and one that reads can have time-outs of
+Sockets are non-blocking, so that a thread that writes and one that reads can have timeouts of
 their own. A deadline is a point in time on the clock of `time.monotonic()`; infinity stands for
 none. All waits of one operation share its deadline.
 """
@@ -168,7 +168,7 @@ class ClientLocks:
         self.renew()
 
     def renew(self) -> None:
-        """Forget who holds them: after a fork, that thread may not be there."""
+        """Reset them after a fork: the thread that holds one may not exist in the child."""
         self.sending = ClientLock()
         self.receiving = ClientLock()
         self.descriptor = ClientLock()
@@ -264,8 +264,8 @@ def end_stream(sock: socket.socket, *, is_peer_sending: bool) -> None:
 
     Args:
         sock: A non-blocking socket. It is not closed.
-        is_peer_sending: Whether there is something of the peer that nobody asked for. If the socket
-            knows of more, it need not be told.
+        is_peer_sending: Whether there is something of the peer that was not asked for. If the
+            socket knows of more, it need not be told.
     """
     # Whatever is an OSError is the end of this: nothing to read, time over, connection broken.
     with suppress(OSError), new_selector(sock, selectors.EVENT_READ) as selector:

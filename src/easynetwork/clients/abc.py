@@ -254,7 +254,7 @@ _OVER = -1.0
 
 
 class _AsyncPacketIterator(AsyncIterator[_T_Received]):
-    """Not an async generator: nobody has to close it when the loop around it is left."""
+    """Not an async generator: it need not be closed when the loop around it is left."""
 
     __slots__ = ("_client", "_left")
 

@@ -118,7 +118,7 @@ class AsyncTCPNetworkClient(
                 being tried (RFC 8305). 0.25 by default; `math.inf` for one after the other.
             ssl: Speak TLS, as this context says; True for `ssl.create_default_context()`.
             server_hostname: Whose certificate the server must have: the host that was asked for by
-                default, "" for anybody's.
+                default, "" for any host's.
             ssl_handshake_timeout: Seconds that the handshake may take. 60 by default.
             ssl_shutdown_timeout: Seconds that the server has, when the client is closed, to take
                 what waits for it. 30 by default.

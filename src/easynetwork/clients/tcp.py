@@ -49,7 +49,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
 
     Resource handling: a client owns its socket from the beginning, and closes it at once if it
     cannot be made. `close()` closes it, and so does leaving `with`. While the peer is in the middle
-    of sending something that nobody has asked for, that takes up to a second; while another thread
+    of sending something that was not asked for, that takes up to a second; while another thread
     is sending to a peer that does not read, up to 30 seconds, or `ssl_shutdown_timeout`. A process
     that forks shares the connection with its child: only one of the two should use it, and close
     it.
@@ -140,7 +140,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             local_address: The address to connect from; chosen by the kernel by default.
             ssl: Speak TLS, as this context says; True for `ssl.create_default_context()`.
             server_hostname: Whose certificate the server must have: the host that was asked for by
-                default, "" for anybody's.
+                default, "" for any host's.
             ssl_handshake_timeout: Seconds that the handshake may take. 60 by default.
             ssl_shutdown_timeout: Seconds that the server has, when the client is closed, to take
                 what waits for it. 30 by default.

@@ -1,4 +1,4 @@
-"""Spares a parser that starts again with each chunk most of its attempts."""
+"""Avoid re-running a parser that restarts from the beginning on every chunk."""
 
 from __future__ import annotations
 

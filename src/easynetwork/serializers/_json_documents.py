@@ -75,7 +75,7 @@ def _skip_mark(buffer: bytearray, mark: bytes) -> Generator[None, bytes, None]:
 
 
 def _find_closer(buffer: bytearray, limit: int, max_depth: int) -> Generator[None, bytes, int]:
-    """Return the index behind the bracket or quote that matches the first byte.
+    """Return the index after the bracket or quote that matches the first byte.
 
     Raises:
         IncrementalDeserializeError: Brackets are nested too deeply. No part of the document may be

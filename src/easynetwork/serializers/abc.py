@@ -111,7 +111,7 @@ class LengthPrefixFraming:
     """Each packet has its length in front of it, or close to its beginning.
 
     What is sent is ``head + length + body``: the frame that ``deserialize_frame()`` gets, with its
-    length inserted behind the first `offset` bytes, the head; without an `offset`, in front.
+    length inserted after the first `offset` bytes, the head; without an `offset`, in front.
 
     Args:
         length: How the length is written.
@@ -179,7 +179,7 @@ class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):
 
     @abstractmethod
     def serialize(self, packet: Sent, /) -> bytes:
-        """Return all the bytes of `packet`. Exceptions propagate to whoever sends it."""
+        """Return all the bytes of `packet`. Exceptions propagate to the sender."""
         raise NotImplementedError
 
     @abstractmethod

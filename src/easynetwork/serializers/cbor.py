@@ -9,15 +9,15 @@ the following ones with it.
 CBOR has values that are small when sent and large, or slow, when received. Some are therefore not
 read as the library would read them:
 
-* A map key or an element of a set is text or bytes, whose hashes nobody can foresee, or a plain
-  number, of which there are at most 1,000 in one container: who may choose more can make each
+* Map keys and set elements must be text or bytes (whose hashes are randomised) or plain
+  numbers, at most 1,000 per container: number hashes are predictable, so a peer could make each
   collide with all others. See `strict_map_key`.
 * Integers of any size (tags 2 and 3) have at most as many digits as Python would read from text,
   4,300 (`sys.int_info`). To compute with more, or to show them, takes time that grows with the
   square of their size.
 * References to what was sent before make, of a few bytes, a tree of millions of branches, or one
-  that contains itself. They are understood only by who would send them: to shared values (tag 29)
-  with `value_sharing`, to strings (tag 25) with `string_referencing`.
+  that contains itself. They are accepted only if the encoder options enable them: to shared values
+  (tag 29) with `value_sharing`, to strings (tag 25) with `string_referencing`.
 * Regular expressions (tag 35) and MIME messages (tag 36) are tags like any unknown one: compiling a
   pattern of ten characters can take milliseconds.
 """
@@ -100,7 +100,7 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
             them in one map or set. If not, a peer can choose keys that collide, and make a map of n
             of them cost n ** 2.
         debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is not a packet,
-            or the ``packet`` and the ``extra`` bytes behind it.
+            or the ``packet`` and the ``extra`` bytes after it.
 
     Raises:
         ModuleNotFoundError: The package is not installed.
@@ -155,7 +155,7 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
 
     @final
     def load_from_file(self, file: IO[bytes], /) -> Any:
-        """Read one packet from `file`; leave it behind the packet, even if that is not valid.
+        """Read one packet from `file`; leave it after the packet, even if that is not valid.
 
         Raises:
             EOFError: The end of the file is reached before the end of the packet.
@@ -197,7 +197,7 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         data = bytearray()
         try:
             while True:
-                # What is beyond the limit may belong to the packets behind.
+                # What is beyond the limit may belong to the next packets.
                 room = self.buffer_limit - len(data)
                 data += chunk
                 skimmer.send(chunk[:room])
@@ -302,7 +302,7 @@ def _read_head(data: bytearray, position: int) -> tuple[int, int | None, int] | 
     """Read the head of an item (RFC 8949, section 3).
 
     Returns:
-        The major type, the value or length (None if indefinite), and the position behind; None if
+        The major type, the value or length (None if indefinite), and the position after it; None if
         it is not complete.
 
     Raises:

@@ -1,7 +1,7 @@
 """Two serializers, one per direction, used as one.
 
-Where both ends of a connection do not speak alike: a client that sends JSON and receives lines of
-text, say. What the pair can do is what both halves can: see `StapledPacketSerializer`.
+Where both ends of a connection do not speak alike: for example, a client that sends JSON and
+receives lines of text. What the pair can do is what both halves can: see `StapledPacketSerializer`.
 """
 
 from __future__ import annotations

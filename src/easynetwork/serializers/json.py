@@ -1,6 +1,6 @@
 """JSON documents (RFC 8259), one a line or one after the other.
 
-With `use_lines`, the default, a packet is a line: nobody looks at the JSON to find its end.
+With `use_lines`, the default, a packet is a line: its end is found without looking at the JSON.
 
 Without, the end of a document has to be found by its structure (`read_document()`): an object ends
 at the closing brace that matches the first one, an array and a string alike, anything else at the
@@ -296,7 +296,7 @@ _STEPS: Final = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
 def _check_depth(document: str, max_depth: int) -> None:
     """Make sure that no more than `max_depth` brackets are open at once, those in strings apart.
 
-    If the document is not valid, the brackets behind the first error may be counted wrong.
+    If the document is not valid, the brackets after the first error may be counted wrong.
 
     Raises:
         ValueError: The document is nested more deeply.

@@ -56,8 +56,9 @@ class MessagePackerConfig:
 class MessageUnpackerConfig:
     """How to read MessagePack: the options of ``msgpack.Unpacker`` of the same names.
 
-    Without `strict_map_key`, a peer can choose keys whose hashes are equal (time stamps, say), and
-    make a map of n of them cost n ** 2. If `ext_hook` is None, it is ``msgpack.ExtType``.
+    Without `strict_map_key`, a peer can choose keys whose hashes are equal (time stamps, for
+    example), and make a map of n of them cost n ** 2. If `ext_hook` is None, it is
+    ``msgpack.ExtType``.
     """
 
     raw: bool = False
@@ -80,7 +81,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         max_depth: How many arrays and maps may be inside each other in a received packet. (What
             hooks make of them is not looked into.)
         debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is not a packet,
-            or the ``packet`` and the ``extra`` bytes behind it.
+            or the ``packet`` and the ``extra`` bytes after it.
 
     Raises:
         ModuleNotFoundError: The package is not installed.
@@ -149,7 +150,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
 
     @final
     def load_from_file(self, file: IO[bytes], /) -> Any:
-        """Read one packet from `file`; leave it behind the packet, even if that is not valid.
+        """Read one packet from `file`; leave it after the packet, even if that is not valid.
 
         Raises:
             EOFError: The end of the file is reached before the end of the packet.

@@ -1,7 +1,7 @@
 """Netstrings: byte strings with their length in front, ``5:hello,``.
 
 See https://cr.yp.to/proto/netstrings.txt. Nothing is tolerated that is not said there: no zeros in
-front of a length, no white space, no other byte than a comma behind a packet.
+front of a length, no white space, no other byte than a comma after a packet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class NetstringSerializer(LengthPrefixedPacketSerializer[bytes, bytes]):
         limit: The most bytes of a packet.
         debug: Whether errors carry ``error_info``.
 
-    How a netstring is received that is too long, or none at all, is said by `LengthPrefixFraming`.
+    `LengthPrefixFraming` describes how oversized and malformed netstrings are handled.
 
     Raises:
         ValueError: `limit` is not positive.

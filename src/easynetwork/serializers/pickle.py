@@ -1,13 +1,14 @@
 """To accept a pickle is to run the program that is in it.
 
-A pickle is a list of instructions: import this, call that with these arguments. Whoever can send
-one to a program can make that program do anything, and no option of this module, no limit and no
-check of the result changes this: it is too late when there is a result. Use it between processes
-that you start yourself, over connections that nobody else can open, or inside a wrapper that proves
-who sent it (`Base64EncoderSerializer` with a signing key). For all else there are other formats.
+A pickle is a list of instructions: import this, call that with these arguments. A peer that can
+send one to a program can make that program do anything, and no option of this module, no limit and
+no check of the result changes this: it is too late when there is a result. Use it between processes
+that you start yourself, over connections that no other program can open, or inside a wrapper that
+proves who sent it (`Base64EncoderSerializer` with a signing key). For all else there are other
+formats.
 
-Pickles are for datagrams, and for what puts a frame around whole packets: where a pickle ends is
-known only to who has run it.
+Pickles are for datagrams, and for what puts a frame around whole packets: the end of a pickle can
+only be found by executing it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class PickleSerializer(AbstractPacketSerializer[Any, Any]):
         pickler_optimize: Whether to send pickles through `pickletools.optimize()`: they become
             smaller, which takes time.
         debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is not a pickle,
-            or the ``packet`` and the ``extra`` bytes behind it.
+            or the ``packet`` and the ``extra`` bytes after it.
 
     Raises:
         TypeError: A configuration is of the wrong class.
@@ -108,7 +109,7 @@ class PickleSerializer(AbstractPacketSerializer[Any, Any]):
         """Run the program that `data` is, and return what it makes.
 
         Raises:
-            DeserializeError: `data` is not a pickle, there is something behind it, or it raised an
+            DeserializeError: `data` is not a pickle, there is something after it, or it raised an
                 exception.
         """
         file = BytesIO(data)

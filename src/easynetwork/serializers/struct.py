@@ -63,7 +63,7 @@ class AbstractStructSerializer(FixedSizePacketSerializer[Sent, Received]):
 
     @abstractmethod
     def iter_values(self, packet: Sent, /) -> Iterable[Any]:
-        """Return the structure's values, in order. Exceptions propagate to whoever sends."""
+        """Return the structure's values, in order. Exceptions propagate to the sender."""
         raise NotImplementedError
 
     @abstractmethod

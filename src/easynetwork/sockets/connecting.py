@@ -281,7 +281,7 @@ def _new_connected_socket(info: Any, local: Sequence[Any] | None) -> socket.sock
 
 
 def _forget_what_arrived(sock: socket.socket) -> None:
-    """Drop what came after the socket was bound and before it was connected: from anybody."""
+    """Drop datagrams that arrived from any peer before the socket was connected."""
     with suppress(OSError):  # nothing is left
         while True:
             sock.recv(1)

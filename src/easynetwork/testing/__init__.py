@@ -1,4 +1,4 @@
-r"""For the tests of those who write serializers: does one keep its promises?
+r"""Check that a serializer keeps its promises.
 
 `check_serializer()` takes a serializer and some packets, and tries what a network and a peer may do
 to them: cut the stream anywhere, send what is not a packet, send more than is allowed. It does so
@@ -67,7 +67,7 @@ def check_serializer(
 
     * Packets come out of the stream that they were sent in, as soon as their last byte is there:
       all at once, byte by byte, cut in two at any position, and with the beginning of another
-      packet behind them.
+      packet after them.
     * Two streams at a time do not disturb each other: there is no state outside of the generators.
     * `malformed` is an error, and costs neither the packet before it nor the one after it.
     * `garbage` ends in packets or in errors, and each of them uses up some of it.
@@ -118,7 +118,7 @@ def check_serializer(
 
 
 def _spoilt(valid: list[bytes]) -> list[bytes]:
-    """Return what is like valid data: shortened, with other bytes in it, with bytes behind it."""
+    """Return what is like valid data: shortened, with other bytes in it, with bytes after it."""
     spoilt = []
     for data in valid:
         spoilt += [data + b"\0", data + data]

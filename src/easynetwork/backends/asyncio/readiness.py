@@ -78,7 +78,7 @@ def stops_watching_on_error(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether a socket that has reported an error has to be watched anew.
 
     libuv, and so uvloop, does not watch it any longer (uv__poll_io, as of 1.52). What had arrived
-    before the error, and the end behind it, would never be read.
+    before the error, and the end after it, would never be read.
     """
     return _watches(loop) and not isinstance(loop, asyncio.SelectorEventLoop)
 

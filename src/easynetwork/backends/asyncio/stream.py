@@ -6,7 +6,7 @@ not. `receive` waits for the next one, and its absence is what pauses reading.
 asyncio's own transports are not used. Without them a request costs a tenth less (measured), a
 connection is cheaper to set up and to keep, and how it ends is decided here. And since CPython 3.12
 they add up the lengths of all that waits to be sent, at every write: 32,000 answers of two bytes
-to a peer who does not read would stop the loop for seconds.
+to a peer that does not read would stop the loop for seconds.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class AsyncIOSessionTasks(SessionTasks):
         self._is_cancelled = False
         self._deadline = math.inf  # when those that were cancelled are given up
         self._interrupts: list[BaseException] = []
-        self._idle: anyio.Event | None = None  # while somebody waits until no task is left
+        self._idle: anyio.Event | None = None  # while the host waits until no task is left
 
     def start(
         self,
@@ -61,7 +61,7 @@ class AsyncIOSessionTasks(SessionTasks):
         name: str | None = None,
     ) -> None:
         coroutine = coro_func(*args)
-        # A task factory belongs to somebody who wants to see all tasks.
+        # The user has set a task factory to see all tasks.
         if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
             task = asyncio.Task(coroutine, loop=self._loop, name=name, eager_start=True)
             if task.done():

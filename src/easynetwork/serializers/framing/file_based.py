@@ -1,9 +1,9 @@
-"""Formats whose libraries read a packet from a file, and stop behind it.
+"""Formats whose libraries read a packet from a file, and stop after it.
 
 Only the library can tell where a packet ends, and it cannot be stopped in the middle: with each
 chunk, it tries again from the packet's first byte, until it no longer runs into the end of the
 file. A packet in many pieces is therefore read many times over. Choose a framing (a length in front
-of each packet, say) for packets that are large; a format that can find the end of a packet without
+of each packet) for packets that are large; a format that can find the end of a packet without
 reading it overrides `incremental_deserialize()`.
 """
 
@@ -37,7 +37,7 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
             is expected anyway.
         limit: The most bytes of a packet that comes over a stream.
         debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is not a packet,
-            or the ``packet`` and the ``extra`` bytes behind it.
+            or the ``packet`` and the ``extra`` bytes after it.
         **kwargs: For the next class in the method resolution order.
 
     Raises:
@@ -136,7 +136,7 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
         file = BytesIO()
         while True:
             chunk = yield
-            # What is beyond the limit may belong to the packets behind: it is kept apart.
+            # What is beyond the limit may belong to the next packets: it is kept apart.
             room = self._limit - file.seek(0, SEEK_END)
             file.write(chunk[:room])
             beyond = chunk[room:]

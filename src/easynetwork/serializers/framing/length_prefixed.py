@@ -26,7 +26,7 @@ class LengthPrefixedPacketSerializer(FramedPacketSerializer[Sent, Received, memo
         byteorder: The order of the bytes of a length of fixed width.
         offset: How many of the bytes that `serialize()` returns come before the length, as a
             message's type may do; `deserialize()` gets them back in their place.
-        adjustment: What to add to the length that is written to get the number of bytes behind it.
+        adjustment: What to add to the length that is written to get the number of bytes after it.
             Negative if the length counts itself, or what comes before it.
         limit: The most bytes of a packet, the length itself not counted.
         debug: Whether errors carry ``error_info``.

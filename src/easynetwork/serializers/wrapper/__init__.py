@@ -1,4 +1,4 @@
-"""Serializers around a serializer: it makes bytes of packets, they make other bytes of these.
+"""Serializers that wrap another serializer and transform its bytes.
 
 `easynetwork.serializers.wrapper.base64` makes text of them, and can prove that they arrived as they
 were sent; `easynetwork.serializers.wrapper.compressor` makes fewer of them;

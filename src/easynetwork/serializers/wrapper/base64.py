@@ -6,8 +6,8 @@ its packets can be told apart by their separator.
 Only what an encoder may produce is accepted: characters of the right alphabet, complete, with
 nothing in between, and with no bit set that stands for nothing. So a packet has one spelling.
 
-A checksum finds damage, not malice: anyone can compute it. A signature (HMAC-SHA256) shows that a
-packet was made by somebody who has the key. It neither hides the packet nor says when it was made:
+A checksum uses no key: it detects corruption, not tampering. A signature (HMAC-SHA256) proves that
+a packet was made with the key. It neither hides the packet nor says when it was made:
 one that was recorded can be sent again.
 """
 
@@ -39,7 +39,7 @@ _TO_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 # The characters of the other alphabet become one that is in none.
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/", b"+/!!")
 
-# What may come before "=" and "==": characters whose last 2 and 4 bits, which nobody needs, are 0.
+# What may come before "=" and "==": characters whose last 2 and 4 bits, which carry no data, are 0.
 _BEFORE_PADDING: Final = b"AEIMQUYcgkosw048="
 _BEFORE_DOUBLE_PADDING: Final = b"AQgw"
 
@@ -137,7 +137,7 @@ def _sha256(data: bytes) -> bytes:
 
 
 def _digest_function(checksum: Any) -> Callable[[bytes], bytes] | None:
-    """Return what computes the 32 bytes behind each packet; None if there are none."""
+    """Return the function that computes the 32 bytes after each packet; None if there are none."""
     match checksum:
         case False:
             return None

@@ -1,7 +1,7 @@
 """Fewer bytes: each packet is a compressed stream of its own, which tells where it ends.
 
 A few bytes can stand for a thousand times as many (zlib), or for a million times as many (bzip2).
-No more is ever decompressed than a packet may have: the bytes behind that are not even made, and
+No more is ever decompressed than a packet may have: the bytes after that are not even made, and
 the packet is refused. Only decompressed bytes are kept while the end of a stream is yet to come.
 
 A bzip2 decompressor cannot stop in the middle of a block, and allocates as much as the header says
@@ -78,7 +78,7 @@ class DecompressorInterface(Protocol):
     @property
     @abstractmethod
     def unused_data(self) -> bytes:
-        """The bytes that were given behind the end of the stream."""
+        """The bytes that were given after the end of the stream."""
         raise NotImplementedError
 
 
@@ -90,7 +90,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         expected_decompress_error: What a decompressor raises if the data is invalid.
         limit: The most bytes of a packet, decompressed.
         debug: Whether errors carry ``error_info``, a dictionary: the ``data`` that is invalid, or
-            the ``decompressed_data`` and the ``extra`` bytes behind a datagram's stream.
+            the ``decompressed_data`` and the ``extra`` bytes after a datagram's stream.
 
     Raises:
         TypeError: `serializer` is not a serializer.
