@@ -159,6 +159,7 @@ def send_from_many(port: int, count: int) -> int:
     return count
 
 
+@pytest.mark.cost
 def test_one_source(loop: str, scale: int) -> None:
     """One peer may send what it wants: a few of its datagrams wait, and others notice nothing."""
     with ServerProcess(loop, "3600", program=PROGRAM) as server:
@@ -170,6 +171,7 @@ def test_one_source(loop: str, scale: int) -> None:
         assert after["dropped_by_count"] > 0
 
 
+@pytest.mark.cost
 def test_large_datagrams(loop: str) -> None:
     """Fewer wait if they are large."""
     with ServerProcess(loop, "3600", program=PROGRAM) as server:
@@ -178,6 +180,7 @@ def test_large_datagrams(loop: str) -> None:
         assert after["dropped_by_size"] > 0
 
 
+@pytest.mark.cost
 def test_many_sources(loop: str, scale: int) -> None:
     """Peers without number have a bounded number of generators; who has one keeps it."""
     with ServerProcess(loop, "3600", program=PROGRAM) as server:
@@ -186,6 +189,7 @@ def test_many_sources(loop: str, scale: int) -> None:
         assert after["dropped_by_peers"] > 0
 
 
+@pytest.mark.cost
 def test_many_sources_served(loop: str, scale: int) -> None:
     """If their requests take a moment, strangers are served among them."""
     with ServerProcess(loop, "0.001", program=PROGRAM) as server:
