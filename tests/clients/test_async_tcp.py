@@ -23,7 +23,6 @@ from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers import AsyncTCPNetworkServer
 from tests.clients.async_tcp_support import (
     LINES,
-    PATIENCE,
     Accepted,
     Client,
     address_of,
@@ -34,6 +33,7 @@ from tests.clients.async_tcp_support import (
     until,
 )
 from tests.conformance.support import Echo, serving
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,6 @@ from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import (
     LINES,
-    PATIENCE,
     Accepted,
     Client,
     Outcomes,
@@ -36,6 +35,7 @@ from tests.clients.async_tcp_support import (
     resolving_to,
     silent,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,6 @@ from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.async_tcp_support import (
     LINES,
-    PATIENCE,
     Accepted,
     Client,
     Outcomes,
@@ -41,6 +40,7 @@ from tests.clients.async_tcp_support import (
     outcome,
     until,
 )
+from tests.times import PATIENCE, SOON, STUCK
 
 pytestmark = pytest.mark.anyio
 
@@ -502,10 +502,10 @@ async def test_time_of_the_caller() -> None:
     """The time that the caller spends between packets does not count."""
     outcomes = Outcomes()
     async with connected() as (client, peer):
-        iterator = client.iter_received_packets(timeout=0.3)
+        iterator = client.iter_received_packets(timeout=STUCK)
         peer.send("a")
         assert await anext(iterator) == "a"
-        await anyio.sleep(0.35)
+        await anyio.sleep(STUCK + SOON)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(outcomes.of, iterator.__anext__)
             await anyio.lowlevel.checkpoint()

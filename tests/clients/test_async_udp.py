@@ -23,7 +23,6 @@ from easynetwork.clients.async_udp import AsyncUDPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import Outcomes
 from tests.clients.udp_support import (
-    PATIENCE,
     TEXT,
     AsyncClient,
     address_of,
@@ -33,6 +32,7 @@ from tests.clients.udp_support import (
     each_family,
     resolving_to,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,6 @@ from easynetwork.exceptions import (
 from tests.clients.async_tcp_support import Outcomes, outcome, until
 from tests.clients.udp_support import (
     NOT_A_PACKET,
-    PATIENCE,
     TEXT,
     AsyncClient,
     Full,
@@ -36,6 +35,7 @@ from tests.clients.udp_support import (
     each_family,
     send_unnoticed,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -465,10 +465,10 @@ async def test_close_forgets_packets() -> None:
             await client.recv_packet()
 
 
-async def start_sending(tasks: Any, client: AsyncClient, outcomes: Outcomes) -> None:
+async def start_sending(tasks: Any, client: AsyncClient, sock: Full, outcomes: Outcomes) -> None:
     """Let a task send a packet that the kernel has no room for."""
     tasks.start_soon(outcomes.of, lambda: client.send_packet("packet"))
-    await until(lambda: client._sending.locked())
+    await until(lambda: sock.refused)
 
 
 async def test_close_waits_for_senders() -> None:
@@ -478,7 +478,7 @@ async def test_close_waits_for_senders() -> None:
         sock = connected_to(peer, Full)
         client: AsyncClient = AsyncUDPNetworkClient(sock, TEXT)
         async with anyio.create_task_group() as tasks:
-            await start_sending(tasks, client, outcomes)
+            await start_sending(tasks, client, sock, outcomes)
             tasks.start_soon(client.aclose)
             await until(client.is_closing)
             with pytest.raises(ClientClosedError):
@@ -497,7 +497,7 @@ async def test_cancelled_close() -> None:
         sock = connected_to(peer, Full)
         client: AsyncClient = AsyncUDPNetworkClient(sock, TEXT)
         async with anyio.create_task_group() as tasks:
-            await start_sending(tasks, client, outcomes)
+            await start_sending(tasks, client, sock, outcomes)
             with anyio.move_on_after(0.01) as scope:
                 await client.aclose()
             assert scope.cancelled_caught
