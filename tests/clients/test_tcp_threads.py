@@ -62,15 +62,6 @@ def test_several_senders(narrow: Pair) -> None:
     assert numbers == dict.fromkeys("abcd", count)
 
 
-def test_several_receivers(pair: Pair) -> None:
-    """Each packet goes to one of the threads that wait."""
-    client, peer = pair
-    receivers = [waits_for_socket(client.recv_packet)]
-    receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
-    peer.sendall(b"one\ntwo\nthree\nfour\n")
-    assert {receiver.result() for receiver in receivers} == {"one", "two", "three", "four"}
-
-
 def test_receivers_under_load(pair: Pair) -> None:
     """Nothing is lost, doubled or torn between threads that receive as fast as they can."""
     client, peer = pair
@@ -186,24 +177,6 @@ def test_close_wakes_up_receivers(connect: Callable[..., Pair]) -> None:
         with pytest.raises(ClientClosedError, match=r"^Closed client$"):
             receiver.result()
     assert client.socket.fileno() == -1
-
-
-def test_close_ends_iteration(connect: Callable[..., Pair]) -> None:
-    """A loop over packets in another thread is simply over."""
-    client, peer = connect(retry_interval=3600)
-    received: list[str] = []
-
-    def receive() -> None:
-        for packet in client.iter_received_packets(timeout=None):
-            received.append(packet)
-
-    receiver = InThread(receive)
-    peer.sendall(b"one\ntwo\n")
-    wait_until(lambda: received == ["one", "two"])
-    receiver.waits_in("select")
-    client.close()
-    receiver.result()
-    assert received == ["one", "two"]
 
 
 def test_close_waits_for_senders(narrow: Pair) -> None:

@@ -28,7 +28,6 @@ from tests.clients.udp_support import (
     address_of,
     bound,
     connected_to,
-    each_family,
     opened,
     send_unnoticed,
 )
@@ -60,16 +59,6 @@ def test_several_senders() -> None:
         for sender in "abcd":
             numbers = [number for name, number in received if name == sender]
             assert numbers == [*map(str, range(20))]
-
-
-def test_several_receivers() -> None:
-    """Each packet goes to one of the threads that wait."""
-    with opened() as (client, peer):
-        receivers = [waits_for_socket(client.recv_packet)]
-        receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
-        for packet in (b"one", b"two", b"three", b"four"):
-            peer.send(packet)
-        assert {receiver.result() for receiver in receivers} == {"one", "two", "three", "four"}
 
 
 def test_receivers_under_load() -> None:
@@ -154,20 +143,6 @@ def test_time_for_the_lock_counts_when_sending(timeout: float) -> None:
 # -- Closing -----------------------------------------------------------------------------------
 
 
-@each_family
-def test_close_wakes_up_receivers(host: str) -> None:
-    """Whoever waits for a packet, or for another who does, is told at once."""
-    with opened(host, retry_interval=3600) as (client, _):
-        receivers = [waits_for_socket(client.recv_packet)]
-        receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
-        client.close()
-        assert client.is_closed()
-        for receiver in receivers:
-            with pytest.raises(ClientClosedError, match=r"^Closed client$"):
-                receiver.result()
-        assert client.socket.fileno() == -1
-
-
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 def test_close_without_the_kernel(timeout: float | None) -> None:
     """Should the kernel not wake up a receiver, it looks by itself after a while."""
@@ -178,25 +153,6 @@ def test_close_without_the_kernel(timeout: float | None) -> None:
         with pytest.raises(ClientClosedError, match=r"^Closed client$"):
             receiver.result()
         assert client.socket.fileno() == -1
-
-
-def test_close_ends_iteration() -> None:
-    """A loop over packets in another thread is simply over."""
-    with opened(retry_interval=3600) as (client, peer):
-        received: list[str] = []
-
-        def receive() -> None:
-            for packet in client.iter_received_packets(timeout=None):
-                received.append(packet)
-
-        receiver = InThread(receive)
-        peer.send(b"one")
-        peer.send(b"two")
-        wait_until(lambda: received == ["one", "two"])
-        receiver.waits_in("select")
-        client.close()
-        receiver.result()
-        assert received == ["one", "two"]
 
 
 def test_close_waits_for_senders() -> None:
