@@ -22,7 +22,7 @@ from tests.clients.async_tcp_support import address_of, listening
 from tests.clients.threads_support import InThread, wait_until, waits_for_lock, waits_for_socket
 from tests.times import SOON
 
-Send: TypeAlias = Callable[..., None]
+Send: TypeAlias = Callable[..., object]
 Opened: TypeAlias = tuple[Any, Send]
 
 
