@@ -17,8 +17,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.backends import AsyncBackend, ensure_backend
-from easynetwork.backends.abc import StreamTransport
 from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import (
@@ -48,23 +46,7 @@ OPERATIONS: dict[str, Callable[[Client], Any]] = {
 each_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 
-def new_slow_backend() -> AsyncBackend:
-    """Return a backend that takes some turns of the loop to wrap a socket, come what may."""
-    base: Any = type(ensure_backend(None))
-
-    class SlowBackend(base):
-        __slots__ = ()
-
-        async def wrap_stream_socket(self, *args: Any) -> StreamTransport:
-            transport: StreamTransport = await super().wrap_stream_socket(*args)
-            for _ in range(3):
-                await anyio.lowlevel.cancel_shielded_checkpoint()
-            return transport
-
-    return SlowBackend()
-
-
-@pytest.fixture(params=["address", "socket", "slow backend"])
+@pytest.fixture(params=["address", "socket"])
 def new_client(request: pytest.FixtureRequest) -> Callable[[socket.socket], Client]:
     """Return a function that makes a client that can be connected to a listener."""
 
@@ -72,12 +54,9 @@ def new_client(request: pytest.FixtureRequest) -> Callable[[socket.socket], Clie
         match request.param:
             case "address":
                 return AsyncTCPNetworkClient(address_of(listener), LINES)
-            case "socket":
-                sock = socket.create_connection(address_of(listener))
-                return AsyncTCPNetworkClient(sock, LINES)
             case _:
                 sock = socket.create_connection(address_of(listener))
-                return AsyncTCPNetworkClient(sock, LINES, new_slow_backend())
+                return AsyncTCPNetworkClient(sock, LINES)
 
     return make
 

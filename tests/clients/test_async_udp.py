@@ -15,8 +15,6 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.backends import AsyncBackend, ensure_backend
-from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients.async_udp import AsyncUDPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import Outcomes
@@ -45,23 +43,7 @@ each_operation = pytest.mark.parametrize("name", OPERATIONS)
 CLOSED = "^Client is closing, or is already closed$"
 
 
-def new_slow_backend() -> AsyncBackend:
-    """Return a backend that takes some turns of the loop to wrap a socket, come what may."""
-    base: Any = type(ensure_backend(None))
-
-    class SlowBackend(base):
-        __slots__ = ()
-
-        async def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
-            endpoint: DatagramEndpoint = await super().wrap_datagram_socket(sock)
-            for _ in range(3):
-                await anyio.lowlevel.cancel_shielded_checkpoint()
-            return endpoint
-
-    return SlowBackend()
-
-
-@pytest.fixture(params=["address", "socket", "slow backend"])
+@pytest.fixture(params=["address", "socket"])
 def new_client(request: pytest.FixtureRequest) -> Callable[[socket.socket], AsyncClient]:
     """Return a function that makes a client of a peer."""
 
@@ -69,10 +51,8 @@ def new_client(request: pytest.FixtureRequest) -> Callable[[socket.socket], Asyn
         match request.param:
             case "address":
                 return AsyncUDPNetworkClient(address_of(peer), TEXT)
-            case "socket":
-                return AsyncUDPNetworkClient(connected_to(peer), TEXT)
             case _:
-                return AsyncUDPNetworkClient(connected_to(peer), TEXT, new_slow_backend())
+                return AsyncUDPNetworkClient(connected_to(peer), TEXT)
 
     return make
 
