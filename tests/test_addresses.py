@@ -262,6 +262,18 @@ def test_tcp_option(
         function(sock, True)
 
 
+class RecordingSocket(socket.socket):
+    """A socket that keeps the arguments of each `setsockopt()`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options_set: list[tuple[Any, ...]] = []
+
+    def setsockopt(self, *args: Any) -> None:
+        self.options_set.append(args)
+        super().setsockopt(*args)
+
+
 @pytest.mark.parametrize(
     ("function", "constant"),
     [(set_tcp_nodelay, "TCP_NODELAY"), (set_tcp_keepalive, "SO_KEEPALIVE")],
@@ -273,8 +285,9 @@ def test_tcp_option_unknown_to_the_platform(
 ) -> None:
     """Where the platform does not know an option, nothing is done."""
     monkeypatch.delattr(socket, constant)
-    with socket.socket() as sock:
+    with RecordingSocket() as sock:
         function(sock, True)
+        assert sock.options_set == []
 
 
 def test_linger() -> None:

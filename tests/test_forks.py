@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.process import ServerProcess
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 PROGRAM = Path(__file__).parent / "forking.py"
 CHILDREN = ("bare", "fork", "spawn")
-PATIENCE = 10.0
 
 each_loop = pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
 each_child = pytest.mark.parametrize("child", CHILDREN)

@@ -21,7 +21,6 @@ from tests.tls_peers import TLSSocket, client_context, server_context
 MAX_RECV_SIZE = 16 * 1024
 
 # Seconds for what must not happen to happen.
-SOON = 0.05
 
 # For the half-closed connections that TLS does not have.
 without_tls = pytest.mark.parametrize("pair", [False], indirect=True, ids=["tcp"])

@@ -16,7 +16,7 @@ import pytest
 from easynetwork.addresses import IPv4SocketAddress
 from easynetwork.backends import datagram_endpoint, ensure_backend
 from easynetwork.backends.datagram_endpoint import BATCH_SIZE, SocketDatagramEndpoint
-from tests.backends.pairs import SOON
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 

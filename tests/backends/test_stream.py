@@ -13,7 +13,8 @@ import pytest
 
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.backends.abc import broken_connection
-from tests.backends.pairs import MAX_RECV_SIZE, SOON, Pair, open_pair, tls_options, without_tls
+from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair, tls_options, without_tls
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 

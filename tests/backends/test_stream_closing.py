@@ -14,7 +14,8 @@ import pytest
 
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.exceptions import UnsupportedOperation
-from tests.backends.pairs import SOON, Pair, open_pair, tls_options, without_tls
+from tests.backends.pairs import Pair, open_pair, tls_options, without_tls
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 

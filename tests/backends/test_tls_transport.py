@@ -25,13 +25,13 @@ from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperati
 from easynetwork.tls import MAX_REPLIES
 from tests.backends.pairs import (
     MAX_RECV_SIZE,
-    SOON,
     Pair,
     connected_sockets,
     do_handshake,
     open_pair,
     tls_options,
 )
+from tests.times import SOON
 from tests.tls_forger import APPLICATION_DATA, Forger13
 from tests.tls_peers import (
     TLSSocket,

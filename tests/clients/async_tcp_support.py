@@ -22,9 +22,7 @@ from easynetwork.addresses import enable_socket_linger
 from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
-
-# Seconds. Nothing here takes a tenth of it, unless something hangs.
-PATIENCE = 10.0
+from tests.times import PATIENCE
 
 Client: TypeAlias = AsyncTCPNetworkClient[str, str]
 Resolve: TypeAlias = Callable[..., None]

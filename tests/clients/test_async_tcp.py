@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
 import socket
-import ssl
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +14,10 @@ import anyio
 import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.backends import new_builtin_backend
 from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
-from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers import AsyncTCPNetworkServer
 from tests.clients.async_tcp_support import (
     LINES,
-    PATIENCE,
     Accepted,
     Client,
     address_of,
@@ -34,6 +28,7 @@ from tests.clients.async_tcp_support import (
     until,
 )
 from tests.conformance.support import Echo, serving
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -46,24 +41,6 @@ OPERATIONS: dict[str, Callable[[Client], Any]] = {
 
 
 # -- Constructors ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["127.0.0.1", ("127.0.0.1",), ("127.0.0.1", "80"), (b"127.0.0.1", 80), (1, 2, 3), None, 3],
-    ids=repr,
-)
-def test_neither_address_nor_socket(address: Any) -> None:
-    """The first argument is a host and a port, or a socket."""
-    with pytest.raises(TypeError, match="^Invalid arguments\n"):
-        AsyncTCPNetworkClient(address, LINES, "asyncio")
-
-
-@pytest.mark.parametrize("port", [-1, 65536, 70_000])
-def test_port_out_of_range(port: int) -> None:
-    """A port that does not exist is not taken for another one."""
-    with pytest.raises(ValueError, match=f"^port must be between 0 and 65535, got {port}$"):
-        AsyncTCPNetworkClient(("127.0.0.1", port), LINES, "asyncio")
 
 
 @pytest.mark.parametrize(
@@ -98,51 +75,12 @@ def test_happy_eyeballs_delay(delay: float) -> None:
         AsyncTCPNetworkClient(("host", 1), LINES, "asyncio", happy_eyeballs_delay=delay)
 
 
-@pytest.mark.parametrize("option", [{"local_address": ("", 0)}, {"happy_eyeballs_delay": 1.0}])
-def test_options_of_an_address_with_a_socket(option: Any) -> None:
-    """What tells how to connect does not go with a socket, which is closed."""
-    with listening() as listener, socket.create_connection(listener.getsockname()) as sock:
-        with pytest.raises(TypeError, match="^Invalid arguments\n"):
-            AsyncTCPNetworkClient(sock, LINES, "asyncio", **option)
-        assert sock.fileno() == -1
-
-
 def test_no_datagram_socket() -> None:
     """Only a stream socket will do; another one is closed."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", 9))
         with pytest.raises(ValueError, match="Only this type of socket is supported: SOCK_STREAM"):
             AsyncTCPNetworkClient(sock, LINES, "asyncio")
-        assert sock.fileno() == -1
-
-
-def test_no_unix_socket() -> None:
-    """Only an Internet socket will do; another one is closed."""
-    left, right = socket.socketpair()
-    with left, right:
-        with pytest.raises(ValueError, match="^Only these families are supported: AF_INET, AF_I"):
-            AsyncTCPNetworkClient(left, LINES, "asyncio")
-        assert left.fileno() == -1
-
-
-def test_no_tls_socket() -> None:
-    """A socket that encrypts is refused, and closed."""
-    context = ssl.create_default_context()
-    with listening() as listener, socket.create_connection(listener.getsockname()) as sock:
-        with context.wrap_socket(
-            sock, do_handshake_on_connect=False, server_hostname="localhost"
-        ) as tls_socket:
-            with pytest.raises(TypeError, match="^ssl.SSLSocket instances are forbidden$"):
-                AsyncTCPNetworkClient(tls_socket, LINES, "asyncio")
-            assert tls_socket.fileno() == -1
-
-
-def test_no_unconnected_socket() -> None:
-    """A socket has to be connected; otherwise it is closed."""
-    with socket.socket() as sock:
-        with pytest.raises(OSError, match="not connected") as caught:
-            AsyncTCPNetworkClient(sock, LINES, "asyncio")
-        assert caught.value.errno == errno.ENOTCONN
         assert sock.fileno() == -1
 
 
@@ -164,30 +102,7 @@ def test_made_outside_an_event_loop(name: Any) -> None:
         assert client.backend().bootstrap(talk, lambda: Accepted(listener)) == "question!"
 
 
-async def test_backend(anyio_backend: Any) -> None:
-    """By default, the backend is the framework that is running; a given one is used as it is."""
-    name = "trio" if anyio_backend[0] == "trio" else "asyncio"
-    assert AsyncTCPNetworkClient(("host", 1), LINES).backend().name == name
-    backend = new_builtin_backend(name)
-    assert AsyncTCPNetworkClient(("host", 1), LINES, backend).backend() is backend
-
-
 # -- States ------------------------------------------------------------------------------------
-
-
-async def test_new() -> None:
-    """Before it is connected, a client has neither a socket nor addresses."""
-    client = AsyncTCPNetworkClient(("host", 1), LINES)
-    assert not client.is_connected()
-    assert not client.is_closing()
-    assert repr(client) == "<AsyncTCPNetworkClient (partially initialized)>"
-    with pytest.raises(AttributeError, match="^Socket not connected$"):
-        _ = client.socket
-    for get in (client.get_local_address, client.get_remote_address):
-        with pytest.raises(OSError, match="not connected") as caught:
-            get()
-        assert caught.value.errno == errno.ENOTCONN
-        assert not isinstance(caught.value, ConnectionError)
 
 
 @each_family
@@ -212,33 +127,6 @@ async def test_socket_options() -> None:
         assert client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_closed(name: str) -> None:
-    """Whatever needs the connection says that the client is closed."""
-    async with connected() as (client, _):
-        await client.aclose()
-        for _ in range(2):
-            with pytest.raises(ClientClosedError) as caught:
-                await OPERATIONS[name](client)
-            assert str(caught.value) == "Client is closing, or is already closed"
-
-
-async def test_closed_state() -> None:
-    """A closed client was connected once, keeps its name, and forgets its addresses."""
-    async with connected() as (client, _):
-        name, proxy = repr(client), client.socket
-        await client.aclose()
-        await client.aclose()
-        assert client.is_connected()
-        assert client.is_closing()
-        assert repr(client) == name
-        assert client.socket is proxy
-        for get in (client.get_local_address, client.get_remote_address):
-            with pytest.raises(ClientClosedError, match="Client is closing, or is already closed"):
-                get()
-        await client.send_eof()  # nothing to be done, and no error
-
-
 async def test_broken_state() -> None:
     """A client that lost its connection is not closed: it is still connected, to that address."""
     async with connected() as (client, peer):
@@ -249,29 +137,6 @@ async def test_broken_state() -> None:
         assert client.is_connected()
         assert not client.is_closing()
         assert (client.get_local_address(), client.get_remote_address()) == addresses
-
-
-async def test_context_manager() -> None:
-    """`async with` connects, gives the client, and closes it, whatever is raised."""
-    with listening() as listener:
-        client = AsyncTCPNetworkClient(address_of(listener), LINES)
-        with pytest.raises(ZeroDivisionError):
-            async with client as entered:
-                assert entered is client
-                assert client.is_connected()
-                raise ZeroDivisionError
-        assert client.is_closing()
-        with contextlib.closing(Accepted(listener)) as peer:
-            assert await peer.rest() == ("", "EOF")
-
-
-async def test_wait_connected_again() -> None:
-    """To connect a connected client does nothing."""
-    async with connected() as (client, _):
-        proxy = client.socket
-        await client.wait_connected()
-        await client.wait_connected()
-        assert client.socket is proxy
 
 
 @pytest.mark.parametrize("operation", ["send_packet", "recv_packet", "send_eof", "iterate"])
@@ -344,16 +209,6 @@ async def test_given_socket_never_blocks() -> None:
                     assert len(await peer.receive()) == 16_000_000
 
 
-async def test_given_socket_closed_before_it_is_used() -> None:
-    """A client that never connected closes the socket that it was given."""
-    with listening() as listener, socket.create_connection(listener.getsockname()) as sock:
-        client = AsyncTCPNetworkClient(sock, LINES)
-        await client.aclose()
-        assert sock.fileno() == -1
-        assert client.is_closing()
-        assert not client.is_connected()
-
-
 async def test_given_socket_lost_before_it_is_used() -> None:
     """A connection that ended before the client began to use it is an `OSError`."""
     with anyio.fail_after(PATIENCE), listening() as listener:
@@ -370,11 +225,12 @@ async def test_given_socket_lost_before_it_is_used() -> None:
 # -- An object among others --------------------------------------------------------------------
 
 
-async def test_slots() -> None:
-    """A client can be weakly referenced, and has no `__dict__`."""
-    client = AsyncTCPNetworkClient(("host", 1), LINES)
-    assert weakref.ref(client)() is client
-    assert not hasattr(client, "__dict__")
+async def test_send_eof_of_a_closed_client() -> None:
+    """A closed client has sent the end of its stream: to send it again does nothing."""
+    async with connected() as (client, _):
+        await client.aclose()
+        await client.send_eof()
+        assert client.is_closing()
 
 
 async def test_forgotten() -> None:

@@ -21,7 +21,6 @@ from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import (
     LINES,
-    PATIENCE,
     Accepted,
     Client,
     Outcomes,
@@ -34,6 +33,7 @@ from tests.clients.async_tcp_support import (
     resolving_to,
     silent,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

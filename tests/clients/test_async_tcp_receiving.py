@@ -28,7 +28,6 @@ from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.async_tcp_support import (
     LINES,
-    PATIENCE,
     Accepted,
     Client,
     Outcomes,
@@ -41,6 +40,7 @@ from tests.clients.async_tcp_support import (
     outcome,
     until,
 )
+from tests.times import PATIENCE, SOON, STUCK
 
 pytestmark = pytest.mark.anyio
 
@@ -210,27 +210,6 @@ async def test_packets_go_to_who_asked_first(pieces: list[bytes]) -> None:
     assert [received[task] for task in asked] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("cancelled", range(3))
-async def test_who_leaves_the_queue_takes_nothing(cancelled: int) -> None:
-    """When a task that waits for its turn is cancelled, the others get the packets."""
-    received: list[tuple[int, str]] = []
-    scopes = [anyio.CancelScope() for _ in range(3)]
-
-    async def receive(task: int) -> None:
-        with scopes[task]:
-            received.append((task, await client.recv_packet()))
-
-    async with connected() as (client, peer), anyio.create_task_group() as tasks:
-        for task in range(3):
-            tasks.start_soon(receive, task)
-            await anyio.wait_all_tasks_blocked()
-        scopes[cancelled].cancel()
-        await anyio.wait_all_tasks_blocked()
-        peer.send("a", "b")
-    others = [task for task in range(3) if task != cancelled]
-    assert received == list(zip(others, ["a", "b"], strict=True))
-
-
 @each_end
 async def test_the_end_for_all(end: str) -> None:
     """When the connection ends, everybody who waits is told."""
@@ -255,28 +234,6 @@ async def test_close_while_receiving(lines: Any) -> None:
         await client.aclose()
     assert outcomes.types() == [ClientClosedError] * 3
     assert {str(error) for error in outcomes.all} == {"Client is closing, or is already closed"}
-
-
-async def test_close_forgets_packets(lines: Any) -> None:
-    """A closed client has no more packets, even if they had arrived."""
-    async with connected(lines) as (client, peer):
-        peer.send("a", "b")
-        peer.close()
-        assert await client.recv_packet() == "a"
-        await client.aclose()
-        with pytest.raises(ClientClosedError):
-            await client.recv_packet()
-
-
-async def test_receiving_does_not_hold_up_sending() -> None:
-    """A task may send while another one waits for a packet."""
-    outcomes = Outcomes()
-    async with connected() as (client, peer), anyio.create_task_group() as tasks:
-        tasks.start_soon(outcomes.of, client.recv_packet)
-        await anyio.wait_all_tasks_blocked()
-        await client.send_packet("question")
-        assert await peer.ask("answer") == "question"
-    assert outcomes.all == ["answer"]
 
 
 async def test_slow_receiver() -> None:
@@ -502,26 +459,15 @@ async def test_time_of_the_caller() -> None:
     """The time that the caller spends between packets does not count."""
     outcomes = Outcomes()
     async with connected() as (client, peer):
-        iterator = client.iter_received_packets(timeout=0.3)
+        iterator = client.iter_received_packets(timeout=STUCK)
         peer.send("a")
         assert await anext(iterator) == "a"
-        await anyio.sleep(0.35)
+        await anyio.sleep(STUCK + SOON)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(outcomes.of, iterator.__anext__)
             await anyio.lowlevel.checkpoint()
             peer.send("b")
     assert outcomes.all == ["b"]
-
-
-@pytest.mark.parametrize("timeout", [-1, -0.001, -math.inf])
-async def test_negative_time(timeout: float) -> None:
-    """With a negative limit, there are no packets; they remain for whoever asks next."""
-    async with connected() as (client, peer):
-        deliver(b"a\nb\n", peer, client)
-        assert await packets(client.iter_received_packets(timeout=timeout)) == []
-        assert await client.recv_packet() == "a"
-        assert await packets(client.iter_received_packets(timeout=timeout)) == []
-        assert await client.recv_packet() == "b"
 
 
 async def test_no_time() -> None:
@@ -545,21 +491,6 @@ async def test_errors_while_iterating(lines: Any) -> None:
             str,
         ]
         assert await packets(iterator) == []
-
-
-async def test_iterator_behind_another_task(lines: Any) -> None:
-    """An iterator waits for its turn, but not longer than it may."""
-    outcomes = Outcomes()
-    async with connected(lines) as (client, peer), anyio.create_task_group() as tasks:
-        tasks.start_soon(outcomes.of, client.recv_packet)
-        await anyio.wait_all_tasks_blocked()
-        for timeout in (0, 0.05):
-            assert await packets(client.iter_received_packets(timeout=timeout)) == []
-        assert outcomes.all == []
-        peer.send("a", "b")
-        iterator = client.iter_received_packets(timeout=PATIENCE)
-        assert await anext(iterator) == "b"
-    assert outcomes.all == ["a"]
 
 
 async def test_iterator_left_alone(lines: Any) -> None:

@@ -6,9 +6,7 @@ import errno
 import gc
 import itertools
 import socket
-import ssl
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +15,10 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.backends import new_builtin_backend
 from easynetwork.clients.async_udp import AsyncUDPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import Outcomes
 from tests.clients.udp_support import (
-    PATIENCE,
     TEXT,
     AsyncClient,
     address_of,
@@ -32,6 +28,7 @@ from tests.clients.udp_support import (
     each_family,
     resolving_to,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -75,23 +72,6 @@ async def let_run(turns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "address",
-    ["127.0.0.1", ("127.0.0.1",), ("127.0.0.1", "80"), (b"127.0.0.1", 80), (1, 2, 3), None, 3],
-    ids=repr,
-)
-def test_neither_address_nor_socket(address: Any) -> None:
-    """The first argument is a host and a port, or a socket."""
-    with pytest.raises(TypeError, match="^Invalid arguments\n"):
-        AsyncUDPNetworkClient(address, TEXT, "asyncio")
-
-
-def test_port_out_of_range() -> None:
-    """A port that does not exist is not taken for another one."""
-    with pytest.raises(ValueError, match="^port must be between 0 and 65535, got 65536$"):
-        AsyncUDPNetworkClient(("127.0.0.1", 65536), TEXT, "asyncio")
-
-
-@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"protocol": "json"}, TypeError, "Expected a DatagramProtocol object, got 'json'"),
@@ -114,15 +94,6 @@ def test_arguments(
         assert (sock.fileno() == -1) is (target == "socket")
 
 
-@pytest.mark.parametrize("option", [{"local_address": ("", 0)}, {"family": socket.AF_INET}])
-def test_options_of_an_address_with_a_socket(option: Any) -> None:
-    """What tells how to connect does not go with a socket, which is closed."""
-    with bound() as peer, connected_to(peer) as sock:
-        with pytest.raises(TypeError, match="^Invalid arguments\n"):
-            AsyncUDPNetworkClient(sock, TEXT, "asyncio", **option)
-        assert sock.fileno() == -1
-
-
 def test_no_stream_socket() -> None:
     """Only a datagram socket will do; another one is closed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -130,34 +101,6 @@ def test_no_stream_socket() -> None:
             with pytest.raises(ValueError, match="^Only this type of socket is supported: SOCK_DG"):
                 AsyncUDPNetworkClient(sock, TEXT, "asyncio")
             assert sock.fileno() == -1
-
-
-def test_no_unix_socket() -> None:
-    """Only an Internet socket will do; another one is closed."""
-    left, right = socket.socketpair(type=socket.SOCK_DGRAM)
-    with left, right:
-        with pytest.raises(ValueError, match="^Only these families are supported: AF_INET, AF_I"):
-            AsyncUDPNetworkClient(left, TEXT, "asyncio")
-        assert left.fileno() == -1
-
-
-def test_no_tls_socket() -> None:
-    """A socket that encrypts is refused, and closed."""
-    context = ssl.create_default_context()
-    with socket.socket() as plain:
-        with context.wrap_socket(plain, server_hostname="localhost") as sock:
-            with pytest.raises(TypeError, match="^ssl.SSLSocket instances are forbidden$"):
-                AsyncUDPNetworkClient(sock, TEXT, "asyncio")
-            assert sock.fileno() == -1
-
-
-def test_no_unconnected_socket() -> None:
-    """A socket has to be connected; otherwise it is closed."""
-    with bound() as sock:
-        with pytest.raises(OSError, match="not connected") as caught:
-            AsyncUDPNetworkClient(sock, TEXT, "asyncio")
-        assert caught.value.errno == errno.ENOTCONN
-        assert sock.fileno() == -1
 
 
 @pytest.mark.parametrize("name", ["asyncio", "trio"])
@@ -178,28 +121,7 @@ def test_made_outside_an_event_loop(name: Any) -> None:
         assert client.backend().bootstrap(talk, peer) == "question!"
 
 
-async def test_backend(anyio_backend: Any) -> None:
-    """By default, the backend is the framework that is running; a given one is used as it is."""
-    name = "trio" if anyio_backend[0] == "trio" else "asyncio"
-    assert AsyncUDPNetworkClient(("host", 1), TEXT).backend().name == name
-    backend = new_builtin_backend(name)
-    assert AsyncUDPNetworkClient(("host", 1), TEXT, backend).backend() is backend
-
-
 # -- States ------------------------------------------------------------------------------------
-
-
-async def test_new() -> None:
-    """Before it is connected, a client has neither a socket nor addresses."""
-    client = AsyncUDPNetworkClient(("host", 1), TEXT)
-    assert is_new(client)
-    assert repr(client) == "<AsyncUDPNetworkClient (partially initialized)>"
-    with pytest.raises(AttributeError, match="^Socket not connected$"):
-        _ = client.socket
-    for get in (client.get_local_address, client.get_remote_address):
-        with pytest.raises(OSError, match="not connected") as caught:
-            get()
-        assert caught.value.errno == errno.ENOTCONN
 
 
 @each_family
@@ -219,53 +141,6 @@ async def test_connected(host: str) -> None:
         peer.setblocking(False)
         with pytest.raises(BlockingIOError):
             peer.recv(1)
-
-
-@each_operation
-async def test_closed(name: str) -> None:
-    """Whatever needs the socket says that the client is closed."""
-    async with connected() as (client, _):
-        await client.aclose()
-        for _ in range(2):
-            with pytest.raises(ClientClosedError, match=CLOSED):
-                await OPERATIONS[name](client)
-
-
-async def test_closed_state() -> None:
-    """A closed client was connected once, keeps its name, and forgets its addresses."""
-    async with connected() as (client, _):
-        name, proxy = repr(client), client.socket
-        await client.aclose()
-        await client.aclose()
-        assert client.is_connected()
-        assert client.is_closing()
-        assert repr(client) == name
-        assert client.socket is proxy
-        assert proxy.fileno() == -1
-        for get in (client.get_local_address, client.get_remote_address):
-            with pytest.raises(ClientClosedError, match=CLOSED):
-                get()
-
-
-async def test_context_manager() -> None:
-    """`async with` connects, gives the client, and closes it, whatever is raised."""
-    with bound() as peer:
-        client = AsyncUDPNetworkClient(address_of(peer), TEXT)
-        with pytest.raises(ZeroDivisionError):
-            async with client as entered:
-                assert entered is client
-                assert client.is_connected()
-                raise ZeroDivisionError
-        assert client.is_closing()
-        assert client.socket.fileno() == -1
-
-
-async def test_wait_connected_again() -> None:
-    """To connect a connected client does nothing."""
-    async with connected() as (client, _):
-        proxy = client.socket
-        await client.wait_connected()
-        assert client.socket is proxy
 
 
 async def test_sending_connects() -> None:
@@ -316,16 +191,6 @@ async def test_given_socket(host: str, timeout: float | None) -> None:
             assert peer.recv(100) == b"hello"
             assert [packet async for packet in client.iter_received_packets()] == []
         assert sock.fileno() == -1
-
-
-async def test_given_socket_closed_before_it_is_used() -> None:
-    """A client that never connected closes the socket that it was given."""
-    with bound() as peer, connected_to(peer) as sock:
-        client = AsyncUDPNetworkClient(sock, TEXT)
-        await client.aclose()
-        assert sock.fileno() == -1
-        assert client.is_closing()
-        assert not client.is_connected()
 
 
 # -- Connecting --------------------------------------------------------------------------------
@@ -455,13 +320,6 @@ async def test_cancel_at_any_moment(new_client: Callable[[socket.socket], AsyncC
 
 
 # -- An object among others --------------------------------------------------------------------
-
-
-async def test_slots() -> None:
-    """A client can be weakly referenced, and has no `__dict__`."""
-    client = AsyncUDPNetworkClient(("host", 1), TEXT)
-    assert weakref.ref(client)() is client
-    assert not hasattr(client, "__dict__")
 
 
 async def test_forgotten() -> None:

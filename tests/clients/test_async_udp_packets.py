@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 import sys
@@ -24,7 +23,6 @@ from easynetwork.exceptions import (
 from tests.clients.async_tcp_support import Outcomes, outcome, until
 from tests.clients.udp_support import (
     NOT_A_PACKET,
-    PATIENCE,
     TEXT,
     AsyncClient,
     Full,
@@ -36,6 +34,7 @@ from tests.clients.udp_support import (
     each_family,
     send_unnoticed,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -177,40 +176,6 @@ async def test_packets_go_to_who_asked_first() -> None:
         for packet in (b"a", b"b", b"c"):
             peer.send(packet)
     assert [received[task] for task in asked] == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("cancelled", range(3))
-async def test_who_leaves_the_queue_takes_nothing(cancelled: int) -> None:
-    """When a task that waits for its turn is cancelled, the others get the packets."""
-    received: list[tuple[int, str]] = []
-    scopes = [anyio.CancelScope() for _ in range(3)]
-
-    async def receive(task: int) -> None:
-        with scopes[task]:
-            received.append((task, await client.recv_packet()))
-
-    async with connected() as (client, peer), anyio.create_task_group() as tasks:
-        for task in range(3):
-            tasks.start_soon(receive, task)
-            await anyio.wait_all_tasks_blocked()
-        scopes[cancelled].cancel()
-        await anyio.wait_all_tasks_blocked()
-        peer.send(b"a")
-        peer.send(b"b")
-    others = [task for task in range(3) if task != cancelled]
-    assert received == list(zip(others, ["a", "b"], strict=True))
-
-
-async def test_receiving_does_not_hold_up_sending() -> None:
-    """A task may send while another one waits for a packet."""
-    outcomes = Outcomes()
-    async with connected() as (client, peer), anyio.create_task_group() as tasks:
-        tasks.start_soon(outcomes.of, client.recv_packet)
-        await anyio.wait_all_tasks_blocked()
-        await client.send_packet("question")
-        assert peer.recv(100) == b"question"
-        peer.send(b"answer")
-    assert outcomes.all == ["answer"]
 
 
 async def test_sent_in_the_order_of_the_calls() -> None:
@@ -401,15 +366,6 @@ async def test_until_the_time_is_up() -> None:
         assert 0.04 < anyio.current_time() - start < PATIENCE / 2
 
 
-@pytest.mark.parametrize("timeout", [-1, -math.inf])
-async def test_negative_time(timeout: float) -> None:
-    """With a negative limit, there are no packets; they remain for whoever asks next."""
-    async with connected() as (client, peer):
-        deliver(peer, client, b"a")
-        assert await packets(client.iter_received_packets(timeout=timeout)) == []
-        assert await client.recv_packet() == "a"
-
-
 async def test_errors_while_iterating() -> None:
     """Bad datagrams and crashes are raised; the iterator goes on behind them, until the close."""
     async with connected() as (client, peer):
@@ -423,52 +379,13 @@ async def test_errors_while_iterating() -> None:
         assert await packets(iterator) == []
 
 
-async def test_iterator_behind_another_task() -> None:
-    """An iterator waits for its turn, but not longer than it may."""
-    outcomes = Outcomes()
-    async with connected() as (client, peer), anyio.create_task_group() as tasks:
-        tasks.start_soon(outcomes.of, client.recv_packet)
-        await anyio.wait_all_tasks_blocked()
-        for timeout in (0, 0.05):
-            assert await packets(client.iter_received_packets(timeout=timeout)) == []
-        assert outcomes.all == []
-        peer.send(b"a")
-        peer.send(b"b")
-        assert await anext(client.iter_received_packets(timeout=PATIENCE)) == "b"
-    assert outcomes.all == ["a"]
-
-
 # -- Closing -----------------------------------------------------------------------------------
 
 
-async def test_close_while_receiving() -> None:
-    """When another task closes the client, everybody who waits is told."""
-    outcomes = Outcomes()
-    async with connected() as (client, _), anyio.create_task_group() as tasks:
-        for _ in range(3):
-            tasks.start_soon(outcomes.of, client.recv_packet)
-        await anyio.wait_all_tasks_blocked()
-        await client.aclose()
-    assert outcomes.types() == [ClientClosedError] * 3
-    assert {str(error) for error in outcomes.all} == {"Client is closing, or is already closed"}
-
-
-async def test_close_forgets_packets() -> None:
-    """A closed client has no more packets, even if they had arrived."""
-    async with connected() as (client, peer):
-        peer.send(b"a")
-        assert await client.recv_packet() == "a"
-        deliver(peer, client, b"b")
-        await anyio.wait_all_tasks_blocked()
-        await client.aclose()
-        with pytest.raises(ClientClosedError):
-            await client.recv_packet()
-
-
-async def start_sending(tasks: Any, client: AsyncClient, outcomes: Outcomes) -> None:
+async def start_sending(tasks: Any, client: AsyncClient, sock: Full, outcomes: Outcomes) -> None:
     """Let a task send a packet that the kernel has no room for."""
     tasks.start_soon(outcomes.of, lambda: client.send_packet("packet"))
-    await until(lambda: client._sending.locked())
+    await until(lambda: sock.refused)
 
 
 async def test_close_waits_for_senders() -> None:
@@ -478,7 +395,7 @@ async def test_close_waits_for_senders() -> None:
         sock = connected_to(peer, Full)
         client: AsyncClient = AsyncUDPNetworkClient(sock, TEXT)
         async with anyio.create_task_group() as tasks:
-            await start_sending(tasks, client, outcomes)
+            await start_sending(tasks, client, sock, outcomes)
             tasks.start_soon(client.aclose)
             await until(client.is_closing)
             with pytest.raises(ClientClosedError):
@@ -497,7 +414,7 @@ async def test_cancelled_close() -> None:
         sock = connected_to(peer, Full)
         client: AsyncClient = AsyncUDPNetworkClient(sock, TEXT)
         async with anyio.create_task_group() as tasks:
-            await start_sending(tasks, client, outcomes)
+            await start_sending(tasks, client, sock, outcomes)
             with anyio.move_on_after(0.01) as scope:
                 await client.aclose()
             assert scope.cancelled_caught

@@ -27,15 +27,15 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.conftest import Pair
 from tests.clients.storm import Alarm, Interruption, Storm, serving
-from tests.clients.threads_support import SOON, InThread
+from tests.clients.threads_support import InThread
 from tests.clients.udp_support import opened
+from tests.times import PATIENCE, STUCK
 from tests.tls_peers import client_context, server_context
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer(2)")
 
 INTERRUPTS = 10_000
 TIME_LIMIT = 10.0  # seconds; a machine that is too slow for all interrupts gets fewer
-PATIENCE = 1.0  # seconds that an operation takes only if a lock was left behind
 LARGE = "x" * 200_000
 
 each_error = pytest.mark.parametrize(("error", "share"), [(Interruption, 1), (Alarm, 5)])
@@ -118,7 +118,7 @@ def receive_numbers(client: Any, storm: Storm, rounds: Rounds) -> Counter[str]:
     while rounds:
         try:
             storm.arm()
-            packet = client.recv_packet(timeout=PATIENCE)
+            packet = client.recv_packet(timeout=STUCK)
             storm.armed = False
         except (Interruption, Alarm):
             seen.update(["lock"] * leaves_lock(client))
@@ -143,7 +143,7 @@ def test_iterating() -> None:
             expected = 0
             while rounds:
                 packet = None
-                packets = client.iter_received_packets(timeout=PATIENCE)
+                packets = client.iter_received_packets(timeout=STUCK)
                 try:
                     storm.arm()
                     for packet in packets:  # noqa: B007 - of which there is one
@@ -184,7 +184,7 @@ def test_sending(tls: bool, error: type[BaseException], share: int) -> None:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
             sent = send_all_numbers(client, storm, rounds)
             client.close()
-            received = streams.get(timeout=SOON).split(b"\n")[:-1]
+            received = streams.get(timeout=PATIENCE).split(b"\n")[:-1]
             numbers = [int(line.removesuffix(LARGE.encode())) for line in received]
             assert numbers == sorted(set(numbers))
             assert set(numbers) >= sent
@@ -198,7 +198,7 @@ def send_all_numbers(client: Any, storm: Storm, rounds: Rounds) -> set[int]:
         packet = f"{number}{LARGE if number % 50 == 0 else ''}"
         try:
             storm.arm()
-            client.send_packet(packet, timeout=PATIENCE)
+            client.send_packet(packet, timeout=STUCK)
             storm.armed = False
             sent.add(number)
         except (Interruption, Alarm):
@@ -245,7 +245,7 @@ def test_datagrams() -> None:
             packet = None
             try:
                 storm.arm()
-                client.send_packet(f"{number}", timeout=PATIENCE)
+                client.send_packet(f"{number}", timeout=STUCK)
                 storm.armed = False
             except Interruption:
                 assert not leaves_lock(client)
@@ -255,7 +255,7 @@ def test_datagrams() -> None:
             peer.send(datagram)
             try:
                 storm.arm()
-                packet = client.recv_packet(timeout=PATIENCE)
+                packet = client.recv_packet(timeout=STUCK)
                 storm.armed = False
             except Interruption:
                 assert not leaves_lock(client)
@@ -295,7 +295,7 @@ def test_while_waiting_for_a_packet(pair: Pair, on_signal: Any) -> None:
     with pytest.raises(Interruption):
         client.recv_packet()
     peer.sendall(b"lo\nworld\n")
-    assert [client.recv_packet(timeout=SOON) for _ in "ab"] == ["hello", "world"]
+    assert [client.recv_packet(timeout=PATIENCE) for _ in "ab"] == ["hello", "world"]
 
 
 def test_while_waiting_to_send(narrow: Pair, on_signal: Any) -> None:

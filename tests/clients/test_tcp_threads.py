@@ -17,7 +17,6 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.conftest import Lines, Pair
 from tests.clients.threads_support import (
-    SOON,
     BlockingConverter,
     InThread,
     fork,
@@ -25,6 +24,7 @@ from tests.clients.threads_support import (
     waits_for_lock,
     waits_for_socket,
 )
+from tests.times import PATIENCE
 
 LINES: Lines = StreamProtocol(StringLineSerializer())
 LARGE = "x" * 1_000_000  # more than the kernel keeps for a `narrow` connection
@@ -62,15 +62,6 @@ def test_several_senders(narrow: Pair) -> None:
     assert numbers == dict.fromkeys("abcd", count)
 
 
-def test_several_receivers(pair: Pair) -> None:
-    """Each packet goes to one of the threads that wait."""
-    client, peer = pair
-    receivers = [waits_for_socket(client.recv_packet)]
-    receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
-    peer.sendall(b"one\ntwo\nthree\nfour\n")
-    assert {receiver.result() for receiver in receivers} == {"one", "two", "three", "four"}
-
-
 def test_receivers_under_load(pair: Pair) -> None:
     """Nothing is lost, doubled or torn between threads that receive as fast as they can."""
     client, peer = pair
@@ -91,7 +82,7 @@ def test_both_directions_at_once(narrow: Pair) -> None:
     client, peer = narrow
     sender = waits_for_socket(client.send_packet, LARGE)
     peer.sendall(b"hello\n")
-    assert client.recv_packet(timeout=SOON) == "hello"
+    assert client.recv_packet(timeout=PATIENCE) == "hello"
     assert sender.is_waiting()
     received = InThread(read_all, peer)
     sender.result()
@@ -127,7 +118,7 @@ def test_time_for_the_lock_counts_when_sending(narrow: Pair, timeout: float) -> 
     assert time.monotonic() - start < 1
     received = InThread(read_all, peer)
     sender.result()
-    client.send_packet("in time", timeout=SOON)
+    client.send_packet("in time", timeout=PATIENCE)
     client.close()
     assert received.result() == LARGE.encode() + b"\nin time\n"
 
@@ -164,7 +155,7 @@ def test_all_parts_of_a_packet_share_the_time(pair: Pair) -> None:
     start = time.monotonic()
     with pytest.raises(TimeoutError):
         client.recv_packet(timeout=0.1)
-    assert time.monotonic() - start < SOON
+    assert time.monotonic() - start < PATIENCE
     stop.set()
     count = trickling.result()
     peer.sendall(b"\n")
@@ -186,24 +177,6 @@ def test_close_wakes_up_receivers(connect: Callable[..., Pair]) -> None:
         with pytest.raises(ClientClosedError, match=r"^Closed client$"):
             receiver.result()
     assert client.socket.fileno() == -1
-
-
-def test_close_ends_iteration(connect: Callable[..., Pair]) -> None:
-    """A loop over packets in another thread is simply over."""
-    client, peer = connect(retry_interval=3600)
-    received: list[str] = []
-
-    def receive() -> None:
-        for packet in client.iter_received_packets(timeout=None):
-            received.append(packet)
-
-    receiver = InThread(receive)
-    peer.sendall(b"one\ntwo\n")
-    wait_until(lambda: received == ["one", "two"])
-    receiver.waits_in("select")
-    client.close()
-    receiver.result()
-    assert received == ["one", "two"]
 
 
 def test_close_waits_for_senders(narrow: Pair) -> None:
@@ -251,7 +224,7 @@ def test_close_loses_nothing(pair: Pair) -> None:
     """What was sent arrives although the peer goes on sending what nobody reads."""
     client, peer = pair
     peer.sendall(b"unread\n")
-    client.send_packet(LARGE, timeout=SOON)
+    client.send_packet(LARGE, timeout=PATIENCE)
     closer = waits_for_socket(client.close)
     peer.sendall(b"unread, too\n")
     assert read_all(peer) == LARGE.encode() + b"\n"
@@ -350,7 +323,7 @@ def test_fork(listener: socket.socket) -> None:
     with TCPNetworkClient(listener.getsockname()[:2], protocol) as client:
         peer, _ = listener.accept()
         with peer:
-            peer.settimeout(SOON)
+            peer.settimeout(PATIENCE)
             peer.sendall(b"block\n")
             threads = [
                 InThread(client.recv_packet).waits_in("wait"),
@@ -366,5 +339,5 @@ def test_fork(listener: socket.socket) -> None:
 
 
 def talk_to_parent(client: TCPNetworkClient[str, str]) -> None:
-    client.send_packet("from the child", timeout=SOON)
-    assert client.recv_packet(timeout=SOON) == "to the child"
+    client.send_packet("from the child", timeout=PATIENCE)
+    assert client.recv_packet(timeout=PATIENCE) == "to the child"

@@ -24,6 +24,7 @@ from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.exceptions import ClientClosedError, UnsupportedOperation
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
+from tests.times import PATIENCE, SOON
 from tests.tls_peers import (
     VERSIONS,
     TLSSocket,
@@ -35,8 +36,6 @@ from tests.tls_peers import (
 )
 
 # Seconds. Nothing here takes a tenth of it, unless something hangs.
-PATIENCE = 10.0
-SOON = 0.05
 
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from easynetwork.converter import AbstractPacketConverter
-
-# Seconds within which everything here happens that is bound to happen.
-SOON = 5.0
+from tests.times import MS, PATIENCE
 
 
 class InThread:
@@ -39,7 +39,7 @@ class InThread:
 
     def result(self) -> Any:
         """Wait for the call; return what it returned or raise what it raised."""
-        self._thread.join(SOON)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         if self._error is not None:
             raise self._error
@@ -50,16 +50,37 @@ class InThread:
         wait_until(lambda: self._current_function() in functions)
         return self
 
+    def waits_for_lock(self) -> InThread:
+        """Wait until the thread is blocked in the ``acquire()`` of a lock."""
+        wait_until(self._is_blocked_in_acquire)
+        return self
+
+    def _current_frame(self) -> FrameType | None:
+        """Return the innermost frame: that of the caller, if the thread is in a C function."""
+        return sys._current_frames().get(self._thread.ident or 0)
+
     def _current_function(self) -> str:
-        frame = sys._current_frames().get(self._thread.ident or 0)
+        frame = self._current_frame()
         return "" if frame is None else frame.f_code.co_name
+
+    def _is_blocked_in_acquire(self) -> bool:
+        frame = self._current_frame()
+        if frame is None:
+            return False
+        position = frame.f_lasti
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if ".acquire(" not in line:
+            return False
+        # An attempt that does not block looks the same, but not for long.
+        time.sleep(2 * MS)
+        return self._current_frame() is frame and frame.f_lasti == position
 
     def is_waiting(self) -> bool:
         return self._thread.is_alive()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -72,7 +93,7 @@ def waits_for_socket(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 def waits_for_lock(function: Callable[..., Any], *args: Any, **kwargs: Any) -> InThread:
     """Call a function in a thread, and wait until that one waits for another thread."""
-    return InThread(function, *args, **kwargs).waits_in("acquire_by")
+    return InThread(function, *args, **kwargs).waits_for_lock()
 
 
 class BlockingConverter(AbstractPacketConverter[str, str]):
@@ -87,7 +108,7 @@ class BlockingConverter(AbstractPacketConverter[str, str]):
         return packet
 
     def wait(self) -> None:
-        assert self.go_on.wait(SOON)
+        assert self.go_on.wait(PATIENCE)
 
     convert_to_dto_packet = create_from_dto_packet
 

@@ -20,9 +20,9 @@ from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.exceptions import DeserializeError
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers.abc import AbstractPacketSerializer
+from tests.times import PATIENCE
 
 # Seconds. Nothing here takes a tenth of it, unless something hangs.
-PATIENCE = 10.0
 
 # Linux, asm-generic/socket.h: how much memory a socket uses, to receive to begin with.
 SO_MEMINFO = 55
@@ -59,13 +59,19 @@ NOT_A_PACKET = b"\xff"
 class Full(socket.socket):
     """A socket that the kernel takes nothing from, until `room` is set.
 
+    Attributes:
+        room: Whether the kernel takes datagrams.
+        refused: Whether it has refused one.
+
     A real one is full when the network is slower than the program: never on the loopback interface.
     """
 
     room = False
+    refused = False
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         if not self.room:
+            self.refused = True
             raise BlockingIOError
         return super().send(data, flags)
 

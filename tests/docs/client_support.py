@@ -24,7 +24,8 @@ import pytest
 import sniffio
 
 from tests.conftest import BACKENDS
-from tests.docs.howto_support import PATIENCE, Peer, in_thread, until
+from tests.docs.howto_support import Peer, in_thread, until
+from tests.times import PATIENCE
 
 
 def variants(blocking: ModuleType, asynchronous: ModuleType) -> pytest.MarkDecorator:

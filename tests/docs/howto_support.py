@@ -31,11 +31,11 @@ from easynetwork.servers.handlers import (
     AsyncStreamClient,
     AsyncStreamRequestHandler,
 )
+from tests.times import PATIENCE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 # Seconds. Nothing here takes a tenth of it, unless something hangs.
-PATIENCE = 10
 
 _T = TypeVar("_T")
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from sybil import Document, Example, Region
 
-from tests.docs.howto_support import PATIENCE
 from tests.docs.sybil_parsers import code_blocks, compare, is_console
+from tests.times import PATIENCE
 
 __all__ = ["Terminals", "end", "next_lines", "terminals"]
 

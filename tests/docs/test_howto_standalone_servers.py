@@ -42,13 +42,13 @@ from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.clients.threads_support import wait_until
 from tests.docs.howto_support import (
     DOCS,
-    PATIENCE,
     answers_of_program,
     check_quotations,
     shorten_stop,
     without_addresses,
 )
 from tests.servers.standalone_support import each_loop, loop_options
+from tests.times import PATIENCE
 
 PAGE = "howto/advanced/standalone_servers.rst"
 EXAMPLES = DOCS / "_include/examples/howto"

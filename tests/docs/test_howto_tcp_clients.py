@@ -54,7 +54,6 @@ from tests.docs.client_support import (
     warns_when_forgotten,
 )
 from tests.docs.howto_support import (
-    PATIENCE,
     Lines,
     Peer,
     check_quotations,
@@ -62,6 +61,7 @@ from tests.docs.howto_support import (
     serving,
     until,
 )
+from tests.times import PATIENCE
 from tests.tls_peers import new_client_context, new_server_context
 
 pytestmark = pytest.mark.anyio
@@ -800,7 +800,7 @@ async def test_blocking_close_waits_for_sender() -> None:
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
         with contextlib.ExitStack() as stack:
-            closer = InThread(stack.enter_context(client).close).waits_in("acquire_by")
+            closer = InThread(stack.enter_context(client).close).waits_for_lock()
             assert await peer.receive() == "x" * 1_000_000
             sender.result()
             closer.result()

@@ -42,7 +42,6 @@ from easynetwork.servers.handlers import (
 )
 from tests.docs.howto_support import (
     DOCS,
-    PATIENCE,
     Lines,
     Peer,
     Watched,
@@ -60,6 +59,7 @@ from tests.docs.howto_support import (
     turned_away,
     until,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

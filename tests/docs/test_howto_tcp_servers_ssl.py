@@ -30,7 +30,8 @@ from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperati
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
-from tests.docs.howto_support import DOCS, PATIENCE, Watched, connected, serving, words
+from tests.docs.howto_support import DOCS, Watched, connected, serving, words
+from tests.times import PATIENCE
 from tests.tls_peers import (
     TLSSocket,
     authority,

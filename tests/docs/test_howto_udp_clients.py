@@ -48,7 +48,8 @@ from tests.docs.client_support import (
     variants,
     warns_when_forgotten,
 )
-from tests.docs.howto_support import PATIENCE, Lines, check_quotations, in_thread, serving
+from tests.docs.howto_support import Lines, check_quotations, in_thread, serving
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

@@ -21,12 +21,12 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.times import PATIENCE
 from tests.tls_peers import authority, client_context, new_server_context
 
 pytestmark = pytest.mark.anyio
 
 # Seconds.
-PATIENCE = 15.0
 
 VERSIONS = {"tls1_2": ssl.TLSVersion.TLSv1_2, "tls1_3": ssl.TLSVersion.TLSv1_3}
 each_version = pytest.mark.parametrize("version", VERSIONS)

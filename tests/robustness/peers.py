@@ -11,11 +11,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from tests.times import PATIENCE
+
 if TYPE_CHECKING:
     from tests.robustness.process import ServerProcess
 
 # Seconds until a peer gives up, and the test with it.
-TIMEOUT = 20.0
+TIMEOUT = 2 * PATIENCE
 
 
 def connect(server: ServerProcess, receive_buffer: int | None = None) -> socket.socket:

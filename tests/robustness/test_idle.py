@@ -10,6 +10,7 @@ import pytest
 
 from tests.robustness.peers import connect, receive_exactly
 from tests.robustness.process import ServerProcess
+from tests.times import PATIENCE, SOON
 
 CONNECTIONS = 1000
 
@@ -39,9 +40,22 @@ def test_idle_connections(loop: str, last_words: str) -> None:
             for _ in range(count):
                 stack.enter_context(use(server, last_words))
             assert (server.memory() - before) / count <= LIMIT
-            work = server.processor_time()
-            time.sleep(0.3)
-            assert server.processor_time() - work < 0.01
+            assert is_at_rest(server)
+
+
+def is_at_rest(server: ServerProcess) -> bool:
+    """Whether the server soon spends a while without any work.
+
+    A server that works for its idle connections does so in each period; the kernel's bookkeeping,
+    or work that was left to do, shows up in some only.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        work = server.processor_time()
+        time.sleep(6 * SOON)
+        if server.processor_time() - work < 0.01:
+            return True
+    return False
 
 
 def use(server: ServerProcess, last_words: str) -> socket.socket:

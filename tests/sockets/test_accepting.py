@@ -19,7 +19,7 @@ from easynetwork.backends.abc import Incoming
 from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.sockets import accepting as accepting_module
-from tests.backends.pairs import SOON
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 

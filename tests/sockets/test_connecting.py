@@ -17,7 +17,7 @@ from easynetwork.sockets.connecting import (
     new_client_socket,
     tune_tcp,
 )
-from tests.backends.pairs import SOON
+from tests.times import SOON
 
 on_each_backend = pytest.mark.anyio
 
