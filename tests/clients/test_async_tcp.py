@@ -225,6 +225,16 @@ async def test_given_socket_lost_before_it_is_used() -> None:
 # -- An object among others --------------------------------------------------------------------
 
 
+async def test_context_manager_ends_the_stream() -> None:
+    """Leaving `async with` sends the end of the stream, whatever is raised."""
+    with listening() as listener:
+        with pytest.raises(ZeroDivisionError):
+            async with AsyncTCPNetworkClient(address_of(listener), LINES):
+                raise ZeroDivisionError
+        with contextlib.closing(Accepted(listener)) as peer:
+            assert await peer.rest() == ("", "EOF")
+
+
 async def test_send_eof_of_a_closed_client() -> None:
     """A closed client has sent the end of its stream: to send it again does nothing."""
     async with connected() as (client, _):
