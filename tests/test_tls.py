@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easynetwork.tls import MAX_FLIGHT, MAX_REPLIES, MAX_USELESS_RECORDS, RECORD_SIZE, TLSSession
+from easynetwork.tls import (
+    MAX_EMPTY_RECORDS,
+    MAX_HANDSHAKE_BYTES,
+    MAX_REPLIES,
+    RECORD_SIZE,
+    TLSSession,
+)
 from tests.tls_forger import (
     ALERT,
     APPLICATION_DATA,
@@ -183,7 +189,7 @@ def test_hello_without_end() -> None:
             sent += len(record)
             server.receive(record)
             assert not server.handshake()
-    assert MAX_FLIGHT < sent < MAX_FLIGHT + 2 * RECORD_SIZE
+    assert MAX_HANDSHAKE_BYTES < sent < MAX_HANDSHAKE_BYTES + 2 * RECORD_SIZE
 
 
 def test_failed_handshake() -> None:
@@ -368,7 +374,7 @@ def test_key_updates(keys: Path) -> None:
     """A few are all right; they are answered, and the answer to each is sent."""
     client, server, _ = connect(new_ends(keys=keys))
     forger = Forger13(keys)
-    updates = b"".join(forger.key_update() for _ in range(MAX_USELESS_RECORDS))
+    updates = b"".join(forger.key_update() for _ in range(MAX_EMPTY_RECORDS))
 
     assert server.receive(updates) == b""
     assert server.error is None
@@ -382,7 +388,7 @@ def test_key_updates_now_and_then(keys: Path) -> None:
     """However many there are in the life of a connection."""
     _, server, _ = connect(new_ends(keys=keys))
     forger = Forger13(keys)
-    for _ in range(2 * MAX_USELESS_RECORDS):
+    for _ in range(2 * MAX_EMPTY_RECORDS):
         assert server.receive(forger.key_update()) == b""
         for _ in range(20):
             assert server.receive(forger.record(APPLICATION_DATA, b"x")) == b"x"
@@ -425,7 +431,7 @@ def test_flood_of_renegotiations(keys: Path) -> None:
     server = ends.server
     assert server.receive(forger.record(APPLICATION_DATA, b"hello")) == b"hello"
 
-    for _ in range(2 * MAX_USELESS_RECORDS):
+    for _ in range(2 * MAX_EMPTY_RECORDS):
         server.receive(forger.renegotiation())
 
     assert server.error is not None
@@ -438,7 +444,7 @@ def test_empty_records(keys: Path) -> None:
     forger = Forger13(keys)
     assert server.receive(forger.record(APPLICATION_DATA, b"")) == b""
     assert server.error is None
-    for _ in range(2 * MAX_USELESS_RECORDS):
+    for _ in range(2 * MAX_EMPTY_RECORDS):
         server.receive(forger.record(APPLICATION_DATA, b""))
     assert server.error is not None
 

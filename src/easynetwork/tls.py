@@ -1,4 +1,4 @@
-"""Ciphertext to plaintext and back, without touching a socket.
+"""Turn ciphertext into plaintext and back, without touching a socket.
 
 Strategy: the owner of the connection gives `TLSSession.receive` what the network delivered, cut in
 any way, and sends what `send`, `close` and `take_output` return. OpenSSL does the work, between two
@@ -6,12 +6,12 @@ buffers in memory.
 
 Invariants:
 
-* OpenSSL gets whole records only, a few KiB of them at a time. So it is never asked for what it
-  cannot have (to be told so, by an exception, costs more than to decrypt a record), its buffers
-  stay small, and it is known how many records had no data in them: a peer may not send many.
+* OpenSSL gets whole records only, a few KiB of them at a time. This avoids `SSLWantReadError`, which
+  costs more than decrypting a record, keeps OpenSSL's buffers small, and lets us count records
+  without application data, which are limited.
 * Answers of TLS itself that are not sent yet are bounded.
 * Nothing is decrypted before the handshake is complete, nor after the peer's close_notify. A
-  connection that ends without that alert was cut off, by whomever; `end_error` tells.
+  connection that ends without that alert may have been truncated; see `end_error()`.
 
 TLS 1.0 does not work: a peer sends an empty record before each one there. (It should not be used:
 RFC 8996.)
@@ -20,9 +20,9 @@ RFC 8996.)
 from __future__ import annotations
 
 __all__ = [
-    "MAX_FLIGHT",
+    "MAX_EMPTY_RECORDS",
+    "MAX_HANDSHAKE_BYTES",
     "MAX_REPLIES",
-    "MAX_USELESS_RECORDS",
     "PIECE_SIZE",
     "RECORD_SIZE",
     "TLSSession",
@@ -41,24 +41,24 @@ PIECE_SIZE: Final = 64 * 1024
 """Bytes to encrypt, and to hand over, at a time: the only copy of a huge packet is what waits to be
 sent."""
 
-MAX_FLIGHT: Final = 64 * 1024
+MAX_HANDSHAKE_BYTES: Final = 64 * 1024
 """Bytes that a peer may send in a handshake before there is anything to answer.
 
 Certificates are most of it: a chain of four with keys of the largest kind takes 50 KiB (ML-DSA-87,
 FIPS 204). OpenSSL would wait for 128 KiB, twice over. Go allows 64 KiB for a message.
 """
 
-MAX_USELESS_RECORDS: Final = 32
-"""Records without data that a peer may send in a row: key updates, attempts to renegotiate, ...
+MAX_EMPTY_RECORDS: Final = 32
+"""Records without application data that a peer may send in a row: key updates, for example.
 
 Each takes a few bytes to send, and here 15 microseconds and an answer (measured: key updates). As
-BoringSSL; Go allows 16. For each `_PARDON` records with data, there may be one more.
+BoringSSL; Go allows 16. For each `_CREDIT` records with data, there may be one more.
 """
 
 MAX_REPLIES: Final = 16 * 1024
 """Bytes of TLS's own answers that are not sent, because the peer does not read."""
 
-_PARDON: Final = 16
+_CREDIT: Final = 16
 _GROUP_SIZE: Final = 4 * 1024  # of small records: enough for their number not to matter
 
 _HEADER_SIZE: Final = 5  # content type, version (2 bytes), length (2 bytes): RFC 8446, 5.1
@@ -88,12 +88,12 @@ class TLSSession:
     __slots__ = (
         "__weakref__",
         "_awaits_tickets",
+        "_empty_records",
         "_incoming",
         "_needs_more",
         "_outgoing",
         "_partial",
         "_unanswered",
-        "_useless",
         "error",
         "has_output",
         "is_established",
@@ -116,7 +116,7 @@ class TLSSession:
         self._needs_more = server_side  # from the peer, to go on with the handshake
         self._partial = b""  # the beginning of a record
         self._unanswered = 0  # bytes of the handshake
-        self._useless = 0  # records without data, times `_PARDON`
+        self._empty_records = 0  # records without application data, times `_CREDIT`
         self._awaits_tickets = False
         self.is_established: bool = False
         self.is_over: bool = False
@@ -152,8 +152,10 @@ class TLSSession:
             self._needs_more = True
             if self._outgoing.pending:
                 self._unanswered = 0
-            elif self._unanswered > MAX_FLIGHT:
-                message = f"More than {MAX_FLIGHT} bytes, and still not a step of the handshake"
+            elif self._unanswered > MAX_HANDSHAKE_BYTES:
+                message = (
+                    f"More than {MAX_HANDSHAKE_BYTES} bytes, and still not a step of the handshake"
+                )
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, message) from None
             return False
         self.is_established = True
@@ -206,16 +208,16 @@ class TLSSession:
             self.is_over = True
         except ssl.SSLError as exc:
             self._break(exc)
-        if len(plaintext) != count or self._useless:
-            self._count_useless(count - len(plaintext), len(plaintext))
+        if len(plaintext) != count or self._empty_records:
+            self._count_empty(count - len(plaintext), len(plaintext))
         return plaintext[0] if len(plaintext) == 1 else b"".join(plaintext)
 
-    def _count_useless(self, useless: int, useful: int) -> None:
+    def _count_empty(self, empty: int, others: int) -> None:
         self.has_output = True
-        self._useless = max(self._useless + _PARDON * useless - useful, 0)
+        self._empty_records = max(self._empty_records + _CREDIT * empty - others, 0)
         if self.is_over:
             return
-        if self._useless > _PARDON * MAX_USELESS_RECORDS:
+        if self._empty_records > _CREDIT * MAX_EMPTY_RECORDS:
             message = "The peer keeps TLS itself busy, and sends no data"
             self._break(ssl.SSLError(ssl.SSL_ERROR_SSL, message))
         elif self._outgoing.pending > MAX_REPLIES:

@@ -24,10 +24,10 @@ from easynetwork.serializers.tools import (
     DEFAULT_SERIALIZER_LIMIT,
     GeneratorStreamReader,
     check_encoding,
-    check_limit,
-    check_max_depth,
     config_options,
     keeps_bytes,
+    validated_limit,
+    validated_max_depth,
 )
 from tests.tools import assert_linear, byte_by_byte, cuts, every_cut
 
@@ -57,16 +57,16 @@ def test_default_limit() -> None:
 
 def test_check_limit() -> None:
     """A limit is at least one byte."""
-    assert check_limit(1) == 1
+    assert validated_limit(1) == 1
     with pytest.raises(ValueError, match=r"^limit must be a positive integer$"):
-        check_limit(0)
+        validated_limit(0)
 
 
 def test_check_max_depth() -> None:
     """A depth is at least one container."""
-    assert check_max_depth(1) == 1
+    assert validated_max_depth(1) == 1
     with pytest.raises(ValueError, match=r"^max_depth must be a positive integer$"):
-        check_max_depth(0)
+        validated_max_depth(0)
 
 
 def test_default_max_depth() -> None:
@@ -129,7 +129,7 @@ def test_imports_can_be_seen(module: str, package: str) -> None:
     assert package in [alias.name for statement in statements for alias in statement.names]
 
 
-@pytest.mark.parametrize("check", [check_limit, check_max_depth])
+@pytest.mark.parametrize("check", [validated_limit, validated_max_depth])
 @pytest.mark.parametrize("value", [1.5, math.nan, math.inf, "10", None])
 def test_no_integer(check: Any, value: Any) -> None:
     """What is no integer would be no limit."""

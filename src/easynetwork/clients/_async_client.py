@@ -1,4 +1,4 @@
-"""What all asynchronous clients are: something that tasks share, and that connects when needed.
+"""The base class of asynchronous clients, which tasks share, and which connect when needed.
 
 There is one attempt to connect at a time. A task that needs the connection waits for it; if the
 attempt fails or its task is cancelled, the next task that waits tries again. Closing a client is
@@ -50,12 +50,11 @@ class AsyncClient(
         "_transport",
     )
 
-    def _begin(
+    def __init__(
         self,
         target: tuple[str, int] | _socket.socket,
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
     ) -> None:
-        """Be new: there is an address to connect to, or a connected socket."""
         self._backend = ensure_backend(backend)
         self._target = target
         self._transport: _T_Transport | None = None

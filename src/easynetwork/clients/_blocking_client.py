@@ -70,8 +70,8 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
     _retry_interval: float
     """The longest wait until a thread looks whether the client is closed, in seconds."""
 
-    def _take_over(self, sock: _socket.socket) -> None:
-        """Own a connected socket from now on, unless this raises an exception."""
+    def __init__(self, sock: _socket.socket) -> None:
+        # The connected socket stays the caller's if this raises an exception.
         sock.setblocking(False)
         self._local_address = new_socket_address(sock.getsockname(), sock.family)
         self._remote_address = new_socket_address(sock.getpeername(), sock.family)

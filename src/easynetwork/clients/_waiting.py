@@ -60,7 +60,7 @@ def deadline_after(timeout: float | None) -> float:
     return math.inf if timeout is None else time.monotonic() + validated_delay(timeout)
 
 
-def check_retry_interval(seconds: float) -> float:
+def validated_retry_interval(seconds: float) -> float:
     """Return how long one system call may wait, in seconds.
 
     Raises:

@@ -141,7 +141,7 @@ class AsyncTCPNetworkClient(
         self._connect_options = given
         with close_on_error(address):
             check_stream_protocol(protocol)
-            self._begin(target, backend)
+            super().__init__(target, backend)
             self._max_recv_size = validated_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             validated_delay(happy_eyeballs_delay)

@@ -104,7 +104,7 @@ class AsyncUDPNetworkClient(
             local_address = validated_local_address(local_address)
             target = validated_udp_target(address, local_address, family)
             check_datagram_protocol(protocol)
-            self._begin(target, backend)
+            super().__init__(target, backend)
         self._connect_options: dict[str, Any] = {"local_address": local_address, "family": family}
         self._build = datagram_builder(protocol)
         self._encode = datagram_encoder(protocol)

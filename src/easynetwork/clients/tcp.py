@@ -20,10 +20,10 @@ from easynetwork.clients._errors import aborted, ended, explain_stream
 from easynetwork.clients._target import validated_target
 from easynetwork.clients._waiting import (
     LockTimeoutError,
-    check_retry_interval,
     connect_tcp,
     end_stream,
     timed_out,
+    validated_retry_interval,
 )
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.decoder import NEED_DATA
@@ -159,7 +159,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         """
         with close_on_error(address):
             check_stream_protocol(protocol)
-            self._retry_interval = check_retry_interval(retry_interval)
+            self._retry_interval = validated_retry_interval(retry_interval)
             self._max_recv_size = validated_max_recv_size(max_recv_size)
             self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
             self._encode = packet_encoder(protocol)
@@ -182,7 +182,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         with close_on_error(target):
             self._tls = None if tls is None else BlockingTLS(tls)
             tune_tcp(target)
-            self._take_over(target)
+            super().__init__(target)
             if self._tls is not None:
                 self._close_timeout = self._tls.shutdown_timeout()
 

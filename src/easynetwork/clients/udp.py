@@ -12,7 +12,7 @@ from easynetwork._arguments import validated_local_address
 from easynetwork.backends.datagram_endpoint import MAX_DATAGRAM_SIZE, too_long
 from easynetwork.clients._blocking_client import BlockingClient, closed_error
 from easynetwork.clients._target import validated_udp_target
-from easynetwork.clients._waiting import check_retry_interval
+from easynetwork.clients._waiting import validated_retry_interval
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
@@ -101,14 +101,14 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
             check_datagram_protocol(protocol)
             self._build = datagram_builder(protocol)
             self._encode = datagram_encoder(protocol)
-            self._retry_interval = check_retry_interval(retry_interval)
+            self._retry_interval = validated_retry_interval(retry_interval)
             local_address = validated_local_address(local_address)
             target = validated_udp_target(address, local_address, family)
         if not isinstance(target, _socket.socket):
             target = connect_udp_blocking(*target, local_address=local_address, family=family)
         self._datagram: bytes | None = None  # received, and not a packet yet
         with close_on_error(target):
-            self._take_over(target)
+            super().__init__(target)
 
     def _forget_packet(self) -> None:
         self._datagram = None

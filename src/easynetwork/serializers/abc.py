@@ -26,7 +26,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from easynetwork.exceptions import DeserializeError, UnsupportedOperation
-from easynetwork.serializers.tools import check_limit, check_positive
+from easynetwork.serializers.tools import validated_limit, validated_positive
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -74,7 +74,7 @@ class SeparatorFraming:
             raise TypeError(f"separator must be bytes, not {self.separator!r}")
         if not self.separator:
             raise ValueError("Empty separator")
-        check_limit(self.limit)
+        validated_limit(self.limit)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -92,7 +92,7 @@ class FixedSizeFraming:
     size: int
 
     def __post_init__(self) -> None:
-        check_positive("size", self.size)
+        validated_positive("size", self.size)
 
 
 LengthFormat: TypeAlias = Literal["u8", "u16", "u32", "u64", "varint", "netstring"]
@@ -146,7 +146,7 @@ class LengthPrefixFraming:
     adjustment: int = 0
 
     def __post_init__(self) -> None:
-        check_limit(self.limit)
+        validated_limit(self.limit)
         for name, value, known in (
             ("length", self.length, get_args(LengthFormat)),
             ("byteorder", self.byteorder, ("big", "little")),

@@ -39,8 +39,8 @@ from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
-    check_max_depth,
     config_options,
+    validated_max_depth,
 )
 
 __all__ = ["CBORDecoderConfig", "CBOREncoderConfig", "CBORSerializer"]
@@ -140,7 +140,7 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
             cbor2.load,
             **decoder_options,
             semantic_decoders=decoders,
-            max_depth=check_max_depth(max_depth),
+            max_depth=validated_max_depth(max_depth),
         )
         self._max_depth = max_depth
         self._strict_map_key = bool(strict_map_key)

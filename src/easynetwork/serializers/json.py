@@ -41,10 +41,10 @@ from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
     check_encoding,
-    check_limit,
-    check_max_depth,
     config_options,
     keeps_bytes,
+    validated_limit,
+    validated_max_depth,
 )
 
 __all__ = ["JSONDecoderConfig", "JSONEncoderConfig", "JSONSerializer"]
@@ -144,8 +144,8 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         self._raw_decode = _Decoder(**decoder_options).raw_decode
         self._encoding = encoding
         self._unicode_errors = unicode_errors
-        self._limit = check_limit(limit)
-        self._max_depth = check_max_depth(max_depth)
+        self._limit = validated_limit(limit)
+        self._max_depth = validated_max_depth(max_depth)
         self._framing = SeparatorFraming(b"\n", limit) if use_lines else None
         self._debug = bool(debug)
 

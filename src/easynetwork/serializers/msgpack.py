@@ -22,8 +22,8 @@ from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
     DEFAULT_SERIALIZER_LIMIT,
-    check_max_depth,
     config_options,
+    validated_max_depth,
 )
 
 __all__ = ["MessagePackSerializer", "MessagePackerConfig", "MessageUnpackerConfig"]
@@ -124,7 +124,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         self._unpack_error = msgpack.UnpackException
         self._new_packer = partial(msgpack.Packer, buf_size=_PACK_SIZE, **packer_options)
         self._unpack: Callable[[bytes], Any] = partial(msgpack.unpackb, **unpacker_options)
-        self._max_depth = check_max_depth(max_depth)
+        self._max_depth = validated_max_depth(max_depth)
 
     @final
     def dump_to_file(self, packet: Any, file: IO[bytes], /) -> None:

@@ -27,11 +27,11 @@ __all__ = [
     "DEFAULT_SERIALIZER_LIMIT",
     "GeneratorStreamReader",
     "check_encoding",
-    "check_limit",
-    "check_max_depth",
-    "check_positive",
     "config_options",
     "keeps_bytes",
+    "validated_limit",
+    "validated_max_depth",
+    "validated_positive",
 ]
 
 DEFAULT_SERIALIZER_LIMIT: Final = 65536
@@ -43,17 +43,17 @@ serde_json. An object that deep can be compared, shown, copied and sent on withi
 of 1,000 calls inside each other; `copy.deepcopy()` needs most, 2 for each container."""
 
 
-def check_limit(limit: int) -> int:
+def validated_limit(limit: int) -> int:
     """Return `limit`, a number of bytes.
 
     Raises:
         TypeError: `limit` is not an integer. (With NaN, there would be no limit.)
         ValueError: `limit` is not positive.
     """
-    return check_positive("limit", limit)
+    return validated_positive("limit", limit)
 
 
-def check_positive(name: str, value: int) -> int:
+def validated_positive(name: str, value: int) -> int:
     """Return `value`, the argument called `name`.
 
     Raises:
@@ -67,14 +67,14 @@ def check_positive(name: str, value: int) -> int:
     return value
 
 
-def check_max_depth(max_depth: int) -> int:
+def validated_max_depth(max_depth: int) -> int:
     """Return `max_depth`, a number of containers inside each other.
 
     Raises:
         TypeError: `max_depth` is not an integer.
         ValueError: `max_depth` is not positive.
     """
-    return check_positive("max_depth", max_depth)
+    return validated_positive("max_depth", max_depth)
 
 
 def config_options(name: str, config: object, config_class: type[Any]) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class GeneratorStreamReader:
             TypeError: `limit` is not an integer.
             ValueError: `limit` is not positive, or `separator` is empty.
         """
-        check_limit(limit)
+        validated_limit(limit)
         if not separator:
             raise ValueError("Empty separator")
         buffer = self._buffer

@@ -21,7 +21,7 @@ from easynetwork.exceptions import (
 )
 from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, overrides
 from easynetwork.serializers.framing.framed import parse_in_buffer
-from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, check_limit
+from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit
 
 __all__ = ["FileBasedPacketSerializer"]
 
@@ -58,7 +58,7 @@ class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Receiv
         if not isinstance(expected_load_error, tuple):
             expected_load_error = (expected_load_error,)
         self._expected_errors: tuple[type[Exception], ...] = (*expected_load_error, RecursionError)
-        self._limit = check_limit(limit)
+        self._limit = validated_limit(limit)
         self._debug = bool(debug)
 
     @property

@@ -30,7 +30,7 @@ from easynetwork.serializers.abc import (
     overrides,
 )
 from easynetwork.serializers.framing.framed import parse_in_buffer
-from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, check_limit
+from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit
 
 __all__ = [
     "AbstractCompressorSerializer",
@@ -112,7 +112,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
             raise TypeError(f"Expected a serializer instance, got {serializer!r}")
         self._serializer = serializer
         self._expected_errors = expected_decompress_error
-        self._limit = check_limit(limit)
+        self._limit = validated_limit(limit)
         self._debug = bool(debug)
 
     @property
