@@ -212,8 +212,8 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening]):
 
     def get_sockets(self) -> tuple[SocketProxy, ...]:
         """Return the listening sockets, to look at; none if the server is new or closed."""
-        attributes = [listener.extra_attributes for listener in self._listeners]
-        return tuple(known[INETSocketAttribute.socket]() for known in attributes)
+        key = INETSocketAttribute.socket
+        return tuple(listener.extra_attributes[key]() for listener in self._listeners)
 
     # -- transitions
 
