@@ -11,7 +11,7 @@ __all__ = ["FramedPacketSerializer", "frame_error", "parse_frame", "parse_in_buf
 
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
 from easynetwork.serializers.abc import (
@@ -113,15 +113,11 @@ class FramedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received,
         in front: such a frame need not fit in.
         """
         framing = self.framing()
-        buffer: Any
         if isinstance(framing, SeparatorFraming):
             # At least an empty frame: otherwise, half a separator would be an error for ever.
-            buffer = bytearray(max(framing.limit, len(framing.separator) + 1))
-        else:
-            size = framing.size if isinstance(framing, FixedSizeFraming) else 0
-            buffer = memoryview(bytearray(max(size, sizehint)))
-        result: Buffer = buffer
-        return result
+            return cast("Buffer", bytearray(max(framing.limit, len(framing.separator) + 1)))
+        size = framing.size if isinstance(framing, FixedSizeFraming) else 0
+        return cast("Buffer", memoryview(bytearray(max(size, sizehint))))
 
     def buffered_incremental_deserialize(
         self, buffer: Buffer, /
