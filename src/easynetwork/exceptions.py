@@ -1,9 +1,33 @@
 """Every error that easynetwork raises, grouped by the side at fault.
 
-* The peer: what it sent cannot be understood. `BaseProtocolParseError` and its two subclasses reach
-  a request handler at its ``yield`` and a caller at ``recv_packet()``; their ``error`` attribute is
-  the reason, one of `DeserializeError` and its subclasses, or `PacketConversionError`.
-* The program: it used an object in a state, or in a way, that the object does not offer.
+The peer: what it sent cannot be understood, or it has ended its side::
+
+    Exception
+    ├── BaseProtocolParseError        raised at a handler's yield, and by recv_packet()
+    │   ├── StreamProtocolParseError
+    │   └── DatagramProtocolParseError
+    ├── DeserializeError              raised by serializers; the `error` of the ones above
+    │   └── IncrementalDeserializeError
+    │       └── LimitOverrunError
+    ├── PacketConversionError         raised by converters; likewise
+    └── ConnectionError
+        └── ConnectionAbortedError
+            └── EndOfStreamError
+
+The program: it used an object in a state, or in a way, that the object does not offer::
+
+    Exception
+    ├── ConnectionError
+    │   └── ClientClosedError         the client was closed on this side
+    ├── LookupError
+    │   └── TypedAttributeLookupError
+    └── RuntimeError
+        ├── BusyResourceError
+        ├── ProtocolCrashedError      a serializer or a converter has a bug
+        ├── ServerAlreadyRunning
+        ├── ServerClosedError
+        └── NotImplementedError
+            └── UnsupportedOperation
 
 An error never refers to the buffer that its data was received in: a receive buffer is used again
 for the next bytes, while an error may be kept. So every ``remaining_data`` is an immutable copy.
