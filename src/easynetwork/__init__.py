@@ -5,19 +5,22 @@ way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your r
 
 * `easynetwork.exceptions`: every error on one page, grouped by the side at fault.
 * `easynetwork.addresses`: socket addresses, the socket proxy, socket options, typed attributes.
-* `easynetwork.serializers`: bytes <-> plain objects, one packet at a time.
+* `easynetwork.serializers`: bytes <-> plain objects, one packet at a time; `framing` splits a
+  stream into frames.
 * `easynetwork.converter`: plain object <-> your object.
 * `easynetwork.protocol`: serializer + converter = what a client or a server works with.
 * `easynetwork.parsers`: drives the generators of protocol objects, and checks them.
-* `easynetwork.decoder`: bytes in, packets out; the only place that cuts a stream.
-* `easynetwork.codec`: how a protocol object is driven, with or without shortcuts.
+* `easynetwork.decoder`: bytes in, packets out, whatever the network.
+* `easynetwork.codec`: drives a protocol object by whole frames, or by its generators.
 * `easynetwork.tls`: ciphertext to plaintext and back.
 * `easynetwork.sockets`: plain sockets: names resolved, connected, bound, accepted.
-* `easynetwork.backends`: the event loop, asyncio or trio.
-* `easynetwork.servers`: listeners, the sessions of their clients, and the request handlers you
-  write.
+* `easynetwork.backends`: the event loop, asyncio or trio. `abc` holds the contracts: a new kind of
+  connection is a `Listener` and a `StreamTransport`.
+* `easynetwork.servers`: the request handlers you write, and what serves them: `_stream` takes a
+  connection from its listener to the end of its session, `_datagram` the same for datagrams,
+  `_core` is life cycle, log and faults.
 * `easynetwork.clients`: the other end.
-* `easynetwork.testing`: for your tests: does a serializer keep its promises?
+* `easynetwork.testing`: for your tests: checks that a serializer keeps its promises.
 """
 
 from __future__ import annotations
