@@ -50,7 +50,8 @@ class StreamTransport(ABC):
 
     feed: Callable[[bytes], bool]
     """Called with each chunk that arrives, in order, in the event loop's thread; returns whether
-    `receive()` should return now. May be replaced at any time."""
+    `receive()` should return now. Never called before the first `receive()`. May be replaced at any
+    time."""
 
     local_address: SocketAddress
     """This end's address."""
@@ -199,7 +200,7 @@ class Incoming(NamedTuple):
     """
 
     transport: StreamTransport
-    """The connection. Its feed function has yet to be set: in the same turn of the event loop."""
+    """The connection. Its feed function has yet to be set."""
 
     local_address: SocketAddress
     """This end's address, as the handler sees it."""

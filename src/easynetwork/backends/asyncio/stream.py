@@ -1,7 +1,7 @@
 """A stream socket on asyncio.
 
-The event loop pushes: whenever the socket is readable, a chunk is fed, whether a task waits or
-not. `receive` waits for the next one, and its absence is what pauses reading.
+The event loop pushes: from the first `receive()` on, a chunk is fed whenever the socket is
+readable, whether a task waits or not. Reading pauses when no task has asked for a while.
 
 asyncio's own transports are not used. Without them a request costs a tenth less (measured), a
 connection is cheaper to set up and to keep, and how it ends is decided here. And since CPython 3.12
@@ -49,8 +49,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None
         self._fed = 0  # bytes fed since the last receive()
-        self._is_reading = False
-        self._start_reading()
+        self._is_reading = False  # before the first receive(): nothing is fed to the wrong function
 
     # -- called by the event loop
 

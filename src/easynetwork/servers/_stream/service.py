@@ -53,7 +53,7 @@ class StreamService:
 
     async def _admit(self, tasks: SessionTasks, incoming: Incoming) -> None:
         decoder = self._options.new_decoder()
-        incoming.transport.feed = decoder.feed  # before the loop can receive anything
+        incoming.transport.feed = decoder.feed
         name = f"client {incoming.address}"
         if self._steps:
             tasks.start(self._serve, tasks, incoming, decoder, name=name)
