@@ -125,15 +125,17 @@ def keeps_bytes(encoding: str, characters: str) -> bool:
             return False
         if ("a".encode(encoding) + code).decode(encoding) != "a" + characters:
             return False
-        others = _OTHER_CHARACTERS.encode(encoding, "ignore")
+        others = _other_characters().encode(encoding, "ignore")
     except UnicodeError:
         return False
     return len(others.translate(None, code)) == len(others)
 
 
-_OTHER_CHARACTERS: Final = "".join(
-    chr(code) for code in (*range(0x80, 0xD800), *range(0xE000, 0x10000), 0x10000, 0x10FFFF)
-)
+def _other_characters() -> str:
+    """Return all characters that are not ASCII, and few of those that need a surrogate pair."""
+    # Not a constant: that would be a third of the time to import a server (measured).
+    codes = (*range(0x80, 0xD800), *range(0xE000, 0x10000), 0x10000, 0x10FFFF)
+    return "".join(map(chr, codes))
 
 
 class GeneratorStreamReader:
