@@ -16,7 +16,7 @@ from easynetwork._tuning import LINGER_SIZE
 async def read_to_end(sock: socket.socket, view: memoryview, ended: anyio.Event) -> None:
     """Discard what the peer sends until it ends its side, or has sent `LINGER_SIZE` bytes.
 
-    It starts before everything is sent: a peer may not read before it has sent.
+    Start before all output is sent: some peers read only after they have finished sending.
 
     Args:
         sock: The socket; may be closed meanwhile.

@@ -1,4 +1,4 @@
-"""A thread for a server that blocks the one it runs in."""
+"""Run a standalone server in a background thread."""
 
 from __future__ import annotations
 

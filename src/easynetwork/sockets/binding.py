@@ -3,8 +3,8 @@
 With port 0, all of them get the same random port: users read one port and connect to any host.
 
 A name often stands for an address that this machine does not have: "localhost" for ::1, in a
-container without IPv6. The host is then served on its other addresses. It must have one: an address
-that is given as a number has no other, and must be bound.
+container without IPv6. The host is then served on its other addresses. At least one
+address of each host must be bound; a numeric host has only one.
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@ The session that owns a generator takes every step of it in its own task. What t
 sessions have in common is here: what a yielded value means, how an exception is thrown in, and how
 the generator is closed.
 
-Only the first step is written out in each session, to spare each request a call. It hides the
-generator from the event loop's `firstiter` hook (`sys.set_asyncgen_hooks`), by which the loop
-remembers generators to close them at its end: the session closes its own, whatever happens, and the
-hook costs more than all the rest of starting one.
+Only the first step is written out in each session, to spare each request a call. It runs with the
+event loop's `firstiter` hook off (`sys.set_asyncgen_hooks`). The loop need not track the generator,
+because the session always closes it, and the hook costs more than the rest of the start.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ left out, and so may SERVING, if the server is stopped while it starts:
     STOPPING  shutdown(), a cancellation,   the tasks of all clients are cancelled, and then the
               or the last client has left   exit stack of service_init() is unwound
 
-Its scope surrounds everything, so that a server can be stopped while it starts; inside it, another
-one surrounds the sessions and what feeds them; and `service_init()`'s exit stack is unwound between
-the two, when the outer one is cancelled as well and the last session is over: what a user started
-there stops too.
+There are two scopes. The outer one covers the whole run, so that a server can be stopped while it
+starts. The inner one covers the sessions and the listeners. After the last session, the outer scope
+is cancelled and the exit stack of `service_init()` is unwound: tasks that a user started there stop
+too.
 """
 
 from __future__ import annotations

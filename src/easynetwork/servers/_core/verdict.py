@@ -34,7 +34,7 @@ class Verdict:
     Attributes:
         crash: A bug of the handler.
         misuse: Operations on a client that the handler had closed.
-        excused: These, and what becomes of operations on a client that has left.
+        excused: These, and the ConnectionErrors of operations on a client that has left.
         fault: Invalid data of the peer.
         timeout: Whether the peer was silent for too long.
     """

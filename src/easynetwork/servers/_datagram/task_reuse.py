@@ -6,7 +6,7 @@ the next one. So a burst of datagrams that are answered at once costs one task (
 measured).
 
 A generator that suspends keeps its task, and the others must not wait for it. Which task goes on
-with them depends on how the event loop starts tasks:
+with them depends on how the event loop starts tasks. There are three cases:
 
 1. *Eagerly* (asyncio from CPython 3.12 on): starting a task runs it up to its first suspension.
    `start_ready()` then sees that generators are left, and starts another task.
@@ -17,8 +17,8 @@ with them depends on how the event loop starts tasks:
 3. *A successor that begins* finds something to do, and is then like the task of case 2; or nothing,
    and ends.
 
-`_worker` is the task that began last: a task goes on only as long as it is that one, because a
-later one begins only when it has suspended.
+`_worker` is the task that began last. A task that is no longer `_worker` has suspended since
+another one began, and takes no more generators.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     Listener -> admission -> TLS -> session
 
-The service is the same for every listener: what differs between TCP, Unix sockets and a network in
-memory is behind `Listener` and `StreamTransport`.
+The service is the same for every listener: `Listener` and `StreamTransport` hide whether a
+connection is a socket at all. Admission sets the feed function and starts the client's task.
 """
 
 from __future__ import annotations
