@@ -21,7 +21,6 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
-from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
 from easynetwork.addresses import SocketAddress, new_socket_address, socket_attributes
 from easynetwork.backends.abc import Batch, DatagramEndpoint
 from easynetwork.backends.receive_buffer import receive_view
@@ -47,7 +46,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         socket: The socket.
     """
 
-    __slots__ = ("_budget", "_in_a_row", "_view", "_writing", "address", "local_address", "socket")
+    __slots__ = ("_in_a_row", "_view", "_writing", "address", "local_address", "socket")
 
     def __init__(self, sock: _socket.socket) -> None:
         take_descriptor(sock)
@@ -55,7 +54,6 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
         self.address: SocketAddress | None = None
         self._view = receive_view(MAX_DATAGRAM_SIZE)
-        self._budget = SEND_BUDGET_DATAGRAMS  # to send before the loop should get a turn
         self._in_a_row = 0  # datagrams that were received without waiting
         self._writing = anyio.Lock()
         with suppress(OSError):  # a server's: a child that forks before it is served keeps it
@@ -88,9 +86,6 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         return datagram
 
     def send(self, data: bytes, address: Any = None) -> bool:
-        if not self._budget:
-            return False
-        self._budget -= 1
         try:
             if address is None:
                 self.socket.send(data)
@@ -118,7 +113,6 @@ class SocketDatagramEndpoint(DatagramEndpoint):
 
     async def writable(self) -> None:
         async with self._writing:  # tasks take turns: loops let only one of them wait
-            self._budget = SEND_BUDGET_DATAGRAMS
             if not self.is_closing():
                 with suppress(anyio.ClosedResourceError):
                     await anyio.wait_writable(self.socket)
@@ -179,7 +173,6 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         """
         if self.is_closing():
             return False
-        self._budget = SEND_BUDGET_DATAGRAMS  # the loop has had its turn
         receive, view = self.socket.recvfrom_into, self._view
         batch: Batch = []
         for _ in range(BATCH_SIZE):

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._arguments import validated_local_address
+from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients._async_client import AsyncClient, closed_error
@@ -48,7 +49,7 @@ class AsyncUDPNetworkClient(
     `ClientClosedError`.
     """
 
-    __slots__ = ("_build", "_connect_options", "_encode", "_sending")
+    __slots__ = ("_build", "_connect_options", "_encode", "_sending", "_sent_in_a_row")
 
     @overload
     def __init__(
@@ -109,6 +110,7 @@ class AsyncUDPNetworkClient(
         self._build = datagram_builder(protocol)
         self._encode = datagram_encoder(protocol)
         self._sending = anyio.Lock(fast_acquire=True)
+        self._sent_in_a_row = 0
 
     # -- the connection
 
@@ -147,6 +149,10 @@ class AsyncUDPNetworkClient(
         """
         endpoint = await self._connected()
         data = self._encode(packet)
+        self._sent_in_a_row += 1
+        if self._sent_in_a_row > SEND_BUDGET_DATAGRAMS:
+            self._sent_in_a_row = 1
+            await anyio.lowlevel.checkpoint()
         try:
             if self._sending.locked() or not endpoint.send(data):
                 async with self._sending:

@@ -315,6 +315,27 @@ async def test_sending_gives_turns(serve: Serve) -> None:
         await handler.noted("over")
 
 
+async def test_clients_do_not_share_turns(serve: Serve) -> None:
+    """Many clients with a few answers each do not make each other's handlers wait."""
+    at_once = most_at_once = 0
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            nonlocal at_once, most_at_once
+            yield
+            at_once += 1
+            most_at_once = max(most_at_once, at_once)
+            for _ in range(10):
+                await client.send_packet("answer")
+            at_once -= 1
+
+    async with serve(Handler()) as service:
+        for peer in [service.connect() for _ in range(100)]:
+            peer.send("hello")
+        await service.statistics(received=100, peers=0)
+    assert most_at_once == 1
+
+
 async def test_full_buffer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the kernel has no room for an answer, `send_packet()` waits, and others are served."""
 

@@ -77,8 +77,8 @@ class DatagramEndpoint(ABC):
             address: Where to; None if the socket is connected.
 
         Returns:
-            Whether it was sent. If not, the kernel has no room for it, or the event loop should get
-            a turn; try again when `writable()` has returned.
+            Whether it was sent. If not, the kernel has no room for it; try again when `writable()`
+            has returned.
 
         Raises:
             OSError: See above; `EMSGSIZE` if the datagram is too long, `EBADF` if the endpoint is

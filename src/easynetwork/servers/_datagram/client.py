@@ -7,6 +7,9 @@ __all__ = ["ServedDatagramClient", "ServerSocket"]
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import anyio.lowlevel
+
+from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
 from easynetwork.addresses import INETSocketAttribute, SocketAddress, new_socket_address
 from easynetwork.backends.abc import AsyncBackend, DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
@@ -42,11 +45,12 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
         raw_address: Its address, as the socket module says it; few handlers ask for the other one.
     """
 
-    __slots__ = ("_server_socket", "raw_address")
+    __slots__ = ("_sent_in_a_row", "_server_socket", "raw_address")
 
     def __init__(self, server_socket: ServerSocket, address: Any) -> None:
         self._server_socket = server_socket
         self.raw_address: Any = address
+        self._sent_in_a_row = 0
 
     def __repr__(self) -> str:
         return f"<client with address {self.address} at {id(self):#x}>"
@@ -84,3 +88,9 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
             await server_socket.endpoint.writable()
             if not server_socket.is_up:
                 raise ClientClosedError("Closed client")
+        # Counted for each client: one budget for the socket would make all handlers of a busy
+        # server wait for each other.
+        self._sent_in_a_row += 1
+        if self._sent_in_a_row == SEND_BUDGET_DATAGRAMS:
+            self._sent_in_a_row = 0
+            await anyio.lowlevel.checkpoint()
