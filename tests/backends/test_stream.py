@@ -474,6 +474,21 @@ async def test_call_soon(pair: Pair) -> None:
     assert called == [0, 1, 2]
 
 
+async def test_turn_of_the_loop_is_no_room(pair: Pair) -> None:
+    """A task that gave the loop a turn does not let others write while too much is unsent."""
+    while not pair.transport.congested:  # the kernel takes all of it
+        pair.transport.write(b"a")
+    assert not pair.transport.get_unsent_size()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pair.transport.drain)
+        await anyio.lowlevel.checkpoint()
+        pair.transport.write(b"x" * 10_000_000)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        assert pair.transport.congested
+        tasks.cancel_scope.cancel()
+
+
 async def test_socket(pair: Pair) -> None:
     """The socket is there to ask for addresses and options."""
     assert pair.sock.getpeername() == pair.peer.getsockname()

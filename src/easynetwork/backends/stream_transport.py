@@ -256,7 +256,8 @@ class SocketStreamTransport(StreamTransport):
             await self._below_low_water.wait()
         elif self._budget < 0:
             await anyio.lowlevel.checkpoint()
-            self._resume_writing()
+            if self._below_low_water is None:  # else, another task has written meanwhile
+                self._resume_writing()
         if self._phase == _Phase.BROKEN:
             raise broken_connection(self._error)
 
