@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -17,9 +17,10 @@ from easynetwork.exceptions import (
     IncrementalDeserializeError,
     LimitOverrunError,
 )
-from easynetwork.protocol import StreamProtocol
+from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, LengthPrefixedSerializer
-from easynetwork.serializers.abc import SeparatorFraming
+from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, SeparatorFraming
+from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.json import JSONDecoderConfig, JSONEncoderConfig
 from tests.tools import (
     Failure,
@@ -670,3 +671,39 @@ def test_brackets_inside_of_characters(encoding: str) -> None:
     JSONSerializer(encoding=encoding)
     with pytest.raises(ValueError, match="^The end of a JSON document cannot be found"):
         JSONSerializer(encoding=encoding, use_lines=False).framing()
+
+
+class BufferedJSON(JSONSerializer, BufferedIncrementalPacketSerializer[Any, Any, bytearray]):
+    """A user's: it receives into a buffer, and marks what came that way."""
+
+    def create_deserializer_buffer(self, sizehint: int, /) -> bytearray:
+        return bytearray(sizehint)
+
+    def buffered_incremental_deserialize(self, buffer: bytearray, /) -> Generator[int, int, Any]:
+        packet, rest = yield from parse_in_buffer(
+            self.incremental_deserialize(), memoryview(buffer)
+        )
+        return ("buffered", packet), rest
+
+
+def test_users_own_buffered_generator() -> None:
+    """A subclass that receives into a buffer is parsed by its own generator."""
+    protocol: Any = BufferedStreamProtocol(BufferedJSON())
+    decoder = new_decoder_factory(protocol, 1024)()
+    decoder.feed(b"1\n2\n")
+    assert [decoder.take(), decoder.take()] == [("buffered", 1), ("buffered", 2)]
+
+
+@pytest.mark.parametrize("use_lines", [True, False])
+def test_users_own_framing(use_lines: bool) -> None:
+    """A subclass that overrides where a document ends is parsed alike in both ways."""
+
+    class Semicolons(JSONSerializer):
+        def framing(self) -> SeparatorFraming:
+            return SeparatorFraming(b";", 100)
+
+    serializer = Semicolons(use_lines=use_lines)
+    decoder = new_decoder_factory(StreamProtocol(serializer), 1024)()
+    decoder.feed(b"1;2;\n3;")
+    assert [decoder.take() for _ in range(3)] == [1, 2, 3]
+    assert parse_one(serializer.incremental_deserialize(), b"1;2;") == (1, b"2;")

@@ -190,8 +190,8 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         Raises:
             ValueError: The end of a document cannot be found in the encoding.
         """
-        if overrides(self, JSONSerializer, "incremental_deserialize"):
-            return False
+        if buffered or overrides(self, JSONSerializer, "incremental_deserialize"):
+            return False  # a generator that is given a buffer is a subclass's own
         return self.framing() is not None
 
     def framing(self) -> SeparatorFraming | None:
@@ -200,8 +200,11 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
         Raises:
             ValueError: The end of a document cannot be found in the encoding.
         """
-        if self._framing is None:
-            self._check_structure()
+        if self._framing is None and not self._has_structure:
+            raise ValueError(
+                f"The end of a JSON document cannot be found in {self._encoding!r}. For a stream, "
+                "use UTF-8, or a wrapper such as LengthPrefixedSerializer"
+            )
         return self._framing
 
     def serialize_frame(self, packet: Any, /) -> bytes:
@@ -247,22 +250,15 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
 
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next document."""
-        if self._framing is None:
-            self._check_structure()
+        framing = self.framing()
+        if framing is None:
             document, remaining_data = yield from read_document(
                 self._limit, self._max_depth, self._byte_order_mark
             )
         else:
-            framer = new_framer(self._framing, buffered=False)
+            framer = new_framer(framing, buffered=False)
             document, remaining_data = yield from read_frame(framer)
         return parse_frame(self, document, remaining_data)
-
-    def _check_structure(self) -> None:
-        if not self._has_structure:
-            raise ValueError(
-                f"The end of a JSON document cannot be found in {self._encoding!r}. For a stream, "
-                "use UTF-8, or a wrapper such as LengthPrefixedSerializer"
-            )
 
 
 class _Decoder(JSONDecoder):
