@@ -75,13 +75,11 @@ def generator_decoder_factory(
 
 def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
     """Return where frames end; None if the protocol's generators have to tell."""
-    if isinstance(protocol, BufferedStreamProtocol):
-        methods = "create_buffer", "build_packet_from_buffer"
-        is_own = not overrides(protocol, BufferedStreamProtocol, *methods)
-    else:
-        is_own = not overrides(protocol, StreamProtocol, "build_packet_from_chunks")
     buffered = isinstance(protocol, BufferedStreamProtocol)
-    if not (is_own and protocol.serializer.receives_frames(buffered=buffered)):
+    methods = ["build_packet_from_chunks"]
+    if buffered:
+        methods = ["create_buffer", "build_packet_from_buffer"]
+    if not (_is_own(protocol, *methods) and protocol.serializer.receives_frames(buffered=buffered)):
         return None
     framing = protocol.serializer.framing()
     if not isinstance(framing, Framing):
@@ -90,6 +88,12 @@ def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
             f"a FixedSizeFraming or a LengthPrefixFraming, not {framing!r}"
         )
     return framing
+
+
+def _is_own(protocol: AnyStreamProtocolType[Any, Any], *methods: str) -> bool:
+    """Whether all these methods of a protocol object are the library's."""
+    buffered = isinstance(protocol, BufferedStreamProtocol)
+    return not overrides(protocol, BufferedStreamProtocol if buffered else StreamProtocol, *methods)
 
 
 def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame], Any]:
@@ -122,12 +126,8 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
     The function raises `ProtocolCrashedError` when the serializer or the converter cannot make
     bytes of the packet, with the original exception as its cause; nothing has been sent then.
     """
-    base = (
-        BufferedStreamProtocol if isinstance(protocol, BufferedStreamProtocol) else StreamProtocol
-    )
     converter = None
-    is_own = not overrides(protocol, base, "generate_chunks")
-    if is_own and protocol.serializer.sends_frames():
+    if _is_own(protocol, "generate_chunks") and protocol.serializer.sends_frames():
         serialize = protocol.serializer.serialize_frame
         converter = protocol.converter
     else:
