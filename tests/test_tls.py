@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from easynetwork.tls import (
     MAX_EMPTY_RECORDS,
-    MAX_HANDSHAKE_SIZE,
+    MAX_HANDSHAKE_BYTES,
     MAX_REPLIES,
     RECORD_SIZE,
     TLSSession,
@@ -189,7 +189,7 @@ def test_hello_without_end() -> None:
             sent += len(record)
             server.receive(record)
             assert not server.handshake()
-    assert MAX_HANDSHAKE_SIZE < sent < MAX_HANDSHAKE_SIZE + 2 * RECORD_SIZE
+    assert MAX_HANDSHAKE_BYTES < sent < MAX_HANDSHAKE_BYTES + 2 * RECORD_SIZE
 
 
 def test_failed_handshake() -> None:

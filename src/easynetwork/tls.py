@@ -21,7 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "MAX_EMPTY_RECORDS",
-    "MAX_HANDSHAKE_SIZE",
+    "MAX_HANDSHAKE_BYTES",
     "MAX_REPLIES",
     "PIECE_SIZE",
     "RECORD_SIZE",
@@ -41,7 +41,7 @@ PIECE_SIZE: Final = 64 * 1024
 """Bytes to encrypt, and to hand over, at a time: the only copy of a huge packet is what waits to be
 sent."""
 
-MAX_HANDSHAKE_SIZE: Final = 64 * 1024
+MAX_HANDSHAKE_BYTES: Final = 64 * 1024
 """Bytes that a peer may send in a handshake before there is anything to answer.
 
 Certificates are most of it: a chain of four with keys of the largest kind takes 50 KiB (ML-DSA-87,
@@ -152,8 +152,10 @@ class TLSSession:
             self._needs_more = True
             if self._outgoing.pending:
                 self._unanswered = 0
-            elif self._unanswered > MAX_HANDSHAKE_SIZE:
-                message = f"More than {MAX_HANDSHAKE_SIZE} bytes, still not a step of the handshake"
+            elif self._unanswered > MAX_HANDSHAKE_BYTES:
+                message = (
+                    f"More than {MAX_HANDSHAKE_BYTES} bytes, and still not a step of the handshake"
+                )
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, message) from None
             return False
         self.is_established = True
