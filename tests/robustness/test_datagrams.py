@@ -18,11 +18,13 @@ import pytest
 
 from tests.robustness.peers import TIMEOUT, wait_until
 from tests.robustness.process import ServerProcess
-from tests.times import MS
+from tests.times import MS, is_traced
 
 PROGRAM = Path(__file__).parent / "served_datagrams.py"
 
 MEBIBYTE = 1 << 20
+
+not_traced = pytest.mark.skipif(is_traced(), reason="tracing takes memory of its own")
 
 # "Bounded" in bytes, beyond what is documented to wait.
 GROWTH = 8 * MEBIBYTE
@@ -162,7 +164,7 @@ def send_from_many(port: int, count: int) -> int:
     return count
 
 
-@pytest.mark.cost
+@not_traced
 def test_one_source(loop: str, scale: int) -> None:
     """One peer may send what it wants: a few of its datagrams wait, and others notice nothing."""
     with ServerProcess(loop, "3600", program=PROGRAM) as server:
@@ -174,7 +176,7 @@ def test_one_source(loop: str, scale: int) -> None:
         assert after["dropped_by_count"] > 0
 
 
-@pytest.mark.cost
+@not_traced
 def test_large_datagrams(loop: str) -> None:
     """Fewer wait if they are large."""
     with ServerProcess(loop, "3600", program=PROGRAM) as server:
@@ -183,7 +185,7 @@ def test_large_datagrams(loop: str) -> None:
         assert after["dropped_by_size"] > 0
 
 
-@pytest.mark.cost
+@not_traced
 def test_many_sources(loop: str, scale: int) -> None:
     """Peers without number have a bounded number of generators; who has one keeps it."""
     with ServerProcess(loop, "3600", program=PROGRAM) as server:
@@ -192,7 +194,7 @@ def test_many_sources(loop: str, scale: int) -> None:
         assert after["dropped_by_peers"] > 0
 
 
-@pytest.mark.cost
+@not_traced
 def test_many_sources_served(loop: str, scale: int) -> None:
     """If their requests take a moment, strangers are served among them."""
     with ServerProcess(loop, "0.001", program=PROGRAM) as server:
