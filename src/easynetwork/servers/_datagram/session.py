@@ -75,6 +75,10 @@ class DatagramSession:
         self.thrown: BaseException | None = None  # see `throw_in()`
         self._waiting: deque[bytes] | None = None
 
+    def __str__(self) -> str:
+        # For the log, which few of the datagrams that are dropped get to: a flood must stay cheap.
+        return str(self.client.address)
+
     # -- the queue; most peers never need one
 
     def _open_queue(self) -> deque[bytes]:
@@ -89,10 +93,10 @@ class DatagramSession:
         waiting = self._open_queue() if self._waiting is None else self._waiting
         if len(waiting) == _MAX_WAITING:
             counts.dropped_by_count += 1
-            counts.warn("%d of %s are waiting", _MAX_WAITING, self.client.address)
+            counts.warn("%d of %s are waiting", _MAX_WAITING, self)
         elif self._waiting_size + len(datagram) > _MAX_WAITING_SIZE:
             counts.dropped_by_size += 1
-            counts.warn("%d bytes of %s are waiting", self._waiting_size, self.client.address)
+            counts.warn("%d bytes of %s are waiting", self._waiting_size, self)
         else:
             counts.waiting += 1
             waiting.append(datagram)
