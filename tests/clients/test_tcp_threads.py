@@ -24,7 +24,7 @@ from tests.clients.threads_support import (
     waits_for_lock,
     waits_for_socket,
 )
-from tests.times import PATIENCE
+from tests.times import PATIENCE, SOON
 
 LINES: Lines = StreamProtocol(StringLineSerializer())
 LARGE = "x" * 1_000_000  # more than the kernel keeps for a `narrow` connection
@@ -128,13 +128,14 @@ def test_the_lock_and_the_packet_share_the_time(pair: Pair) -> None:
     client, peer = pair
     first = waits_for_socket(client.recv_packet)
     start = time.monotonic()
-    second = waits_for_lock(client.recv_packet, timeout=0.5)
-    wait_until(lambda: time.monotonic() >= start + 0.4)
+    second = waits_for_lock(client.recv_packet, timeout=10 * SOON)
+    wait_until(lambda: time.monotonic() >= start + 8 * SOON)
     peer.sendall(b"hello\nwor")
     assert first.result() == "hello"
     with pytest.raises(TimeoutError):
         second.result()
-    assert 0.5 <= time.monotonic() - start < 0.8
+    # Time that begins again with the lock would end after 18 of these.
+    assert 10 * SOON <= time.monotonic() - start < 16 * SOON
     peer.sendall(b"ld\n")
     assert client.recv_packet() == "world"
 
