@@ -15,6 +15,7 @@ import gc
 import importlib.util
 import inspect
 import os
+import signal
 import sys
 import threading
 import time
@@ -74,6 +75,15 @@ BACKENDS = tuple(backend_params())
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Return the backend a coroutine test runs on: its name, and the options of its runner."""
     return request.param
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted, even if this run is in the background.
+
+    A shell starts background jobs with SIGINT ignored, and their children inherit that (signal(7)).
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
