@@ -1,13 +1,13 @@
-"""The fixture that multiplies the conformance tests: loops x protocols x TLS (x address families).
+"""The fixtures that multiply the conformance tests: loops x protocols x transports.
 
 `serve` runs a server for a handler, `new_server` makes one. With them a test runs on every event
 loop of ``anyio_backend`` and with both stream protocols, and then over TLS. Where addresses matter,
 `each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged as a warning or an error
 and is not what the test asks for with ``log.problems()`` fails it.
 
-TLS knows nothing of protocols: version 1.3 is tried with one protocol, and version 1.2 with the
-other. Nor does it know when tasks begin to run: it is tried with eager ones only if ``CONFORMANCE``
-is ``all`` in the environment.
+The transports know nothing of protocols, and little of loops: TLS and IPv6 are tried with one class
+of protocols, on plain asyncio and on trio, unless ``CONFORMANCE`` is ``all`` in the environment.
+TLS is version 1.3 on asyncio, and version 1.2 on trio.
 """
 
 from __future__ import annotations
@@ -33,18 +33,25 @@ from tests.conformance.support import NewServer, Peer, Records, Serve, Server, s
 from tests.tls_peers import client_context, server_context
 
 FOLDER = Path(__file__).parent
-# What differs from other tests in nothing that matters, see above.
-REPETITIONS = re.compile(r"\[asyncio-eager-(\w+-)?tls")
+# In the identifiers of tests: what only runs on the other loops, and with the first protocol class.
+OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6)\b")
+OTHER_LOOP = re.compile(r"\b(asyncio-eager|uvloop)\b")
+OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
+
+
+def is_repetition(item: pytest.Item) -> bool:
+    """Whether a test differs from others in nothing that matters, see above."""
+    _, _, parameters = item.name.partition("[")
+    return FOLDER in item.path.parents and bool(
+        OTHER_TRANSPORT.search(parameters)
+        and (OTHER_LOOP.search(parameters) or OTHER_PROTOCOL.search(parameters))
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave repetitions out, unless all tests are asked for."""
     if os.environ.get("CONFORMANCE") != "all":
-        items[:] = [
-            item
-            for item in items
-            if item.path.parent != FOLDER or not REPETITIONS.search(item.name)
-        ]
+        items[:] = [item for item in items if not is_repetition(item)]
 
 
 @pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])
@@ -53,17 +60,21 @@ def protocol_class(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture
+def tls_version(anyio_backend_name: str) -> ssl.TLSVersion:
+    """Return the version that peers and servers speak: each of the loops tries another one."""
+    return ssl.TLSVersion.TLSv1_2 if anyio_backend_name == "trio" else ssl.TLSVersion.TLSv1_3
+
+
 @pytest.fixture(params=[False, True], ids=["tcp", "tls"])
 def tls(
-    request: pytest.FixtureRequest, protocol_class: Any, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tls_version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
 ) -> ssl.SSLContext | None:
     """Return what the server does TLS with, if it does; peers do it too."""
     if not request.param:
         return None
-    is_newest = protocol_class is StreamProtocol
-    version = ssl.TLSVersion.TLSv1_3 if is_newest else ssl.TLSVersion.TLSv1_2
-    monkeypatch.setattr(Peer, "tls", client_context(version))
-    return server_context(version)
+    monkeypatch.setattr(Peer, "tls", client_context(tls_version))
+    return server_context(tls_version)
 
 
 @pytest.fixture

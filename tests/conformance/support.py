@@ -24,10 +24,8 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     INETClientAttribute,
 )
+from tests.times import PATIENCE
 from tests.tls_peers import TLSSocket
-
-# Seconds. Nothing here takes a tenth of it, unless something hangs.
-PATIENCE = 10.0
 
 Client: TypeAlias = AsyncStreamClient[str]
 Requests: TypeAlias = AsyncGenerator[Any, str]
@@ -286,6 +284,17 @@ async def serving(server: Any, new_service: Callable[[Any], Any] = Service) -> A
             await server.shutdown()
 
 
+@contextlib.asynccontextmanager
+async def restarting(server: Any) -> AsyncIterator[None]:
+    """Serve once more while the block runs."""
+    async with anyio.create_task_group() as tasks:
+        is_up = anyio.Event()
+        tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
+        await is_up.wait()
+        yield
+        await server.shutdown()
+
+
 class Records(logging.Handler):
     """What was logged, by anybody; from INFO on for the servers, from WARNING on for others."""
 
@@ -301,6 +310,10 @@ class Records(logging.Handler):
     async def logged(self, text: str, minimum: int = logging.INFO) -> None:
         """Wait until a message contains a text."""
         await self._changes.wait_for(lambda: any(text in line for line in self.messages(minimum)))
+
+    async def logged_often(self, count: int, minimum: int = logging.WARNING) -> None:
+        """Wait until there are so many messages."""
+        await self._changes.wait_for(lambda: len(self.messages(minimum)) >= count)
 
     def messages(self, minimum: int = logging.INFO) -> list[str]:
         """Return what the library said, in order."""

@@ -5,24 +5,21 @@ from __future__ import annotations
 import gc
 import socket
 import weakref
-from typing import Any, assert_type
+from typing import assert_type
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from easynetwork.addresses import (
-    INETSocketAttribute,
     IPv4SocketAddress,
     IPv6SocketAddress,
     SocketAddress,
-    SocketAttribute,
     SocketProxy,
     TLSAttribute,
 )
-from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ClientClosedError, TypedAttributeLookupError
-from easynetwork.servers.handlers import AsyncStreamClient, INETClientAttribute
+from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.support import Client, Recorder, Requests, Serve, each_family
 
 pytestmark = pytest.mark.anyio
@@ -76,34 +73,12 @@ async def test_memory(serve: Serve) -> None:
         assert len(known) == 0
 
 
-@each_family
-async def test_repr(serve: Serve) -> None:
-    """Its repr() tells who it is."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        peer = await service.connect()
-        await handler.noted("on_connection")
-        [client] = handler.clients
-        assert repr(client) == f"<client with address {peer.name} at {id(client):#x}>"
-
-
-async def test_backend(serve: Serve, anyio_backend_name: str) -> None:
-    """It knows the server's backend."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        await service.connect()
-        await handler.noted("on_connection")
-        assert isinstance(handler.clients[0], AsyncStreamClient)
-        assert handler.clients[0].backend() is service.server.backend()
-        assert handler.clients[0].backend().name == anyio_backend_name
-
-
 # -- attributes
 
 
 @each_family
 @pytest.mark.parametrize("moment", ["connected", "gone"])
-async def test_addresses(serve: Serve, host: str, moment: str) -> None:
+async def test_addresses_without_a_request(serve: Serve, host: str, moment: str) -> None:
     """Both addresses are known from the beginning, and still when the peer has left."""
     handler = Recorder()
     kind = IPv6SocketAddress if ":" in host else IPv4SocketAddress
@@ -124,22 +99,6 @@ async def test_addresses(serve: Serve, host: str, moment: str) -> None:
         assert remote == peer.address
         assert local == service.server.get_addresses()[0]
         assert (remote.host, remote.port) == peer.address[:2]
-
-
-async def test_attribute_aliases(serve: Serve) -> None:
-    """The names for sockets in general lead to the same values."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        peer = await service.connect()
-        await handler.noted("on_connection")
-        extra = handler.clients[0].extra
-        for name in INETSocketAttribute.peername, SocketAttribute.peername:
-            assert extra(name) == extra(INETClientAttribute.remote_address) == peer.address
-        for name in INETSocketAttribute.sockname, SocketAttribute.sockname:
-            assert extra(name) == extra(INETClientAttribute.local_address)
-        assert extra(SocketAttribute.family) == socket.AF_INET
-        attributes = handler.clients[0].extra_attributes
-        assert attributes[INETClientAttribute.remote_address]() == peer.address
 
 
 @pytest.mark.parametrize("tls", [None], ids=["tcp"])
@@ -171,49 +130,6 @@ async def test_socket(serve: Serve) -> None:
 
 
 # -- sending
-
-
-async def test_send_from_another_task(serve: Serve) -> None:
-    """Whoever has the client may send to it, while its handler waits or not."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        peer = await service.connect()
-        await handler.noted("handle")
-        await handler.clients[0].send_packet("news")
-        assert await peer.receive() == "news"
-        assert await peer.ask("hello") == "hello"
-
-
-class Refusing(AbstractPacketConverterComposite[str, str, str, str]):
-    """Refuses to make bytes of "trap"."""
-
-    def create_from_dto_packet(self, packet: str) -> str:
-        return packet
-
-    def convert_to_dto_packet(self, obj: str) -> str:
-        if obj == "trap":
-            raise ZeroDivisionError
-        return obj
-
-
-@pytest.mark.parametrize("converter", [None, Refusing()])
-async def test_unsendable_packet(serve: Serve, converter: Any) -> None:
-    """A packet without bytes is a RuntimeError with its cause; the client stays usable."""
-
-    class Handler(Recorder):
-        async def handle(self, client: Client) -> Requests:
-            yield
-            try:
-                await client.send_packet("\xe9" if converter is None else "trap")
-            except RuntimeError as exc:
-                await client.send_packet(f"{exc}, {type(exc.__cause__).__name__}")
-
-    cause = "UnicodeEncodeError" if converter is None else "ZeroDivisionError"
-    async with serve(Handler(), converter) as service:
-        peer = await service.connect()
-        for _ in range(2):
-            answer = await peer.ask("one")
-            assert answer == f"protocol.generate_chunks() crashed, {cause}"
 
 
 async def test_send_to_a_closed_client(serve: Serve) -> None:

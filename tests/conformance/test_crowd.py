@@ -9,15 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.conformance.support import (
-    PATIENCE,
-    Client,
-    Narrow,
-    NewServer,
-    Peer,
-    Requests,
-    Server,
-)
+from tests.conformance.support import Client, Narrow, NewServer, Peer, Requests, Server
+from tests.times import PATIENCE
 
 pytestmark = [
     pytest.mark.anyio,

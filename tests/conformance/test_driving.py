@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import (
-    DeserializeError,
     ProtocolCrashedError,
-    StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -18,35 +15,6 @@ from easynetwork.servers import AsyncTCPNetworkServer
 from tests.conformance.support import Echo, Recorder, Records, Serve, serving
 
 pytestmark = pytest.mark.anyio
-
-
-class Trap(AbstractPacketConverterComposite[str, str, str, str]):
-    """A converter with a bug, which a certain packet finds."""
-
-    def create_from_dto_packet(self, packet: str) -> str:
-        return packet if packet != "trap" else str(1 / 0)
-
-    def convert_to_dto_packet(self, obj: str) -> str:
-        return obj
-
-
-async def test_parse_error(serve: Serve) -> None:
-    """Data that is no packet is an error at its place in the stream; the next yield goes on."""
-
-    class Handler(Echo):
-        def describe(self, exc: Exception) -> str:
-            assert isinstance(exc, StreamProtocolParseError)
-            assert isinstance(exc.error, DeserializeError)
-            assert isinstance(exc.error.__cause__, UnicodeDecodeError)
-            return "bad"
-
-    async with serve(Handler()) as service:
-        peer = await service.connect()
-        peer.send_bytes(b"one\n\xff\ntwo\n\xff\n\xff\nthree\nfo")
-        answers = [await peer.receive() for _ in range(6)]
-        assert answers == ["one", "bad", "two", "bad", "bad", "three"]
-        peer.send_bytes(b"ur\n")
-        assert await peer.receive() == "four"
 
 
 async def test_overlong_packet(serve: Serve) -> None:
@@ -112,35 +80,6 @@ async def test_endless_parser(protocol_class: Any, log: Records, survives: bool)
             [(level, _, exc)] = log.problems()
             assert level == "ERROR"
             assert isinstance(exc, ProtocolCrashedError)
-
-
-async def test_protocol_crash(serve: Serve, protocol_class: Any) -> None:
-    """A bug of the protocol object has a type and a cause, and can be survived."""
-
-    class Handler(Echo):
-        def describe(self, exc: Exception) -> str:
-            return f"{super().describe(exc)}, {type(exc.__cause__).__name__}"
-
-    source = "chunks" if protocol_class is StreamProtocol else "buffer"
-    async with serve(Handler(), Trap()) as service:
-        peer = await service.connect()
-        assert await peer.ask("trap", "one") == (
-            f"ProtocolCrashedError: protocol.build_packet_from_{source}() crashed, "
-            "ZeroDivisionError"
-        )
-        assert await peer.receive() == "one"
-
-
-async def test_protocol_crash_let_out(serve: Serve, log: Records) -> None:
-    """If the handler lets it out, that is a crash: it is a bug of the program."""
-    async with serve(Recorder(), Trap()) as service:
-        peer = await service.connect()
-        peer.send("trap")
-        assert await peer.rest() == ("", "reset")
-        [(level, _, exc)] = log.problems()
-        assert level == "ERROR"
-        assert isinstance(exc, RuntimeError)
-        assert isinstance(exc.__cause__, ZeroDivisionError)
 
 
 async def test_size_of_chunks(serve: Serve) -> None:

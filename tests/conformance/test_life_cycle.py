@@ -11,7 +11,6 @@ import pytest
 
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
 from tests.conformance.support import (
-    PATIENCE,
     Client,
     NewServer,
     Peer,
@@ -22,6 +21,7 @@ from tests.conformance.support import (
     each_family,
     serving,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

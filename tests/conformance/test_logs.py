@@ -68,24 +68,6 @@ async def test_level_of_connections(
     ]
 
 
-async def test_own_logger(serve: Serve, log: Records) -> None:
-    """Everything goes to the logger that the server was given."""
-
-    class Handler(Recorder):
-        async def handle(self, client: Client) -> Requests:
-            if (yield) == "fail":
-                raise LookupError
-
-    own = logging.getLogger("easynetwork.tests.own")
-    async with serve(Handler(), logger=own) as service:
-        for request in b"fail\n", b"\xff\n":
-            peer = await service.connect()
-            peer.send_bytes(request)
-            await peer.rest()
-    assert {record.name for record in log.records} == {own.name}
-    assert [level for level, _, _ in log.problems()] == ["ERROR", "WARNING"]
-
-
 @pytest.mark.parametrize("leave", [Peer.close, Peer.reset, Peer.send_eof])
 @pytest.mark.parametrize("moment", ["at once", "in a packet", "while it is answered"])
 async def test_nobodys_fault(serve: Serve, log: Records, leave: Any, moment: str) -> None:

@@ -22,7 +22,7 @@ from tests.conformance.support import (
     Serve,
     one_protocol,
 )
-from tests.misbehaviours import MALFORMED, MISBEHAVIOURS, runs_on
+from tests.misbehaviours import MISBEHAVIOURS, runs_on
 
 pytestmark = [
     pytest.mark.anyio,
@@ -127,31 +127,6 @@ async def test_misbehaviour(
         await misbehaviours.clean_up()
     reports = [exc for _, message, exc in log.problems() if peer.name in message]
     assert len(reports) in expected_reports(name, step), [str(exc) for exc in reports]
-
-
-@one_protocol
-@pytest.mark.parametrize("name", MALFORMED)
-async def test_malformed_handler(serve: Serve, log: Records, name: str) -> None:
-    """A `handle()` that does not follow the form is told so in a sentence."""
-
-    class Handler(Recorder):
-        def handle(self, client: Client) -> Any:
-            return MALFORMED[name](client)
-
-    async with serve(Handler()) as service:
-        for count in 1, 2:
-            with contextlib.suppress(ConnectionError):  # TLS may see it in the handshake
-                peer = await service.connect()
-                peer.send("hello")
-                assert await peer.rest() == ("", "reset")
-            while len(log.messages(logging.WARNING)) < count:
-                await anyio.sleep(0.001)
-        (_, _, exc), (_, second, _) = log.problems()
-        assert isinstance(exc, (TypeError, ValueError))
-        text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
-        assert "handle() " in text or "Invalid delay" in text
-        assert type(exc).__name__ in second
-        assert service.server.is_serving()
 
 
 # -- logs in disorder

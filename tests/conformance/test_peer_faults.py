@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
-import anyio
 import pytest
 
-from easynetwork.converter import AbstractPacketConverterComposite
-from easynetwork.exceptions import PacketConversionError, StreamProtocolParseError
+from easynetwork.exceptions import StreamProtocolParseError
 from tests.conformance.support import Client, Recorder, Records, Requests, Serve
 
 pytestmark = pytest.mark.anyio
@@ -38,23 +36,6 @@ async def test_parse_error_let_out(serve: Serve, log: Records) -> None:
         assert len(log.problems()) == 1
 
 
-async def test_parse_error_in_a_group(serve: Serve, log: Records) -> None:
-    """A task group around the yield makes no traceback of it either."""
-
-    class Handler(Recorder):
-        async def handle(self, client: Client) -> Requests:
-            async with anyio.create_task_group():
-                yield
-
-    async with serve(Handler()) as service:
-        peer = await service.connect()
-        peer.send_bytes(b"\xff\n")
-        await peer.rest()
-        [(level, message, exc)] = log.problems()
-        assert (level, exc) == ("WARNING", None)
-        assert message.startswith(f"{peer.name} sent invalid data: ")
-
-
 async def test_parse_error_of_another_client(serve: Serve, log: Records) -> None:
     """A parse error that was not raised at a yield of this client is a crash."""
 
@@ -78,29 +59,6 @@ async def test_parse_error_of_another_client(serve: Serve, log: Records) -> None
         other.send("hello")
         assert await other.rest() == ("", "reset")
         assert [level for level, _, _ in log.problems()] == ["ERROR"]
-
-
-class Quoting(AbstractPacketConverterComposite[str, str, str, str]):
-    """Refuses every packet, and quotes it."""
-
-    def create_from_dto_packet(self, packet: str) -> str:
-        raise PacketConversionError(f"what is {packet}?")
-
-    def convert_to_dto_packet(self, obj: str) -> str:
-        return obj
-
-
-async def test_escaping(serve: Serve, log: Records) -> None:
-    """What a peer sent appears in the log escaped, on one line, and shortened."""
-    async with serve(Recorder(), Quoting()) as service:
-        peer = await service.connect()
-        peer.send_bytes(b"\x1b[2J\rERROR the disk is on fire" + b"!" * 10_000 + b"\n")
-        await peer.rest()
-        [(_, message, _)] = log.problems()
-        assert message.isprintable()
-        assert message.isascii()
-        assert "\\x1b[2J\\rERROR" in message
-        assert len(message) < 500
 
 
 async def test_flood(serve: Serve, log: Records) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -17,7 +16,6 @@ import trio
 from easynetwork.exceptions import BusyResourceError
 from easynetwork.servers import AsyncTCPNetworkServer
 from tests.conformance.support import (
-    PATIENCE,
     Client,
     NewServer,
     Peer,
@@ -26,21 +24,12 @@ from tests.conformance.support import (
     Requests,
     Serve,
     Server,
+    restarting,
     serving,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def restarting(server: Server) -> AsyncIterator[None]:
-    """Serve once more while the block runs."""
-    async with anyio.create_task_group() as tasks:
-        is_up = anyio.Event()
-        tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-        await is_up.wait()
-        yield
-        await server.shutdown()
 
 
 async def test_once_per_serving(serve: Serve) -> None:

@@ -11,7 +11,6 @@ import anyio
 import pytest
 
 from tests.conformance.support import (
-    PATIENCE,
     Client,
     NewServer,
     Peer,
@@ -21,6 +20,7 @@ from tests.conformance.support import (
     Serve,
     serving,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 

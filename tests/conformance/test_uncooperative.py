@@ -15,7 +15,6 @@ import pytest
 import trio
 
 from tests.conformance.support import (
-    PATIENCE,
     Client,
     NewServer,
     Peer,
@@ -25,6 +24,7 @@ from tests.conformance.support import (
     Serve,
     one_protocol,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -61,86 +61,6 @@ async def test_generator_that_will_not_go(serve: Serve, log: Records) -> None:
         assert await peer.rest() == ("", "reset")
         assert_ignored_exit(log)
     assert handler.notes == ["on_connection", "on_disconnection"]
-
-
-class Stubborn(Recorder):
-    """Swallows errors and goes on, at the yield or elsewhere."""
-
-    def __init__(self, swallowed: type[BaseException], where: str) -> None:
-        super().__init__()
-        self.swallowed = swallowed
-        self.where = where
-
-    async def handle(self, client: Client) -> Requests:
-        self.note("waiting")
-        if self.where == "elsewhere":
-            with contextlib.suppress(self.swallowed):
-                await anyio.sleep_forever()
-        while True:
-            with contextlib.suppress(self.swallowed):
-                yield
-
-
-@pytest.mark.parametrize("where", ["at the yield", "elsewhere"])
-async def test_generator_that_swallows_its_cancellation(serve: Serve, where: str) -> None:
-    """A handler that goes on when it is cancelled cannot keep the server from stopping."""
-    handler = Stubborn(anyio.get_cancelled_exc_class(), where)
-    async with serve(handler) as service:
-        (await service.connect()).send("hello")
-        await handler.noted("waiting")
-        await service.server.shutdown()
-        assert service.server.is_listening()
-        assert handler.notes[-1] == "on_disconnection"
-
-
-@wicked
-@pytest.mark.parametrize("where", ["at the yield", "elsewhere"])
-async def test_generator_that_swallows_everything(serve: Serve, log: Records, where: str) -> None:
-    """Nor can one that swallows GeneratorExit as well."""
-    handler = Stubborn(BaseException, where)
-    async with serve(handler) as service:
-        (await service.connect()).send("hello")
-        await handler.noted("waiting")
-        await service.server.shutdown()
-        assert handler.notes[-1] == "on_disconnection"
-        assert_ignored_exit(log)
-
-
-@pytest.mark.parametrize("victim", ["another task", "the client's task"])
-async def test_foreign_cancellation(
-    serve: Serve, log: Records, anyio_backend_name: str, victim: str
-) -> None:
-    """On asyncio, a handler that lets out a cancellation by who knows whom has crashed, no more."""
-    if anyio_backend_name == "trio":
-        pytest.skip("trio's cancellations do not leave their scope")
-
-    class Handler(Recorder):
-        async def handle(self, client: Client) -> Requests:
-            if (yield) == "suffer":
-                task = asyncio.current_task()
-                if victim == "another task":
-                    task = asyncio.create_task(asyncio.sleep(60))
-                assert task is not None
-                asyncio.get_running_loop().call_soon(task.cancel)
-                await (task if victim == "another task" else asyncio.sleep(60))
-            await client.send_packet("fine")
-
-        async def on_disconnection(self, client: Client) -> None:
-            await asyncio.sleep(0)
-            await super().on_disconnection(client)
-
-    handler = Handler()
-    async with serve(handler) as service:
-        peer, other = await service.connect(), await service.connect()
-        peer.send("suffer")
-        assert await peer.rest() == ("", "reset")
-        assert handler.notes[-1] == "on_disconnection"
-        assert await other.ask("hello") == "fine"
-        assert service.server.is_serving()
-        [(level, _, exc)] = log.problems()
-        assert level == "ERROR"
-        assert exc is not None
-        assert isinstance(exc.__cause__, asyncio.CancelledError)
 
 
 # -- handlers that do not end

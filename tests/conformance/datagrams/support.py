@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
@@ -17,7 +16,8 @@ from easynetwork.servers import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from tests.conformance import support
-from tests.conformance.support import PATIENCE, Notes
+from tests.conformance.support import Notes
+from tests.times import PATIENCE
 
 Client: TypeAlias = AsyncDatagramClient[str]
 Requests: TypeAlias = AsyncGenerator[Any, str]
@@ -110,17 +110,6 @@ NewServer: TypeAlias = Callable[..., Server]
 def serving(server: Server) -> AbstractAsyncContextManager[Service]:
     """Serve while the block runs; then the server is shut down."""
     return support.serving(server, Service)
-
-
-@contextlib.asynccontextmanager
-async def restarting(server: Server) -> AsyncIterator[None]:
-    """Serve once more while the block runs."""
-    async with anyio.create_task_group() as tasks:
-        is_up = anyio.Event()
-        tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-        await is_up.wait()
-        yield
-        await server.shutdown()
 
 
 def server_on(host: Any, port: int = 0, **options: Any) -> Server:

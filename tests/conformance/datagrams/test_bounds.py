@@ -17,9 +17,8 @@ from tests.conformance.datagrams.support import (
     Recorder,
     Requests,
     Serve,
-    restarting,
 )
-from tests.conformance.support import Records
+from tests.conformance.support import Records, restarting
 
 pytestmark = pytest.mark.anyio
 

@@ -13,16 +13,10 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork.addresses import (
-    INETSocketAttribute,
-    IPv4SocketAddress,
-    IPv6SocketAddress,
-    SocketAttribute,
     SocketProxy,
-    TLSAttribute,
 )
-from easynetwork.converter import AbstractPacketConverterComposite
-from easynetwork.exceptions import ClientClosedError, TypedAttributeLookupError
-from easynetwork.servers.handlers import AsyncDatagramClient, INETClientAttribute
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, serving
 
 pytestmark = pytest.mark.anyio
@@ -103,65 +97,7 @@ async def test_memory(serve: Serve) -> None:
         assert len(known) == 0
 
 
-async def test_repr(serve: Serve) -> None:
-    """Its repr() tells who it is."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        peer = service.connect()
-        await peer.ask("hello")
-        [client] = handler.clients
-        assert repr(client) == f"<client with address {peer.name} at {id(client):#x}>"
-
-
-async def test_backend(serve: Serve, anyio_backend_name: str) -> None:
-    """It knows the server's backend."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        await service.connect().ask("hello")
-        assert isinstance(handler.clients[0], AsyncDatagramClient)
-        assert handler.clients[0].backend() is service.server.backend()
-        assert handler.clients[0].backend().name == anyio_backend_name
-
-
 # -- attributes
-
-
-@pytest.mark.parametrize("moment", ["serving", "closed"])
-async def test_addresses(serve: Serve, host: str, moment: str) -> None:
-    """Both addresses are known, even when the server has been closed."""
-    handler = Recorder()
-    kind = IPv6SocketAddress if ":" in host else IPv4SocketAddress
-    async with serve(handler) as service:
-        peer = service.connect()
-        [address] = service.server.get_addresses()
-        await peer.ask("hello")
-        if moment == "closed":
-            await service.server.server_close()
-        extra = handler.clients[0].extra
-        remote = extra(INETClientAttribute.remote_address)
-        local = extra(INETClientAttribute.local_address)
-        assert isinstance(remote, kind)
-        assert isinstance(local, kind)
-        assert remote == peer.address
-        assert local == address
-        assert (remote.host, remote.port) == peer.address[:2]
-
-
-async def test_attribute_aliases(serve: Serve, host: str) -> None:
-    """The names for sockets in general lead to the same values; others are unknown."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        peer = service.connect()
-        await peer.ask("hello")
-        extra = handler.clients[0].extra
-        for name in INETSocketAttribute.peername, SocketAttribute.peername:
-            assert extra(name) == extra(INETClientAttribute.remote_address) == peer.address
-        for name in INETSocketAttribute.sockname, SocketAttribute.sockname:
-            assert extra(name) == extra(INETClientAttribute.local_address)
-        assert extra(SocketAttribute.family) == (socket.AF_INET6 if ":" in host else socket.AF_INET)
-        with pytest.raises(TypedAttributeLookupError):
-            extra(TLSAttribute.sslcontext)
-        assert extra(TLSAttribute.sslcontext, None) is None
 
 
 async def test_socket(serve: Serve) -> None:
@@ -176,48 +112,6 @@ async def test_socket(serve: Serve) -> None:
 
 
 # -- sending
-
-
-async def test_send_from_another_task(serve: Serve) -> None:
-    """Whoever has the client may send to it, whether or not it has a generator."""
-    handler = Recorder()
-    async with serve(handler) as service:
-        peer = service.connect()
-        await peer.ask("hello")
-        await service.statistics(peers=0)
-        await handler.clients[0].send_packet("news")
-        assert await peer.receive() == "news"
-
-
-class Refusing(AbstractPacketConverterComposite[str, str, str, str]):
-    """Refuses to make bytes of "trap"."""
-
-    def create_from_dto_packet(self, packet: str) -> str:
-        return packet
-
-    def convert_to_dto_packet(self, obj: str) -> str:
-        if obj == "trap":
-            raise ZeroDivisionError
-        return obj
-
-
-@pytest.mark.parametrize("converter", [None, Refusing()])
-async def test_unsendable_packet(serve: Serve, converter: Any) -> None:
-    """A packet without bytes is a RuntimeError with its cause; the client stays usable."""
-
-    class Handler(Recorder):
-        async def handle(self, client: Client) -> Requests:
-            yield
-            try:
-                await client.send_packet("\xe9" if converter is None else "trap")
-            except RuntimeError as exc:
-                await client.send_packet(f"{exc}, {type(exc.__cause__).__name__}")
-
-    cause = "UnicodeEncodeError" if converter is None else "ZeroDivisionError"
-    async with serve(Handler(), converter) as service:
-        peer = service.connect()
-        for _ in range(2):
-            assert await peer.ask("one") == f"protocol.make_datagram() crashed, {cause}"
 
 
 async def test_answer_too_long(serve: Serve, host: str) -> None:

@@ -12,44 +12,14 @@ import pytest
 
 from tests.conformance.datagrams.support import (
     Client,
-    NewServer,
     Recorder,
     Requests,
     Serve,
-    restarting,
-    serving,
 )
 
 pytestmark = pytest.mark.anyio
 
 who: contextvars.ContextVar[Any] = contextvars.ContextVar("who", default="nobody")
-
-
-async def test_context_of_the_service(new_server: NewServer) -> None:
-    """What is set in `service_init()` is seen by every generator, again after a restart."""
-
-    class Handler(Recorder):
-        async def service_init(self, exit_stack: AsyncExitStack, server: Any) -> None:
-            self.note("init")
-            who.set(f"service {len(self.notes)}")
-
-        async def handle(self, client: Client) -> Requests:
-            before = who.get()
-            yield
-            assert who.get() == before
-            await client.send_packet(before)
-
-    server = new_server(Handler())
-    async with serving(server) as service:
-        peers = [service.connect() for _ in range(3)]
-        for _ in range(2):
-            for peer in peers:
-                assert await peer.ask("hello") == "service 1"
-        await server.shutdown()
-        async with restarting(server):
-            for peer in peers:
-                assert await peer.ask("hello") == "service 2"
-    assert who.get() == "nobody"
 
 
 @pytest.mark.parametrize("waits", [False, True])

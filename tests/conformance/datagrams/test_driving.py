@@ -9,8 +9,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.converter import AbstractPacketConverterComposite
-from easynetwork.exceptions import DatagramProtocolParseError, DeserializeError
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
@@ -274,51 +272,6 @@ async def test_one_task_for_an_exchange(serve: Serve) -> None:
 # -- what is raised at a yield
 
 
-class Trap(AbstractPacketConverterComposite[str, str, str, str]):
-    """A converter with a bug, which a certain packet finds."""
-
-    def create_from_dto_packet(self, packet: str) -> str:
-        return packet if packet != "trap" else str(1 / 0)
-
-    def convert_to_dto_packet(self, obj: str) -> str:
-        return obj
-
-
-class Catching(Recorder):
-    """Answers each datagram, or what is raised instead of one."""
-
-    async def handle(self, client: Client) -> Requests:
-        while True:
-            try:
-                answer = yield
-            except Exception as exc:
-                answer = self.describe(exc)
-            await client.send_packet(answer)
-
-    def describe(self, exc: Exception) -> str:
-        return f"{type(exc).__name__}: {exc}, {type(exc.__cause__).__name__}"
-
-
-async def test_parse_error(serve: Serve) -> None:
-    """A datagram that is no packet is an error at its place; the next yield goes on."""
-
-    class Handler(Catching):
-        def describe(self, exc: Exception) -> str:
-            assert isinstance(exc, DatagramProtocolParseError)
-            assert isinstance(exc.error, DeserializeError)
-            assert isinstance(exc.error.__cause__, UnicodeDecodeError)
-            return "bad"
-
-    async with serve(Handler()) as service:
-        peer = service.connect()
-        peer.send("one", b"\xff", "two", b"\xff", b"\xff", "three")
-        answers = [await peer.receive() for _ in range(6)]
-        assert answers == ["one", "bad", "two", "bad", "bad", "three"]
-        peer = service.connect()
-        assert await peer.ask(b"\xff") == "bad"
-        await service.statistics(received=7, invalid=4)
-
-
 async def test_parse_error_is_raised_late(serve: Serve) -> None:
     """A datagram is parsed when it is asked for, not before: a refused one never is."""
 
@@ -332,25 +285,3 @@ async def test_parse_error_is_raised_late(serve: Serve) -> None:
     async with serve(Handler()) as service:
         assert await service.connect().ask(b"\xff", "fine") == "fine"
         assert service.server.get_statistics().invalid == 0
-
-
-async def test_protocol_crash(serve: Serve) -> None:
-    """A bug of the protocol object has a type and a cause, and can be survived."""
-    async with serve(Catching(), Trap()) as service:
-        peer = service.connect()
-        assert await peer.ask("trap", "one") == (
-            "ProtocolCrashedError: protocol.build_packet_from_datagram() crashed, ZeroDivisionError"
-        )
-        assert await peer.receive() == "one"
-        assert service.server.get_statistics().invalid == 0
-
-
-async def test_protocol_crash_let_out(serve: Serve, log: Records) -> None:
-    """If the handler lets it out, that is a crash: it is a bug of the program."""
-    async with serve(Recorder(), Trap()) as service:
-        peer = service.connect()
-        assert await peer.ask("trap", "one") == "one"
-        [(level, _, exc)] = log.problems()
-        assert level == "ERROR"
-        assert isinstance(exc, RuntimeError)
-        assert isinstance(exc.__cause__, ZeroDivisionError)

@@ -23,10 +23,10 @@ from tests.conformance.datagrams.support import (
     Requests,
     Serve,
     Server,
-    restarting,
     serving,
 )
-from tests.conformance.support import PATIENCE, Records
+from tests.conformance.support import Records, restarting
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -116,22 +116,6 @@ async def test_good_day(serve: Serve, log: Records) -> None:
         "Server stopped",
     ]
     assert {record.name for record in log.records} == {"easynetwork.servers.async_udp"}
-
-
-async def test_own_logger(serve: Serve, log: Records) -> None:
-    """Everything goes to the logger that the server was given."""
-
-    class Handler(Recorder):
-        async def handle(self, client: Client) -> Requests:
-            if (yield) == "fail":
-                raise LookupError
-            await client.send_packet("fine")
-
-    own = logging.getLogger("easynetwork.tests.own")
-    async with serve(Handler(), logger=own) as service:
-        assert await service.connect().ask("fail", b"\xff", "next") == "fine"
-    assert {record.name for record in log.records} == {own.name}
-    assert [level for level, _, _ in log.problems()] == ["ERROR", "WARNING"]
 
 
 async def test_several_sockets(serve: Serve) -> None:

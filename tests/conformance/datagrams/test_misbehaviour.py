@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import socket
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -15,7 +14,7 @@ import pytest
 from tests import misbehaviours
 from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve
 from tests.conformance.support import Records
-from tests.misbehaviours import MALFORMED, MISBEHAVIOURS, runs_on
+from tests.misbehaviours import MISBEHAVIOURS, runs_on
 
 pytestmark = [
     pytest.mark.anyio,
@@ -100,24 +99,6 @@ async def test_misbehaviour(
     if name in ("cancel_oneself_later", "leave_an_asyncio_timeout_open"):
         expected = {0, 1}  # if the generator ends before it would have been cancelled
     assert len(reports) in expected, [str(exc) for exc in reports]
-
-
-@pytest.mark.parametrize("name", MALFORMED)
-async def test_malformed_handler(serve: Serve, log: Records, name: str) -> None:
-    """A `handle()` that does not follow the form is told so in a sentence."""
-
-    class Handler(Recorder):
-        def handle(self, client: Client) -> Any:
-            return MALFORMED[name](client)
-
-    async with serve(Handler()) as service:
-        service.connect().send("one", "two")
-        await service.statistics(received=2, peers=0)
-        (_, _, exc), (_, second, _) = log.problems()
-        assert isinstance(exc, (TypeError, ValueError))
-        text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
-        assert "handle() " in text or "Invalid delay" in text
-        assert type(exc).__name__ in second
 
 
 async def test_timeout_let_out(serve: Serve, log: Records) -> None:
