@@ -14,10 +14,10 @@ from easynetwork._tuning import HIGH_WATER
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 
-SOON = 0.05
 PACKET = 60_000
 
 

@@ -21,10 +21,9 @@ from tests.conformance.support import (
     Serve,
     one_protocol,
 )
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
-
-SOON = 0.05
 
 
 class Closing(Recorder):

@@ -29,6 +29,7 @@ from tests.conformance.support import (
     Service,
     one_protocol,
 )
+from tests.times import SOON
 from tests.tls_peers import (
     VERSIONS,
     authority,
@@ -44,7 +45,6 @@ pytestmark = [
     pytest.mark.parametrize("tls", [True], indirect=True, ids=["tls"]),
 ]
 
-SOON = 0.05
 
 each_version = pytest.mark.parametrize("version", VERSIONS)
 

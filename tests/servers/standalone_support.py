@@ -20,12 +20,10 @@ from easynetwork.servers.standalone_tcp import StandaloneTCPNetworkServer
 from easynetwork.servers.standalone_udp import StandaloneUDPNetworkServer
 from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.conftest import HAS_UVLOOP
+from tests.times import PATIENCE
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
-
-# Seconds. Nothing here takes a tenth of it, unless something hangs.
-PATIENCE = 10.0
 
 
 def loop_options(loop: str) -> dict[str, Any]:

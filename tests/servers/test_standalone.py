@@ -22,7 +22,6 @@ from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
 from easynetwork.servers.statistics import DatagramStatistics
 from tests.clients.threads_support import InThread, wait_until
 from tests.servers.standalone_support import (
-    PATIENCE,
     TCP,
     UDP,
     GatedBackend,
@@ -34,6 +33,7 @@ from tests.servers.standalone_support import (
     loop_options,
     serving,
 )
+from tests.times import PATIENCE
 from tests.tls_peers import client_context, server_context
 
 # -- Construction ------------------------------------------------------------------------------

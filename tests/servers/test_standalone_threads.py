@@ -21,7 +21,6 @@ import pytest
 from easynetwork.exceptions import ServerClosedError
 from tests.clients.threads_support import InThread, fork, wait_until
 from tests.servers.standalone_support import (
-    PATIENCE,
     TCP,
     GatedBackend,
     Hooks,
@@ -31,6 +30,7 @@ from tests.servers.standalone_support import (
     loop_options,
     serving,
 )
+from tests.times import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,6 @@ from easynetwork.servers.abc import AbstractNetworkServer
 from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.clients.threads_support import InThread
 from tests.servers.standalone_support import (
-    PATIENCE,
     TCP,
     Hooks,
     Kind,
@@ -26,6 +25,7 @@ from tests.servers.standalone_support import (
     loop_options,
     serving,
 )
+from tests.times import PATIENCE
 
 
 @each_kind

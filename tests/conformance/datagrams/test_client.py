@@ -12,9 +12,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.addresses import (
-    SocketProxy,
-)
+from easynetwork.addresses import SocketProxy
+from easynetwork.backends import new_builtin_backend
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import INETClientAttribute
 from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, serving
@@ -230,7 +229,7 @@ async def test_clients_do_not_share_turns(serve: Serve) -> None:
     assert most_at_once == 1
 
 
-async def test_full_buffer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_buffer(serve: Serve, anyio_backend_name: Any) -> None:
     """If the kernel has no room for an answer, `send_packet()` waits, and others are served."""
 
     class Handler(Recorder):
@@ -240,7 +239,7 @@ async def test_full_buffer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
             await client.send_packet(request)
 
     class Narrow:
-        """The server's endpoint, without room for as long as the test wants."""
+        """An endpoint without room for as long as the test wants."""
 
         def __init__(self, endpoint: Any) -> None:
             self.endpoint = endpoint
@@ -257,11 +256,18 @@ async def test_full_buffer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
             await handler.released.wait()
             await self.endpoint.writable()
 
+    narrow: Any = None
+
+    def wrap(sock: socket.socket) -> Any:
+        nonlocal narrow
+        narrow = Narrow(wrap_datagram_socket(sock))
+        return narrow
+
+    backend: Any = new_builtin_backend(anyio_backend_name)
+    wrap_datagram_socket = backend.wrap_datagram_socket
+    narrowing = type("Narrowing", (type(backend),), {"wrap_datagram_socket": staticmethod(wrap)})
     handler = Handler()
-    async with serve(handler) as service:
-        [table] = service.server._listeners
-        narrow = Narrow(table.server_socket.endpoint)
-        monkeypatch.setattr(table.server_socket, "endpoint", narrow)
+    async with serve(handler, backend=narrowing()) as service:
         peers = [service.connect() for _ in range(3)]
         for peer in peers:
             peer.send("hello")
