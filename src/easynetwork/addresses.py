@@ -1,10 +1,9 @@
-"""Socket addresses, what may be asked of a socket, and a socket that cannot be misused.
+"""Socket addresses, attributes of sockets, and a proxy that gives limited access to a socket.
 
-* `IPv4SocketAddress`, `IPv6SocketAddress`: what the socket module passes around as bare tuples, by
-  name. Their `str()` shows a host as `repr()` does: a name that a peer chose never reaches a log
-  raw.
-* `SocketProxy`: what a transport hands out of its socket: options and addresses, but no way to
-  read, write or close behind the transport's back.
+* `IPv4SocketAddress`, `IPv6SocketAddress`: the tuples of the socket module, with named fields.
+  Their `str()` shows a host as `repr()` does: a name that a peer chose never reaches a log raw.
+* `SocketProxy`: the socket of a transport, with its options and addresses, but without methods to
+  read, write or close: only the transport does that.
 * `SocketAttribute`, `INETSocketAttribute`, `TLSAttribute`: keys for ``extra()`` of clients and
   transports.
 """
@@ -280,7 +279,7 @@ def _enum_member(enum_class: type[IntEnum], value: int) -> int:
 
 
 class SocketAttribute(TypedAttributeSet):
-    """What is known of any socket; see :meth:`anyio.TypedAttributeProvider.extra`."""
+    """Attributes of any socket; see :meth:`anyio.TypedAttributeProvider.extra`."""
 
     __slots__ = ()
 
@@ -318,7 +317,7 @@ def socket_attributes(
 
 
 class TLSAttribute(TypedAttributeSet):
-    """What is known of a TLS connection; see the methods of the same names of `ssl.SSLObject`."""
+    """Attributes of a TLS connection; see the methods of the same names of `ssl.SSLObject`."""
 
     __slots__ = ()
 
@@ -392,6 +391,6 @@ def enable_socket_linger(sock: SupportsSocketOptions, timeout: int) -> None:
 
 
 def disable_socket_linger(sock: SupportsSocketOptions) -> None:
-    """Have the kernel send what is left by itself after ``close()``, which is the default."""
+    """Let the kernel send unsent data in the background after ``close()``, which is the default."""
     value = get_socket_linger_struct().pack(False, 0)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, value)

@@ -109,6 +109,7 @@ def _frame_builder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Frame
         try:
             try:
                 packet = parse(frame)
+            # A peer that nests its data deeply enough makes any recursive parser fail like this.
             except (DeserializeError, RecursionError) as exc:
                 raise_parse_error(exc)
             return packet if convert is None else convert(packet, b"")
@@ -192,7 +193,7 @@ def datagram_encoder(protocol: DatagramProtocol[Any, Any]) -> Callable[[Any], by
 
 
 def _bytes_of(data: Any, what: str) -> bytes:
-    """Copy what is like bytes, so that it cannot change while it waits to be sent.
+    """Return bytes, copied from a mutable buffer, which might change while it waits to be sent.
 
     Raises:
         ProtocolCrashedError: `data` is something else.

@@ -69,8 +69,8 @@ class StapledPacketConverter(
     """Two converters, one per direction, used as one.
 
     Args:
-        sent_packet_converter: Converts what is sent.
-        received_packet_converter: Converts what is received.
+        sent_packet_converter: Converts packets that are sent.
+        received_packet_converter: Converts packets that are received.
     """
 
     sent_packet_converter: AbstractPacketConverterComposite[Sent, Any, SentDTO, Any]

@@ -229,10 +229,9 @@ class TLSSession:
         self.is_over = self.has_output = True
 
     def end_error(self) -> ssl.SSLError | None:
-        """Return what is wrong with the end, when no more bytes will arrive.
+        """Return the error of a stream that ends here, or None if it ends properly.
 
-        None if the peer said that nothing follows. `ssl.SSLEOFError` if it did not: something may
-        be missing.
+        It is `ssl.SSLEOFError` if the peer sent no close_notify: data may be missing.
         """
         if self.is_over:
             return self.error
@@ -293,7 +292,7 @@ def pieces(data: bytes | bytearray | memoryview, size: int = PIECE_SIZE) -> Iter
 def _whole_records(data: bytes, start: int) -> tuple[int, int]:
     """Return where the next group of whole records ends, and how many there are.
 
-    What is not a record belongs to the group as well: OpenSSL knows best what is wrong with it.
+    Bytes that are not a record belong to the group as well: OpenSSL reports what is wrong.
     """
     end, count = start, 0
     while len(data) - end >= _HEADER_SIZE and end - start < _GROUP_SIZE:

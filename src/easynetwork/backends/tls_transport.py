@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
-    """Do a handshake over a connection and return the transport of what is sent after it.
+    """Do a TLS handshake over a connection, and return the transport of the decrypted bytes.
 
     Args:
         inner: The connection, on which nothing has been received. It belongs to the new transport,
@@ -212,8 +212,8 @@ class TLSStreamTransport(StreamTransport):
     ) -> None:
         """Close gracefully, with a closing alert if the connection is to be standard compatible.
 
-        The peer's is not waited for (RFC 8446, 6.1): a peer that reads ours has read everything.
-        What is waited for is what the peer is in the middle of sending.
+        It does not wait for the peer's (RFC 8446, 6.1): a peer that reads ours has read everything.
+        It waits for data that the peer is in the middle of sending.
         """
         self._stop()
         session = self._session

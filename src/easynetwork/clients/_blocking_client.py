@@ -6,10 +6,10 @@ none works on a descriptor that has been closed meanwhile, and maybe given to an
 `close()` waits for no receiver, and not for ever for a sender. It wakes them up, and the last
 thread that leaves an operation closes the descriptor.
 
-A signal handler may raise an exception between any two calls. An operation that it cuts leaves no
-lock behind (see `ClientLock`), and keeps account of what may be lost: a flag is set before the
-socket or a parser is asked for something, and cleared when the outcome is stored. The flag of an
-operation that was cut stays set, and the next operation reports it.
+A signal handler may raise an exception between any two calls. An operation that it interrupts
+releases its locks (see `ClientLock`), and records what may be lost: a flag is set before the socket
+or a parser is called, and cleared when the result is stored. The flag of an interrupted operation
+stays set, and the next operation reports it.
 """
 
 from __future__ import annotations
@@ -357,7 +357,7 @@ def closed_error() -> ClientClosedError:
 
 
 def is_from_kernel(exc: OSError) -> bool:
-    """Whether a non-blocking socket raised an error, rather than a signal handler behind it.
+    """Whether a non-blocking socket raised an error, rather than a signal handler during the call.
 
     The socket's errors have a number. Its timeouts (``ETIMEDOUT``) are taken for a handler's: that
     is what handlers of alarms like to raise, and the connection has ended in any case.

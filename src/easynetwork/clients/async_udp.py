@@ -32,8 +32,8 @@ class AsyncUDPNetworkClient(
 ):
     """Sends packets to one address and receives packets from there, one datagram each.
 
-    Packets may get lost, arrive twice or overtake others: UDP promises nothing else, and nobody is
-    told. What others send to the client's socket is ignored, by the operating system.
+    Packets may get lost, arrive twice or overtake others, and no error says so: UDP promises no
+    more than that. The operating system ignores datagrams from other addresses.
 
     It connects, which sends nothing, by `async with client:`, by `wait_connected()`, or by the
     first operation that needs the socket. Methods must be called in the event loop's thread.
@@ -43,9 +43,9 @@ class AsyncUDPNetworkClient(
     Resource handling: `aclose()` closes the socket, and so does leaving `async with`.
 
     Error handling: errors of the operating system are raised as they are, and do not end anything:
-    the next operation is a new attempt. When a host answers that nobody listens at that port (by an
-    ICMP message), whichever operation comes next raises `ConnectionRefusedError`; if that is
-    `send_packet()`, its own packet may not have been sent. Operations on a client closed here raise
+    the next operation is a new attempt. When a host answers with an ICMP message that the port is
+    closed, the next operation raises `ConnectionRefusedError`; if that is `send_packet()`, its own
+    packet may not have been sent. Operations on a client closed here raise
     `ClientClosedError`.
     """
 
@@ -85,7 +85,7 @@ class AsyncUDPNetworkClient(
         """Check the arguments; the socket is connected later.
 
         Args:
-            address: Who to talk to: host and port; the first address of a host that there is a
+            address: The remote host and port; the first address of a host that there is a
                 route to is used. Or a connected UDP socket, which belongs to the client from now
                 on.
             protocol: The protocol object.
@@ -126,7 +126,7 @@ class AsyncUDPNetworkClient(
                 async with self._sending:
                     pass  # tasks that are sending a packet are through
         finally:
-            with suppress(OSError):  # somebody else has closed the descriptor
+            with suppress(OSError):  # other code has closed the descriptor
                 transport.close()
 
     # -- packets

@@ -26,8 +26,8 @@ _T_Received = TypeVar("_T_Received")
 class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
     """Sends packets to one address and receives packets from there, one datagram each.
 
-    Packets may get lost, arrive twice or overtake others: UDP promises nothing else, and nobody is
-    told. What others send to the client's socket is ignored, by the operating system.
+    Packets may get lost, arrive twice or overtake others, and no error says so: UDP promises no
+    more than that. The operating system ignores datagrams from other addresses.
 
     All methods may be called by any thread, at any time. Protocol objects are used by one thread to
     send and by one thread to receive at a time.
@@ -37,9 +37,9 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     socket with its child: only one of the two should use it, and close it.
 
     Error handling: errors of the operating system are raised as they are, and do not end anything:
-    the next operation is a new attempt. When a host answers that nobody listens at that port (by an
-    ICMP message), whichever operation comes next raises `ConnectionRefusedError`; if that is
-    `send_packet()`, its own packet may not have been sent. Operations on a client closed here raise
+    the next operation is a new attempt. When a host answers with an ICMP message that the port is
+    closed, the next operation raises `ConnectionRefusedError`; if that is `send_packet()`, its own
+    packet may not have been sent. Operations on a client closed here raise
     `ClientClosedError`. The exception of a signal handler, `KeyboardInterrupt` for example, may
     lose the datagram that is just being received, as the network may.
     """
@@ -81,7 +81,7 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         """Connect the socket; nothing is sent.
 
         Args:
-            address: Who to talk to: host and port; the first address of a host that there is a
+            address: The remote host and port; the first address of a host that there is a
                 route to is used. Or a connected UDP socket, which belongs to the client from now
                 on.
             protocol: The protocol object.

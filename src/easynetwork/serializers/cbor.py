@@ -253,9 +253,9 @@ class _Kind(Enum):
 def _skim(max_depth: int, strict_map_key: bool) -> Generator[None, bytes, _Extent]:
     """Return the extent of a packet that is sent in chunks, as soon as all of it is there.
 
-    A packet that is refused is skimmed to its end, so that it does not depend on the chunks what is
-    read next. However deep it is, a level takes no more memory than one of the empty arrays that a
-    valid packet may have as many of as it has bytes.
+    A refused packet is skimmed to its end, so that what is read next does not depend on how the
+    stream was split. A level of nesting takes no more memory than an empty array does, and a valid
+    packet may have as many empty arrays as it has bytes.
 
     Raises:
         ValueError: There is no telling where it ends.

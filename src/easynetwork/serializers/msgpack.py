@@ -17,7 +17,6 @@ from itertools import chain
 from typing import IO, Any, Final, final
 
 from easynetwork._extras import explain_missing
-from easynetwork.serializers._gate import send_when_complete
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
@@ -187,7 +186,7 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next packet."""
         parser = super().incremental_deserialize()
-        return send_when_complete(parser, self._new_detector, self.buffer_limit)
+        return _send_when_complete(parser, self._new_detector, self.buffer_limit)
 
     def _new_detector(self) -> Callable[[bytes], bool]:
         skimmer = self._new_skimmer(b"")
@@ -223,3 +222,40 @@ def _check_depth(packet: Any, max_depth: int) -> None:
         if not level:
             return
     raise ValueError(_TOO_DEEP)
+
+
+def _send_when_complete(
+    parser: Generator[None, bytes, Any],
+    new_detector: Callable[[], Callable[[bytes], bool]],
+    limit: int,
+) -> Generator[None, bytes, Any]:
+    """Run `parser` on a packet, holding back chunks until they may complete it.
+
+    The parser begins again with each chunk: the cost would grow with the square of their number.
+    The first chunk is not held back: most packets come in one. From then on each byte is looked at
+    once, by the detector.
+
+    Args:
+        parser: A generator that is sent chunks and returns a packet.
+        new_detector: Makes what is called with each chunk, the first one included, and returns
+            whether the packet may be complete; it is the parser that decides. Once it returned
+            True, it does so again.
+        limit: How many bytes are held back at most; more are the parser's business.
+    """
+    next(parser)
+    try:
+        chunk = yield
+        parser.send(chunk)
+        may_end = new_detector()
+        complete = may_end(chunk)
+        size = len(chunk)
+        while True:
+            held = bytearray()
+            while not held or not (complete or size > limit):
+                chunk = yield
+                complete = may_end(chunk)
+                size += len(chunk)
+                held += chunk
+            parser.send(bytes(held))
+    except StopIteration as stop:
+        return stop.value

@@ -76,6 +76,8 @@ async def open_udp_sockets(
 def _listen(
     sock: socket.socket, address: tuple[Any, ...], *, backlog: int, reuse_port: bool
 ) -> None:
+    # On POSIX it allows to bind a port again whose old connections are in TIME_WAIT (socket(7)). On
+    # Windows and Cygwin it would let another process take the port while this one listens.
     if os.name == "posix" and sys.platform != "cygwin":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _bind(sock, address, reuse_port=reuse_port)
@@ -87,6 +89,7 @@ def _bind(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) ->
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sock.family == socket.AF_INET6:
+        # Otherwise "::" includes IPv4 on Linux, and binding "0.0.0.0" as well fails (ipv6(7)).
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     sock.bind(address)
 

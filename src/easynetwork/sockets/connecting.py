@@ -166,7 +166,7 @@ def check_connected(sock: socket.socket, address: tuple[Any, ...]) -> None:
 
 
 def raise_pending_error(sock: socket.socket) -> None:
-    """Raise what the kernel has learnt of earlier datagrams, which it forgets then.
+    """Raise the pending error of a socket, which earlier datagrams caused, and clear it (SO_ERROR).
 
     Raises:
         OSError: `ConnectionRefusedError`, for example.

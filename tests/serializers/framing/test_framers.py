@@ -302,7 +302,7 @@ def test_batches_of_errors(make: MakeProtocol) -> None:
 
 
 class Work:
-    """Counts the bytes that a decoder and its cutter copy or look for a length in."""
+    """Counts the bytes that a decoder and its framer copy or look for a length in."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0

@@ -18,7 +18,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class TrioSessionTasks(SessionTasks):
-    """A nursery, but for its exception groups that say no more than that it was cancelled."""
+    """A nursery that leaves out exception groups which only contain its own cancellation."""
 
     __slots__ = ("_deadline", "_manager", "_nursery", "_observer", "_scopes")
 

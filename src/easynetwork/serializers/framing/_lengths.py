@@ -59,13 +59,13 @@ class LengthField(ABC):
 
     @abstractmethod
     def measure(self, data: bytes | bytearray, at: int, stop: int) -> Extent | None:
-        """Tell where the frame that begins at `at` ends, given what was received up to `stop`.
+        """Return where the frame that begins at `at` ends, given the bytes received up to `stop`.
 
         Returns:
             Its extent, of which some may be yet to come; None if its length is yet to come. It has
             an error in place of the body's beginning, without ``remaining_data``, if the frame is
             too long (`LimitOverrunError`; its end may be yet to come), or if there is no frame (the
-            end is then after what is wrong, before `stop`).
+            end is then after the malformed bytes, before `stop`).
         """
 
     @abstractmethod
