@@ -13,11 +13,19 @@ import doctest
 from typing import Any
 
 import pytest
-from sybil import Sybil
-from sybil.parsers import markdown, rest
-from sybil.sybil import SybilCollection
-from sybil.typing import Parser
-from xdist.scheduler import LoadScopeScheduling
+
+try:
+    from sybil import Sybil
+    from sybil.parsers import markdown, rest
+    from sybil.sybil import SybilCollection
+    from sybil.typing import Parser
+    from xdist.scheduler import LoadScopeScheduling
+except ModuleNotFoundError as exc:
+    pytest.exit(
+        f"The tests need {exc.name}, which is not installed here. Run `python3 run.py tests`, which "
+        "makes an environment, or install all that they need: `pip install -e . --group tests`.",
+        returncode=2,
+    )
 
 from tests.docs.sybil_parsers import console_blocks, literal_includes
 

@@ -7,13 +7,21 @@ compressed, as Sphinx wants them, when a build starts.
 
 from __future__ import annotations
 
+import sys
 import zlib
+from abc import ABC
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Generic, get_origin
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
+from sphinx.directives.code import LiteralInclude
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 
 import easynetwork
 
@@ -22,10 +30,14 @@ author = "the easynetwork authors"
 copyright = author  # noqa: A001 - Sphinx's name
 version = release = easynetwork.__version__
 
+LOGGER = logging.getLogger(__name__)
+
 extensions = [
+    "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_tabs.tabs",
 ]
@@ -40,22 +52,30 @@ nitpick_ignore_regex = [
 default_role = "literal"
 
 autoclass_content = "both"
+autodoc_default_options = {"show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "both"
 autodoc_typehints_description_target = "documented"
 python_maximum_signature_line_length = 80
+add_module_names = False
+# The sidebar is too narrow for the names of classes before those of their methods.
+toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 
 sphinx_tabs_disable_tab_closing = True
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
-copybutton_exclude = ".linenos, .gp, .go"
+# Prompts stay, so that lines without one are known to be output, tracebacks included.
+copybutton_exclude = ".linenos"
 
 html_theme = "furo"
 html_title = f"easynetwork {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_favicon = "_static/favicon.svg"
+html_show_copyright = False
+html_show_sourcelink = False
 
 INVENTORIES = {
     "python": "https://docs.python.org/3/",
@@ -90,6 +110,24 @@ def tidy_docstring(
         lines[0] = f": {lines[0]}"
 
 
+def show_public_bases(
+    app: Sphinx, name: str, obj: object, options: object, bases: list[type[Any]]
+) -> None:
+    """Show the documented base classes of a class, in place of those between them and the class."""
+    bases[:] = dict.fromkeys(public for base in bases for public in public_bases(base)) or [object]
+
+
+def public_bases(base: type[Any]) -> Iterator[type[Any]]:
+    """Yield a base class, or its own base classes if it is not public."""
+    cls = get_origin(base) or base
+    exported = getattr(sys.modules[cls.__module__], "__all__", [cls.__name__])
+    if "._" in cls.__module__ or cls.__name__ not in exported:
+        for further in cls.__bases__:
+            yield from public_bases(further)
+    elif cls not in (object, ABC, Generic):
+        yield cls
+
+
 MEANT = {"type": "builtins.type", "BlockingPortal": "anyio.from_thread.BlockingPortal"}
 
 
@@ -105,8 +143,81 @@ def adjust_page(app: Sphinx, page: nodes.document) -> None:
             topic["classes"].append("this-will-duplicate-information-and-it-is-still-useful-here")
 
 
+class Listing(LiteralInclude):
+    """A listing of an example, with the name of its file and a link to the whole file."""
+
+    def run(self) -> list[nodes.Node]:
+        """Add a caption where the page has none, and the link where it shows a part only."""
+        file = Path(self.env.relfn2path(self.arguments[0])[1])
+        if not file.is_relative_to(EXAMPLES):
+            return super().run()
+        is_part = not PARTS.isdisjoint(self.options)
+        self.options.setdefault("caption", f"{file.name} (excerpt)" if is_part else file.name)
+        listing = super().run()
+        if is_part:
+            page = "/".join(file.relative_to(EXAMPLES).with_suffix("").parts)
+            address = self.env.app.builder.get_relative_uri(self.env.docname, f"examples/{page}")
+            link = nodes.reference("", "whole file", refuri=address, internal=True)
+            for caption in (caption for node in listing for caption in node.findall(nodes.caption)):
+                caption += [nodes.Text(" · "), link]
+        return listing
+
+
+# The options that leave lines of a file out.
+PARTS = {"lines", "pyobject", "start-after", "start-at", "end-before", "end-at"}
+EXAMPLES = Path(__file__).resolve().parent / "_include/examples"
+
+
+def pages_of_examples(app: Sphinx) -> Iterator[tuple[str, dict[str, object], str]]:
+    """Make a page of each file that pages show, with a button to copy it."""
+    assert isinstance(app.builder, StandaloneHTMLBuilder)
+    for file in sorted(EXAMPLES.rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if text.strip():
+            code = app.builder.highlighter.highlight_block(text, "python")
+            body = f"<h1>{file.name}</h1>\n{code}"
+            name = "/".join(("examples", *file.relative_to(EXAMPLES).with_suffix("").parts))
+            yield name, {"title": file.name, "body": body}, "page.html"
+
+
+def write_texts(app: Sphinx, exception: Exception | None) -> None:
+    """Write llms.txt, a list of all pages (see llmstxt.org), and llms-full.txt, their sources."""
+    if exception is not None or not isinstance(app.builder, StandaloneHTMLBuilder):
+        return
+    env = app.env
+    pages = [*in_reading_order(env, env.config.root_doc)]
+    lines = [f"# {project}", "", f"> {description(env, pages[0])}", "", "## Pages", ""]
+    sources = []
+    for page in pages:
+        address = app.builder.get_target_uri(page)
+        lines.append(f"- [{env.titles[page].astext()}]({address}): {description(env, page)}")
+        sources += [f"<!-- {address} -->", "", env.get_doctree(page).astext(), ""]
+    Path(app.outdir, "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path(app.outdir, "llms-full.txt").write_text("\n".join(sources), encoding="utf-8")
+
+
+def in_reading_order(env: BuildEnvironment, page: str) -> Iterator[str]:
+    """Yield a page and all pages below it."""
+    yield page
+    for child in env.toctree_includes.get(page, ()):
+        yield from in_reading_order(env, child)
+
+
+def description(env: BuildEnvironment, page: str) -> str:
+    """Return what a page says of itself, for search engines and lists."""
+    for meta in env.get_doctree(page).findall(nodes.meta):
+        if meta.get("name") == "description":
+            return str(meta["content"])
+    LOGGER.warning("add a meta directive with a description", location=page)
+    return ""
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx. Each before the one who would look (intersphinx: 800, Napoleon: 500)."""
+    app.add_directive("literalinclude", Listing, override=True)
+    app.connect("html-collect-pages", pages_of_examples)
+    app.connect("build-finished", write_texts)
     app.connect("config-inited", compress_inventories)
+    app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-docstring", tidy_docstring, priority=400)
     app.connect("doctree-read", adjust_page)

@@ -1,4 +1,4 @@
-"""The README: what its programs do with clients that do not keep to the protocol."""
+"""The README and the first page: their programs, what they say to type, and their figures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import contextlib
 import json
 import logging
 import re
+import select
+import signal
+import socket
+import statistics
+import subprocess
+import sys
 import types
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,24 +22,112 @@ import pytest
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import JSONSerializer
 from tests.docs.howto_support import DOCS, complaints, connected, serving
-
-pytestmark = pytest.mark.anyio
+from tests.times import PATIENCE
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+FIRST_PAGE = (DOCS / "index.rst").read_text(encoding="utf-8")
+PROGRAMS = dict(
+    zip(
+        ("hello.py", "greeter.py", "ask.py", "background.py"),
+        re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE),
+        strict=True,
+    )
+)
+
+
+# -- the programs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the programs, saved under the names that the README gives them."""
+    for name, text in PROGRAMS.items():
+        assert f"`{name}`" in README
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def running(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until the block ends."""
+    program = subprocess.Popen(
+        [sys.executable, "-W", "error", name],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    with program:
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+def next_line(program: subprocess.Popen[str]) -> str:
+    """Return the next line that a program prints."""
+    assert program.stdout is not None
+    assert select.select([program.stdout], [], [], PATIENCE)[0]
+    return program.stdout.readline()
+
+
+def output_of(command: str) -> str:
+    """Return what the README shows after a command."""
+    shown = re.search(rf"^```console\n\$ {command}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    return shown[1]
+
+
+def test_first_program(folder: Path) -> None:
+    """It is the one of the first page, prints what both pages show, and ends."""
+    text = PROGRAMS["hello.py"]
+    assert text == (DOCS / "_include/examples/hello.py").read_text(encoding="utf-8")
+    with running(folder, "hello.py") as program:
+        assert program.communicate(timeout=PATIENCE)[0] == output_of("python hello.py")
+    assert program.returncode == 0
+
+
+def test_server_of_your_own(folder: Path) -> None:
+    """It says where it serves, answers netcat and the client as shown, and ends on Control-C."""
+    with running(folder, "greeter.py") as server:
+        assert "Start serving at ('127.0.0.1', 9000)" in next_line(server)
+        typed, received = output_of("nc localhost 9000").splitlines(keepends=True)
+        with socket.create_connection(("localhost", 9000), PATIENCE) as sock:
+            sock.sendall(typed.encode())
+            assert sock.makefile().readline() == received
+        with running(folder, "ask.py") as client:
+            assert client.communicate(timeout=PATIENCE)[0] == output_of("python ask.py")
+        server.send_signal(signal.SIGINT)
+        log = server.communicate(timeout=PATIENCE)[0]
+        assert server.returncode == 0
+        assert "Traceback" not in log
+
+
+def test_standalone_server(folder: Path) -> None:
+    """It serves in the background until Enter is pressed."""
+    with running(folder, "background.py") as server:
+        assert next_line(server) == "Press Enter to stop the server\n"
+        with running(folder, "ask.py") as client:
+            assert client.communicate(timeout=PATIENCE)[0] == output_of("python ask.py")
+        assert server.communicate("\n", timeout=PATIENCE)[0] == ""
+        assert server.returncode == 0
+
+
+# -- the handler of the server of your own
 
 
 @pytest.fixture
 def handler_class() -> Any:
-    """Return the request handler of the first program."""
-    found = re.search(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    assert found is not None
+    """Return the request handler of the server."""
     program = types.ModuleType("program")
-    exec(found[1], vars(program))
+    exec(PROGRAMS["greeter.py"], vars(program))
     return program.Greeter
 
 
+@pytest.mark.anyio
 async def test_bad_requests(handler_class: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A request without a name is the client's mistake: it is answered, and no bug is logged."""
+    """A request without a name gets a response, and is not logged as a bug."""
     caplog.set_level(logging.DEBUG, "easynetwork")
     async with serving(handler_class(), StreamProtocol(JSONSerializer())) as server:
         async with connected(server) as peer:
@@ -42,6 +137,7 @@ async def test_bad_requests(handler_class: Any, caplog: pytest.LogCaptureFixture
     assert not complaints(caplog)
 
 
+@pytest.mark.anyio
 async def test_silent_client(handler_class: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The timeout that the handler does not catch ends the connection in good order."""
     caplog.set_level(logging.DEBUG, "easynetwork")
@@ -62,3 +158,70 @@ async def test_silent_client(handler_class: Any, caplog: pytest.LogCaptureFixtur
             assert json.loads(await peer.ask('{"name": "world"}')) == {"hello": "world"}
             assert await peer.ending() == "end of the stream"
     assert not complaints(caplog)
+
+
+# -- the figures
+
+FIGURES = json.loads((DOCS / "_include/performance/python-3.13.json").read_text(encoding="utf-8"))
+
+
+def median(scenario: str, contender: str, key: str) -> float:
+    """Return a committed figure, as the performance page shows it."""
+    [table] = [table for table in FIGURES["tables"] if table["scenario"] == scenario]
+    [row] = [row for row in table["rows"] if row["contender"] == contender]
+    return float(statistics.median(sample["figures"][key] for sample in row["samples"]))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "key", "figures"),
+    [
+        (
+            "tcp-50x64x16",
+            "cpu_us",
+            {
+                "easynetwork-asyncio-loop": "costs {:.1f} µs of processor time on asyncio",
+                "asyncio-streams": "asyncio streams take {:.1f} µs",
+                "asyncio-protocol": "an asyncio.Protocol written by hand takes {:.1f} µs",
+            },
+        ),
+        (
+            "tcp-never-reader",
+            "grown_mib",
+            {
+                "easynetwork-asyncio-loop": "makes the server grow by {:.1f} MiB",
+                "asyncio-protocol": "a handwritten asyncio.Protocol grows by {:.0f} MiB",
+            },
+        ),
+        (
+            "tls-idle",
+            "kib",
+            {
+                "easynetwork-asyncio-tls": "An idle TLS connection takes {:.0f} KiB",
+                "asyncio-streams-tls": "asyncio streams take {:.0f} KiB",
+            },
+        ),
+        (
+            "tcp-fairness",
+            "p99_ms",
+            {
+                "easynetwork-asyncio-loop": "gets its response within {:.0f} ms (99th percentile)",
+                "asyncio-streams": "asyncio streams take {:.0f} ms",
+            },
+        ),
+    ],
+)
+@pytest.mark.parametrize("page", [README, FIRST_PAGE], ids=["README", "first page"])
+def test_figures(page: str, scenario: str, key: str, figures: dict[str, str]) -> None:
+    """The reasons to use easynetwork are the figures that the performance page shows."""
+    text = " ".join(re.sub(r":\w+:`(?:[^`<]*<)?([^`>]*)>?`", r"\1", page).replace("`", "").split())
+    for contender, sentence in figures.items():
+        assert sentence.format(median(scenario, contender, key)) in text
+
+
+def test_much_alike() -> None:
+    """With one request in flight, neither side needs a fifth less than the other."""
+    assert "With one request in flight at a time, the costs are much alike." in " ".join(
+        README.split()
+    )
+    ours = median("tcp-50x64x1", "easynetwork-asyncio-loop", "cpu_us")
+    assert 0.8 < ours / median("tcp-50x64x1", "asyncio-streams", "cpu_us") < 1.25
