@@ -22,7 +22,7 @@ try:
     from xdist.scheduler import LoadScopeScheduling
 except ModuleNotFoundError as exc:
     pytest.exit(
-        f"The tests need {exc.name}, which is not installed here. Run `python3 run.py tests`, which "
+        f"The tests need {exc.name}, which is not installed. Run `python3 run.py tests`, which "
         "makes an environment, or install all that they need: `pip install -e . --group tests`.",
         returncode=2,
     )
