@@ -114,7 +114,9 @@ def show_public_bases(
     app: Sphinx, name: str, obj: object, options: object, bases: list[type[Any]]
 ) -> None:
     """Show the documented base classes of a class, in place of those between them and the class."""
-    bases[:] = dict.fromkeys(public for base in bases for public in public_bases(base)) or [object]
+    bases[:] = dict.fromkeys(public for base in bases for public in public_bases(base)) or {
+        object: None
+    }
 
 
 def public_bases(base: type[Any]) -> Iterator[type[Any]]:
@@ -134,8 +136,12 @@ MEANT = {"type": "builtins.type", "BlockingPortal": "anyio.from_thread.BlockingP
 def adjust_page(app: Sphinx, page: nodes.document) -> None:
     """Link names in annotations to what they mean: ``type`` is no attribute of a socket.
 
-    And tell furo, which has its own, that a page's table of contents is meant.
+    And drop lines that tell nothing of a class, and tell furo, which has its own, that a page's table
+    of contents is meant.
     """
+    for paragraph in [*page.findall(nodes.paragraph)]:
+        if paragraph.astext() == "Bases: object":
+            paragraph.parent.remove(paragraph)
     for reference in page.findall(addnodes.pending_xref):
         reference["reftarget"] = MEANT.get(reference["reftarget"], reference["reftarget"])
     for topic in page.findall(nodes.topic):

@@ -82,7 +82,7 @@ def test_plot_is_svg(results):
     texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
     bars = [float(bar.attrib["width"]) for bar in svg.iter("{http://www.w3.org/2000/svg}rect")]
 
-    assert texts[1:] == ["easynetwork-asyncio-loop", "5.00", "asyncio-streams", "14.0"]
+    assert texts[2:] == ["easynetwork-asyncio-loop", "5.00", "asyncio-streams", "14.0"]
     assert bars[0] / bars[1] == pytest.approx(5 / 14, abs=0.001)
 
 

@@ -1,4 +1,4 @@
-"""Clients: the other end."""
+"""Clients for TCP and UDP, asynchronous and blocking."""
 
 from __future__ import annotations
 
