@@ -136,8 +136,8 @@ MEANT = {"type": "builtins.type", "BlockingPortal": "anyio.from_thread.BlockingP
 def adjust_page(app: Sphinx, page: nodes.document) -> None:
     """Link names in annotations to what they mean: ``type`` is no attribute of a socket.
 
-    And drop lines that tell nothing of a class, and tell furo, which has its own, that a page's table
-    of contents is meant.
+    And drop lines that tell nothing of a class, and tell furo, which has its own, that a page's
+    table of contents is meant.
     """
     for paragraph in [*page.findall(nodes.paragraph)]:
         if paragraph.astext() == "Bases: object":
