@@ -1,7 +1,7 @@
-"""The how-to page for serializers: what it says of its examples is what they do.
+"""Check that the examples of the how-to page for serializers do what the page says.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong.
+Text in quotation marks in a docstring is quoted from the page, word for word (the first test checks
+that), and the test fails if the quoted sentence is wrong.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ READING = Reading("living room", 21.5)
 
 
 class Echo(AsyncStreamRequestHandler[Any, Any]):
-    """Sends back what it receives, and remembers what is not a packet."""
+    """Sends each packet back, and records the errors of data that is not a packet."""
 
     def __init__(self) -> None:
         self.errors: list[Any] = []
@@ -95,7 +95,7 @@ class DatagramEcho(AsyncDatagramRequestHandler[Any, Any]):
 
 
 class Trap:
-    """When its pickle is accepted, something happens."""
+    """Counts how often its pickle was loaded."""
 
     sprung = 0
 
@@ -117,19 +117,19 @@ async def check_served(protocol: Any, packet: Any) -> None:
 
 
 def test_quotations() -> None:
-    """What the tests quote is what the page says; each test quotes something."""
+    """Each test quotes the page, word for word."""
     check_quotations("howto/serializers.rst", globals())
 
 
-# Choosing One
+# Choosing a serializer
 
 
 def test_pickle() -> None:
-    """The program is run, although its result is not a packet.
+    """A pickle's code is executed although the data is rejected.
 
-    "To accept a pickle is to run the program that is in it."
+    "Accepting a pickle executes the code that it contains."
 
-    "datagrams only, unless something is around it"
+    "datagrams only, unless another serializer wraps it"
     """
     serializer = PickleSerializer()
     sprung = Trap.sprung
@@ -140,9 +140,9 @@ def test_pickle() -> None:
 
 
 def test_json() -> None:
-    """JSON has its limits.
+    """JSON carries neither bytes nor times, and makes text of keys.
 
-    "has no type for bytes or times; keys are text"
+    "no type for bytes or times; keys are text"
     """
     for packet in b"bytes", datetime.now(UTC):
         with pytest.raises(TypeError):
@@ -151,10 +151,10 @@ def test_json() -> None:
 
 
 def test_lines() -> None:
-    """So have lines.
+    """Text must be ASCII, a newline splits it, and some encodings are refused.
 
-    "ASCII by default; a newline that you send ends the packet; in UTF-16 and EBCDIC there is no
-    such newline"
+    "ASCII by default; a newline in the text ends the packet; UTF-16 and EBCDIC are refused, because
+    they encode the newline as other bytes"
     """
     serializer = StringLineSerializer()
     with pytest.raises(UnicodeEncodeError):
@@ -168,9 +168,9 @@ def test_lines() -> None:
 
 
 def test_msgpack() -> None:
-    """And MessagePack.
+    """MessagePack carries bytes, but neither larger integers nor other keys.
 
-    "integers of 64 bits; keys are text or bytes, unless you allow others"
+    "integers of at most 64 bits; keys are text or bytes, unless you allow others"
     """
     serializer = MessagePackSerializer()
     assert serializer.deserialize(serializer.serialize({"a": b"bytes"})) == {"a": b"bytes"}
@@ -181,11 +181,11 @@ def test_msgpack() -> None:
 
 
 def test_cbor() -> None:
-    """CBOR can do more.
+    """CBOR carries more types, and containers as keys only with an option.
 
-    "what JSON carries, and bytes, times, sets, large integers"
+    "the types of JSON, and bytes, times, sets, large integers"
 
-    "keys are no containers, unless you allow them"
+    "keys cannot be containers, unless you allow them"
     """
     serializer = CBORSerializer()
     packet = [b"bytes", datetime(2025, 1, 1, tzinfo=UTC), {1, 2}, 2**1000, {1: None}]
@@ -197,11 +197,11 @@ def test_cbor() -> None:
 
 
 def test_netstring() -> None:
-    """A netstring's cost, and none where there is a datagram.
+    """A netstring adds bytes to a packet in a stream, but not to a datagram.
 
-    "3 bytes or more for each packet"
+    "at least 3 more bytes per packet"
 
-    "over UDP, packets are sent as they are"
+    "over UDP, packets are sent unchanged"
     """
     serializer = NetstringSerializer()
     assert len(serializer.serialize_frame(b"hello")) == len(b"hello") + 3
@@ -209,10 +209,9 @@ def test_netstring() -> None:
 
 
 def test_sizes() -> None:
-    """The order of the table's sizes is that of the reasons given.
+    """The sizes of the table are in the order that the page describes.
 
-    "Binary formats are shorter, but not by much if the names of the fields travel with each
-    packet."
+    "Binary formats are shorter, but not by much if each packet contains the names of its fields."
 
     "a little shorter than JSON"
 
@@ -230,7 +229,7 @@ def test_sizes() -> None:
 def test_time() -> None:
     """No format is several times slower than the fastest one.
 
-    "JSON, MessagePack and CBOR need about as much as each other for a small packet."
+    "JSON, MessagePack and CBOR take about the same time for a small packet."
     """
 
     def cost(serializer: Any) -> float:
@@ -243,7 +242,7 @@ def test_time() -> None:
     assert max(costs) < 3 * min(costs)
 
 
-# What Is Limited
+# Limits
 
 STREAMS: list[AbstractIncrementalPacketSerializer[Any, Any]] = [
     JSONSerializer(),
@@ -259,21 +258,21 @@ STREAMS: list[AbstractIncrementalPacketSerializer[Any, Any]] = [
 
 @pytest.mark.parametrize("serializer", STREAMS, ids=lambda each: type(each).__name__)
 def test_size(serializer: Any) -> None:
-    """A packet that is longer by default is refused.
+    """A packet beyond the default limit is refused with one error.
 
-    "limit bytes for each packet in a stream, 65,536 by default"
+    "at most limit bytes per packet in a stream, 65,536 by default"
 
-    "What is beyond the limit is an ordinary parse error."
+    "A packet beyond a limit is an ordinary parse error."
 
-    "A packet that is too large is one error, a LimitOverrunError, which is raised as soon as the
-    limit is passed. No byte of that packet is ever parsed as another one."
+    "A packet that is too large causes exactly one error, a LimitOverrunError, which is raised as
+    soon as the limit is exceeded. No byte of that packet is ever parsed as part of another packet."
 
     "With separators and lengths (lines, JSON in lines, base64, netstrings, length prefixes), the
-    rest of the packet is dropped as it arrives, and the packets that follow it are received as
+    rest of the packet is discarded as it arrives, and the packets that follow it are received as
     usual."
 
-    "Otherwise (JSON without lines, MessagePack, CBOR, compressors), the end is unknown, and
-    everything that the peer still sends is dropped."
+    "With other formats (JSON without lines, MessagePack, CBOR, compressors), the end is unknown,
+    and everything that the peer sends afterwards is discarded."
 
     "for compressors, limit is the size after decompression"
     """
@@ -296,9 +295,9 @@ def test_size(serializer: Any) -> None:
     "serializer", [JSONSerializer(), MessagePackSerializer(), CBORSerializer()]
 )
 def test_depth(serializer: Any) -> None:
-    """128 lists inside each other, not one more.
+    """128 nested lists are accepted, 129 are not.
 
-    "max_depth arrays or objects inside each other in JSON, MessagePack and CBOR, 128 by default"
+    "at most max_depth nested arrays or objects in JSON, MessagePack and CBOR, 128 by default"
     """
     packet: list[Any] = [0]
     for _ in range(127):
@@ -309,9 +308,9 @@ def test_depth(serializer: Any) -> None:
 
 
 def test_expansion() -> None:
-    """A bomb is not made.
+    """A decompression bomb takes no memory.
 
-    "What is beyond it is not even made."
+    "Data beyond the limit is not decompressed."
     """
     bomb = ZlibCompressorSerializer(JSONSerializer(), limit=10**9).serialize("x" * 10**7)
     tracemalloc.start()
@@ -324,9 +323,9 @@ def test_expansion() -> None:
 
 
 def test_integers() -> None:
-    """Numbers that would take Python long are refused.
+    """Integers that Python would convert slowly are refused.
 
-    "JSON has at most as many digits as Python converts (4,300 by default), CBOR about as many."
+    "in JSON, at most as many digits as Python converts (4,300 by default); in CBOR, about as many"
     """
     assert JSONSerializer().deserialize(b"9" * 4300) == 10**4300 - 1
     with pytest.raises(DeserializeError):
@@ -337,9 +336,9 @@ def test_integers() -> None:
 
 
 def test_declared_length() -> None:
-    """A length is refused as soon as it is there.
+    """A length that is too large is refused before the packet arrives.
 
-    "A length in front of a packet is compared with it before any of the packet is kept."
+    "A length prefix is checked before any byte of the packet is kept."
     """
     protocol = StreamProtocol(LengthPrefixedSerializer(JSONSerializer()))
     [error] = outcomes(protocol, [b"\x7f\xff\xff\xff"])
@@ -347,10 +346,10 @@ def test_declared_length() -> None:
 
 
 def test_limit_of_a_buffer() -> None:
-    """The same line, with and without a buffer.
+    """The longest line is shorter with a buffer than without.
 
-    "Give the same serializer to a BufferedStreamProtocol, and lines have to fit with their end,
-    and one byte more, into limit."
+    "If you pass a line-based serializer to a BufferedStreamProtocol, a line, its end and one more
+    byte must fit into limit."
     """
     serializer = StringLineSerializer(limit=10)
     line, shorter = "x" * 10, "x" * 8
@@ -364,9 +363,9 @@ def test_limit_of_a_buffer() -> None:
 
 
 def test_debug() -> None:
-    """Errors carry data only if they are asked to.
+    """Errors contain data only with this option.
 
-    "With debug=True, the errors of a serializer carry the received data as error_info."
+    "With debug=True, the errors of a serializer contain the received data as error_info."
     """
     for debug in False, True:
         with pytest.raises(DeserializeError) as caught:
@@ -374,7 +373,7 @@ def test_debug() -> None:
         assert caught.value.error_info == ({"data": b"\xff"} if debug else None)
 
 
-# Around A Serializer
+# Combining serializers
 
 COMBINATIONS: dict[str, Any] = {
     "signed": combinations.signed,
@@ -386,9 +385,9 @@ COMBINATIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 async def test_combination(name: str) -> None:
-    """Each combination that the page shows works in a stream, with a buffer and without.
+    """Each combination on the page works in a stream, with a buffer and without.
 
-    "What is inside may be any serializer, and is used for whole packets only"
+    "The inner serializer can be of any kind and handles only whole packets"
     """
     packet = [{"sensor": "kitchen", "number": 7}]
     check_serializer(COMBINATIONS[name], [packet])
@@ -397,12 +396,12 @@ async def test_combination(name: str) -> None:
 
 
 def test_signature() -> None:
-    """What was not signed is not even looked at.
+    """The inner serializer does not parse a packet with another signature.
 
-    "With a key, it also signs it, and refuses what was not signed with the same key before the
-    serializer inside has seen it"
+    "With a key, it also signs the packet. It rejects a packet that was not signed with the same key
+    before the inner serializer parses it"
 
-    "Create the key once, with generate_key(), and give it to both ends by another way."
+    "Create the key once, with generate_key(), and copy it to both ends over another channel."
     """
     ours, theirs = (
         Base64EncoderSerializer(PickleSerializer(), checksum=Base64EncoderSerializer.generate_key())
@@ -417,13 +416,13 @@ def test_signature() -> None:
 
 
 def test_base64() -> None:
-    """What base64 costs, and what it does not prove.
+    """Base64 takes a third more bytes; a signature is valid again; a checksum needs no key.
 
-    "makes a line of text of each packet, 4 characters for 3 bytes"
+    "encodes each packet as a line of text, with 4 characters for 3 bytes"
 
-    "one that was recorded can be sent again"
+    "a recorded packet can be sent again"
 
-    "With checksum=True there is no key, which finds damage, but no malice."
+    "checksum=True uses no key: it detects corruption, but not tampering."
     """
     assert len(Base64EncoderSerializer(NetstringSerializer()).serialize(b"x" * 300)) == 400
     recorded = combinations.signed.serialize("open the door")
@@ -436,9 +435,9 @@ def test_base64() -> None:
 
 
 def test_compression() -> None:
-    """Compression pays for large packets.
+    """Compression makes large packets shorter and small packets longer.
 
-    "a list of a hundred readings in JSON shrinks to less than a tenth, a single one grows"
+    "a list of a hundred readings in JSON shrinks to less than a tenth, a single reading grows"
     """
     reading = compare_formats.Reading("kitchen", 7, 21.5)._asdict()
     many = [{**reading, "number": number} for number in range(100)]
@@ -448,9 +447,9 @@ def test_compression() -> None:
 
 
 def test_bzip2() -> None:
-    """A small packet, a lot of work.
+    """A packet compressed with bzip2 has half the bytes for the same result.
 
-    "with bzip2, half as many bytes make you decompress 64 KiB"
+    "with bzip2, a peer needs half as many bytes to make your program decompress 64 KiB"
     """
     data = b'"%s"' % (b"x" * 65_534)
     by_bzip2, by_zlib = bz2.compress(data), zlib.compress(data, 9)
@@ -460,10 +459,11 @@ def test_bzip2() -> None:
 
 
 async def test_damage() -> None:
-    """Damaged data costs what follows it, but not with a length in front.
+    """Data that follows a corrupt packet is lost, except with a length prefix.
 
-    "Damaged data has no end that could be found: all that has been received and not been read is
-    lost with it. If your connections should survive that, put a length in front, as prefixed does."
+    "If a compressed packet is corrupt, its end cannot be found, and all data that was received but
+    not yet parsed is lost with it. If your connections must survive that, add a length prefix, as
+    prefixed does."
     """
     good = combinations.compressed.serialize([1])
     lost = outcomes(StreamProtocol(combinations.compressed), [b"damaged" + good, good])
@@ -480,9 +480,10 @@ async def test_damage() -> None:
 
 
 def test_length() -> None:
-    """Any one-shot serializer becomes one for a stream.
+    """A one-shot serializer works in a stream with each kind of length.
 
-    "makes a stream of anything, one-shot serializers included"
+    "With LengthPrefixedSerializer, any serializer works in a stream, including one-shot
+    serializers."
     """
     for length in "u8", "u16", "u32", "u64", "varint", "netstring":
         serializer = LengthPrefixedSerializer(examples.ReadingSerializer(), length)
@@ -490,10 +491,10 @@ def test_length() -> None:
 
 
 async def test_stapled() -> None:
-    """A client and a server, each with its own order of the two.
+    """A client and a server combine the same two serializers in opposite order.
 
-    "sends with its first serializer and receives with its second one. It can do what both halves
-    can, and becomes an object of the class that fits."
+    "sends with its first serializer and receives with its second one. It supports what both
+    serializers support: its constructor returns an instance of the matching subclass."
     """
     protocol = StreamProtocol(combinations.of_server)
     async with serving(Echo(), protocol) as server:
@@ -508,15 +509,15 @@ async def test_stapled() -> None:
     assert type(stapled) is type(combinations.of_client)
 
 
-# Writing Your Own
+# Writing your own serializer
 
 
 async def test_one_shot() -> None:
-    """The first serializer serves a peer over UDP.
+    """A UDP server works with the one-shot serializer.
 
     "This one writes a reading as kitchen 21.5"
 
-    "This is a one-shot serializer, and all that UDP needs."
+    "This is a one-shot serializer, which is sufficient for UDP."
     """
     protocol = DatagramProtocol(examples.ReadingSerializer())
     async with serving(DatagramEcho(), protocol) as server:
@@ -525,11 +526,11 @@ async def test_one_shot() -> None:
 
 
 async def test_lines_of_readings() -> None:
-    """The second one does it in a stream.
+    """A TCP server works with the serializer for lines, and survives an invalid line.
 
-    "It is a buffered serializer, it takes the fast way through servers and clients, it has a
-    limit, and it refuses to send a reading with a newline in it. After a line of nonsense, the
-    next line is received as usual."
+    "It is a buffered serializer, it uses the fast path of servers and clients, it has a limit, and
+    it refuses to send a reading that contains a newline. After an invalid line, the next line is
+    received as usual."
     """
     serializer = examples.ReadingLineSerializer()
     assert isinstance(serializer, BufferedIncrementalPacketSerializer)
@@ -545,9 +546,9 @@ async def test_lines_of_readings() -> None:
 
 
 def test_base_classes() -> None:
-    """The base classes that the table names want what it says.
+    """The base classes in the table have the abstract methods that the page names.
 
-    "The first three want the two methods of before, and nothing else."
+    "The first three need only the methods serialize() and deserialize()."
     """
     wanted = {"serialize", "deserialize"}
     bases = AutoSeparatedPacketSerializer, FixedSizePacketSerializer, LengthPrefixedPacketSerializer
@@ -568,14 +569,14 @@ def test_base_classes() -> None:
     ids=["incremental", "buffered, in chunks", "buffered"],
 )
 async def test_messages(protocol: Any) -> None:
-    """The serializers by hand serve a peer that sends what is right, wrong and too large.
+    """Servers with the serializers by hand receive good, bad and oversized messages.
 
-    "a line with a name and a size, then as many bytes as it says"
+    "A message is a line with a name and a size, followed by that number of bytes"
 
-    "The reader knows what it has read, so tell it only how much of the packet follows; the rest is
-    dropped as it arrives."
+    "The reader counts the bytes that it has read, so pass only the number of bytes of this packet
+    that follow them; the rest is discarded as it arrives."
 
-    "A serializer that is written by hand costs a generator for each packet."
+    "A serializer that parses by hand needs a generator for each packet."
     """
     assert isinstance(new_decoder_factory(protocol, 1024)(), GeneratorDecoder)
     await check_served(protocol, Message("greeting", b"hello"))
@@ -592,10 +593,10 @@ async def test_messages(protocol: Any) -> None:
 
 
 def test_messages_as_datagrams() -> None:
-    """The base class makes the other two methods.
+    """A datagram protocol works with the incremental serializer.
 
-    "serialize() and deserialize() are made of these two generators by the base class, so it works
-    for datagrams, too."
+    "The base class implements serialize() and deserialize() with these two generators, so the
+    serializer also works for datagrams."
     """
     protocol = DatagramProtocol(examples.MessageSerializer())
     message = Message("greeting", b"hello")
@@ -604,11 +605,11 @@ def test_messages_as_datagrams() -> None:
 
 
 def test_buffers() -> None:
-    """Each packet has a buffer, which holds the longest one.
+    """A buffer is created for each packet, and has room for the longest one.
 
-    "This buffer has room for the longest packet that is allowed."
+    "This buffer has room for the longest valid packet."
 
-    "Expect a buffer to be created for each packet, and make it no larger than it has to be."
+    "Expect a new buffer for each packet, and make it no larger than necessary."
     """
     buffers = []
 
@@ -625,21 +626,21 @@ def test_buffers() -> None:
     assert [len(buffer) for buffer in buffers] == [len(data)] * 3
 
 
-# Testing It
+# Testing your serializer
 
 
 @pytest.mark.parametrize("test", [examples.test_readings, examples.test_messages])
 def test_kit(test: Any) -> None:
-    """The tests that the page shows pass.
+    """The tests on the page pass.
 
-    "whole packets, byte by byte, cut in two at any position, with others behind them, damaged, too
-    large"
+    "packets that arrive whole, byte by byte, split in two at any position, followed by others,
+    corrupted, too large"
     """
     test()
 
 
 class _Forgetful(examples.MessageSerializer):
-    """Loses what follows a packet."""
+    """Loses the bytes that follow a packet."""
 
     def incremental_deserialize(self) -> Any:
         packet, _ = yield from super().incremental_deserialize()
@@ -647,7 +648,7 @@ class _Forgetful(examples.MessageSerializer):
 
 
 class _Careless(examples.BufferedMessageSerializer):
-    """Looks at what is behind the received bytes."""
+    """Reads bytes of the buffer beyond the received ones."""
 
     def buffered_incremental_deserialize(self, buffer: bytearray) -> Any:
         received = 0
@@ -658,7 +659,7 @@ class _Careless(examples.BufferedMessageSerializer):
 
 
 class _Plain(examples.MessageSerializer):
-    """Does not tell what follows a bad packet."""
+    """Raises an error without the bytes that follow a bad packet."""
 
     def incremental_deserialize(self) -> Any:
         try:
@@ -669,15 +670,15 @@ class _Plain(examples.MessageSerializer):
 
 @pytest.mark.parametrize("serializer", [_Forgetful(), _Careless(), _Plain()])
 def test_kit_finds(serializer: Any) -> None:
-    """What the page warns of is found.
+    """`check_serializer()` detects the mistakes that the page warns of.
 
-    "Return what follows the packet, together with the packet."
+    "Return the packet together with the bytes that follow it."
 
     "(A plain DeserializeError counts as a bug here.)"
 
-    "Look at nothing behind received"
+    "Read no bytes beyond received"
 
-    "If a promise is broken, it raises AssertionError and says what was sent, and what came"
+    "If a check fails, check_serializer() raises AssertionError with the sent data and the result"
     """
     messages = [Message("greeting", b"hello"), Message("nothing", b"")]
     with pytest.raises(AssertionError):
@@ -685,7 +686,7 @@ def test_kit_finds(serializer: Any) -> None:
 
 
 class _WrongEnd(examples.MessageSerializer):
-    """Takes the end of the first line for the end of a message that is too large."""
+    """Ends an oversized message at the end of its first line."""
 
     def incremental_deserialize(self) -> Any:
         reader = GeneratorStreamReader()
@@ -701,11 +702,12 @@ class _WrongEnd(examples.MessageSerializer):
 
 
 def test_kit_finds_wrong_ends() -> None:
-    """What becomes of the rest of a message is checked, too.
+    """`check_serializer()` detects that the rest of an oversized message becomes a packet.
 
     "this newline does not end a message"
 
-    "oversized must be one error, and no byte of it may become part of a packet, however it is cut"
+    "oversized must result in exactly one error, and no byte of it may become part of a packet,
+    wherever it is split."
     """
     messages = [Message("greeting", b"hello\n")]
     check_serializer(examples.MessageSerializer(), messages, oversized=[b"x" * 200])
@@ -714,10 +716,10 @@ def test_kit_finds_wrong_ends() -> None:
 
 
 def test_no_progress() -> None:
-    """A parser that uses up nothing is stopped.
+    """A parser that consumes no byte is stopped.
 
-    "A parser that returns, or gives back with an error, all that it got would be run again for
-    ever: that is a ProtocolCrashedError"
+    "A parser that leaves all received bytes, in its result or in an error, would run again forever:
+    this raises a ProtocolCrashedError"
     """
 
     class Endless(examples.MessageSerializer):

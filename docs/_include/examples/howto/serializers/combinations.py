@@ -1,4 +1,4 @@
-"""Serializers made of serializers."""
+"""Serializers that wrap or combine other serializers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from easynetwork.serializers import (
 )
 from easynetwork.serializers.composite import StapledIncrementalPacketSerializer
 
-# Lines of text, which only who has the key can make.
+# Lines of text, which only a program that has the key can create.
 key = Base64EncoderSerializer.generate_key()
 signed = Base64EncoderSerializer(MessagePackSerializer(), checksum=key)
 
-# Fewer bytes, for packets that are large.
+# Fewer bytes for large packets.
 compressed = ZlibCompressorSerializer(JSONSerializer(), limit=1_000_000)
 
-# The same, and a packet that is damaged does not cost those that follow it.
+# The same, but the packets that follow a corrupt packet are not lost.
 prefixed = LengthPrefixedSerializer(compressed)
 
 # A one-shot serializer in a stream, between processes that trust each other.
 pickles = LengthPrefixedSerializer(PickleSerializer(), "u16")
 
-# Commands are lines of text, answers are JSON documents.
-commands, answers = StringLineSerializer(), JSONSerializer()
-of_client = StapledIncrementalPacketSerializer(commands, answers)
-of_server = StapledIncrementalPacketSerializer(answers, commands)
+# Requests are lines of text, responses are JSON documents.
+requests, responses = StringLineSerializer(), JSONSerializer()
+of_client = StapledIncrementalPacketSerializer(requests, responses)
+of_server = StapledIncrementalPacketSerializer(responses, requests)

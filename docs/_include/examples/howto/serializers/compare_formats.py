@@ -1,4 +1,4 @@
-"""How many bytes the same packet has in each format."""
+"""Compare the sizes of the same packet in several formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serializers written by hand, from the simplest kind to the richest."""
+"""Serializers of your own: one-shot, with a base class, incremental, buffered."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ReadingLineSerializer(
     ReadingSerializer,
     AutoSeparatedPacketSerializer[Reading, Reading],
 ):
-    """The same, one reading a line."""
+    """The same format, with one reading per line."""
 
     def __init__(self) -> None:
         super().__init__(separator=b"\n", limit=1000)
@@ -68,7 +68,7 @@ def parse_header(header: bytes) -> tuple[str, int]:
 
 
 class MessageSerializer(AbstractIncrementalPacketSerializer[Message, Message]):
-    """A line with a name and a size, then so many bytes."""
+    """A line with a name and a size, followed by that number of bytes."""
 
     def incremental_serialize(self, packet: Message) -> Generator[bytes, None, None]:
         if "\n" in packet.name:
@@ -96,7 +96,7 @@ class BufferedMessageSerializer(
     MessageSerializer,
     BufferedIncrementalPacketSerializer[Message, Message, bytearray],
 ):
-    """The same, but the bytes are looked at where they lie."""
+    """The same format, parsed in the buffer that receives the bytes."""
 
     def create_deserializer_buffer(self, sizehint: int) -> bytearray:
         return bytearray(HEADER_LIMIT + 1 + BODY_LIMIT)
