@@ -1,7 +1,7 @@
-"""The how-to page for converters: what it says of its examples is what they do.
+"""Check that the examples of the how-to page for converters do what the page says.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong.
+Text in quotation marks in a docstring is quoted from the page, word for word (the first test checks
+that), and the test fails if the quoted sentence is wrong.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ READING = '{"sensor":"kitchen","celsius":21.5}'
 
 
 def test_quotations() -> None:
-    """What the tests quote is what the page says; each test quotes something."""
+    """Each test quotes the page, word for word."""
     check_quotations("howto/converters.rst", globals())
 
 
-# A Dataclass
+# Converting a dataclass
 
 
 async def test_reading() -> None:
-    """The first example serves a peer that was written without it.
+    """A server with the first example serves clients that do not use it.
 
-    "Together with a serializer, it makes a protocol object"
+    "Combine the converter with a serializer in a protocol object"
 
-    "A converter keeps no state between two packets: one object serves all connections."
+    "A converter keeps no state between packets, so one object serves all connections."
     """
     async with serving(Echo(), readings.protocol) as server:
         async with connected(server) as peer, connected(server) as other:
@@ -57,9 +57,9 @@ async def test_reading() -> None:
     "serializer", [JSONSerializer(), MessagePackSerializer(), CBORSerializer()]
 )
 def test_any_serializer(serializer: Any) -> None:
-    """The dictionary goes through several formats.
+    """Several serializers can write the dictionary.
 
-    "What is in the dictionary is the converter's choice, the serializer only has to be able to
+    "The converter decides which data is in the dictionary; the serializer must only be able to
     write it"
     """
     protocol = StreamProtocol(serializer, readings.ReadingConverter())
@@ -70,7 +70,7 @@ def test_any_serializer(serializer: Any) -> None:
     assert protocol.converter.create_from_dto_packet(plain) == Reading("kitchen", 21.5)
 
 
-# Checking
+# Checking received packets
 
 WRONG: tuple[Any, ...] = (
     None,
@@ -88,15 +88,15 @@ WRONG: tuple[Any, ...] = (
 
 @pytest.mark.parametrize("packet", WRONG, ids=repr)
 async def test_wrong(packet: Any) -> None:
-    """Each wrong packet is one error, and the next packet is received.
+    """Each wrong packet causes one error, and the next packet is received.
 
-    "What does not fit is a PacketConversionError"
+    "For wrong data, raise a PacketConversionError"
 
-    "NaN, which JSON in Python can carry, is in no range."
+    "NaN, which Python's JSON accepts, fails every range check."
 
-    "The one who waits for the packet gets it as the error of a StreamProtocolParseError (or
-    DatagramProtocolParseError). The bad packet is gone, the connection stays open, and the next
-    packet is received as usual."
+    "The code that waits for the packet gets a StreamProtocolParseError (or
+    DatagramProtocolParseError), whose error attribute is this exception. The bad packet is
+    discarded, the connection stays open, and the next packet is received as usual."
     """
     handler = Echo()
     async with serving(handler, readings.protocol) as server, connected(server) as peer:
@@ -108,9 +108,9 @@ async def test_wrong(packet: Any) -> None:
 
 
 def test_whole_numbers() -> None:
-    """What other languages send for 21.0 is accepted, and so is what Python takes for a number.
+    """Integers are accepted, which other languages send for 21.0; so are booleans.
 
-    "For Python, bool is a kind of int: "celsius": true passes, and becomes 1.0."
+    "In Python, bool is a subclass of int: "celsius": true passes the check and becomes 1.0."
     """
     convert = readings.ReadingConverter().create_from_dto_packet
     for number, celsius in (21, 21.0), (True, 1.0):
@@ -120,11 +120,11 @@ def test_whole_numbers() -> None:
 
 
 async def test_trusting() -> None:
-    """The shorter converter takes a peer's mistake for its own.
+    """With the shorter converter, a mistake of a client counts as a bug of the converter.
 
-    "A peer that leaves out a field now causes a TypeError. That is not a PacketConversionError,
-    so it counts as a bug of your converter: where you wait for the packet, ProtocolCrashedError is
-    raised."
+    "If a peer leaves out a field, this converter raises TypeError. That is not a
+    PacketConversionError, so it counts as a bug of your converter: the code that waits for the
+    packet gets a ProtocolCrashedError."
     """
     handler = Echo()
     protocol = StreamProtocol(JSONSerializer(), TrustingReadingConverter())
@@ -136,10 +136,10 @@ async def test_trusting() -> None:
 
 
 async def test_trusting_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A handler that does not catch it leaves errors in the log.
+    """An error is logged if the handler does not catch the exception.
 
-    "If a request handler does not catch it, the client is disconnected, and the log gets an error,
-    the first time with a traceback."
+    "If a request handler does not catch it, the client is disconnected, and the server logs an
+    error, the first time with a traceback."
     """
 
     class Handler(AsyncStreamRequestHandler[Any, Any]):
@@ -158,16 +158,17 @@ async def test_trusting_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_trusting_types() -> None:
-    """Nobody checks the types of a dataclass's fields.
+    """A dataclass accepts fields of any type.
 
-    "And a dataclass does not check types: {"sensor": [], "celsius": null} would become a Reading."
+    "Also, a dataclass does not check types: {"sensor": [], "celsius": null} would become a
+    Reading."
     """
     reading = TrustingReadingConverter().create_from_dto_packet({"sensor": [], "celsius": None})
     assert type(reading) is Reading
 
 
 async def test_own_mistake() -> None:
-    """What cannot be converted is not sent, and only its sender knows.
+    """An object that cannot be converted is not sent, and the connection can still be used.
 
     "send_packet() raises a ProtocolCrashedError with that exception as its __cause__, and nothing
     is sent."
@@ -182,13 +183,13 @@ async def test_own_mistake() -> None:
             assert await client.recv_packet() == Reading("kitchen", 21.5)
 
 
-# Several Kinds Of Packets
+# Converting several types of packets
 
 
 def test_kinds() -> None:
-    """Each kind is told by the packet, and nothing else is accepted.
+    """Each packet contains a type name; packets of other types are refused.
 
-    "Let each packet tell its kind, and the receiver choose the class."
+    "Put a type name into each packet, and let the receiver choose the class."
     """
     converter = commands.CommandConverter()
     for command in commands.Login("Zoe"), commands.Say("hello"):
@@ -201,15 +202,15 @@ def test_kinds() -> None:
             converter.create_from_dto_packet(packet)
 
 
-# Requests And Responses
+# Converting requests and responses
 
 
 async def test_two_directions() -> None:
-    """The server of the program, and clients of its kind and of another one.
+    """The program's server serves a client with the same converters and one without.
 
-    "write a converter for each, and put them together, the one for what is sent first"
+    "write a converter for each type, and combine them, the converter for sent packets first"
 
-    "The last two lines are what the stranger gets, over one connection that survives both
+    "The last two lines are the responses to the second client. Its connection stays open after both
     mistakes."
     """
     async with serving(commands.CommandHandler(), commands.ServerProtocol()) as server:
@@ -224,9 +225,9 @@ async def test_two_directions() -> None:
 
 
 def test_reply() -> None:
-    """Replies are checked, too: a server is a peer like any other.
+    """The converter of the responses checks them, too.
 
-    "It is where you check what others sent you."
+    "Check the received data in this method."
     """
     converter = commands.ReplyConverter()
     reply = commands.Reply(True, "hello")

@@ -91,7 +91,7 @@ class CommandHandler(AsyncStreamRequestHandler[Command, Reply]):
 
 
 async def main() -> None:
-    # Port 0: any one that is free.
+    # Port 0: the operating system chooses a free port.
     protocol, handler = ServerProtocol(), CommandHandler()
     async with AsyncTCPNetworkServer("localhost", 0, protocol, handler) as server:
         is_up = asyncio.Event()
@@ -106,10 +106,10 @@ async def main() -> None:
 
         async with AsyncTCPNetworkClient(
             (host, port), StreamProtocol(JSONSerializer())
-        ) as stranger:
+        ) as plain_client:
             for packet in {"type": "say"}, ["hello"]:
-                await stranger.send_packet(packet)
-                print(await stranger.recv_packet())
+                await plain_client.send_packet(packet)
+                print(await plain_client.recv_packet())
 
         await server.shutdown()
         await server_task

@@ -1,4 +1,4 @@
-"""A converter for one kind of packet."""
+"""A converter for packets of one type."""
 
 from __future__ import annotations
 
