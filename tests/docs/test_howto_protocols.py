@@ -1,7 +1,7 @@
-"""The how-to page for protocol objects: what it says of its examples is what they do.
+"""Check that the examples of the how-to page for protocol objects do what the page says.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong.
+Text in quotation marks in a docstring is quoted from the page, word for word (the first test checks
+that), and the test fails if the quoted sentence is wrong.
 """
 
 from __future__ import annotations
@@ -61,25 +61,25 @@ TABLE = {
 
 
 async def answer(peer: Any, request: bytes, size: int) -> bytes:
-    """Send bytes and return as many as are expected to come back."""
+    """Send bytes, and receive and return `size` bytes."""
     await peer.send_bytes(request)
     received: bytes = await in_thread(lambda: peer.socket.recv(size, socket.MSG_WAITALL))
     return received
 
 
 def test_quotations() -> None:
-    """What the tests quote is what the page says; each test quotes something."""
+    """Each test quotes the page, word for word."""
     check_quotations("howto/protocols.rst", globals())
 
 
-# The Three Kinds
+# Choosing a protocol class
 
 
 @pytest.mark.parametrize("protocol_class", TABLE, ids=lambda each: each.__name__)
 def test_refused_at_once(protocol_class: Any) -> None:
-    """What cannot do what is needed is no part of a protocol object.
+    """Each protocol class rejects an unsuitable serializer.
 
-    "A serializer that cannot do what is needed is refused at once, with a TypeError."
+    "If the serializer lacks these abilities, the constructor raises TypeError."
     """
     with pytest.raises(TypeError, match="Expected an? .*serializer"):
         protocol_class(TABLE[protocol_class])
@@ -95,12 +95,12 @@ def test_refused_at_once(protocol_class: Any) -> None:
     ids=["stream", "buffered", "named"],
 )
 async def test_stream(protocol: Any, data: bytes) -> None:
-    """The page's protocol objects for streams serve a peer that was written without them.
+    """Servers with the page's protocol objects for streams serve clients that do not use them.
 
     "TCP servers and clients"
 
-    "In a stream, a packet needs an end that its receiver can find: here a newline, there a length
-    in front."
+    "In a stream, the receiver must be able to find the end of each packet. Here, the first protocol
+    object adds a newline, and the second one adds a length prefix."
     """
     assert b"".join(protocol.generate_chunks(READING)) == data
     async with serving(Echo(), protocol) as server, connected(server) as peer:
@@ -112,7 +112,7 @@ async def test_stream(protocol: Any, data: bytes) -> None:
 
 
 async def test_datagram() -> None:
-    """The page's protocol object for datagrams serves a peer that was written without it.
+    """A server with the page's protocol object for datagrams serves a client that does not use it.
 
     "a datagram has its own end"
     """
@@ -122,9 +122,9 @@ async def test_datagram() -> None:
 
 
 async def test_either_class_for_streams() -> None:
-    """A buffered server, a client that is not.
+    """A server with a buffered protocol object serves a client without one.
 
-    "The other end does not notice which of the two you use: they send the same bytes if their
+    "The peer does not notice which of the two classes you use: they send the same bytes if their
     serializers do."
     """
     serializer = LengthPrefixedSerializer(JSONSerializer())
@@ -136,14 +136,14 @@ async def test_either_class_for_streams() -> None:
             assert await client.recv_packet() == READING
 
 
-# Both Ends Agree
+# Sharing a protocol object
 
 
 async def test_shared() -> None:
-    """One object, two servers, three connections, in the middle of packets.
+    """Two servers and three connections share one object, in the middle of packets.
 
-    "One object is enough for a whole program. It never changes and remembers nothing about a
-    connection, so a server gives the same one to all its connections, and you may give it to
+    "One object is enough for a whole program. It is immutable and stores nothing about a
+    connection, so a server uses the same object for all its connections, and you can pass it to
     several servers and clients."
     """
     protocol = examples.stream_protocol
@@ -161,19 +161,19 @@ async def test_shared() -> None:
                     assert await answer(peer, data[5:], len(data)) == data
 
 
-# What Is Not A Packet
+# Handling invalid data
 
 
 async def test_errors_in_a_stream() -> None:
-    """Whoever refuses it, a bad packet is an error at the yield, and the next packet is received.
+    """A bad packet raises one error at the yield, and the next packet is received.
 
-    "Whatever it is, it ends in a packet or in one error, which is raised where you wait for a
-    packet: at the yield of a request handler, or by recv_packet() of a client."
+    "The result is either a packet or one error, which is raised where you wait for a packet: at the
+    yield of a request handler, or by recv_packet() of a client."
 
-    "For packets that are too large, it is a LimitOverrunError."
+    "If a packet is too large, it is a LimitOverrunError."
 
-    "The connection stays open, and the packets that follow the bad one can be received, provided
-    that the serializer knows where they begin."
+    "The connection stays open, and you can receive the packets that follow the bad packet if the
+    serializer knows where they begin."
     """
     handler = Echo()
     bad = b'not JSON\n["kitchen"]\n' + b"x" * 1500 + b"\n"
@@ -189,7 +189,7 @@ async def test_errors_in_a_stream() -> None:
 
 
 async def test_errors_of_a_client() -> None:
-    """A client has the same error.
+    """A bad packet raises one error in a client, and the next packet is received.
 
     "or by recv_packet() of a client"
     """
@@ -209,10 +209,10 @@ async def test_errors_of_a_client() -> None:
 
 
 async def test_errors_of_datagrams() -> None:
-    """A bad datagram, then a good one.
+    """Each bad datagram raises one error, and the next datagram is received.
 
-    "The error is a StreamProtocolParseError or a DatagramProtocolParseError, and its error says
-    who refused"
+    "The error is a StreamProtocolParseError or a DatagramProtocolParseError. The type of its error
+    attribute shows which part rejected the data"
     """
     handler = DatagramEcho()
     async with serving(handler, examples.datagram_protocol) as server:
@@ -235,12 +235,12 @@ class BrokenConverter(ReadingConverter):
 
 
 async def test_bugs() -> None:
-    """A converter that fails, inwards and outwards.
+    """A bug of a converter raises an error, and the connection can still be used.
 
-    "You get it as the __cause__ of a ProtocolCrashedError (a RuntimeError), when you receive as
-    well as when you send. A packet that could not be made into bytes is not sent, and the
-    connection can still be used. If a received packet crashed its converter, you can receive the
-    next one"
+    "It is the __cause__ of a ProtocolCrashedError (a subclass of RuntimeError), which is raised
+    when you receive or send the packet. If a packet cannot be converted to bytes, it is not sent,
+    and the connection can still be used. If a received packet crashes the converter, you can
+    receive the next packet."
     """
     handler = Echo()
     data = b'["kitchen",21.5]\n'
@@ -260,10 +260,10 @@ async def test_bugs() -> None:
 
 
 def test_crash_of_a_parser() -> None:
-    """Behind a parser that crashes, and behind a packet without a known end, nothing is found.
+    """Nothing more is received after a crash of a parser, or after a packet with an unknown end.
 
-    "if it crashed a parser that is a generator, it is unknown where the next packet begins, and
-    nothing more is received"
+    "If it crashes a parser that is a generator, the beginning of the next packet is unknown, and
+    nothing more is received."
 
     "If a packet is too large and its end is unknown, nothing more is received"
     """
@@ -288,10 +288,10 @@ def test_crash_of_a_parser() -> None:
 
 
 def test_process_pool() -> None:
-    """What a pool needs to be given, and gives back, can be pickled.
+    """The objects that a process pool receives and returns can be pickled.
 
-    "Errors, protocol objects and serializers can be pickled, so a process pool may parse packets
-    and raise what it finds."
+    "Errors, protocol objects and serializers can be pickled, so you can parse packets in a process
+    pool, which raises these errors in your process."
     """
     protocol = pickle.loads(pickle.dumps(examples.datagram_protocol))
     with pytest.raises(DatagramProtocolParseError) as caught:
@@ -301,16 +301,16 @@ def test_process_pool() -> None:
     assert str(error) == str(caught.value)
 
 
-# Overriding Methods
+# Overriding methods
 
 
 async def test_tracing(caplog: pytest.LogCaptureFixture) -> None:
-    """A server uses the methods of a derived class.
+    """A TCP server calls the overridden methods.
 
-    "This one logs what goes through it"
+    "This class logs each packet that is sent or received"
 
-    "Servers and clients use these methods, and make_datagram() and build_packet_from_datagram()
-    for datagrams, so yours take effect."
+    "Servers and clients call these methods, and make_datagram() and build_packet_from_datagram()
+    for datagrams, so they also call your overrides."
     """
     caplog.set_level(logging.DEBUG, examples.logger.name)
     data = b'["kitchen",21.5]\n'
@@ -322,9 +322,10 @@ async def test_tracing(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_overridden_datagrams() -> None:
-    """The same for datagrams.
+    """A UDP server calls the overridden methods.
 
-    "make_datagram() and build_packet_from_datagram() for datagrams, so yours take effect"
+    "make_datagram() and build_packet_from_datagram() for datagrams, so they also call your
+    overrides."
     """
 
     class Shouting(DatagramProtocol[Any, Any]):
@@ -340,11 +341,11 @@ async def test_overridden_datagrams() -> None:
 
 
 def test_shortcut() -> None:
-    """Who overrides the generator has it run.
+    """A class that overrides the generator is parsed by it.
 
-    "With most formats, a stream is cut into packets without these generators, which is faster. A
-    class that overrides build_packet_from_chunks() does without this shortcut: its generator is
-    run for each packet."
+    "With most formats, servers and clients split a stream into frames without these generators,
+    which is faster. A class that overrides build_packet_from_chunks() does not use this fast path:
+    its generator runs for each packet."
     """
     plain, traced = (
         new_decoder_factory(protocol, 1024)()

@@ -1,4 +1,4 @@
-"""Protocol objects for the readings of thermometers."""
+"""Protocol objects for readings of thermometers."""
 
 from __future__ import annotations
 
