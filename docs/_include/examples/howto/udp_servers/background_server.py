@@ -15,7 +15,7 @@ from easynetwork.servers.handlers import (
 
 
 class JSONRequestHandler(AsyncDatagramRequestHandler[dict[str, Any], dict[str, Any]]):
-    """Sends each request back, with the name of the task that handled it."""
+    """Sends back each request, with the name of the task that handled it."""
 
     async def handle(
         self,
@@ -32,7 +32,7 @@ async def ask(message: str) -> None:
     async with AsyncUDPNetworkClient(("localhost", 9000), protocol) as client:
         await client.send_packet({"message": message})
 
-        # A datagram can get lost, so do not wait for ever.
+        # A datagram can get lost, so set a timeout.
         async with asyncio.timeout(10):
             response = await client.recv_packet()
         print(f"From server: {response}")

@@ -1,7 +1,7 @@
-"""Request handlers that show one thing each, for the how-to page about UDP servers.
+"""Example request handlers for the page about UDP servers. Each one shows one feature.
 
-The requests and responses carry nothing but a text. Yours would be what your protocol object makes
-of a datagram.
+The requests and responses have only a text. In your program, they are the packets that your
+protocol object decodes and encodes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SkipDatagramRequestHandler(AsyncDatagramRequestHandler[Request, Response])
     ) -> AsyncGenerator[None, Request]:
         host = client.extra(INETClientAttribute.remote_address).host
         if host not in self.allowed_hosts:
-            # Nobody reads this datagram, and nobody answers it.
+            # This datagram is not decoded, and gets no response.
             return
 
         request: Request = yield
@@ -82,10 +82,10 @@ class ErrorHandlingInRequestHandler(AsyncDatagramRequestHandler[Request, Respons
         try:
             request: Request = yield
         except DatagramProtocolParseError:
-            # This datagram is not a request. The next one may well be.
+            # This datagram is not a valid request. Later datagrams are unaffected.
             await client.send_packet(BadRequest())
         except Exception:
-            # This is unexpected, so print it.
+            # This exception is unexpected, so print its traceback.
             traceback.print_exc()
             await client.send_packet(InternalError())
         else:
@@ -116,7 +116,7 @@ class TimeoutYieldedRequestHandler(AsyncDatagramRequestHandler[Request, Response
         self,
         client: AsyncDatagramClient[Response],
     ) -> AsyncGenerator[float | None, Request]:
-        # This one never waits: its datagram is what started handle().
+        # The first yield never waits: its datagram has already arrived.
         customer: Request = yield None
 
         await client.send_packet(Response("What would you like?"))
@@ -135,7 +135,7 @@ class TimeoutContextRequestHandlerAsyncIO(AsyncDatagramRequestHandler[Request, R
         self,
         client: AsyncDatagramClient[Response],
     ) -> AsyncGenerator[None, Request]:
-        # This one never waits: its datagram is what started handle().
+        # The first yield never waits: its datagram has already arrived.
         customer: Request = yield
 
         await client.send_packet(Response("What would you like?"))
@@ -155,7 +155,7 @@ class TimeoutContextRequestHandlerTrio(AsyncDatagramRequestHandler[Request, Resp
         self,
         client: AsyncDatagramClient[Response],
     ) -> AsyncGenerator[None, Request]:
-        # This one never waits: its datagram is what started handle().
+        # The first yield never waits: its datagram has already arrived.
         customer: Request = yield
 
         await client.send_packet(Response("What would you like?"))
@@ -175,7 +175,7 @@ class TimeoutContextRequestHandlerWithClientBackend(AsyncDatagramRequestHandler[
         self,
         client: AsyncDatagramClient[Response],
     ) -> AsyncGenerator[None, Request]:
-        # This one never waits: its datagram is what started handle().
+        # The first yield never waits: its datagram has already arrived.
         customer: Request = yield
 
         await client.send_packet(Response("What would you like?"))
@@ -305,6 +305,6 @@ class ClientContextRequestHandler(AsyncDatagramRequestHandler[Request, Response]
         await client.send_packet(Response(self.signed(request.text)))
 
     def signed(self, text: str) -> str:
-        # No client in the arguments: the context knows whom we are serving.
+        # There is no client argument: the context variable holds the address.
         peer = self.peer.get()
         return f"{text}, {peer.host}:{peer.port}"

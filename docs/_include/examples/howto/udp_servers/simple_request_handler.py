@@ -9,11 +9,11 @@ from easynetwork.servers.handlers import (
 
 
 class GreetingRequestHandler(AsyncDatagramRequestHandler[str, str]):
-    """Answers a name with a greeting."""
+    """Responds to a name with a greeting."""
 
     async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
-        # Take the datagram that this client has sent.
+        # Receive the request that this client has sent.
         name: str = yield
 
-        # Answer it.
+        # Send the response.
         await client.send_packet(f"Hello, {name}!")
