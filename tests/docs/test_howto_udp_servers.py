@@ -1,11 +1,11 @@
-"""The how-to page for UDP servers: what it says of its examples is what they do.
+"""Test the statements and the examples of the page about UDP servers.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong. The handlers are the page's; where a test
-needs more than they do, it derives a class from them.
+A sentence in quotation marks in a docstring is a word-for-word quotation of the page (the first
+test checks this), and the test fails if the sentence is wrong. The tests use the handlers of the
+page; where a test needs more, it defines a subclass.
 
-On the loopback interface, datagrams arrive, and in the order in which they were sent: when one is
-answered, the server has received all that were sent before.
+On the loopback interface, datagrams arrive in the order in which they were sent. When a client has
+a response, the server has received all datagrams that were sent before its request.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class WatchedMinimum(WatchedDatagrams, examples.MinimumRequestHandler):
 
 
 class WaitingRequestHandler(Handling):
-    """Echoes, but with a request to wait in hand it waits until the test lets it go on."""
+    """Echoes requests, but holds the request "wait" until the test sets the event `go_on`."""
 
     def __init__(self) -> None:
         self.clients: list[Client] = []  # one for each call of handle()
@@ -100,17 +100,17 @@ class WaitingRequestHandler(Handling):
 
 
 def test_quotations() -> None:
-    """What the tests quote is what the page says; each test quotes something."""
+    """Check that the page contains all quotations, and that each test quotes it."""
     check_quotations("howto/udp_servers.rst", globals())
 
 
-# Request Handler Objects
+# Request handler objects
 
 
 async def test_greeting() -> None:
-    """The first example answers.
+    """The first example responds.
 
-    "Tell it a name, and it greets you"
+    "It receives a name and sends back a greeting"
     """
     async with serving(GreetingRequestHandler()) as server:
         with visiting(server) as peer:
@@ -118,11 +118,11 @@ async def test_greeting() -> None:
 
 
 async def test_one_handler_for_all() -> None:
-    """Two clients meet in one handler object.
+    """Two clients share one handler object.
 
-    "All clients share one handler object: the one that you gave to the server."
+    "All clients share one handler object: the one that you pass to the server."
 
-    "an attribute that you set on self is seen by every client"
+    "An attribute that you set on self is therefore shared by all clients."
     """
     handler = examples.CountingRequestHandler()
     async with serve(handler) as server:
@@ -133,11 +133,11 @@ async def test_one_handler_for_all() -> None:
 
 
 async def test_queue() -> None:
-    """The requests of one client are handled in order, those of several at once.
+    """The server handles the requests of one client in order, and several clients concurrently.
 
-    "A client has at most one running handle(). Datagrams that it sends meanwhile wait in a
-    queue, and are handled in the order in which they arrived. Other clients do not wait: each
-    has a handle() and a queue of its own."
+    "Each client has at most one running handle(). Further datagrams from the same client wait in a
+    queue and are handled in the order in which they arrived. Other clients do not wait: each client
+    has its own handle() and its own queue."
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -151,23 +151,24 @@ async def test_queue() -> None:
     assert len(handler.clients) == 4
 
 
-# Minimum Requirements
+# Minimum requirements
 
 
 async def test_life_of_a_request(log: pytest.LogCaptureFixture) -> None:
-    """Each datagram has its own call, and nothing is called without one.
+    """Each datagram has its own call of handle(), and only a datagram causes a call.
 
-    "A datagram arrives from a client for which no handle() is running. The server calls
-    handle(), in a task, and runs it up to the yield."
+    "A datagram arrives from a client that has no running handle(). The server calls handle() in a
+    task and runs it up to the yield."
 
-    "If more datagrams of this client have arrived meanwhile, the server calls handle() again
-    for the next one. Otherwise it forgets the client, until the next datagram arrives."
+    "If more datagrams from this client have arrived in the meantime, the server calls handle()
+    again for the next one. Otherwise the server keeps no state for this client until its next
+    datagram arrives."
 
-    "a client that is silent costs nothing, and the code before the first yield never runs
-    without a reason"
+    "A silent client costs nothing, and the code before the first yield runs only when a datagram
+    has arrived."
 
-    "one starts when a datagram arrives, and ends when nothing is left to do. Between the
-    requests, there is none."
+    "a task starts when a datagram arrives, and ends when no datagram of that client is left.
+    Between the requests, no such task exists."
     """
     tasks: list[int] = []
 
@@ -191,9 +192,9 @@ async def test_life_of_a_request(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_first_yield_does_not_wait() -> None:
-    """The request is there before the yield.
+    """The request arrives before the first yield.
 
-    "The yield does not wait, because the datagram is already there."
+    "The yield does not wait, because the datagram has already arrived."
 
     "The first yield never waits."
     """
@@ -208,14 +209,16 @@ async def test_first_yield_does_not_wait() -> None:
             assert await peer.ask("hello") == "Response hello"
 
 
-# Refuse datagrams
+# Refusing datagrams
 
 
 async def test_refuse(log: pytest.LogCaptureFixture) -> None:
-    """To return before the yield drops one datagram, without a word in the log.
+    """A return before the yield discards one datagram, without a log line.
 
-    "Exactly one datagram is thrown away, unread. The sender is not told, and nothing is logged.
-    Its next datagram starts a new handle(), which may decide otherwise."
+    "To refuse it, return before the first yield"
+
+    "The server then discards exactly one datagram, without decoding it. The client gets no notice,
+    and nothing is logged. The client's next datagram starts a new handle(), which may accept it."
     """
 
     class Handler(WatchedDatagrams, examples.SkipDatagramRequestHandler):
@@ -233,15 +236,15 @@ async def test_refuse(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
-# Error Handling
+# Error handling
 
 
 async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
-    """A handler can survive what is not a request.
+    """A handler can catch the error of an invalid request and continue.
 
-    "The datagram is not a request. It is gone, and the next one is not concerned."
+    "The datagram is not a valid request. It is discarded; later datagrams are unaffected."
 
-    "What is wrong with a request is raised at the yield."
+    "If a request cannot be received, the error is raised at the yield."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         with visiting(server) as peer:
@@ -252,10 +255,10 @@ async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
-    """The client's mistake is one line in the log.
+    """An invalid request that the handler does not catch is one line in the log.
 
-    "If you do not catch it, the log gets one warning line without a traceback, because the
-    mistake is the client's, and the client's next datagram is handled as usual."
+    "If you do not catch this error, the server logs one warning line without a traceback, because
+    the client caused the error, and handles the client's next datagram as usual."
     """
     async with serve(examples.MinimumRequestHandler()) as server:
         with visiting(server) as peer:
@@ -271,10 +274,10 @@ async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
 async def test_protocol_bug(
     capsys: pytest.CaptureFixture[str], log: pytest.LogCaptureFixture
 ) -> None:
-    """A bug in the converter reaches the handler with its traceback.
+    """A bug in the converter is raised in the handler, with its traceback.
 
-    "A serializer or converter that fails in a way it should not is reported as a
-    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__."
+    "If a serializer or converter raises an unexpected exception, you get a ProtocolCrashedError, a
+    subclass of RuntimeError, and the original exception is its __cause__."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         with visiting(server) as peer:
@@ -290,12 +293,12 @@ async def test_protocol_bug(
 
 
 async def test_crash(log: pytest.LogCaptureFixture) -> None:
-    """A crash costs one request, and tells you why.
+    """An exception that leaves the handler loses one request, and is logged.
 
-    "Everything else that leaves handle() is a bug in your code. It costs the request that handle()
-    was working on, and nothing else. The log shows it with its traceback, under the line Exception
-    occurred during processing of request from <address>. That goes for exceptions that are not an
-    Exception, too, such as SystemExit."
+    "Any other exception that leaves handle() is a bug in your code. Only the request that handle()
+    was processing is lost. The server logs the exception with its traceback, under the line
+    Exception occurred during processing of request from <address>. This includes exceptions that
+    are not subclasses of Exception, such as SystemExit."
     """
 
     class Handler(Handling):
@@ -325,11 +328,12 @@ async def test_crash(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_timeout_let_out(log: pytest.LogCaptureFixture) -> None:
-    """A timeout that the handler does not catch ends its generator, and is no complaint.
+    """A timeout that the handler does not catch ends its generator, without a warning.
 
-    "No datagram arrived in the number of seconds that you yielded"
+    "No datagram arrived within the number of seconds that you yielded"
 
-    "If you do not catch it, handle() is over. The log mentions it at level DEBUG only."
+    "If you do not catch this error, handle() ends, and the server logs the timeout at level DEBUG
+    only."
     """
 
     class Handler(Handling):
@@ -349,10 +353,10 @@ async def test_timeout_let_out(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
-    """A client cannot fill the log.
+    """A client that triggers the same bug repeatedly does not fill the log.
 
-    "It also tells how the log is limited: a client may send datagrams that trigger a bug, again and
-    again."
+    "It also explains how the log is limited, because a client can send datagrams that trigger the
+    same bug again and again."
     """
 
     class Handler(Handling):
@@ -375,14 +379,14 @@ async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
     assert len(records) <= 1 + 4 * seconds
 
 
-# Having Multiple ``yield`` Statements
+# Using multiple ``yield`` statements
 
 
 async def test_multiple_yields() -> None:
-    """Two conversations of two requests each do not mix.
+    """The requests of two clients that each send two requests do not mix.
 
-    "Each yield takes the next datagram of the same client, and from the second one on it may
-    have to wait. Meanwhile the other clients are served."
+    "Each yield receives the next datagram from the same client. Every yield after the first may
+    have to wait. While it waits, the server serves other clients."
     """
     async with serve(examples.MultipleYieldInRequestHandler()) as server:
         with visiting(server) as peer, visiting(server) as other:
@@ -394,10 +398,10 @@ async def test_multiple_yields() -> None:
 
 
 async def test_client_that_is_gone() -> None:
-    """Who waits for a client that has left waits until the end.
+    """A handler that waits for a client that is gone waits until the server stops.
 
-    "Nobody tells you that a client is gone. A handle() that waits for it would wait until the
-    server stops"
+    "UDP does not signal that a client is gone. A handle() that waits for such a client waits until
+    the server stops"
     """
     raised: list[type[BaseException]] = []
 
@@ -422,11 +426,11 @@ async def test_client_that_is_gone() -> None:
         assert raised == [anyio.get_cancelled_exc_class()] * 2
 
 
-# Cancellation And Timeouts
+# Cancellation and timeouts
 
 
 async def check_timeout(handler_class: type[Any]) -> None:
-    """Check the time-out at the second yield, and that who asks in time is answered."""
+    """Check that the second yield times out, and that a request in time gets a response."""
     async with serve(impatient(handler_class)) as server:
         with visiting(server) as peer:
             assert await peer.ask("Zoe") == "Response What would you like?"
@@ -439,20 +443,20 @@ async def check_timeout(handler_class: type[Any]) -> None:
 
 
 async def test_yielded_timeout() -> None:
-    """A yielded number is a time-out.
+    """A yielded number is a timeout.
 
-    "Yield the number of seconds that you are willing to wait"
+    "Yield the maximum number of seconds to wait"
 
-    "If no datagram has arrived by then, TimeoutError is raised at the yield."
+    "If no datagram arrives in that time, TimeoutError is raised at the yield."
     """
     await check_timeout(examples.TimeoutYieldedRequestHandler)
 
 
 async def test_timeout_of_the_framework() -> None:
-    """The framework's own time-out works around a yield.
+    """A timeout block of the framework works around a yield.
 
-    "its cancellation exception is raised at the yield, and the with block turns that into a
-    timeout error."
+    "its cancellation exception is raised at the yield, and the with block converts this exception
+    into a timeout error."
     """
     variant = of_framework(
         asyncio=examples.TimeoutContextRequestHandlerAsyncIO,
@@ -462,15 +466,15 @@ async def test_timeout_of_the_framework() -> None:
 
 
 async def test_timeout_of_the_backend() -> None:
-    """So does the backend's.
+    """A timeout block of the backend works around a yield.
 
-    "This one runs on every framework."
+    "This variant runs on every framework."
     """
     await check_timeout(examples.TimeoutContextRequestHandlerWithClientBackend)
 
 
 class AskingRequestHandler(WaitingRequestHandler):
-    """Waits for a second request as it was told to, and answers with what became of it."""
+    """Waits for a second request within `limits`, and sends back that request or the error."""
 
     limits: tuple[float | None, float | None] = (None, None)
 
@@ -489,11 +493,12 @@ class AskingRequestHandler(WaitingRequestHandler):
 
 
 async def test_yield_zero() -> None:
-    """Zero means now, None means whenever.
+    """Zero does not wait, None sets no timeout.
 
-    "yield 0 does not wait. Either a datagram is already there, or TimeoutError is raised."
+    "yield 0 does not wait. It receives a datagram that has already arrived, or raises
+    TimeoutError."
 
-    "yield None is the same as a bare yield: no limit."
+    "yield None is the same as a bare yield: no timeout."
     """
     handler = AskingRequestHandler()
     handler.limits = (None, 0)
@@ -511,10 +516,9 @@ async def test_yield_zero() -> None:
 
 @pytest.mark.parametrize("limit", [-1, math.nan])
 async def test_yield_nonsense(limit: float) -> None:
-    """What cannot be a time-out is an error at the yield.
+    """An invalid timeout raises an error at the yield.
 
-    "A negative number or NaN raises ValueError at that same yield, even if it is the first
-    one."
+    "A negative number or NaN raises ValueError at the same yield, even if it is the first one."
     """
     handler = AskingRequestHandler()
     async with serve(handler) as server:
@@ -527,8 +531,8 @@ async def test_yield_nonsense(limit: float) -> None:
 async def test_cancel_scope_around_a_yield() -> None:
     """A cancel scope works around a yield.
 
-    "This works because the server runs and closes the generator in one and the same task. For
-    the same reason you may use any other cancel scope"
+    "This works because the server runs and closes the generator in the same task. For the same
+    reason, you can use any other cancel scope"
     """
     raised: list[type[BaseException]] = []
     tasks: set[int] = set()
@@ -558,13 +562,13 @@ async def test_cancel_scope_around_a_yield() -> None:
 
 
 async def test_server_stops() -> None:
-    """A stopping server cancels every client's task.
+    """A server that stops cancels the handlers of all clients.
 
-    "When the server stops, it cancels every handle() that is still running. The cancellation
-    exception is raised at the yield, or wherever handle() waits. It is not an Exception, so
-    except Exception lets it pass."
+    "When the server stops, it cancels every running handle(). The cancellation exception is raised
+    at the point where handle() waits, for example at the yield. It is not a subclass of Exception,
+    so except Exception does not catch it."
 
-    "Datagrams that were still waiting for their turn are dropped."
+    "Datagrams that are still in a queue are dropped."
 
     "dropped is the sum of five counters, one for each reason."
 
@@ -611,7 +615,7 @@ async def test_stubborn_handler(
     """A handler that ignores its cancellation does not keep shutdown() from returning.
 
     "If you catch it to clean up, raise it again within a second: shutdown() waits no longer, and
-    names in the log what still runs."
+    logs the names of the tasks that are still running."
     """
     shorten_stop(monkeypatch)
     is_busy, released, ended = anyio.Event(), anyio.Event(), anyio.Event()
@@ -638,15 +642,16 @@ async def test_stubborn_handler(
     assert "still running" in record.getMessage().lower()
 
 
-# Client Metadata
+# Client metadata
 
 
 async def test_metadata() -> None:
     """A client has its own address, and the server's socket.
 
-    "remote_address is where the datagram came from, local_address is where the server listens.
-    Both have a host and a port, and both compare equal to the plain tuples that socket uses.
-    socket gives access to the options of the server's socket, which all clients share."
+    "remote_address is the address that the datagram came from; local_address is the address that
+    the server listens on. Both have a host and a port, and both compare equal to the plain tuples
+    that socket uses. socket gives access to the options of the server's socket, which all clients
+    share."
     """
 
     class Handler(WatchedDatagrams, examples.ClientExtraAttributesRequestHandler):
@@ -674,13 +679,13 @@ async def test_metadata() -> None:
     ids=["all interfaces", "one by one"],
 )
 async def test_all_interfaces(hosts: Any, heard: str, answers: str) -> None:
-    """Which address a response comes from.
+    """The address of a response depends on the addresses that the server listens on.
 
-    "A server that listens on all interfaces (None, "0.0.0.0" or "::") does not learn to which
-    address of the machine a datagram was sent: local_address is "0.0.0.0" or "::". The response
-    leaves from the address that the system's routes prefer."
+    "A server that listens on all interfaces (None, "0.0.0.0" or "::") cannot tell to which address
+    of the machine a datagram was sent: local_address is "0.0.0.0" or "::". The operating system
+    sends the response from the address that its routes prefer."
 
-    "give the server its addresses one by one"
+    "pass the addresses to the server one by one"
     """
 
     class Handler(Handling):
@@ -704,10 +709,10 @@ async def test_all_interfaces(hosts: Any, heard: str, answers: str) -> None:
 
 
 async def test_equal_clients() -> None:
-    """A dictionary can remember clients.
+    """Client objects can be the keys of a dictionary.
 
-    "Two client objects of a server are equal if their addresses are, so they can be keys of a
-    dictionary in which you remember what you know about a client."
+    "Two client objects of a server are equal if their addresses are equal, so you can use them as
+    keys of a dictionary that holds data about each client."
     """
 
     class Handler(Handling):
@@ -726,14 +731,14 @@ async def test_equal_clients() -> None:
             assert await other.ask("hello") == "Response 1"
 
 
-# Sending
+# Sending packets
 
 
-async def test_send_to_nobody(log: pytest.LogCaptureFixture) -> None:
-    """A client that has left is sent to in vain, and that is all.
+async def test_send_to_client_that_is_gone(log: pytest.LogCaptureFixture) -> None:
+    """Packets to a client that is gone are lost, without an error.
 
-    "A client that is gone is not an error. The datagram gets lost, like any other, and no other
-    client notices."
+    "Sending to a client that is gone is not an error. The datagram is lost, and no other client is
+    affected."
     """
     handler = WatchedMinimum()
     async with serve(handler) as server:
@@ -748,11 +753,11 @@ async def test_send_to_nobody(log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(("host", "limit"), [("127.0.0.1", 65_507), ("::1", 65_527)])
 async def test_size(host: str, limit: int, log: pytest.LogCaptureFixture) -> None:
-    """The longest datagram arrives; for a longer one, there is an error.
+    """The longest datagram arrives; a longer one raises an error.
 
-    "A packet that is too long for a datagram raises OSError, and its errno is EMSGSIZE. Nothing
-    is sent, and the client can still be used. The limit is 65,507 bytes over IPv4, and 20 bytes
-    more over IPv6."
+    "A packet that is too long for a datagram raises OSError with the errno EMSGSIZE. Nothing is
+    sent, and you can still use the client. The limit is 65,507 bytes over IPv4, and 20 bytes more
+    over IPv6."
     """
 
     class Handler(AsyncDatagramRequestHandler[str, str]):
@@ -775,10 +780,10 @@ async def test_size(host: str, limit: int, log: pytest.LogCaptureFixture) -> Non
 
 
 async def test_send_later() -> None:
-    """A client can be sent to for as long as the server serves.
+    """Packets can be sent to a client until the server stops.
 
-    "After handle() you may go on sending, from a background task, say. Keep the client object.
-    Once the server has stopped, send_packet() raises ClientClosedError."
+    "After handle() has ended, you can still send packets, for example from a background task. Keep
+    the client object. Once the server has stopped, send_packet() raises ClientClosedError."
     """
     handler = WatchedMinimum()
     async with serve(handler) as server:
@@ -794,11 +799,11 @@ async def test_send_later() -> None:
                 await client.send_packet(Response("too late"))
 
 
-# Service Initialization
+# Service initialization
 
 
 async def check_service(handler_class: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """Check that a service's task runs beside the clients, and ends with the server."""
+    """Check that a service's task runs while clients are served, and ends with the server."""
     handler = reporting(handler_class, capsys)
     async with serve(handler) as server:
         with visiting(server) as peer:
@@ -820,28 +825,26 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 
 
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
-    """So does one of the backend.
+    """A background task of the backend ends with the server.
 
-    "This handler starts a task that runs beside the clients (handle(), not shown, counts the
-    requests)"
+    "This handler starts a task that runs while the server handles requests (handle(), not shown,
+    counts them)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
 
 
 async def test_service_init() -> None:
-    """service_init() frames the clients.
+    """service_init() runs before the first handle(), and its stack is unwound after the last one.
 
-    "The server calls it at the beginning of serve_forever(), before it handles the first
+    "The server calls this method at the start of serve_forever(), before it handles the first
     datagram"
 
-    "What you enter into the stack is undone, in reverse order, after the last handle() has
-    ended."
+    "After the last handle() has ended, the server unwinds the stack: context managers exit and
+    callbacks run, in reverse order."
 
-    "The sockets are already open when service_init() runs, so that server.get_addresses() tells
-    you where the server listens."
-
-    "server is a weak reference to the server: a handler that keeps it does not keep the server
-    alive."
+    "The sockets are already open when service_init() runs, so server.get_addresses() returns the
+    addresses that the server listens on. server is a weak reference to the server: a handler that
+    stores it does not keep the server alive."
     """
     calls: list[str] = []
 
@@ -884,10 +887,10 @@ async def test_service_init() -> None:
 
 
 async def test_failing_service() -> None:
-    """A background task that fails takes the service with it.
+    """A background task that fails ends the service.
 
-    "One that gets out ends the whole service: serve_forever() raises it, wrapped in an
-    ExceptionGroup."
+    "An exception that leaves the task ends the whole service: serve_forever() raises it, wrapped in
+    an ExceptionGroup."
     """
 
     class Handler(examples.ServiceInitializationHookRequestHandlerWithServerBackend):
@@ -915,9 +918,9 @@ async def test_failing_service() -> None:
 
 
 async def test_context() -> None:
-    """The context of a run knows its client.
+    """The context variables of a run belong to its client.
 
-    "A value set in handle() is seen by everything that it calls."
+    "A value set in handle() is visible in all functions that handle() calls."
     """
     async with serve(examples.ClientContextRequestHandler()) as server:
         with visiting(server) as one, visiting(server) as other:
@@ -927,11 +930,11 @@ async def test_context() -> None:
 
 
 async def test_context_of_two_runs() -> None:
-    """The context ends with the run, also if the next one is already due.
+    """The context ends with the run, even if the next request of the client is already queued.
 
     "Each run of handle() has its own context variables"
 
-    "The next run does not see it, whoever the client is"
+    "It is not visible in the next run, even for the same client"
     """
     peer_of_run = examples.ClientContextRequestHandler.peer
 
@@ -958,9 +961,9 @@ async def test_context_of_two_runs() -> None:
 
 
 async def test_context_of_the_service() -> None:
-    """The service's context is everybody's.
+    """Context variables that service_init() sets are visible to all clients.
 
-    "Values set in service_init() are the starting values of all runs."
+    "Values set in service_init() are the initial values of all runs."
     """
     here = examples.ClientContextRequestHandler.peer
 
@@ -986,18 +989,18 @@ async def test_context_of_the_service() -> None:
             assert await peer.receive() == f"Response next, {host}:{port}"
 
 
-# Server Object
+# Server object
 
 
 def test_async_server() -> None:
-    """The program logs what the page shows, and stops at Control-C.
+    """The program logs the lines on the page, and stops at Control-C.
 
-    "The program turns on logging, so you can watch it. One visitor who sends a name, one who
-    sends something that is not text, then Control-C"
+    "The program enables logging. If one client sends a name, another client sends bytes that are
+    not valid text, and you then press Control-C, the log looks like this"
 
-    "It does not come back before somebody stops it: here, you, with Control-C."
+    "It runs until it is stopped, here by Control-C."
 
-    "The first visitor does not appear: requests that are answered leave no trace in the log."
+    "The log does not mention the first client: a request that gets a response is not logged."
     """
 
     def visit() -> None:
@@ -1010,12 +1013,13 @@ def test_async_server() -> None:
 
 
 async def test_listening(log: pytest.LogCaptureFixture) -> None:
-    """The context manager is what opens and closes the sockets.
+    """The context manager opens and closes the sockets.
 
-    "async with opens the sockets and closes them at the end. Between the two, serve_forever()
-    handles datagrams."
+    "async with opens the sockets and closes them at the end of the block. Inside the block,
+    serve_forever() handles datagrams."
 
-    "If localhost also stands for an IPv6 address that the machine has, the first line names both."
+    "If localhost also resolves to an IPv6 address of the machine, the first line shows both
+    addresses."
     """
     handler = WatchedMinimum()
     async with AsyncUDPNetworkServer("localhost", 0, protocol(), handler) as server:
@@ -1037,22 +1041,22 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
                 peer.socket.recv(1)
 
 
-# Run Server In Background
+# Running the server in the background
 
 
 def test_background_server() -> None:
     """Each of the program's three requests has its own task.
 
-    "Three requests, three tasks"
+    "The three requests are handled in three tasks"
     """
     assert len({answer["task"] for answer in answers_of_program(FOLDER)}) == 3
 
 
 async def test_shutdown() -> None:
-    """Start and stop can be waited for.
+    """A program can wait until the server has started and until it has stopped.
 
     "The is_up event is set when the server is ready to handle datagrams. shutdown() stops the
-    server and waits until it has stopped, and then the task ends normally."
+    server and waits until it has stopped. The task then ends normally."
     """
 
     class Handler(WatchedMinimum):
@@ -1067,21 +1071,22 @@ async def test_shutdown() -> None:
             assert not server.is_serving()
 
 
-# What Is Bounded, And What Is Dropped
+# Limits and dropped datagrams
 
 
 async def test_too_many_datagrams(log: pytest.LogCaptureFixture) -> None:
-    """A client has 64 datagrams waiting at the most, and a flood has one line in the log.
+    """The queue of a client holds at most 64 datagrams, and a flood causes one line in the log.
 
-    "for each client, 64 datagrams that wait for their turn"
+    "for each client, 64 datagrams in the queue"
 
-    "What arrives on top of that is dropped. What was there before stays."
+    "Datagrams that exceed these limits are dropped; datagrams that are already in a queue stay
+    there."
 
-    "Drops are counted. server.get_statistics() returns a snapshot of the counters, a
-    DatagramStatistics, at any time; a standalone server has it as well."
+    "The server counts dropped datagrams. server.get_statistics() returns a snapshot of the
+    counters, a DatagramStatistics, at any time. Standalone servers have this method, too."
 
-    "The log gets one warning line when the dropping begins, such as Datagrams are dropped: 64
-    of ('127.0.0.1', 58942) are waiting."
+    "When dropping begins, the server logs one warning line, such as Datagrams are dropped: 64 of
+    ('127.0.0.1', 58942) are waiting."
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -1106,9 +1111,9 @@ async def test_too_many_datagrams(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_too_many_bytes(log: pytest.LogCaptureFixture) -> None:
-    """A client has 256 KiB waiting at the most.
+    """The queue of a client holds at most 256 KiB.
 
-    "and 256 KiB in all of them"
+    "with a total size of 256 KiB"
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -1124,18 +1129,18 @@ async def test_too_many_bytes(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_too_many_clients(log: pytest.LogCaptureFixture) -> None:
-    """A server runs 1,000 handlers at the most.
+    """A server runs at most 1,000 handlers at a time.
 
-    "1,000 clients for which handle() is running."
+    "1,000 clients with a running handle()."
 
-    "a server has room for no more than 1,000 of them."
+    "a server runs at most 1,000 of them at a time."
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
         with visiting(server) as late:
             sent = 0
             while server.get_statistics().peers < 1000:
-                with visiting(server) as peer:  # its port may have been another's before
+                with visiting(server) as peer:  # its port may be that of an earlier client
                     peer.send("wait")
                 sent += 1
                 await received(server, sent)
@@ -1157,9 +1162,9 @@ async def received(server: Any, count: int) -> None:
 
 
 async def test_port_zero() -> None:
-    """A datagram that cannot be answered starts nothing.
+    """A datagram that cannot get a response does not start a handler.
 
-    "dropped_by_port counts datagrams whose source port is 0, which means that the sender takes no
+    "dropped_by_port counts datagrams whose source port is 0, which means that the sender accepts no
     response (RFC 768)."
     """
     try:
@@ -1178,13 +1183,14 @@ async def test_port_zero() -> None:
     assert not handler.clients
 
 
-async def test_offered_in_vain() -> None:
-    """What handlers do not want is counted, too.
+async def test_never_requests() -> None:
+    """The server counts refused and invalid datagrams.
 
-    "Two more count datagrams that never became requests: refused, for which handle() returned
-    before its first yield, and invalid, which were not requests."
+    "Two more counters count datagrams that never became requests: refused counts those for which
+    handle() returned before its first yield, and invalid counts those that were not valid
+    requests."
 
-    "How many were refused is counted."
+    "The server counts the datagrams that you refuse."
     """
     async with serve(examples.SkipDatagramRequestHandler()) as server:
         with visiting(server) as peer:
@@ -1201,7 +1207,7 @@ async def test_offered_in_vain() -> None:
 async def test_statistics(capsys: pytest.CaptureFixture[str]) -> None:
     """A task can watch the counters.
 
-    "This handler looks at it now and then (handle() is not shown)"
+    "This handler reads the counters at regular intervals (handle() is not shown)"
     """
 
     class Handler(examples.StatisticsRequestHandler):
@@ -1220,11 +1226,11 @@ async def test_statistics(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_receive_buffer(log: pytest.LogCaptureFixture) -> None:
-    """A burst may be too much for the kernel, or not.
+    """A larger receive buffer keeps the operating system from dropping datagrams of a burst.
 
-    "the operating system keeps what the server has not taken yet, and when that is full, it
-    drops datagrams without telling anybody. Short bursts need more room there. Make it with the
-    socket option SO_RCVBUF, on each socket that server.get_sockets() returns."
+    "When that buffer is full, the operating system drops datagrams without notice. To absorb short
+    bursts, enlarge the buffer: set the socket option SO_RCVBUF on each socket that
+    server.get_sockets() returns."
     """
 
     async def lost(burst: int, room: int) -> int:
