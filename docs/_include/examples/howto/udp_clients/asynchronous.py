@@ -1,4 +1,4 @@
-"""Functions that show one thing each, for the how-to page about UDP clients: coroutines."""
+"""Asynchronous example functions for the page about UDP clients. Each one shows one feature."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def make_client(host: str, port: int) -> Client:
         (host, port),
         protocol,
         local_address=("127.0.0.1", 0),  # any free port of this interface
-        family=socket.AF_INET,  # only addresses of IPv4
+        family=socket.AF_INET,  # only IPv4 addresses
     )
     await client.wait_connected()
     return client
@@ -62,21 +62,21 @@ async def wait_for_news(client: Client, patience: float = 30.0) -> str:
         return "no news"
 
 
-question_numbers = itertools.count(1)
+request_numbers = itertools.count(1)
 
 
 async def ask(
     client: Client,
-    question: str,
+    request: str,
     attempts: int = 3,
     patience: float = 1.0,
 ) -> str:
-    number = str(next(question_numbers))
+    number = str(next(request_numbers))
     for _ in range(attempts):
-        await client.send_packet(f"{number} {question}")
-        async for answer in client.iter_received_packets(timeout=patience):
-            answered, _, text = answer.partition(" ")
-            if answered == number:
+        await client.send_packet(f"{number} {request}")
+        async for response in client.iter_received_packets(timeout=patience):
+            response_number, _, text = response.partition(" ")
+            if response_number == number:
                 return text
     raise TimeoutError(f"no answer in {attempts} attempts")
 
