@@ -1,9 +1,10 @@
-"""The how-to page for UDP clients: what it says of its examples is what they do.
+"""Test the statements and the examples of the page about UDP clients.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong. The functions are the page's.
+A sentence in quotation marks in a docstring is a word-for-word quotation of the page (the first
+test checks this), and the test fails if the sentence is wrong. The tests call the functions of the
+page.
 
-On the loopback interface, datagrams arrive, and in the order in which they were sent.
+On the loopback interface, datagrams arrive in the order in which they were sent.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ PROTOCOL: DatagramProtocol[str, str] = blocking.protocol
 
 
 def test_quotations() -> None:
-    """The page says what the tests quote; each test quotes something."""
+    """Check that the page contains all quotations, and that each test quotes it."""
     check_quotations("howto/udp_clients.rst", globals())
 
 
 class Server:
-    """The other end: a plain socket that answers whoever wrote last."""
+    """A plain socket that sends to the address from which it last received a datagram."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -89,7 +90,7 @@ def server() -> Iterator[Server]:
 
 @contextlib.asynccontextmanager
 async def pair(client_class: Any, protocol: Any = PROTOCOL) -> AsyncIterator[tuple[Any, Server]]:
-    """Make a client of a server that knows it."""
+    """Create a server and a client. The server can send before the client has sent a request."""
     with server() as peer:
         async with open_client(client_class, peer.address, protocol) as client:
             peer.client = client.get_local_address()
@@ -101,11 +102,11 @@ async def pair(client_class: Any, protocol: Any = PROTOCOL) -> AsyncIterator[tup
 
 @each_variant
 async def test_program(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole program is greeted.
+    """The complete program prints the greeting.
 
-    "It tells the server of udp_servers a name, and prints the greeting"
+    "It sends a name to the server of udp_servers and prints the greeting"
 
-    "It prints Hello, Zoë!. If no answer comes within five seconds, it ends with an exception."
+    "It prints Hello, Zoë!. If no response arrives within five seconds, it ends with an exception."
     """
     variant = program(
         simple_client_blocking, simple_client_asyncio, simple_client_trio, examples=examples
@@ -115,18 +116,19 @@ async def test_program(examples: Any, capsys: pytest.CaptureFixture[str]) -> Non
         assert capsys.readouterr().out == "Hello, Zoë!\n"
 
 
-# Make A Client
+# Creating a client
 
 
 @each_variant
 async def test_make_client(examples: Any) -> None:
-    """The client sends from where it is told to.
+    """The client sends from its local address.
 
-    "local_address is where datagrams come from."
+    "local_address is the address that datagrams are sent from."
 
-    "get_local_address() and get_remote_address() return the two ends, with a host and a port."
+    "get_local_address() and get_remote_address() return the two addresses, each with a host and a
+    port."
 
-    "To try again, make another client."
+    "To try again, create another client."
     """
     with server() as peer:
         client = await call(examples.make_client, *peer.address)
@@ -142,13 +144,13 @@ async def test_make_client(examples: Any) -> None:
 
 @each_variant
 async def test_connected(examples: Any) -> None:
-    """To connect sends nothing, and only that address counts.
+    """Connecting sends nothing, and datagrams from other addresses are ignored.
 
-    "That sends nothing. It only fixes the address: what you send goes there, and what anybody else
-    sends to you is ignored, by the operating system. So a client can be made, and connected,
-    although nobody listens."
+    "Connecting sends nothing. It only sets the remote address: the socket sends your datagrams to
+    this address, and the operating system ignores datagrams from all other addresses. So you can
+    create and connect a client even if no server listens at the address."
 
-    "The client is connected when it is made."
+    "The client is connected as soon as it is created."
     """
     async with pair(examples.Client) as (client, peer):
         with deaf(socket.SOCK_DGRAM) as stranger:
@@ -164,12 +166,12 @@ async def test_connected(examples: Any) -> None:
 
 @each_variant
 async def test_addresses_of_host(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first address that will do is used.
+    """The client uses the first address that has a route and the right family.
 
-    "If the host has several addresses, the first one that there is a route to is used, in the
+    "If the host has several addresses, the client uses the first address that has a route, in the
     order of the system's resolver."
 
-    "If the server has only one kind of address, say so: family is socket.AF_INET or
+    "If the server has addresses of only one family, pass this family: family is socket.AF_INET or
     socket.AF_INET6."
     """
     families = {
@@ -190,10 +192,10 @@ async def test_addresses_of_host(examples: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_async_connects_later() -> None:
-    """An asynchronous client connects when it is told to, or when it has to.
+    """An asynchronous client does not connect in its constructor.
 
-    "The constructor does not touch the network. The client connects by async with, by
-    wait_connected(), or by the first operation that needs the socket."
+    "The constructor does not use the network. The client connects when it enters async with, when
+    you call wait_connected(), or at the first operation that needs the socket."
     """
     with server() as peer:
         client = AsyncUDPNetworkClient(peer.address, PROTOCOL)
@@ -207,10 +209,10 @@ async def test_async_connects_later() -> None:
 
 
 def test_backend() -> None:
-    """A client must know its framework from the beginning.
+    """The constructor of a client needs a running framework or the name of one.
 
-    "It runs on the framework of the coroutine that makes it. Outside of coroutines, name one
-    with the backend argument."
+    "The client runs on the framework of the coroutine that creates it. Outside of coroutines, name
+    a framework with the backend argument."
     """
     address = ("127.0.0.1", 9000)
     with pytest.raises(anyio.NoEventLoopError):
@@ -220,10 +222,11 @@ def test_backend() -> None:
 
 @each_variant
 async def test_cannot_connect(examples: Any) -> None:
-    """A client that cannot be made says why.
+    """A client that cannot connect raises an error for the reason.
 
-    "If it cannot be done, OSError is raised: socket.gaierror if the name cannot be resolved or has
-    no address of that family, another one if the local address is taken, say."
+    "If the client cannot connect, OSError is raised: socket.gaierror if the name cannot be resolved
+    or has no address of that family, and another OSError if, for example, the local address is in
+    use."
     """
 
     async def connect(*args: Any, **kwargs: Any) -> None:
@@ -241,9 +244,10 @@ async def test_cannot_connect(examples: Any) -> None:
 
 
 async def test_try_again() -> None:
-    """A failed attempt is not the end of a client.
+    """An asynchronous client can connect after a failed attempt.
 
-    "The client is as new then. To try again, call wait_connected() again."
+    "The client is then in the same state as a new client. To try again, call wait_connected()
+    again."
     """
     with server() as peer:
         with server() as other:
@@ -257,10 +261,10 @@ async def test_try_again() -> None:
 
 @each_variant
 async def test_take_over(examples: Any) -> None:
-    """A connected socket will do, and is closed in the end.
+    """A client accepts a connected socket, and closes it.
 
-    "Instead of an address, you can give a connected UDP socket. It belongs to the client then,
-    which closes it"
+    "Instead of an address, you can pass a connected UDP socket. The client takes over the socket
+    and closes it"
     """
     async with serving(GreetingRequestHandler()) as greeter:
         sock = socket.socket(type=socket.SOCK_DGRAM)
@@ -269,16 +273,16 @@ async def test_take_over(examples: Any) -> None:
         assert sock.fileno() == -1
 
 
-# Sending And Receiving
+# Sending and receiving
 
 
 @each_variant
-async def test_time_out(examples: Any) -> None:
-    """Nobody waits for ever.
+async def test_timeout(examples: Any) -> None:
+    """A wait can have a timeout, and loses no datagram.
 
     "recv_packet() waits for the next datagram and returns its packet."
 
-    "A recv_packet() that is cancelled loses nothing."
+    "If recv_packet() is cancelled, no datagram is lost."
 
     "Both methods have a timeout argument, in seconds"
     """
@@ -292,10 +296,10 @@ async def test_time_out(examples: Any) -> None:
             assert await call(wait_for_news, client) == "two"
 
 
-def test_blocking_time_out() -> None:
-    """A thread need not wait at all.
+def test_blocking_timeout() -> None:
+    """A blocking client does not wait if the timeout is 0.
 
-    "0 does not wait, and None, the default, sets no limit."
+    "A timeout of 0 does not wait, and None, the default, sets no timeout."
     """
     with server() as peer, blocking.Client(peer.address, PROTOCOL) as client:
         start = time.monotonic()
@@ -305,18 +309,18 @@ def test_blocking_time_out() -> None:
         assert time.monotonic() - start < 1
 
 
-# Ask Again
+# Repeating a request
 
 
 @each_variant
 async def test_ask_again(examples: Any) -> None:
-    """A lost datagram is sent again, a late answer is dropped.
+    """A lost request is sent again, and a late response is discarded.
 
-    "When no answer comes, you cannot know what got lost: the question, or the answer. Ask again.
-    But then two answers may come, and the second one must not pass for the answer to your next
-    question."
+    "If no response arrives, you cannot know whether the request or the response was lost. Send the
+    request again. Then two responses may arrive, and the client must not take the second one for
+    the response to its next request."
 
-    "here it drops the late answers"
+    "In this function, the loop discards late responses."
     """
     async with pair(examples.Client) as (client, peer):
 
@@ -339,13 +343,13 @@ async def test_ask_again(examples: Any) -> None:
 
 @each_variant
 async def test_iteration(examples: Any) -> None:
-    """The loop takes what comes in time, and does not tell why it ends.
+    """The loop gets the packets that arrive in time, and ends without an exception.
 
     "iter_received_packets() iterates over the packets that arrive in a given time"
 
-    "0, the default, stands for what has already been received, None for no limit. The loop ends,
-    without an exception, at the first OSError: when the time is up, when the client is closed,
-    when there is an error to report."
+    "With 0, the default, the loop gets only packets that have already been received; with None,
+    there is no limit. The loop ends without an exception at the first OSError: when the time is up,
+    when the client is closed, or when there is a network error to report."
     """
     async with pair(examples.Client) as (client, peer):
         assert await packets(client) == []
@@ -361,17 +365,17 @@ async def test_iteration(examples: Any) -> None:
 
 
 async def send_in_vain(client: Any) -> None:
-    """Have the socket learn that nobody listens, behind the client's back."""
+    """Send a datagram to a closed port with a duplicate of the client's socket."""
     with socket.socket(fileno=socket.dup(client.socket.fileno())) as sock:
         sock.send(b"anybody there?")
 
 
 @each_variant
 async def test_body_does_not_count(examples: Any) -> None:
-    """The loop's body may take its time.
+    """The time spent in the loop's body does not count.
 
-    "The timeout is for all packets together, but only the time spent waiting counts, not what the
-    loop's body takes."
+    "The timeout applies to all packets together. Only the time spent waiting counts, not the time
+    spent in the loop's body."
     """
     async with pair(examples.Client) as (client, peer):
         peer.send(b"one", b"two")
@@ -387,15 +391,15 @@ async def test_body_does_not_count(examples: Any) -> None:
         assert received == ["one", "two"]
 
 
-# What Is Not A Packet
+# Handling invalid datagrams
 
 
 @each_variant
 async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is not a packet is skipped.
+    """An invalid datagram raises an error, and the client receives the next one.
 
-    "If a datagram is not a packet, recv_packet() raises DatagramProtocolParseError. Its error
-    attribute says why. The datagram is gone, and the next one is not concerned"
+    "If a datagram is not a valid packet, recv_packet() raises DatagramProtocolParseError. Its error
+    attribute gives the reason. The datagram is discarded; later datagrams are unaffected"
     """
     async with pair(examples.Client) as (client, peer):
         peer.send(b"\xff\xfe", b"hello")
@@ -405,10 +409,10 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
 
 @each_variant
 async def test_parse_error_in_loop(examples: Any) -> None:
-    """A loop can be begun again.
+    """A new loop continues after an invalid datagram.
 
-    "iter_received_packets() raises it, too, which ends your loop. Another loop, over the same
-    iterator or a new one, goes on."
+    "iter_received_packets() raises this error, too, which ends your loop. To continue, start
+    another loop over the same iterator or a new one."
     """
     async with pair(examples.Client) as (client, peer):
         peer.send(b"\xff", b"one", b"\xff", b"two")
@@ -424,11 +428,11 @@ async def test_parse_error_in_loop(examples: Any) -> None:
 
 @each_variant
 async def test_crash(examples: Any) -> None:
-    """A bug in a converter has its own error, and ends nothing.
+    """A bug in a converter raises its own error, and the client can still be used.
 
-    "A serializer or converter that fails in a way it should not is reported as a
-    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__. That
-    goes for send_packet() as well, and then nothing was sent."
+    "If a serializer or converter raises an unexpected exception, you get a ProtocolCrashedError, a
+    subclass of RuntimeError, and the original exception is its __cause__. This applies to
+    send_packet() as well; in this case nothing was sent."
     """
     protocol: Any = DatagramProtocol(StringLineSerializer(), Lines(str))
     async with pair(examples.Client, protocol) as (client, peer):
@@ -445,20 +449,19 @@ async def test_crash(examples: Any) -> None:
         assert await receive(client) == "hello"
 
 
-# What Errors Mean
+# Handling network errors
 
 
 @each_variant
 async def test_refused(examples: Any) -> None:
-    """That nobody listens is news of an earlier datagram, and the end of nothing.
+    """The operation after a refused datagram raises the error, and the client can still be used.
 
-    "An OSError says something about one datagram. It does not end anything: you may go on with the
-    same client."
+    "An OSError concerns one datagram. You can continue to use the client"
 
-    "Nobody listens at that port. It is the answer of the other host to an earlier datagram, and
-    whichever operation comes next raises it, recv_packet() as well. If that is send_packet(), its
-    own packet may not have been sent. (On your own machine, the answer is there at once, so that it
-    is about this very packet.)"
+    "No program listens at the port. The remote host reports this for an earlier datagram, and the
+    next operation raises the error, whether it is send_packet() or recv_packet(). If it is
+    send_packet(), its own packet may not have been sent. (On your own machine, the error is
+    reported immediately, so it concerns the packet that you are sending.)"
     """
     with server() as peer:
         pass
@@ -479,9 +482,9 @@ async def test_refused(examples: Any) -> None:
 
 @each_variant
 async def test_too_long(examples: Any) -> None:
-    """A datagram has a limit.
+    """The length of a datagram is limited.
 
-    "The packet is too long for a datagram, and was not sent. The limit is 65,507 bytes over IPv4,
+    "The packet is too long for a datagram and was not sent. The limit is 65,507 bytes over IPv4,
     and 20 bytes more over IPv6."
     """
     for host, limit in ("127.0.0.1", 65_507), ("::1", 65_527):
@@ -496,18 +499,18 @@ async def test_too_long(examples: Any) -> None:
                 assert len(sock.recv(65536)) == limit
 
 
-# Close The Client
+# Closing the client
 
 
 @each_variant
 async def test_closed(examples: Any) -> None:
-    """Closing wakes up who waits, and nothing works any more.
+    """Closing a client interrupts a waiting call and makes later calls fail.
 
-    "The server is not told: UDP does not know that a client goes."
+    "The server gets no notice, because UDP does not signal that a client goes."
 
-    "Closing is final. If you wait for a packet meanwhile, or use the client later,
-    ClientClosedError is raised. It is a ConnectionError, and so an OSError. You may close a client
-    several times."
+    "Closing is final. If a call is waiting for a packet, or if you use the client later,
+    ClientClosedError is raised. This is a subclass of ConnectionError, and so of OSError. You can
+    close a client several times."
     """
     async with pair(examples.Client) as (client, peer):
         async with anyio.create_task_group() as task_group:
@@ -531,7 +534,7 @@ async def test_closed(examples: Any) -> None:
 
 @each_variant
 async def test_leave(examples: Any) -> None:
-    """The end of the block is the end of the client.
+    """The end of the block closes the client.
 
     "Leaving the with block calls close()."
 
@@ -551,26 +554,26 @@ async def test_leave(examples: Any) -> None:
 
 @each_variant
 async def test_forgotten(examples: Any) -> None:
-    """A client that nobody closes complains.
+    """A client that is garbage-collected before it is closed causes a warning.
 
-    "If you forget to, you get a ResourceWarning."
+    "If you never close it, you get a ResourceWarning."
     """
     with server() as peer:
         address = peer.address
         assert await warns_when_forgotten(examples.Client, PROTOCOL, address, lambda: None)
 
 
-# Several Threads, Several Tasks
+# Sharing a client between threads or tasks
 
 
 @each_variant
 async def test_crowd(examples: Any) -> None:
-    """Many may use one client.
+    """Several threads or tasks can use one client.
 
-    "All methods may be called by any thread, at any time."
+    "Any thread can call any method, at any time."
 
-    "One may receive while another one sends. Several may send at once, and several may receive at
-    once: each packet goes to one of them."
+    "One thread or task can receive while another one sends. Several can send at the same time, and
+    several can receive at the same time: each packet goes to one of them."
     """
     async with pair(examples.Client) as (client, peer):
         letters = "abcdefgh"
@@ -589,18 +592,19 @@ async def test_crowd(examples: Any) -> None:
         assert sorted(received) == [*letters]
 
 
-# Addresses And Socket Options
+# Addresses and socket options
 
 
 @each_variant
 async def test_make_room(examples: Any) -> None:
-    """A larger burst fits.
+    """A larger receive buffer holds a larger burst.
 
-    "The socket attribute gives access to the options of the socket, but not to its data. What you
-    have not received yet, the operating system keeps. When it has no more room, it drops datagrams
-    without telling anybody. If answers come in bursts, make room"
+    "The socket attribute gives access to the options of the socket, but not to its data. The
+    operating system keeps datagrams that you have not received yet in a receive buffer. When this
+    buffer is full, the operating system drops datagrams without notice. If responses arrive in
+    bursts, enlarge the buffer"
 
-    "The operating system may give you less than you ask for."
+    "The operating system may set a smaller size than the one that you pass."
     """
     async with pair(examples.Client) as (client, peer):
         assert not hasattr(client.socket, "recv")
@@ -615,7 +619,7 @@ async def test_make_room(examples: Any) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_socket_does_not_wait() -> None:
-    """A thread that sends does not keep others from the socket's options.
+    """A thread that is sending does not block other threads that use the socket's options.
 
     "The methods of socket do not wait for a thread that is sending."
     """
@@ -639,10 +643,10 @@ async def test_socket_does_not_wait() -> None:
 
 
 async def test_not_yet_connected() -> None:
-    """What is not connected has no socket and no addresses.
+    """A client that is not connected has no socket and no addresses.
 
-    "Before the client is connected, socket raises AttributeError, and the addresses raise
-    OSError."
+    "Before the client is connected, socket raises AttributeError, and get_local_address() and
+    get_remote_address() raise OSError."
     """
     client = AsyncUDPNetworkClient(("127.0.0.1", 9000), PROTOCOL)
     with pytest.raises(AttributeError):
