@@ -122,7 +122,7 @@ async def test_one_handler_for_all() -> None:
 
     "All clients share one handler object: the one that you pass to the server."
 
-    "An attribute that you set on self is therefore shared by all clients."
+    "So all clients share an attribute that you set on self."
     """
     handler = examples.CountingRequestHandler()
     async with serve(handler) as server:
@@ -355,8 +355,8 @@ async def test_timeout_let_out(log: pytest.LogCaptureFixture) -> None:
 async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
     """A client that triggers the same bug repeatedly does not fill the log.
 
-    "It also explains how the log is limited, because a client can send datagrams that trigger the
-    same bug again and again."
+    "It also explains how the log is limited when a client sends datagrams that trigger the same bug
+    again and again."
     """
 
     class Handler(Handling):
