@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -19,7 +18,6 @@ from tests.clients.conftest import Lines, Pair
 from tests.clients.threads_support import (
     BlockingConverter,
     InThread,
-    fork,
     wait_until,
     waits_for_lock,
     waits_for_socket,
@@ -94,20 +92,6 @@ def test_both_directions_at_once(narrow: Pair) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.01])
-def test_time_for_the_lock_counts_when_receiving(pair: Pair, timeout: float) -> None:
-    """A thread does not wait longer for another thread than for a packet."""
-    client, peer = pair
-    receiver = waits_for_socket(client.recv_packet)
-    start = time.monotonic()
-    with pytest.raises(TimeoutError):
-        client.recv_packet(timeout=timeout)
-    assert list(client.iter_received_packets(timeout=timeout)) == []
-    assert time.monotonic() - start < 1
-    peer.sendall(b"hello\n")
-    assert receiver.result() == "hello"
-
-
-@pytest.mark.parametrize("timeout", [0, 0.01])
 def test_time_for_the_lock_counts_when_sending(narrow: Pair, timeout: float) -> None:
     """A packet that waited in vain for another one to leave changes nothing."""
     client, peer = narrow
@@ -164,20 +148,6 @@ def test_all_parts_of_a_packet_share_the_time(pair: Pair) -> None:
 
 
 # -- Closing -----------------------------------------------------------------------------------
-
-
-def test_close_wakes_up_receivers(connect: Callable[..., Pair]) -> None:
-    """Whoever waits for a packet, or for another who does, is told at once."""
-    client, peer = connect(retry_interval=3600)
-    receivers = [waits_for_socket(client.recv_packet)]
-    receivers += [waits_for_lock(client.recv_packet) for _ in range(3)]
-    client.close()
-    assert client.is_closed()
-    assert peer.recv(100) == b""
-    for receiver in receivers:
-        with pytest.raises(ClientClosedError, match=r"^Closed client$"):
-            receiver.result()
-    assert client.socket.fileno() == -1
 
 
 def test_close_waits_for_senders(narrow: Pair) -> None:
@@ -314,31 +284,3 @@ def test_send_eof_gives_up(hurry: None, narrow: Pair) -> None:
 
 
 # -- Forking -----------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
-def test_fork(listener: socket.socket) -> None:
-    """A child can use the client although threads of its parent had all locks."""
-    converter = BlockingConverter()
-    protocol = StreamProtocol(StringLineSerializer(), converter)
-    with TCPNetworkClient(listener.getsockname()[:2], protocol) as client:
-        peer, _ = listener.accept()
-        with peer:
-            peer.settimeout(PATIENCE)
-            peer.sendall(b"block\n")
-            threads = [
-                InThread(client.recv_packet).waits_in("wait"),
-                InThread(client.send_packet, "block").waits_in("wait"),
-            ]
-            child = fork(talk_to_parent, client)
-            assert peer.recv(100) == b"from the child\n"
-            peer.sendall(b"to the child\n")
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-            converter.go_on.set()
-            assert [thread.result() for thread in threads] == ["block", None]
-            assert peer.recv(100) == b"block\n"
-
-
-def talk_to_parent(client: TCPNetworkClient[str, str]) -> None:
-    client.send_packet("from the child", timeout=PATIENCE)
-    assert client.recv_packet(timeout=PATIENCE) == "to the child"

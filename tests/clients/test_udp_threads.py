@@ -6,17 +6,13 @@ import errno
 import os
 import socket
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.protocol import DatagramProtocol
 from tests.clients.threads_support import (
-    BlockingConverter,
     InThread,
-    fork,
     wait_until,
     waits_for_lock,
     waits_for_socket,
@@ -24,7 +20,6 @@ from tests.clients.threads_support import (
 from tests.clients.udp_support import (
     TEXT,
     Full,
-    Text,
     address_of,
     bound,
     connected_to,
@@ -111,20 +106,6 @@ def test_dead_peer_while_receiving() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.01])
-def test_time_for_the_lock_counts_when_receiving(timeout: float) -> None:
-    """A thread does not wait longer for another thread than for a packet."""
-    with opened() as (client, peer):
-        receiver = waits_for_socket(client.recv_packet)
-        # Both return while the other thread still waits: else they would wait for it for ever.
-        with pytest.raises(TimeoutError):
-            client.recv_packet(timeout=timeout)
-        assert list(client.iter_received_packets(timeout=timeout)) == []
-        assert receiver.is_waiting()
-        peer.send(b"hello")
-        assert receiver.result() == "hello"
-
-
-@pytest.mark.parametrize("timeout", [0, 0.01])
 def test_time_for_the_lock_counts_when_sending(timeout: float) -> None:
     """A packet that waited in vain for another one to leave changes nothing."""
     with bound() as peer:
@@ -204,28 +185,3 @@ def test_close_at_any_moment() -> None:
 
 
 # -- Forking -----------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
-def test_fork() -> None:
-    """A child can use the client although threads of its parent had all locks."""
-    converter = BlockingConverter()
-    protocol: Any = DatagramProtocol(Text(), converter)
-    with opened(protocol=protocol) as (client, peer):
-        peer.send(b"block")
-        threads = [
-            InThread(client.recv_packet).waits_in("wait"),
-            InThread(client.send_packet, "block").waits_in("wait"),
-        ]
-        child = fork(talk_to_parent, client)
-        assert peer.recv(100) == b"from the child"
-        peer.send(b"to the child")
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        converter.go_on.set()
-        assert [thread.result() for thread in threads] == ["block", None]
-        assert peer.recv(100) == b"block"
-
-
-def talk_to_parent(client: Any) -> None:
-    client.send_packet("from the child", timeout=PATIENCE)
-    assert client.recv_packet(timeout=PATIENCE) == "to the child"
