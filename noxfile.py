@@ -106,6 +106,7 @@ def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html; a warning or a dead reference is an error."""
     install(session, "docs")
     session.run("sphinx-build", *SPHINX, "docs/_build/html", *session.posargs)
+    session.log("Open docs/_build/html/index.html in a browser")
 
 
 @nox.session(name="docs-live")
