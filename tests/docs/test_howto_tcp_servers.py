@@ -1,8 +1,8 @@
-"""The how-to page for TCP servers: what it says of its examples is what they do.
+"""Test the statements and the examples of the page about TCP servers.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong. The handlers are the page's; where a test
-needs more than they do, it derives a class from them.
+A sentence in quotation marks in a docstring is a word-for-word quotation of the page (the first
+test checks this), and the test fails if the sentence is wrong. The tests use the handlers of the
+page; where a test needs more, it defines a subclass.
 """
 
 from __future__ import annotations
@@ -88,28 +88,28 @@ class WatchedMinimum(Watched, examples.MinimumRequestHandler):
 
 
 def test_quotations() -> None:
-    """What the tests quote is what the page says; each test quotes something."""
+    """Check that the page contains all quotations, and that each test quotes it."""
     check_quotations("howto/tcp_servers.rst", globals())
 
 
-# Request Handler Objects
+# Request handler objects
 
 
 async def test_greeting() -> None:
-    """The first example answers.
+    """The first example responds.
 
-    "Tell it a name, and it greets you"
+    "It receives a name and sends back a greeting"
     """
     async with serving(GreetingRequestHandler()) as server, connected(server) as peer:
         assert await peer.ask("Zoë") == "Hello, Zoë!"
 
 
 async def test_one_handler_for_all() -> None:
-    """Two clients meet in one handler object.
+    """Two clients share one handler object.
 
-    "All clients share one handler object: the one that you gave to the server."
+    "All clients share one handler object: the one that you pass to the server."
 
-    "an attribute that you set on self is seen by every client"
+    "So all clients share an attribute that you set on self."
     """
     handler = examples.CountingRequestHandler()
     async with serve(handler) as server:
@@ -119,19 +119,20 @@ async def test_one_handler_for_all() -> None:
     assert handler.request_count == 2
 
 
-# Minimum Requirements
+# Minimum requirements
 
 
 async def test_life_of_a_connection(log: pytest.LogCaptureFixture) -> None:
-    """A connection outlives its requests, and ends quietly.
+    """A connection stays open after a request, and its normal end is not logged as an error.
 
     "A client connects. The server calls handle() and runs it up to the yield."
 
-    "A request arrives. handle() goes on, answers and returns. The connection stays open."
+    "A request arrives. handle() resumes, sends a response and returns. The connection stays open."
 
-    "The server calls handle() again at once, and it waits for the second request."
+    "The server immediately calls handle() again, which waits for the second request. This repeats
+    for every request."
 
-    "This is the ordinary end of a connection, and no error is logged."
+    "This is the normal end of a connection, and no error is logged."
     """
     handler = WatchedMinimum()
     async with serve(handler) as server:
@@ -146,7 +147,7 @@ async def test_life_of_a_connection(log: pytest.LogCaptureFixture) -> None:
 async def test_generator_is_closed() -> None:
     """The last generator of a connection gets GeneratorExit.
 
-    "The server closes the generator that waits for a request which will never come."
+    "The server closes the generator, because no further request will arrive."
     """
     raised: list[type[BaseException]] = []
 
@@ -167,10 +168,9 @@ async def test_generator_is_closed() -> None:
 
 
 async def test_code_before_the_first_yield() -> None:
-    """What precedes the first yield runs once per request, and once more.
+    """The code before the first yield runs once for each request, and once more.
 
-    "The code before the first yield runs when the client connects, and again after each
-    answer."
+    "The code before the first yield runs when the client connects, and again after each response."
     """
 
     class Handler(Watched):
@@ -185,13 +185,13 @@ async def test_code_before_the_first_yield() -> None:
         assert await peer.receive() == "Response Welcome!"
 
 
-# Closing the connection
+# Closing a connection
 
 
 async def test_close() -> None:
-    """Closing is graceful and final.
+    """aclose() sends all data, and is final.
 
-    "The client receives the whole answer, then the end of the stream."
+    "The client receives the complete response, then the end of the stream."
 
     "handle() is not called again for this client, and sending to it raises ClientClosedError."
     """
@@ -211,10 +211,10 @@ async def test_close() -> None:
 
 
 async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Closing takes no longer than it may, whatever the client does.
+    """aclose() resets the connection if the client does not read in time.
 
-    "aclose() waits until the client has read what was sent, but for 30 seconds at most. Then the
-    connection is reset."
+    "aclose() waits until the client has read the data that was sent, for at most 30 seconds. After
+    this time, the connection is reset."
     """
     assert CLOSE_TIMEOUT == 30
     monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
@@ -237,10 +237,10 @@ async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("ending", ["returns", "raises", "is closed"])
 async def test_close_with_context(ending: str) -> None:
-    """Each way to leave the generator closes the client.
+    """The client is closed however the generator ends.
 
-    "the connection ends with the generator, whether it returns, raises an exception or is
-    closed because the client left."
+    "the connection is closed when the generator ends: when it returns, when it raises an exception
+    or when the server closes it because the client has disconnected."
     """
 
     class Handler(Watched, examples.ConnectionCloseWithContextRequestHandler):
@@ -273,12 +273,12 @@ class FailingRequestHandler(Watched):
 
 
 async def test_exception_cuts_the_connection(log: pytest.LogCaptureFixture) -> None:
-    """A crash costs one client its connection, and tells you why.
+    """A crash aborts the connection of one client, and is logged with its traceback.
 
-    "In two cases the server aborts the connection. The client sees a connection reset"
+    "In two cases, the server aborts the connection. The client gets a connection reset"
 
-    "handle() crashes. The log shows the exception with its traceback, under the line Exception
-    occurred during processing of request from <address>. Other clients notice nothing."
+    "handle() crashes. The server logs the exception with its traceback, under the line Exception
+    occurred during processing of request from <address>. Other clients are not affected."
     """
     async with serve(FailingRequestHandler()) as server:
         async with connected(server) as peer, connected(server) as other:
@@ -296,12 +296,12 @@ async def test_exception_cuts_the_connection(log: pytest.LogCaptureFixture) -> N
 
 
 async def test_turn_away(log: pytest.LogCaptureFixture) -> None:
-    """To return before the yield refuses a client, without a word in the log.
+    """Returning before the yield rejects a client, and logs nothing.
 
-    "The client sees a connection reset"
+    "The client gets a connection reset"
 
-    "handle() returns before the first yield. This is how you turn a client away. It is not an
-    error, and is not logged as one."
+    "handle() returns before the first yield. Use this to reject a client. It is not an error, and
+    is not logged as one."
     """
     refusing = examples.ConnectionCloseBeforeYieldRequestHandler(frozenset({"127.0.0.1"}))
     async with serve(refusing) as server:
@@ -312,16 +312,16 @@ async def test_turn_away(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
-# Error Handling
+# Error handling
 
 
 async def test_parse_error() -> None:
-    """A handler can survive what is not a request.
+    """A handler can continue after an invalid request.
 
-    "What goes wrong while handle() waits for a request is raised at the yield."
+    "If a request cannot be received, the error is raised at the yield."
 
-    "The client sent something that is not a request. The connection stays open: the next yield
-    reads what follows."
+    "The client sent data that is not a valid request. The connection stays open: the next yield
+    reads the data that follows."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         async with connected(server) as peer:
@@ -331,11 +331,11 @@ async def test_parse_error() -> None:
 
 
 async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
-    """The client's mistake is one line in the log.
+    """An invalid request that the handler does not catch is one line in the log.
 
-    "If you do not catch it, the connection is closed: what was sent before arrives, then the end of
-    the stream. The log gets one warning line without a traceback, because the mistake is the
-    client's."
+    "If you do not catch this error, the connection is closed: the client receives the responses
+    that were sent before, then the end of the stream. The server logs one warning line without a
+    traceback, because the client caused the error."
     """
     long = "x" * 1_000_000
     async with serve(WatchedMinimum(), limit=2_000_000) as server, connected(server) as peer:
@@ -352,10 +352,10 @@ async def test_parse_error_let_out(log: pytest.LogCaptureFixture) -> None:
 async def test_protocol_bug(
     capsys: pytest.CaptureFixture[str], log: pytest.LogCaptureFixture
 ) -> None:
-    """A bug in the converter reaches the handler with its traceback.
+    """A bug in the converter is raised in the handler, with its traceback.
 
-    "A serializer or converter that fails in a way it should not is reported as a
-    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__."
+    "If a serializer or converter raises an unexpected exception, you get a ProtocolCrashedError, a
+    subclass of RuntimeError, and the original exception is its __cause__."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         async with connected(server) as peer:
@@ -372,11 +372,11 @@ async def test_protocol_bug(
 
 @pytest.mark.parametrize("leave", [Peer.close, Peer.reset])
 async def test_disconnection_at_the_yield(leave: Any, log: pytest.LogCaptureFixture) -> None:
-    """A handler that waits at a yield learns of a disconnection by GeneratorExit.
+    """A disconnection raises GeneratorExit in a handler that waits at a yield.
 
-    "A yield never raises ConnectionError, nor another error of the socket. When the client
-    disconnects, for whatever reason, the generator is closed, which means that GeneratorExit is
-    raised at the yield. Put your clean-up in a finally block"
+    "A yield never raises ConnectionError or another socket error. When the client disconnects, for
+    any reason, the server closes the generator, which raises GeneratorExit at the yield. Put your
+    cleanup code in a finally block"
     """
     raised: list[BaseException] = []
     cleaned_up: list[bool] = []
@@ -404,9 +404,9 @@ async def test_disconnection_at_the_yield(leave: Any, log: pytest.LogCaptureFixt
 
 
 async def test_yield_after_the_end(log: pytest.LogCaptureFixture) -> None:
-    """A generator that does not want to end is reported.
+    """A generator that yields again after GeneratorExit is logged as a crash.
 
-    "do not yield again there: that is a crash, and is logged as one."
+    "Do not yield again in this block: this is a crash, and is logged as one."
     """
 
     class Handler(Watched):
@@ -428,10 +428,10 @@ async def test_yield_after_the_end(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_client_leaves_before_the_answer(log: pytest.LogCaptureFixture) -> None:
-    """To answer somebody who has left fails, and may.
+    """Sending to a client that has disconnected raises an error, which need not be caught.
 
-    "It raises ConnectionError if the client left before it had your answer. You may let that
-    one out: the connection is over, and nothing is logged."
+    "raises ConnectionError if the client disconnected before it received your response. You do not
+    have to catch this error: the connection has ended, and nothing is logged."
     """
     raised: list[BaseException] = []
 
@@ -455,14 +455,14 @@ async def test_client_leaves_before_the_answer(log: pytest.LogCaptureFixture) ->
     assert not complaints(log)
 
 
-# Having Multiple ``yield`` Statements
+# Using multiple ``yield`` statements
 
 
 async def test_multiple_yields() -> None:
-    """Two conversations of two requests each do not mix.
+    """Requests of two clients do not mix, even if a response takes two requests.
 
-    "Each yield waits for the next request of the same client. Meanwhile the other clients are
-    served."
+    "Each yield waits for the next request from the same client. Meanwhile, the server serves other
+    clients."
 
     "each client has its own running handle()"
     """
@@ -478,8 +478,8 @@ async def test_multiple_yields() -> None:
 async def test_client_loop() -> None:
     """A counter in a loop counts the requests of a connection.
 
-    "A loop inside the generator makes one run of handle() last as long as the connection, and
-    its local variables with it"
+    "With a loop inside the generator, one run of handle() lasts as long as the connection, and
+    keeps its local variables"
     """
 
     class Handler(Watched, examples.ClientLoopInRequestHandler):
@@ -495,11 +495,11 @@ async def test_client_loop() -> None:
     assert handler.calls == ["on_connection", "handle", "on_disconnection"]
 
 
-# Cancellation And Timeouts
+# Cancellation and timeouts
 
 
 async def check_timeout(handler: AsyncStreamRequestHandler[Request, Response]) -> None:
-    """Check the time-out at the yield, and that a request that comes in two halves survives it."""
+    """Check the timeout at the yield, and that a request that arrives in two halves is received."""
     async with serve(handler) as server, connected(server) as peer:
         await peer.send_bytes(b"hel")
         assert await peer.receive() == "TimedOut"
@@ -510,20 +510,20 @@ async def check_timeout(handler: AsyncStreamRequestHandler[Request, Response]) -
 
 
 async def test_yielded_timeout() -> None:
-    """A yielded number is a time-out.
+    """A yielded number is a timeout.
 
-    "If no whole request has arrived by then, TimeoutError is raised at the yield. The
-    connection stays open. Nothing is lost: if half a request has arrived, the next yield waits
-    for the other half."
+    "If no complete request arrives in that time, TimeoutError is raised at the yield. The
+    connection stays open. No data is lost: if half a request has arrived, the next yield waits for
+    the other half."
     """
     await check_timeout(impatient(examples.TimeoutYieldedRequestHandler))
 
 
 async def test_timeout_of_the_framework() -> None:
-    """The framework's own time-out works around a yield.
+    """A timeout block of the framework works around a yield.
 
-    "its cancellation exception is raised at the yield, and the with block turns that into a
-    timeout error."
+    "its cancellation exception is raised at the yield, and the with block converts this exception
+    into a timeout error."
     """
     variant = of_framework(
         asyncio=examples.TimeoutContextRequestHandlerAsyncIO,
@@ -533,22 +533,22 @@ async def test_timeout_of_the_framework() -> None:
 
 
 async def test_timeout_of_the_backend() -> None:
-    """So does the backend's.
+    """A timeout block of the backend works around a yield.
 
-    "This one runs on every framework."
+    "This variant runs on every framework."
     """
     await check_timeout(impatient(examples.TimeoutContextRequestHandlerWithClientBackend))
 
 
 async def test_idle_limit(log: pytest.LogCaptureFixture) -> None:
-    """A timeout that the handler does not catch is the way to disconnect silent clients.
+    """A timeout that the handler does not catch disconnects idle clients.
 
-    "To disconnect clients that are silent for too long, do not catch the error:"
+    "To disconnect idle clients, do not catch the error:"
 
-    "No request arrived in the number of seconds that you yielded"
+    "No request arrived within the number of seconds that you yielded"
 
-    "If you do not catch it, the connection is closed in the same way. The log mentions it at level
-    DEBUG only."
+    "If you do not catch this error, the connection is closed in the same way. The server logs the
+    timeout at level DEBUG only."
     """
 
     class Handler(Watched, examples.IdleLimitRequestHandler):
@@ -571,9 +571,9 @@ async def test_idle_limit(log: pytest.LogCaptureFixture) -> None:
     ],
 )
 async def test_in_time(handler_class: type[Any]) -> None:
-    """Who asks in time is answered.
+    """A request that arrives in time gets its response.
 
-    "Yield the number of seconds that you are willing to wait"
+    "Yield the maximum number of seconds to wait"
     """
     async with serve(handler_class()) as server, connected(server) as peer:
         assert await peer.ask("hello") == "Response hello"
@@ -581,7 +581,7 @@ async def test_in_time(handler_class: type[Any]) -> None:
 
 
 class AskingRequestHandler(Watched):
-    """Waits for a request as it was told to, and answers with what became of it."""
+    """Waits for a second request with a given timeout, and sends back its text or the error."""
 
     limit: float | None = None
 
@@ -596,11 +596,11 @@ class AskingRequestHandler(Watched):
 
 
 async def test_yield_zero() -> None:
-    """Zero means now, None means whenever.
+    """0 means that the yield does not wait, None that there is no timeout.
 
-    "yield 0 does not wait. Either a request is already there, or TimeoutError is raised."
+    "yield 0 does not wait. It receives a request that has already arrived, or raises TimeoutError."
 
-    "yield None is the same as a bare yield: no limit."
+    "yield None is the same as a bare yield: no timeout."
     """
     handler = AskingRequestHandler()
     handler.limit = 0
@@ -613,9 +613,9 @@ async def test_yield_zero() -> None:
 
 @pytest.mark.parametrize("limit", [-1, math.nan])
 async def test_yield_nonsense(limit: float) -> None:
-    """What cannot be a time-out is an error at the yield.
+    """A number that cannot be a timeout raises an error at the yield.
 
-    "A negative number or NaN raises ValueError at that same yield."
+    "A negative number or NaN raises ValueError at the same yield."
     """
     handler = AskingRequestHandler()
     handler.limit = limit
@@ -627,8 +627,8 @@ async def test_yield_nonsense(limit: float) -> None:
 async def test_cancel_scope_around_a_yield() -> None:
     """A cancel scope works around a yield.
 
-    "This works because the server runs and closes the generator in one and the same task, the
-    client's. For the same reason you may use any other cancel scope"
+    "This works because the server runs and closes the generator in the same task, the client's
+    task. For the same reason, you can use any other cancel scope"
     """
     raised: list[type[BaseException]] = []
     tasks: set[int] = set()
@@ -659,10 +659,10 @@ async def test_cancel_scope_around_a_yield() -> None:
 
 
 async def test_answer_inside_the_timeout() -> None:
-    """A cancelled answer still arrives.
+    """A response whose sending is cancelled still arrives.
 
-    "A send_packet() that is cancelled may still deliver its packet, so this client could get an
-    answer and a timeout message."
+    "A cancelled send_packet() may still deliver its packet, so the client could get a response and
+    a timeout message."
     """
     out_of_time = anyio.Event()
 
@@ -685,11 +685,11 @@ async def test_answer_inside_the_timeout() -> None:
 
 
 async def test_server_stops() -> None:
-    """A stopping server cancels every client's task.
+    """A server that stops cancels the tasks of all clients.
 
-    "When the server stops, it cancels the clients that are still connected. The cancellation
-    exception is raised at the yield, or wherever handle() waits. It is not an Exception, so
-    except Exception lets it pass."
+    "When the server stops, it cancels the tasks of all connected clients. The cancellation
+    exception is raised at the point where handle() waits, for example at the yield. It is not a
+    subclass of Exception, so except Exception does not catch it."
     """
     raised: list[type[BaseException]] = []
     waiting = anyio.Event()
@@ -722,13 +722,13 @@ async def test_server_stops() -> None:
 async def test_stubborn_handler(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A handler that ignores its cancellation does not keep shutdown() from returning.
+    """shutdown() returns even if a handler ignores its cancellation.
 
-    "One second after the cancellation, shutdown() returns in any case. If a client's task still
-    runs then, the log gets one error line that names it."
+    "shutdown() returns at most one second after the cancellation. If a client's task is still
+    running then, the server logs one error line with the name of the task."
 
-    "On asyncio, serve_forever() returns as well, and leaves that task alone. trio cannot do that:
-    there, it returns when the task has ended."
+    "On asyncio, serve_forever() also returns then, while the task keeps running. On trio, this is
+    impossible: serve_forever() returns when the task has ended."
     """
     shorten_stop(monkeypatch)
     is_busy, is_over, released = anyio.Event(), anyio.Event(), anyio.Event()
@@ -777,7 +777,7 @@ async def generate() -> AsyncGenerator[None, None]:
 
 
 class CrashingRequestHandler(Watched):
-    """Does what it is asked to."""
+    """Crashes in the way that the request names."""
 
     async def handle(self, client: Client) -> Requests:
         request = yield
@@ -812,19 +812,20 @@ class CrashingRequestHandler(Watched):
     ],
 )
 async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
-    """What is no Exception costs one client, too.
+    """Crashes without an Exception also end the connection of one client only.
 
-    "It ends one client, and the log gets one error. The server and the other clients go on."
+    "It ends the connection of one client, and the server logs one error. The server and the other
+    clients are not affected."
 
-    "The log shows a RuntimeError whose __cause__ it is."
+    "The log shows a RuntimeError, and the original exception is its __cause__."
 
-    "Cancellations that do not come from the server: a handler that awaits a cancelled task, for
-    example."
+    "Cancellations that the server did not request, for example because the handler awaits a
+    cancelled task."
 
-    "Cancel scopes and task groups of anyio or trio that handle() has entered and not left. They are
-    noticed when the connection ends, at the latest; those of asyncio itself only when they cancel
-    something. If you end a loop over an asynchronous generator early, the generator may have one
-    open. contextlib.aclosing() closes it."
+    "Cancel scopes and task groups of anyio or trio that handle() has entered but not exited. The
+    server detects them when the connection ends, at the latest. It detects those of asyncio itself
+    only when they cancel something. If you leave a loop over an asynchronous generator early, the
+    generator may have a scope open. Use contextlib.aclosing() to close the generator."
     """
     if "cancelled" in crash and sniffio.current_async_library() == "trio":
         pytest.skip("tasks of trio cannot be cancelled one by one")
@@ -855,9 +856,9 @@ async def test_crashes(crash: str, log: pytest.LogCaptureFixture) -> None:
 async def test_task_group_around_a_yield(log: pytest.LogCaptureFixture) -> None:
     """A task group around a yield ends with the connection.
 
-    "A task group may be open around a yield. If the client leaves meanwhile, its tasks are
-    cancelled with the generator: that is an ordinary end of the connection, and no error is
-    logged."
+    "A yield may be inside a task group. If the client disconnects during this yield, the tasks of
+    the group are cancelled when the generator is closed. This is a normal end of the connection,
+    and no error is logged."
     """
     cancelled = anyio.Event()
 
@@ -888,10 +889,10 @@ async def test_task_group_around_a_yield(log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_server(kind: type[BaseException]) -> None:
-    """Two exceptions are meant for the whole program.
+    """Two exceptions stop the whole server.
 
-    "Two things do end the server. KeyboardInterrupt is one. The other one is SystemExit in a task
-    of asyncio that your code has started: asyncio itself ends the event loop then."
+    "Two exceptions stop the server: KeyboardInterrupt, and SystemExit in a task of asyncio that
+    your code has started. In the second case, asyncio itself stops the event loop."
     """
 
     async def leave() -> None:
@@ -919,13 +920,13 @@ def test_what_ends_the_server(kind: type[BaseException]) -> None:
 
 
 async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
-    """A client cannot fill the log.
+    """The server limits the number of errors that it logs.
 
-    "The first error of a kind is logged with its traceback, and again after a minute. Errors are of
-    one kind if they have the same class and come the same way through the code."
+    "The first error of each kind is logged with its traceback, and again after a minute. Two errors
+    are of the same kind if they have the same class and took the same path through the code."
 
-    "Of the others, and of the warnings, the log gets at most three lines per second. The rest is
-    counted, as in 12 more problems with clients were not logged."
+    "Of all other errors and warnings, the server logs at most three lines per second. It counts the
+    rest, and logs their number: 12 more problems with clients were not logged."
     """
     count = 20
     begin = time.monotonic()
@@ -950,10 +951,10 @@ async def test_log_of_crashes(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_log_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filter that raises an exception harms no connection.
+    """A logging filter that raises an exception does not affect a connection.
 
-    "If logging itself fails, because a handler or filter raises an exception, sys.unraisablehook()
-    gets that exception, and the connection goes on."
+    "If a logging handler or filter raises an exception, sys.unraisablehook() gets that exception,
+    and the connection continues."
     """
     reports: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: reports.append(args.exc_value))
@@ -972,16 +973,16 @@ async def test_log_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {type(report) for report in reports} == {LookupError}
 
 
-# Client Metadata
+# Client metadata
 
 
 async def test_metadata() -> None:
-    """A client has the addresses that its socket has.
+    """The attributes of a client contain the addresses of its socket.
 
-    "remote_address is where the client connected from, local_address is where it connected to.
-    Both have a host and a port, both compare equal to the plain tuples that socket uses, and
-    both are still there after the client has left. socket gives access to the options of the
-    socket."
+    "remote_address is the address of the client; local_address is the address that the client
+    connected to. Both have a host and a port, both compare equal to the plain tuples that socket
+    uses, and both remain available after the client has disconnected. socket gives access to the
+    options of the socket."
     """
 
     class Handler(Watched, examples.ClientExtraAttributesRequestHandler):
@@ -1001,7 +1002,7 @@ async def test_metadata() -> None:
         assert client.extra(INETClientAttribute.local_address) == peername
 
 
-# Sending
+# Sending packets
 
 
 class Narrow(Watched):
@@ -1014,17 +1015,18 @@ class Narrow(Watched):
 
 
 async def test_slow_client() -> None:
-    """Many tasks send to a client that does not read, each with a time limit.
+    """Many tasks send to a client that does not read, each with a timeout.
 
-    "While more than 64 KiB wait to be sent to a client, send_packet() waits for its turn, first
-    come, first served. Only then, it hands over its packet, and waits until the client has read
-    enough. So at most 64 KiB and one packet wait for a client, however many tasks send."
+    "While more than 64 KiB are waiting to be sent to a client, send_packet() waits for its turn, in
+    the order of the calls. It then hands over its packet, and waits until the client has read
+    enough. So at most 64 KiB and one packet are waiting for a client, regardless of how many tasks
+    send."
 
-    "because of a time limit, for example, has sent its whole packet or nothing. Before its turn,
-    nothing was sent. After its turn, the packet is still sent. In both cases, you can still use the
-    client."
+    "for example because of a timeout, sends its whole packet or nothing. If it is cancelled before
+    its turn, nothing is sent. After its turn, the packet is still sent. In both cases, you can
+    still use the client."
 
-    "Several tasks may send at once: packets are never mixed."
+    "Several tasks can send at the same time: their packets are never mixed."
     """
     assert HIGH_WATER == 64 * 1024
     size = 30_000
@@ -1061,10 +1063,10 @@ async def test_slow_client() -> None:
 
 
 async def test_gathered_answers() -> None:
-    """No answer waits for a handler that is busy with the next request.
+    """Responses do not wait until the handler has finished the next request.
 
-    "Answers to requests that arrived together are sent together. They leave at the next turn of the
-    event loop at the latest, whatever the handler waits for."
+    "Responses to requests that arrived together are sent together, in the next iteration of the
+    event loop at the latest, regardless of what the handler waits for."
     """
 
     class Handler(Watched):
@@ -1079,15 +1081,15 @@ async def test_gathered_answers() -> None:
         assert await peer.receive() == "Response two"
 
 
-# Connecting/Disconnecting Hooks
+# Connection hooks
 
 
 async def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
-    """The hooks frame the requests.
+    """The server calls the hooks before the first and after the last handle().
 
-    "on_connection() is called once, when the task of a new client starts, before handle()."
+    "The server calls on_connection() once, when the task of a new client starts, before handle()."
 
-    "on_disconnection() is called once, when that task ends, after the last handle()."
+    "The server calls on_disconnection() once, when that task ends, after the last handle()."
     """
 
     class Handler(Watched, examples.ClientConnectionHooksRequestHandler):
@@ -1112,9 +1114,9 @@ async def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
 async def test_how_it_ended(ending: str) -> None:
     """is_closing() in on_disconnection() tells whether a last packet can be sent.
 
-    "It is true if the client left or you closed it, and then sending raises ClientClosedError. It
-    is false if an exception left handle() or the server is stopping: the client may still be there,
-    and you can send a last packet before the connection ends."
+    "It returns true if the client disconnected or you closed the client; sending then raises
+    ClientClosedError. It returns false if an exception left handle() or the server is stopping: the
+    client may still be connected, and you can send a last packet before the connection is closed."
     """
 
     class Handler(Watched):
@@ -1157,10 +1159,11 @@ async def test_how_it_ended(ending: str) -> None:
 
 
 async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that does not read cannot prolong the end of its connection.
+    """A client that does not read cannot delay the end of its connection.
 
-    "The client has 30 seconds to read what waits for it. Then the connection is reset, and a
-    send_packet() that waits raises ConnectionError, here and in other tasks."
+    "The client has 30 seconds to read the data that is waiting for it. After this time, the
+    connection is reset, and a waiting send_packet() raises ConnectionError, in this method and in
+    all other tasks."
     """
     assert CLOSE_TIMEOUT == 30
     monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
@@ -1195,7 +1198,7 @@ async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_failing_on_connection() -> None:
-    """A client that never got in does not get out.
+    """If on_connection() fails, the server calls no other method for this client.
 
     "If on_connection() raises an exception, neither handle() nor on_disconnection() is called."
     """
@@ -1215,10 +1218,10 @@ class WatchedLogin(Watched, examples.ClientConnectionAsyncGenRequestHandler):
 
 
 async def test_login() -> None:
-    """The login takes the first request.
+    """on_connection() receives the first request.
 
-    "Unlike handle(), it runs once. The first request goes to on_connection(), the others go to
-    handle()."
+    "Unlike handle(), this generator runs once: on_connection() receives the first request, and
+    handle() receives the others."
     """
     handler = WatchedLogin()
     async with serve(handler) as server:
@@ -1232,9 +1235,9 @@ async def test_login() -> None:
 
 
 async def test_login_left_halfway(log: pytest.LogCaptureFixture) -> None:
-    """Who leaves during the login was never there.
+    """A client that disconnects during the login leaves nothing to clean up.
 
-    "If the client leaves while on_connection() waits, the generator is closed and
+    "If the client disconnects while on_connection() waits, the generator is closed and
     on_disconnection() is not called"
     """
     handler = WatchedLogin()
@@ -1247,11 +1250,11 @@ async def test_login_left_halfway(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
-# Service Initialization
+# Service initialization
 
 
 async def check_service(handler_class: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """Check that a service's task runs beside the clients, and ends with the server."""
+    """Check that a service's task runs while clients are served, and ends with the server."""
     handler = reporting(handler_class, capsys)
     async with serve(handler) as server, connected(server) as peer:
         await peer.ask("hello")
@@ -1272,26 +1275,27 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 
 
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
-    """So does one of the backend.
+    """A background task of the backend ends with the server.
 
-    "This handler starts a task that runs beside the clients (handle(), not shown, counts the
-    requests)"
+    "This handler starts a task that runs while the server serves clients (handle(), not shown,
+    counts the requests)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
 
 
 async def test_service_init() -> None:
-    """service_init() frames the clients.
+    """service_init() runs before the first client, and its stack is unwound after the last one.
 
-    "The server calls it at the beginning of serve_forever(), before it accepts the first
+    "The server calls this method at the start of serve_forever(), before it accepts the first
     client"
 
-    "What you enter into the stack is undone, in reverse order, after the last client is gone."
+    "After the last client has disconnected, the server unwinds the stack: context managers exit and
+    callbacks run, in reverse order."
 
-    "The sockets are already open when service_init() runs, so that server.get_addresses() tells
-    you where the server listens."
+    "The sockets are already open when service_init() runs, so server.get_addresses() returns the
+    addresses that the server listens on."
 
-    "server is a weak reference to the server: a handler that keeps it does not keep the server
+    "server is a weak reference to the server: a handler that stores it does not keep the server
     alive."
     """
 
@@ -1325,10 +1329,10 @@ async def test_service_init() -> None:
 
 
 async def test_failing_service() -> None:
-    """A background task that fails takes the service with it.
+    """An exception in a background task ends the service.
 
-    "One that gets out ends the whole service: serve_forever() raises it, wrapped in an
-    ExceptionGroup."
+    "An exception that leaves the task ends the whole service: serve_forever() raises it, wrapped in
+    an ExceptionGroup."
     """
 
     class Handler(examples.ServiceInitializationHookRequestHandlerWithServerBackend):
@@ -1351,14 +1355,14 @@ async def test_failing_service() -> None:
     assert caught.group_contains(LookupError, match="a bug in the task")
 
 
-# Per-client variables
+# Per-client variables with ``contextvars``
 
 
 async def test_context() -> None:
-    """A client's context is its own.
+    """Each client has its own context.
 
-    "A value set in on_connection() is seen by every handle() of that client and by its
-    on_disconnection(), and by no other client."
+    "A value set in on_connection() is visible in every handle() of the same client and in its
+    on_disconnection(). It is not visible to other clients."
     """
     signatures: list[str] = []
 
@@ -1380,9 +1384,9 @@ async def test_context() -> None:
 
 
 async def test_context_of_the_service() -> None:
-    """The service's context is everybody's.
+    """All clients start with a copy of the service's context.
 
-    "Values set in service_init() are the starting values of all clients."
+    "Values set in service_init() are the initial values for all clients."
     """
     here = examples.ClientContextRequestHandler.peer
 
@@ -1402,9 +1406,9 @@ async def test_context_of_the_service() -> None:
 
 
 async def test_context_of_two_runs() -> None:
-    """The context lives as long as the connection.
+    """A context lasts as long as its connection.
 
-    "What one run sets with contextvars.ContextVar.set(), the next run still sees."
+    "A value that one run sets with contextvars.ContextVar.set() is still visible in the next run."
     """
 
     class Handler(Watched, examples.ClientContextRequestHandler):
@@ -1419,15 +1423,16 @@ async def test_context_of_two_runs() -> None:
         assert (await peer.ask("hello")).startswith("Response hello, elsewhere:")
 
 
-# Server Object
+# Server object
 
 
 def test_async_server() -> None:
     """The program logs what the page shows, and stops at Control-C.
 
-    "The program turns on logging, so you can watch it. One visitor, then Control-C"
+    "The program enables logging. If one client connects and disconnects, and you then press
+    Control-C, the log looks like this"
 
-    "It does not come back before somebody stops it: here, you, with Control-C."
+    "It runs until it is stopped, here by Control-C."
     """
 
     def visit() -> None:
@@ -1439,12 +1444,13 @@ def test_async_server() -> None:
 
 
 async def test_listening(log: pytest.LogCaptureFixture) -> None:
-    """The context manager is what opens and closes the sockets.
+    """The context manager opens and closes the sockets.
 
-    "async with opens the listening sockets and closes them at the end. Between the two,
-    serve_forever() accepts clients."
+    "async with opens the listening sockets and closes them at the end of the block. Inside the
+    block, serve_forever() accepts clients."
 
-    "If localhost also stands for an IPv6 address that the machine has, the first line names both."
+    "If localhost also resolves to an IPv6 address of the machine, the first line shows both
+    addresses."
     """
     async with AsyncTCPNetworkServer("localhost", 0, protocol(), WatchedMinimum()) as server:
         addresses = server.get_addresses()
@@ -1463,23 +1469,23 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
             socket.create_connection(address[:2], timeout=PATIENCE)
 
 
-# Run Server In Background
+# Running the server in the background
 
 
 def test_background_server() -> None:
-    """Each of the program's three requests has its own task.
+    """Each of the program's three requests is handled in its own task.
 
-    "Three requests, three clients, three tasks: each client has its own, named
-    after its address."
+    "The three clients are handled in three tasks: each client has its own task, which is named
+    after the client's address."
     """
     assert len({answer["task"] for answer in answers_of_program(FOLDER)}) == 3
 
 
 async def test_shutdown() -> None:
-    """Start and stop can be waited for.
+    """A program can wait until the server has started and until it has stopped.
 
-    "The is_up event is set when the server is ready to accept clients. shutdown() stops the
-    server and waits until it has stopped, and then the task ends normally."
+    "The is_up event is set when the server is ready to accept clients. shutdown() stops the server
+    and waits until it has stopped. The task then ends normally."
     """
 
     class Handler(WatchedMinimum):

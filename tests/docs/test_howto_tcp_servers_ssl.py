@@ -1,6 +1,7 @@
-"""The how-to page for TCP servers, its section on TLS: what it says is what happens.
+"""Test the statements and the examples about TLS on the page about TCP servers.
 
-As in `test_howto_tcp_servers`, what stands in quotation marks in a docstring is what the page says.
+As in `test_howto_tcp_servers`, a sentence in quotation marks in a docstring is a quotation of the
+page.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Go where the files are that the examples name."""
+    """Create the files that the examples load, and make their folder the current one."""
     monkeypatch.chdir(tmp_path)
     certificate = authority().issue_cert("localhost", "example.com")
     certificate.cert_chain_pems[0].write_to_path("fullchain.pem")
@@ -102,7 +103,7 @@ def complaints(log: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_quotations() -> None:
-    """What the tests quote is what the page says; each test quotes something."""
+    """Check that the page contains all quotations, and that each test quotes it."""
     page = words("howto/tcp_servers.rst")
     tests = {name: test for name, test in globals().items() if name.startswith("test_")}
     del tests["test_quotations"]
@@ -112,13 +113,13 @@ def test_quotations() -> None:
         assert [quotation for quotation in quotations if quotation not in page] == [], name
 
 
-# SSL/TLS Connection
+# Encrypting connections with SSL/TLS
 
 
 def test_background_server() -> None:
-    """The program talks to itself, over TLS.
+    """The server and the clients of the program communicate over TLS.
 
-    "The output is that of the program without TLS"
+    "The output is the same as without TLS"
     """
     done = subprocess.run(
         [sys.executable, "background_server_ssl.py"],
@@ -138,9 +139,9 @@ def test_background_server() -> None:
 async def test_files(
     files: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    """A certificate from an authority is all a server needs; its clients need nothing.
+    """A server needs only a certificate from an authority; its clients need none.
 
-    "Your clients then say ssl=True, which trusts the authorities that their operating system
+    "Your clients then pass ssl=True, which trusts the authorities that their operating system
     trusts."
     """
     monkeypatch.setenv("SSL_CERT_FILE", "employees-ca.pem")
@@ -151,10 +152,10 @@ async def test_files(
 
 
 async def test_unknown_server() -> None:
-    """Who cannot prove who it is, is not talked to.
+    """A client does not connect to a server whose certificate is not trusted or has another name.
 
-    "A server that cannot prove to be the host that was asked for is not talked to: connecting
-    raises ssl.SSLCertVerificationError."
+    "If the server cannot prove that it is the requested host, connecting raises
+    ssl.SSLCertVerificationError."
     """
     async with serving(WatchedEcho(), ssl=server_context()) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -166,13 +167,13 @@ async def test_unknown_server() -> None:
 
 
 async def test_handshake() -> None:
-    """It comes before everything else, for each client alone.
+    """The handshake runs before on_connection(), separately for each client.
 
-    "A connection with TLS begins with a handshake, which runs in the task of the client, before
-    on_connection(). Nobody waits for the handshake of somebody else."
+    "A TLS connection begins with a handshake, which runs in the client's task, before
+    on_connection(). No client waits for the handshake of another client."
 
-    "A client that has not come to its end after 60 seconds has to leave. The argument
-    ssl_handshake_timeout is another number."
+    "A client that has not completed the handshake within 60 seconds is disconnected. Use the
+    argument ssl_handshake_timeout to change this limit."
     """
     handler = WatchedEcho()
     async with serving(handler, ssl=server_context(), ssl_handshake_timeout=0.1) as server:
@@ -186,13 +187,14 @@ async def test_handshake() -> None:
 
 
 async def test_failed_handshake(log: pytest.LogCaptureFixture) -> None:
-    """A failed handshake is a line in the log.
+    """A failed handshake is one line in the log.
 
-    "A client whose handshake fails never reaches your handler. The log gets one warning line
-    without a traceback, which begins with Error in client task (during TLS handshake)."
+    "If a client's handshake fails, your handler is not called for this client. The server logs one
+    warning line without a traceback, which begins with Error in client task (during TLS
+    handshake)."
 
-    "A client that just leaves, or that says nothing until its time is up, is only mentioned at
-    level DEBUG."
+    "If the client disconnects during the handshake, or sends nothing until the limit is reached,
+    the server logs this at level DEBUG only."
     """
     handler = WatchedEcho()
     async with serving(handler, ssl=server_context(), ssl_handshake_timeout=0.1) as server:
@@ -212,10 +214,10 @@ async def test_failed_handshake(log: pytest.LogCaptureFixture) -> None:
 
 
 async def test_attributes() -> None:
-    """Without TLS, nothing is known about it.
+    """A connection without TLS has no TLS attributes.
 
-    "Without TLS, there are none: client.extra(TLSAttribute.tls_version) raises
-    TypedAttributeLookupError then, and client.extra(TLSAttribute.tls_version, None) returns None."
+    "A connection without TLS does not have them: client.extra(TLSAttribute.tls_version) raises
+    TypedAttributeLookupError, and client.extra(TLSAttribute.tls_version, None) returns None."
     """
     handler = WatchedEcho()
     async with serving(handler) as server, connected(server) as peer:
@@ -226,13 +228,13 @@ async def test_attributes() -> None:
         assert client.extra(TLSAttribute.tls_version, None) is None
 
 
-# Asking Clients For Certificates
+# Requiring client certificates
 
 
 async def test_client_certificate(files: Path) -> None:
-    """The handler knows whom it talks to.
+    """The handler reads the client's certificate.
 
-    "A client can prove who it is, too"
+    "A client can also authenticate itself with a certificate"
     """
     context = examples.context_that_asks_for_certificates()
     mine = examples.client_context_with_certificate()
@@ -243,9 +245,9 @@ async def test_client_certificate(files: Path) -> None:
 
 
 async def test_certificate_without_address(files: Path) -> None:
-    """A certificate may have other names than a mail address.
+    """A certificate can contain no mail address, but other names.
 
-    "The handler can rely on it."
+    "The handler can rely on the certificate."
     """
     mine = new_client_context()
     authority().issue_cert("zoe.example.com").configure_cert(mine)
@@ -256,7 +258,7 @@ async def test_certificate_without_address(files: Path) -> None:
 
 
 def certificate_of(kind: str) -> trustme.LeafCert | None:
-    """Return a certificate that is not good enough."""
+    """Return a certificate that the server rejects, or None."""
     match kind:
         case "expired":
             long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -268,12 +270,12 @@ def certificate_of(kind: str) -> trustme.LeafCert | None:
 
 @pytest.mark.parametrize("kind", ["none", "expired", "signed by somebody else"])
 async def test_bad_client_certificate(files: Path, kind: str) -> None:
-    """Who cannot prove it, is turned away; it learns why when it receives.
+    """The server rejects an invalid client certificate; the client gets the error when it receives.
 
-    "A client without a certificate, or with one that has expired or that somebody else has signed,
-    is turned away"
+    "The server rejects a client that has no certificate, an expired one or one that another
+    authority has signed"
 
-    "So a client that is turned away can connect, and learns why when it receives:
+    "A rejected client can therefore connect, and gets the error when it receives:
     ConnectionAbortedError is raised, and its __cause__ is the ssl.SSLError."
     """
     mine = new_client_context()
@@ -293,22 +295,22 @@ async def test_bad_client_certificate(files: Path, kind: str) -> None:
     assert handler.calls == []
 
 
-# Choosing A Context
+# Configuring the SSL context
 
 
 def limited_to(version: ssl.TLSVersion) -> ssl.SSLContext:
-    """Return the context of a client that does not know anything newer."""
+    """Return a client context that supports no newer version of TLS."""
     context = new_client_context()
     context.maximum_version = version
     return context
 
 
 async def test_versions(files: Path) -> None:
-    """The example leaves out TLS 1.2, which is accepted otherwise, and nothing older is.
+    """A default context accepts TLS 1.2 and nothing older; the example rejects TLS 1.2.
 
     "it accepts TLS 1.2 and newer"
 
-    "If you know all your clients, do without TLS 1.2"
+    "If you know that all your clients support TLS 1.3, disable TLS 1.2"
     """
     old = limited_to(ssl.TLSVersion.TLSv1_2)
     assert examples.context_from_files().minimum_version >= ssl.TLSVersion.TLSv1_2
@@ -333,12 +335,12 @@ async def test_versions(files: Path) -> None:
     ],
 )
 async def test_alpn(files: Path, known: list[str], chosen: str) -> None:
-    """Both agree on a protocol, and the handler knows which.
+    """Client and server agree on a protocol, and the handler reads its name.
 
-    "A client may say which protocols it knows, and the server chooses: its first one that the
-    client knows too (ALPN)."
+    "A client can offer a list of protocols. The server selects the first protocol of its own list
+    that the client also offers (ALPN)."
 
-    "The second argument is for clients that did not say anything"
+    "The second argument is the default for clients that do not offer any"
     """
     mine = new_client_context()
     if known:
@@ -350,10 +352,10 @@ async def test_alpn(files: Path, known: list[str], chosen: str) -> None:
 
 
 async def test_names() -> None:
-    """Each name has its certificate, and other names have none.
+    """The server has a certificate for each of its names, and rejects other names.
 
-    "A client says which host it wants to talk to, so that one server can have several names (SNI).
-    A callback of the context chooses another context, or sends the client away"
+    "A client sends the name of the host that it wants to connect to, so one server can have several
+    names (SNI). A callback of the context selects another context, or rejects the client"
     """
     contexts = []
     for name in "example.com", "example.org":
@@ -370,11 +372,11 @@ async def test_names() -> None:
                 pass
 
 
-# The End Of A Connection
+# Closing a TLS connection
 
 
 async def ask(tls: TLSSocket, line: str) -> str:
-    """Ask without the library."""
+    """Send a line and return the response, without the library."""
 
     def ask() -> str:
         tls.do_handshake()
@@ -386,9 +388,9 @@ async def ask(tls: TLSSocket, line: str) -> str:
 
 @pytest.mark.parametrize("is_standard", [True, False])
 async def test_server_says_goodbye(is_standard: bool) -> None:
-    """A connection ends with an alert, unless it need not.
+    """A server sends a closing alert, unless this is disabled.
 
-    "Servers and clients send it by themselves, whenever a connection ends in good order."
+    "Servers and clients send it automatically when a connection is closed normally."
 
     "With ssl_standard_compatible=False, a server or client does not expect it, and does not send
     it."
@@ -407,10 +409,10 @@ async def test_server_says_goodbye(is_standard: bool) -> None:
 
 @pytest.mark.parametrize("says_goodbye", [True, False])
 async def test_client_leaves(says_goodbye: bool, log: pytest.LogCaptureFixture) -> None:
-    """Who leaves without saying goodbye has left as well.
+    """A connection without a closing alert ends as usual.
 
-    "A client that leaves without a closing alert has left, like any other. At level DEBUG, the log
-    mentions that the end of what it sent may be missing."
+    "If a client disconnects without a closing alert, the connection ends as usual. The server logs
+    at level DEBUG that the end of the received data may be missing."
     """
     handler = WatchedEcho()
     async with serving(handler, ssl=server_context()) as server:
@@ -428,12 +430,12 @@ async def test_client_leaves(says_goodbye: bool, log: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("says_goodbye", [True, False])
 async def test_server_leaves(says_goodbye: bool) -> None:
-    """A client of the library can tell how its server left.
+    """A client of the library detects whether its server sent a closing alert.
 
-    "If a server leaves like that, recv_packet() raises ConnectionAbortedError as it does at any
-    end, and its __cause__ is ssl.SSLEOFError."
+    "If a server disconnects without a closing alert, the client's recv_packet() raises
+    ConnectionAbortedError, as at every end of a connection, and its __cause__ is ssl.SSLEOFError."
 
-    "TLS cannot close one direction only: send_eof() raises UnsupportedOperation."
+    "TLS cannot close only one direction of a connection: send_eof() raises UnsupportedOperation."
     """
     options: dict[str, Any] = {"ssl": server_context(), "ssl_standard_compatible": says_goodbye}
     async with serving(WatchedEcho(), **options) as server, asking(server) as client:
@@ -446,10 +448,10 @@ async def test_server_leaves(says_goodbye: bool) -> None:
 
 
 async def test_shutdown_timeout() -> None:
-    """The server does not wait for ever for a client that does not read.
+    """The server waits only for a limited time for a client that does not read.
 
-    "When it closes a connection, the server waits for the client to read what is left, for at most
-    ssl_shutdown_timeout: 30 seconds by default."
+    "When it closes a connection, the server waits until the client has read the remaining data, for
+    at most ssl_shutdown_timeout: 30 seconds by default."
     """
 
     class Handler(WatchedEcho):
