@@ -23,6 +23,6 @@ async def main() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
 
-    # Control-C is the ordinary way to stop this program, not an error.
+    # Control-C is the normal way to stop this program, so it is not an error.
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main())

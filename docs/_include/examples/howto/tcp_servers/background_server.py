@@ -12,7 +12,7 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 
 
 class JSONRequestHandler(AsyncStreamRequestHandler[dict[str, Any], dict[str, Any]]):
-    """Sends each request back, with the name of the task that handled it."""
+    """Sends back each request, with the name of the task that handled it."""
 
     async def handle(
         self,

@@ -15,7 +15,7 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 
 
 class JSONRequestHandler(AsyncStreamRequestHandler[dict[str, Any], dict[str, Any]]):
-    """Sends each request back, with the name of the task that handled it."""
+    """Sends back each request, with the name of the task that handled it."""
 
     async def handle(
         self,
@@ -27,7 +27,7 @@ class JSONRequestHandler(AsyncStreamRequestHandler[dict[str, Any], dict[str, Any
 
 
 def make_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make an authority that exists for this run only, and let it sign a certificate."""
+    """Create an authority for this run only, and a certificate that it has signed."""
     authority = trustme.CA()
 
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

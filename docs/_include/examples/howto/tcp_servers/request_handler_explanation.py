@@ -1,7 +1,7 @@
-"""Request handlers that show one thing each, for the how-to page about TCP servers.
+"""Example request handlers for the page about TCP servers. Each one shows one feature.
 
-The requests and responses carry nothing but a text. Yours would be what your protocol object makes
-of the bytes.
+The requests and responses have only a text. In your program, they are the packets that your
+protocol object decodes and encodes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ConnectionCloseRequestHandler(AsyncStreamRequestHandler[Request, Response]
 
         await client.send_packet(Response(request.text))
 
-        # One request, one response, then the end of the connection.
+        # Close the connection after one request and one response.
         await client.aclose()
 
 
@@ -105,10 +105,10 @@ class ErrorHandlingInRequestHandler(AsyncStreamRequestHandler[Request, Response]
         try:
             request: Request = yield
         except StreamProtocolParseError:
-            # These bytes are not a request. The next ones may well be.
+            # This data is not a valid request. The next request may be valid.
             await client.send_packet(BadRequest())
         except Exception:
-            # This is unexpected, so print it.
+            # This exception is unexpected, so print its traceback.
             traceback.print_exc()
             await client.send_packet(InternalError())
         else:
@@ -371,6 +371,6 @@ class ClientContextRequestHandler(AsyncStreamRequestHandler[Request, Response]):
         await client.send_packet(Response(self.signed(request.text)))
 
     def signed(self, text: str) -> str:
-        # No client in the arguments: the context knows whom we are serving.
+        # There is no client argument: the context variable holds the address.
         peer = self.peer.get()
         return f"{text}, {peer.host}:{peer.port}"

@@ -6,11 +6,11 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 
 
 class GreetingRequestHandler(AsyncStreamRequestHandler[str, str]):
-    """Answers a name with a greeting."""
+    """Responds to a name with a greeting."""
 
     async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
-        # Wait for the next request of this client.
+        # Wait for the client's next request.
         name: str = yield
 
-        # Answer it.
+        # Send the response.
         await client.send_packet(f"Hello, {name}!")
