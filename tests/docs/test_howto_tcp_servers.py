@@ -213,8 +213,8 @@ async def test_close() -> None:
 async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """aclose() resets the connection if the client does not read in time.
 
-    "aclose() waits until the client has read the data that was sent, for at most 30 seconds. After
-    this time, the connection is reset."
+    "aclose() waits until the client has read the data that was sent, for at most 30 seconds. If the
+    client has not read all data by then, the connection is reset."
     """
     assert CLOSE_TIMEOUT == 30
     monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
@@ -1161,7 +1161,7 @@ async def test_how_it_ended(ending: str) -> None:
 async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not read cannot delay the end of its connection.
 
-    "The client has 30 seconds to read the data that is waiting for it. After this time, the
+    "The client has 30 seconds to read the data that is waiting for it. If it does not, the
     connection is reset, and a waiting send_packet() raises ConnectionError, in this method and in
     all other tasks."
     """

@@ -154,8 +154,8 @@ async def test_files(
 async def test_unknown_server() -> None:
     """A client does not connect to a server whose certificate is not trusted or has another name.
 
-    "If the server cannot prove that it is the requested host, connecting raises
-    ssl.SSLCertVerificationError."
+    "If the server's certificate is not trusted or does not match the requested host, connecting
+    raises ssl.SSLCertVerificationError."
     """
     async with serving(WatchedEcho(), ssl=server_context()) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -247,7 +247,7 @@ async def test_client_certificate(files: Path) -> None:
 async def test_certificate_without_address(files: Path) -> None:
     """A certificate can contain no mail address, but other names.
 
-    "The handler can rely on the certificate."
+    "So the handler can rely on the certificate"
     """
     mine = new_client_context()
     authority().issue_cert("zoe.example.com").configure_cert(mine)
