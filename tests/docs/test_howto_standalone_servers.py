@@ -627,7 +627,8 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CapacityLimiter(max_threads)" in line
     gate = Gate()
     monkeypatch.setattr(blocking_work, "derive_key", gate.work)
-    server = tcp_server(QuickToo(max_threads=2), **loop_options(loop))
+    handler = QuickToo(max_threads=2)
+    server = tcp_server(handler, **loop_options(loop))
     with serving(server), contextlib.ExitStack() as stack:
         peers = [stack.enter_context(connected(server)) for _ in range(5)]
         for peer in peers[:2]:
@@ -635,6 +636,7 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert gate.begun.acquire(timeout=PATIENCE)
         for peer in peers[2:4]:
             peer.send('"secret"')
+        wait_until(lambda: handler.limiter.statistics().tasks_waiting == 2)
         assert peers[4].ask('"ping"') == '{"password":"none"}'
         assert gate.busy == 2
         gate.is_open.set()
