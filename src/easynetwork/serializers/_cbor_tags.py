@@ -65,4 +65,4 @@ def _read_unknown(
 
 
 def _refuse_reference(error: type[Exception], option: str, value: Any, immutable: bool) -> NoReturn:
-    raise error(f"References are not understood without {option!r}")
+    raise error(f"References are refused unless {option!r} is set")

@@ -286,7 +286,7 @@ def _skim(max_depth: int, strict_map_key: bool) -> Generator[None, bytes, _Exten
             position += value or 0
         elif major == _SPECIAL and value is None:
             if missing > 0:
-                raise ValueError("A break that ends nothing")
+                raise ValueError("Unexpected break: no container of unknown length is open")
             missing, kind, numbers = outer.pop()
         missing -= 1
         while missing == 0:

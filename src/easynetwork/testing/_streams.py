@@ -153,7 +153,7 @@ class _Stream:
             while not self._take() or self._decoder.refill():
                 # Anything that comes out has used up a byte at least.
                 if len(self.outcomes) > len(self._sent):
-                    raise RuntimeError("It goes on for ever")
+                    raise RuntimeError("The parser does not end")
         except Exception as exc:
             because = f", because of {exc.__cause__!r}" if exc.__cause__ else ""
             raise AssertionError(

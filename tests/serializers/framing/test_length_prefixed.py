@@ -144,9 +144,9 @@ def test_round_trip(kind: Format, data: st.DataObject) -> None:
         (Format("u8"), 256, "Length 256 does not fit into u8"),
         (Format("u16"), 65536, "Length 65536 does not fit into u16"),
         (Format("u8", adjustment=-1), 255, "Length 256 does not fit into u8"),
-        (Format("u8", offset=2), 1, "A packet has at least 2 bytes, but not this: b'x'"),
-        (Format("u8", offset=2, adjustment=-9), 1, "A packet has at least 2 bytes"),
-        (Format("u8", offset=1, adjustment=2), 2, "A packet has at least 3 bytes"),
+        (Format("u8", offset=2), 1, "A packet must have at least 2 bytes, got b'x'"),
+        (Format("u8", offset=2, adjustment=-9), 1, "A packet must have at least 2 bytes"),
+        (Format("u8", offset=1, adjustment=2), 2, "A packet must have at least 3 bytes"),
     ],
     ids=str,
 )

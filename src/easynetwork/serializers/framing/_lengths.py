@@ -116,7 +116,7 @@ class LengthField(ABC):
         length = len(frame) - offset - self._adjustment
         if length < 0 or len(frame) < offset:
             at_least = offset + max(self._adjustment, 0)
-            raise ValueError(f"A packet has at least {at_least} bytes, but not this: {frame!r}")
+            raise ValueError(f"A packet must have at least {at_least} bytes, got {frame!r}")
         if offset:
             return frame[:offset] + self.write(length) + frame[offset:]
         return self.write(length) + frame
