@@ -78,7 +78,7 @@ class Tutorial:
 def test_tutorial(page: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page shows what happens with each server and each client, and when something breaks.
 
-    "It does not have to be of the server's kind: they only share the protocol object."
+    "It need not match your server: the two share only the protocol object."
     """
     tutorial = Tutorial(page, tmp_path)
     module = types.ModuleType("echo_protocol")
@@ -106,28 +106,24 @@ def test_other_pages() -> None:
     ("page", "words_of_page", "file", "line"),
     [
         (TCP, "Lines 9 to 11 print", "echo_protocol.py", "if __name__ =="),
-        (TCP, "Line 6 says where they meet", "echo_protocol.py", 'host, port = "localhost", 9000'),
-        (TCP, "line 7 what their messages look", "echo_protocol.py", "protocol = StreamProtocol("),
+        (TCP, "Line 6 defines the address", "echo_protocol.py", 'host, port = "localhost", 9000'),
+        (TCP, "line 7 defines the format", "echo_protocol.py", "protocol = StreamProtocol("),
         (TCP, "Read line 16 as", "echo_handler.py", "request = yield"),
-        (TCP, "line 17 answers", "echo_handler.py", "await client.send_packet(request)"),
+        (TCP, "line 17 sends the response", "echo_handler.py", "await client.send_packet(request)"),
         (TCP, "Line 11 connects", "client_blocking.py", "with TCPNetworkClient("),
         (TCP, "Line 12 connects", "client_asyncio.py", "async with AsyncTCPNetworkClient("),
         (TCP, "Line 12 connects", "client_trio.py", "async with AsyncTCPNetworkClient("),
         (UDP, "Lines 9 to 11 print", "echo_protocol.py", "if __name__ =="),
-        (UDP, "Line 6 says where they meet", "echo_protocol.py", 'host, port = "localhost", 9000'),
-        (
-            UDP,
-            "line 7 what their messages look",
-            "echo_protocol.py",
-            "protocol = DatagramProtocol(",
-        ),
+        (UDP, "Line 6 defines the address", "echo_protocol.py", 'host, port = "localhost", 9000'),
+        (UDP, "line 7 defines the format", "echo_protocol.py", "protocol = DatagramProtocol("),
         (UDP, "Read line 19 as", "echo_handler.py", "request = yield"),
-        (UDP, "line 20 answers", "echo_handler.py", "await client.send_packet(request)"),
+        (UDP, "line 20 sends the response", "echo_handler.py", "await client.send_packet(request)"),
         (UDP, "Line 11 opens a socket", "client_blocking.py", "with UDPNetworkClient("),
         (UDP, "Line 12 opens a socket", "client_asyncio.py", "async with AsyncUDPNetworkClient("),
         (UDP, "Line 12 opens a socket", "client_trio.py", "async with AsyncUDPNetworkClient("),
-        (UDP, "Line 15 sets a limit", "client_asyncio.py", "async with asyncio.timeout(5)"),
-        (UDP, "Line 15 sets a limit", "client_trio.py", "with trio.fail_after(5)"),
+        (UDP, "Line 14 waits", "client_blocking.py", "response = client.recv_packet(timeout=5)"),
+        (UDP, "Line 15 sets a timeout", "client_asyncio.py", "async with asyncio.timeout(5)"),
+        (UDP, "Line 15 sets a timeout", "client_trio.py", "with trio.fail_after(5)"),
     ],
 )
 def test_line_numbers(page: str, words_of_page: str, file: str, line: str) -> None:
@@ -143,7 +139,7 @@ def test_line_numbers(page: str, words_of_page: str, file: str, line: str) -> No
 def test_port_in_use(page: str, tmp_path: Path) -> None:
     """A second server does not start.
 
-    "A server that finds it taken ends with Address already in use."
+    "If the port is in use, the server ends with the error Address already in use."
     """
     Tutorial(page, tmp_path)
     with terminals(tmp_path, "asyncio") as reader:
@@ -158,10 +154,10 @@ def test_port_in_use(page: str, tmp_path: Path) -> None:
 async def test_limit() -> None:
     """The limit of a line is what the page says, and so is what happens if only one end changes it.
 
-    "the line was longer than the 65,536 bytes which are the limit unless you set another one"
+    "the line was longer than the default limit of 65,536 bytes"
 
-    "The limit is for what is received, at both ends: with a larger one in the server only, the
-    client would refuse the answer."
+    "The limit applies to received data, at both ends: with a larger limit in the server only, the
+    client would reject the response."
     """
     message = {"message": "x" * 200_000}
     small, large = (

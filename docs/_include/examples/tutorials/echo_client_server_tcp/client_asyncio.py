@@ -12,8 +12,8 @@ async def main(messages: list[str]) -> None:
     async with AsyncTCPNetworkClient((host, port), protocol) as client:
         for message in messages:
             await client.send_packet({"message": message})
-            answer = await client.recv_packet()
-            print("From server:", answer)
+            response = await client.recv_packet()
+            print("From server:", response)
 
 
 if __name__ == "__main__":

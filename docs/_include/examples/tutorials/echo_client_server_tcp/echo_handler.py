@@ -7,7 +7,7 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 
 
 class EchoRequestHandler(AsyncStreamRequestHandler[Any, Any]):
-    """Sends every request back."""
+    """Send each request back to its client."""
 
     async def handle(
         self,

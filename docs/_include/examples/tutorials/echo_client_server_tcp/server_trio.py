@@ -20,7 +20,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
 
     # Control-C is the ordinary way to stop this program, not an error.
-    # The star: trio may raise it as a part of an exception group.
+    # The star is necessary: trio may raise it in an exception group.
     try:
         trio.run(main)
     except* KeyboardInterrupt:

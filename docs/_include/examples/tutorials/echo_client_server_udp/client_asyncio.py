@@ -13,8 +13,8 @@ async def main(messages: list[str]) -> None:
         for message in messages:
             await client.send_packet({"message": message})
             async with asyncio.timeout(5):
-                answer = await client.recv_packet()
-            print("From server:", answer)
+                response = await client.recv_packet()
+            print("From server:", response)
 
 
 if __name__ == "__main__":

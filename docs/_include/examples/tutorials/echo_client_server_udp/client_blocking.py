@@ -11,8 +11,8 @@ def main(messages: list[str]) -> None:
     with UDPNetworkClient((host, port), protocol) as client:
         for message in messages:
             client.send_packet({"message": message})
-            answer = client.recv_packet(timeout=5)
-            print("From server:", answer)
+            response = client.recv_packet(timeout=5)
+            print("From server:", response)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from easynetwork.servers.handlers import (
 
 
 class EchoRequestHandler(AsyncDatagramRequestHandler[Any, Any]):
-    """Sends every request back."""
+    """Send each request back to its client."""
 
     async def handle(
         self,
