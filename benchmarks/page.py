@@ -49,10 +49,10 @@ TABLES = (
     (
         "TCP, connections",
         (
-            ("connect, ask, close: processor time, µs", "tcp-churn", "cpu_us"),
+            ("connect, one request, close: processor time, µs", "tcp-churn", "cpu_us"),
             ("idle: memory of one, KiB", "tcp-idle", "kib"),
             ("idle: processor time of all, ms/s", "tcp-idle", "idle_ms"),
-            ("a peer that never reads: memory, MiB", "tcp-never-reader", "grown_mib"),
+            ("a client that never reads: memory, MiB", "tcp-never-reader", "grown_mib"),
         ),
     ),
     (
@@ -86,25 +86,30 @@ TABLES = (
         ),
     ),
 )
-# Where the page says who needs less than ours does: in what, scenario, metric.
+# The page names the contenders that need less than ours, for each text, scenario and metric.
 OURS = "easynetwork-asyncio-loop"
 COMPARED = (
     ("Processor time, 50 connections, 64 bytes, 1 in flight", "tcp-50x64x1", "cpu_us"),
     ("Processor time, 50 connections, 64 bytes, 16 in flight", "tcp-50x64x16", "cpu_us"),
     ("Processor time, lines of 1 MiB", "tcp-large", "cpu_us"),
-    ("Processor time, connect, ask, close", "tcp-churn", "cpu_us"),
+    ("Processor time, connect, one request, close", "tcp-churn", "cpu_us"),
     ("Delay of a heartbeat in a storm, p99", "tcp-fairness", "p99_ms"),
     ("Memory of an idle connection", "tcp-idle", "kib"),
 )
+# A handler that returns after each request is compared with one that loops: on these event loops,
+# and in these scenarios by their number of connections, where a request costs least.
+LOOPS = ("asyncio", "uvloop", "trio")
+DENSE = tuple((count, f"tcp-{count}x64x16") for count in (1, 50, 500))
 
 Columns = Sequence[tuple[str, str, str]]
 
 
 def render(results: Results) -> str:
-    """Return the page's figures: the machine, who is cheaper, all tables, the targets."""
+    """Return the page's figures: the machine, cheaper contenders, all tables, the targets."""
     blocks = [
         f"Measured with {', '.join(f'{what} {value}' for what, value in results.machine.items())}.",
         *_cheaper(results),
+        *_handler_cost(results),
     ]
     for title, columns in TABLES:
         blocks += _figures(results, title, columns)
@@ -131,11 +136,14 @@ def _figures(results: Results, title: str, columns: Columns) -> Iterator[str]:
         lines.append(cells)
     yield _list_table(title, ["contender", *(heading for heading, _, _ in measured)], lines)
     if limited:
-        yield "† The load was the limit: with a faster one the server would do more at a time."
+        yield (
+            "† The load was the limit: with a faster load, the server would handle more requests "
+            "at a time."
+        )
 
 
 def _cheaper(results: Results) -> Iterator[str]:
-    """Say who needs less than ours does on the plain event loop, and how much of it."""
+    """Name the contenders that need less than ours on the plain event loop, with their ratios."""
     lines = []
     for text, scenario, key in COMPARED:
         table = results.table(scenario)
@@ -147,10 +155,40 @@ def _cheaper(results: Results) -> Iterator[str]:
             for name, ratio in sorted(ratios.items(), key=lambda item: item[1])
             if ratio < 1 and not name.startswith("easynetwork")
         ]
-        lines.append(f"* {text}: {', '.join(ahead) or 'nobody'}.")
+        lines.append(f"* {text}: {', '.join(ahead) or 'none'}.")
     if lines:
-        yield f"Who needs less than ``{OURS}``, and which share of it:"
+        yield f"Contenders that need less than ``{OURS}``, and their ratio to it:"
         yield "\n".join(lines)
+
+
+def _handler_cost(results: Results) -> Iterator[str]:
+    """State what a handler that returns after each request costs, compared with one that loops."""
+    ratios, differences = [], []
+    for count, scenario in DENSE:
+        table = results.table(scenario)
+        pairs = [
+            (request, loop)
+            for name in LOOPS
+            if table
+            and (request := table.row(f"easynetwork-{name}-request"))
+            and (loop := table.row(f"easynetwork-{name}-loop"))
+        ]
+        found = [ratio for request, loop in pairs if (ratio := request.ratio("cpu_us", loop))]
+        if found:
+            connections = "1 connection" if count == 1 else f"{count} connections"
+            ratios.append(f"{_range(found)} with {connections}")
+        differences += [r.median("cpu_us") - loop.median("cpu_us") for r, loop in pairs]
+    if ratios:
+        yield (
+            "Processor time per request of ``easynetwork-*-request``, divided by that of "
+            "``easynetwork-*-loop``, with lines of 64 bytes and 16 in flight: "
+            f"{', '.join(ratios)}. The difference is {_range(differences)} µs."
+        )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{value:.2f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _spread(results: Results) -> str:
@@ -164,8 +202,8 @@ def _spread(results: Results) -> str:
         return "Measured once: there is no spread to report."
     return (
         "Each figure is the median of several rounds. Half the distance between the extreme rounds "
-        f"is {statistics.median(spreads):.0%} of it in the typical row, {max(spreads):.0%} in the "
-        "worst."
+        f"is {statistics.median(spreads):.0%} of the figure in the typical row, and "
+        f"{max(spreads):.0%} in the worst row."
     )
 
 

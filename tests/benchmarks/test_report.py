@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import page, plot, report
 from benchmarks.contenders import CONTENDERS, REFERENCES
+from benchmarks.results import Row, Sample, Table
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.targets import TARGETS, Verdict, judge
 
@@ -99,8 +100,8 @@ def test_page(results):
 
     assert text.startswith("Measured with python 3.13.0 (CPython).\n")
     assert "   * - ``easynetwork-asyncio-loop``\n     - 5.00\n   * - ``asyncio-streams``" in text
-    assert "* Processor time, 50 connections, 64 bytes, 1 in flight: nobody.\n" in text
-    assert "17% of it in the typical row, 20% in the worst" in text
+    assert "* Processor time, 50 connections, 64 bytes, 1 in flight: none.\n" in text
+    assert "17% of the figure in the typical row, and 20% in the worst row" in text
 
 
 def test_page_names_who_is_cheaper(results):
@@ -109,3 +110,32 @@ def test_page_names_who_is_cheaper(results):
     ours.samples[:], theirs.samples[:] = list(theirs.samples), list(ours.samples)
 
     assert "1 in flight: ``asyncio-streams`` 0.38." in page.render(results)
+
+
+def test_page_without_both_kinds_of_handlers(results):
+    """The page does not compare the two kinds of handlers unless both were measured."""
+    assert "easynetwork-*-request" not in page.render(results)
+
+
+def test_page_compares_kinds_of_handlers(results):
+    """The page states the ratios and the difference of the two kinds of handlers."""
+    loop, _ = results.tables[0].rows  # 4, then 6 microseconds
+    tables = []
+    for count, costs in ((1, (5.0, 7.5)), (50, (6.0, 9.0)), (500, (8.0, 12.0))):
+        rows = []
+        for name, factor in (("asyncio", 1), ("trio", 1.1)):
+            samples = [Sample({"cpu_us": cost * factor}) for cost in costs]
+            rows += [Row(f"easynetwork-{name}-request", samples)]
+            rows += [Row(f"easynetwork-{name}-loop", loop.samples)]
+        metrics = results.tables[0].metrics[:1]
+        tables.append(Table(f"tcp-{count}x64x16", "", "tcp", metrics, rows))
+    results.tables[:] = tables
+
+    assert (
+        ": 1.25 to 1.38 with 1 connection, 1.50 to 1.65 with 50 connections, "
+        "2.00 to 2.20 with 500 connections. The difference is 1.25 to 6.00 µs.\n"
+    ) in page.render(results)
+
+    results.tables[0].rows[2:] = []
+
+    assert ": 1.25 with 1 connection, 1.50 to" in page.render(results)
