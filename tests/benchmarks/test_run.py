@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import io
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -226,3 +228,19 @@ def test_committed_page_is_what_its_figures_give(figures):
 
     assert figures.with_suffix(".rst").read_text() == page.render(results)
     assert figures.with_suffix(".svg").read_text() == plot.draw(results)
+
+
+@pytest.mark.parametrize("tables", sorted(FIGURES.glob("*.rst")), ids=lambda path: path.stem)
+def test_page_refers_to_what_its_tables_show(tables):
+    """The page includes the tables, and the headings and contenders that it names are in them."""
+    page_text, shown = (FIGURES.parents[1] / "performance.rst").read_text(), tables.read_text()
+    headings = re.findall(r'"(.+?)"', page_text)
+    contenders = re.findall(r"``(easynetwork-\S+?|asyncio-\S+?)``", page_text)
+
+    assert f"include:: _include/performance/{tables.name}\n" in page_text
+    assert headings
+    assert [heading for heading in headings if heading not in shown] == []
+    assert contenders
+    for name in contenders:
+        assert fnmatch.filter(re.findall(r"\* - ``(.+?)``", shown), name), name
+    assert re.search(r"``easynetwork-\*-request``, divided by .+: 1\.\d\d to .+ µs\.", shown)
