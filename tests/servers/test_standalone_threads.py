@@ -175,6 +175,10 @@ def test_fork_while_a_lock_is_held() -> None:
             assert InThread(in_child, server.server_close).result() == 0
         with run._lock:
             assert InThread(in_child, sock.fileno).result() == 0
+        # Each is held for a moment while another thread waits for the event, or sets it.
+        for event in run.finished, run.stopped, run._reachable, run._started:
+            with event._cond:
+                assert InThread(in_child, server.is_serving).result() == 0
 
 
 # -- Signals -----------------------------------------------------------------------------------

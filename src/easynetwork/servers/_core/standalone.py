@@ -154,9 +154,15 @@ class _Run:
             future.result()
 
     def abandon(self) -> None:
-        """Called in the child of a fork, where the event loop does not run."""
+        """Called in the child of a fork, where the event loop does not run.
+
+        The locks, those inside the events included, are new: a thread that held one of the old ones
+        while the process forked does not exist here, and never releases it.
+        """
         self._lock = threading.RLock()
         self._portal = None
+        self._reachable, self._started = threading.Event(), threading.Event()
+        self.finished, self.stopped = threading.Event(), threading.Event()
         self.finish()
 
     def _start(self, func: Callable[[], Any]) -> Future[Any] | None:
