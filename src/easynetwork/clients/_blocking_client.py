@@ -33,6 +33,7 @@ from easynetwork.addresses import (
 )
 from easynetwork.clients._errors import explain_descriptor
 from easynetwork.clients._waiting import (
+    RECEIVER_TIME,
     SENDER_INTERVAL,
     ClientLocks,
     LockTimeoutError,
@@ -57,6 +58,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         "_given_back",
         "_is_closed",
         "_is_reset",
+        "_is_shut_down",
         "_local_address",
         "_locks",
         "_proxy",
@@ -83,6 +85,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         self._given_back: list[_T_Received] = []
         self._received_unsure = False
         self._is_reset = False
+        self._is_shut_down = False  # nothing is received any more
         self._is_closed = False
         self._socket = sock
         call_after_fork(self, BlockingClient._after_fork)
@@ -163,6 +166,19 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
                 self._reset()
                 if not exc.errno:
                     raise  # of a signal handler
+            else:
+                self._finish_closing()
+
+    def _finish_closing(self) -> None:
+        """Close the descriptor, unless a receiver does not leave. Called with the lock for sending.
+
+        A receiver that waits for the socket leaves at once. Other code that it may be in, the
+        converter for example, is not waited for.
+        """
+        if self._locks.receiving.is_taken:
+            self._wake_up()
+        with suppress(LockTimeoutError, BusyResourceError):
+            self._locks.receiving.run(self._close_socket, time.monotonic() + RECEIVER_TIME)
 
     def _reset(self) -> None:
         """Have the connection reset when the last thread leaves it, which is soon."""
@@ -174,14 +190,16 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             self._locks.descriptor.run(self._shut_down)
 
     def _shut_down(self) -> None:
-        """Wake up the receiver. A sender wakes up by itself: see `_wait_writable`."""
+        """Wake up the receiver. A sender wakes up by itself: see `_wait_writable`.
+
+        The other direction stays open: it would end in order, although something may be missing, or
+        have the system answer data of the peer with a reset: see `end_stream`.
+        """
+        self._is_shut_down = True
         with suppress(OSError):  # not connected any more
             if self._is_reset:
                 enable_socket_linger(self._socket, 0)
-                # The other direction would end in order, as if nothing were missing.
-                self._socket.shutdown(_socket.SHUT_RD)
-            else:
-                self._socket.shutdown(_socket.SHUT_RDWR)
+            self._socket.shutdown(_socket.SHUT_RD)
 
     def _close_unless_used(self) -> None:
         """Close the descriptor of a closed client, or leave it to a thread that is using it.

@@ -19,7 +19,9 @@ from typing import Any, Final, TypeVar
 
 from easynetwork._arguments import validated_delay
 from easynetwork._tuning import LINGER_TIME
+from easynetwork.addresses import enable_socket_linger
 from easynetwork.exceptions import BusyResourceError
+from easynetwork.sockets.closing import get_unacknowledged_size
 from easynetwork.sockets.connecting import (
     check_connected,
     connect_call_error,
@@ -43,7 +45,15 @@ _Selector: Final[Callable[[], selectors.BaseSelector]] = getattr(
 """Waits for one socket without a descriptor of its own. select(2), which Windows has in place of
 poll(2), does not take descriptors from 1024 on elsewhere."""
 
+RECEIVER_TIME: Final = 0.1
+"""Seconds that `close()` waits for the thread that receives, which it has woken up.
+
+It leaves in microseconds, unless it is in other code than the client's."""
+
 _DISCARD_SIZE: Final = 64 * 1024
+
+_ACKNOWLEDGEMENT_INTERVAL: Final = 0.005
+"""Seconds until the next look whether the peer has all bytes: nothing announces that."""
 
 _T = TypeVar("_T")
 
@@ -255,22 +265,56 @@ def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: 
         raise
 
 
-def end_stream(sock: socket.socket, *, is_peer_sending: bool) -> None:
+def end_stream(
+    sock: socket.socket, *, is_peer_sending: bool, is_shut_down: bool, timeout: float
+) -> None:
     """Tell the peer that nothing follows, and see to it that everything before arrives.
 
-    To close a socket while its peer sends resets the connection (RFC 9293, 3.6.1; RFC 2525, 2.17),
-    and what is still on its way there is lost. So if the peer may be in the middle of sending, this
-    reads, and forgets what it reads, until the peer ends its side or `LINGER_TIME` is over.
+    A socket that is closed answers data with a reset (RFC 9293, 3.6.1; RFC 2525, 2.17), and what is
+    still on its way to the peer is lost. So if the peer may be sending, this first reads and
+    discards until the peer's system has all bytes; then it ends the stream, and goes on reading
+    until the peer ends its side or `LINGER_TIME` is over.
 
     Args:
         sock: A non-blocking socket. It is not closed.
         is_peer_sending: Whether there is something of the peer that was not asked for. If the
             socket knows of more, it need not be told.
+        is_shut_down: Whether its receiving half was shut down. On Linux, such a socket still
+            receives, but answers with a reset once its own stream has ended.
+        timeout: Seconds that the peer's system has to take what was sent. After that, the
+            connection is reset.
     """
-    # Whatever is an OSError is the end of this: nothing to read, time over, connection broken.
+    # Whatever is an OSError is the end of this: time over, connection broken.
     with suppress(OSError), new_selector(sock, selectors.EVENT_READ) as selector:
+        size = _discard(sock)
+        if not (size or is_peer_sending or is_shut_down):
+            return sock.shutdown(socket.SHUT_WR)
+        ended = is_shut_down
+        deadline = time.monotonic() + timeout
+        while get_unacknowledged_size(sock):
+            if time.monotonic() >= deadline:
+                return enable_socket_linger(sock, 0)
+            if ended:  # the socket is readable for ever
+                time.sleep(_ACKNOWLEDGEMENT_INTERVAL)
+            else:
+                selector.select(_ACKNOWLEDGEMENT_INTERVAL)
+            ended = _discard(sock) == 0 or ended
         sock.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + LINGER_TIME
-        if is_peer_sending or sock.recv(_DISCARD_SIZE):
-            while wait_ready(selector, deadline, LINGER_TIME) and sock.recv(_DISCARD_SIZE):
-                pass
+        while not ended and wait_ready(selector, deadline, LINGER_TIME):
+            ended = _discard(sock) == 0
+
+
+def _discard(sock: socket.socket) -> int | None:
+    """Read what a socket has received, as far as one call does, and forget it.
+
+    Returns:
+        How many bytes it was: 0 at the end of the stream, None if there is nothing yet.
+
+    Raises:
+        OSError: The connection is broken.
+    """
+    try:
+        return len(sock.recv(_DISCARD_SIZE))
+    except BlockingIOError:
+        return None

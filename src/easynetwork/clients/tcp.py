@@ -207,7 +207,12 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         is_peer_sending = bool(self._decoder) or (
             self._tls is not None and self._tls.is_peer_sending()
         )
-        end_stream(self._socket, is_peer_sending=is_peer_sending)
+        end_stream(
+            self._socket,
+            is_peer_sending=is_peer_sending,
+            is_shut_down=self._is_shut_down,
+            timeout=self._close_timeout,
+        )
 
     def _forget_packet(self) -> None:
         self._decoder.skip()

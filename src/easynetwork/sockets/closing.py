@@ -1,13 +1,18 @@
-"""Close sockets that nothing else will close."""
+"""Close sockets that nothing else will close, and see whether all that was sent has arrived."""
 
 from __future__ import annotations
 
-__all__ = ["close_all", "close_on_error", "construct_or_close"]
+__all__ = ["close_all", "close_on_error", "construct_or_close", "get_unacknowledged_size"]
 
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -41,3 +46,16 @@ def construct_or_close(
     except BaseException:
         sock.close()
         raise
+
+
+def get_unacknowledged_size(sock: socket.socket) -> int:
+    """Return how many of the bytes sent over a connection its peer's system has not acknowledged.
+
+    It is 0 where the system cannot tell. On Linux, that is SIOCOUTQ of tcp(7).
+    """
+    if sys.platform == "win32":
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # the descriptor is closed, or the system does not know this
+        return 0
