@@ -7,6 +7,7 @@ compressed, as Sphinx wants them, when a build starts.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import zlib
 from abc import ABC
@@ -108,6 +109,19 @@ def tidy_docstring(
     lines[:] = [line for line in lines if not line.startswith(generated)]
     if lines and what in ("attribute", "data", "property"):
         lines[0] = f": {lines[0]}"
+
+
+def show_import(
+    app: Sphinx, what: str, name: str, obj: Any, options: object, lines: list[str]
+) -> None:
+    """Begin what is said of a class with the statement that imports it."""
+    if what in ("class", "exception"):
+        packages = itertools.accumulate(obj.__module__.split("."), "{}.{}".format)
+        exporting = (
+            p for p in packages if obj.__name__ in getattr(sys.modules.get(p), "__all__", ())
+        )
+        if package := next(exporting, None):
+            lines[:0] = [f"``from {package} import {obj.__name__}``", ""]
 
 
 def show_public_bases(
@@ -224,6 +238,7 @@ def setup(app: Sphinx) -> None:
     app.connect("html-collect-pages", pages_of_examples)
     app.connect("build-finished", write_texts)
     app.connect("config-inited", compress_inventories)
+    app.connect("autodoc-process-docstring", show_import, priority=600)
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-docstring", tidy_docstring, priority=400)
     app.connect("doctree-read", adjust_page)

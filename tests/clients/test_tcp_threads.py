@@ -203,6 +203,19 @@ def test_close_loses_nothing(pair: Pair) -> None:
     closer.result()
 
 
+def test_close_loses_nothing_while_another_thread_receives(pair: Pair) -> None:
+    """What was sent arrives although the peer sends to a client that has just been closed."""
+    client, peer = pair
+    receiver = waits_for_socket(client.recv_packet)
+    client.send_packet(LARGE, timeout=PATIENCE)
+    closer = InThread(client.close)
+    with pytest.raises(ClientClosedError):
+        receiver.result()
+    peer.sendall(b"too late\n")
+    assert read_all(peer) == LARGE.encode() + b"\n"
+    closer.result()
+
+
 def test_send_eof_waits_for_senders(narrow: Pair) -> None:
     """The end comes behind the packet that is being sent."""
     client, peer = narrow
