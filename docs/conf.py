@@ -114,8 +114,11 @@ def tidy_docstring(
 def show_import(
     app: Sphinx, what: str, name: str, obj: Any, options: object, lines: list[str]
 ) -> None:
-    """Begin what is said of a class with the statement that imports it."""
-    if what in ("class", "exception"):
+    """Begin the docstring of a class with the statement that imports it.
+
+    Sphinx calls this for the docstring of the constructor as well.
+    """
+    if what in ("class", "exception") and lines and lines[0] in str(obj.__doc__):
         packages = itertools.accumulate(obj.__module__.split("."), "{}.{}".format)
         exporting = (
             p for p in packages if obj.__name__ in getattr(sys.modules.get(p), "__all__", ())
