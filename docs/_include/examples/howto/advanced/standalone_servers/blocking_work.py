@@ -17,13 +17,13 @@ from easynetwork.servers.threads_helper import NetworkServerThread
 
 
 def derive_key(password: str) -> dict[str, Any]:
-    """Take a while, as this has to, and say where."""
+    """Return a key and the name of the thread that derived it. This is slow by design."""
     key = hashlib.pbkdf2_hmac("sha256", password.encode(), b"salt", iterations=100_000)
     return {"thread": threading.current_thread().name, "key": key.hex()[:8]}
 
 
 class KeyRequestHandler(AsyncStreamRequestHandler[Any, dict[str, Any]]):
-    """Answers a password with a key."""
+    """Responds to a password with a key."""
 
     def __init__(self, max_threads: int) -> None:
         self.limiter = anyio.CapacityLimiter(max_threads)
@@ -33,11 +33,11 @@ class KeyRequestHandler(AsyncStreamRequestHandler[Any, dict[str, Any]]):
         client: AsyncStreamClient[dict[str, Any]],
     ) -> AsyncGenerator[None, Any]:
         password = yield
-        if not isinstance(password, str):  # clients send what they like
+        if not isinstance(password, str):  # a client can send any JSON value
             await client.send_packet({"error": "expected a password"})
             return
-        answer = await anyio.to_thread.run_sync(derive_key, password, limiter=self.limiter)
-        await client.send_packet(answer)
+        response = await anyio.to_thread.run_sync(derive_key, password, limiter=self.limiter)
+        await client.send_packet(response)
 
 
 def ask(password: str) -> None:

@@ -15,7 +15,7 @@ from easynetwork.servers.threads_helper import NetworkServerThread
 
 
 class NewsRequestHandler(AsyncStreamRequestHandler[str, str]):
-    """Tells all clients the news, whoever has them: a client or another thread."""
+    """Sends news from clients and from other threads to all clients."""
 
     portal: BlockingPortal
 
@@ -41,16 +41,16 @@ class NewsRequestHandler(AsyncStreamRequestHandler[str, str]):
         await self.tell_all(news)
 
     async def tell_all(self, news: str) -> int:
-        """Tell the news, in the event loop's thread."""
+        """Send the news to all clients. Call this in the thread of the event loop."""
         recipients = list(self.clients)
         for client in recipients:
-            # One that has just left is no reason not to tell the others.
+            # If one client has just disconnected, still send the news to the others.
             with contextlib.suppress(ConnectionError):
                 await client.send_packet(news)
         return len(recipients)
 
     def publish(self, news: str) -> int:
-        """Tell the news, in any other thread."""
+        """Send the news to all clients. Call this in any other thread."""
         return self.portal.call(self.tell_all, news)
 
 

@@ -11,7 +11,7 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 
 
 class GreetingRequestHandler(AsyncStreamRequestHandler[str, str]):
-    """Answers a name with a greeting."""
+    """Responds to a name with a greeting."""
 
     async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
         name: str = yield

@@ -11,7 +11,7 @@ from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHa
 
 
 class GreetingRequestHandler(AsyncStreamRequestHandler[str, str]):
-    """Answers a name with a greeting."""
+    """Responds to a name with a greeting."""
 
     async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
         name: str = yield
@@ -30,6 +30,6 @@ def main() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
 
-    # Control-C is the ordinary way to stop this program, not an error.
+    # Control-C is the normal way to stop this program, so it is not an error.
     with contextlib.suppress(KeyboardInterrupt):
         main()

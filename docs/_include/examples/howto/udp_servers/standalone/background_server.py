@@ -13,7 +13,7 @@ from easynetwork.servers.threads_helper import NetworkServerThread
 
 
 class JSONRequestHandler(AsyncDatagramRequestHandler[dict[str, Any], dict[str, Any]]):
-    """Sends each request back, with the names of the thread and the task that handled it."""
+    """Sends back each request, with the names of the thread and the task that handled it."""
 
     async def handle(
         self,
@@ -22,8 +22,8 @@ class JSONRequestHandler(AsyncDatagramRequestHandler[dict[str, Any], dict[str, A
         request = yield
         thread = threading.current_thread()
         task = client.backend().get_current_task()
-        answer = {"thread": thread.name, "task": task.name, "request": request}
-        await client.send_packet(answer)
+        response = {"thread": thread.name, "task": task.name, "request": request}
+        await client.send_packet(response)
 
 
 def ask(message: str) -> None:
@@ -32,7 +32,7 @@ def ask(message: str) -> None:
     with UDPNetworkClient(("localhost", 9000), protocol) as client:
         client.send_packet({"message": message})
 
-        # A datagram can get lost, so do not wait for ever.
+        # A datagram can be lost, so limit the time to wait for the response.
         response = client.recv_packet(timeout=10)
         print(f"From server: {response}")
 
