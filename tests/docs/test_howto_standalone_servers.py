@@ -1,8 +1,8 @@
-"""The how-to page for standalone servers: what it says of its examples is what they do.
+"""Test the statements and the examples of the page about standalone servers.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong. The handlers are the page's; where a test
-needs more than they do, it derives a class from them.
+A sentence in quotation marks in a docstring is a word-for-word quotation of the page (the first
+test checks this), and the test fails if the sentence is wrong. The tests use the handlers of the
+page; where a test needs more, it defines a subclass.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ each_program = pytest.mark.parametrize(
 
 
 def test_quotations() -> None:
-    """The page says what the tests quote; each test quotes something."""
+    """Each test quotes the page, and the page contains each quotation."""
     check_quotations(PAGE, globals())
 
 
@@ -79,7 +79,7 @@ def test_quotations() -> None:
 
 @contextlib.contextmanager
 def program(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a server of the page; it is up when the block begins."""
+    """Run a server of the page while a block runs. The block begins when the server is ready."""
     with subprocess.Popen(
         [sys.executable, path.name],
         cwd=path.parent,
@@ -97,7 +97,7 @@ def program(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def greeting(kind: socket.SocketKind) -> str:
-    """Return the answer of the server on the port of the examples."""
+    """Return the response of the server on the port of the examples."""
     infos = socket.getaddrinfo("localhost", 9000, type=kind)
     with socket.socket(infos[0][0], kind) as visitor:
         visitor.settimeout(PATIENCE)
@@ -112,14 +112,13 @@ def kind_of(path: Path) -> socket.SocketKind:
 
 @each_program
 def test_programs(path: Path) -> None:
-    """Each program serves until Control-C is pressed, and ends like a program that has succeeded.
+    """Each program serves until Control-C is pressed, then exits with status 0.
 
-    "This program is a whole server. Give it a name, and it greets you:"
+    "This program is a complete server. It receives a name and sends back a greeting:"
 
-    "serve_forever() then raises KeyboardInterrupt, which ends the program if you do not catch it,
-    as in the program above."
+    "serve_forever() then raises KeyboardInterrupt, which the program above suppresses."
 
-    "Nothing else changes, and clients do not notice."
+    "Nothing else changes, neither in the server nor in its clients."
     """
     with program(path) as process:
         assert greeting(kind_of(path)) == "Hello, Zoë!"
@@ -132,9 +131,9 @@ def test_programs(path: Path) -> None:
 
 
 def test_log() -> None:
-    """The log is that of the page.
+    """The program logs the lines that the page shows.
 
-    "The logger is that of the asynchronous server, which does the work."
+    "The logger is that of the asynchronous server, which the standalone server runs internally."
     """
     page = (DOCS / PAGE).read_text(encoding="utf-8")
     expected = re.findall(r"^ +(INFO:.*)$", page, re.MULTILINE)
@@ -150,11 +149,11 @@ def test_log() -> None:
 
 
 def test_lines_of_the_program() -> None:
-    """The lines that the text counts are those that it means.
+    """The line numbers in the text are right for both programs.
 
     "They are checked on line 26"
 
-    "Nothing is opened before line 27."
+    "No socket is opened before line 27."
     """
     for folder, name in (TCP_FOLDER, "TCP"), (UDP_FOLDER, "UDP"):
         lines = (folder / "server.py").read_text(encoding="utf-8").splitlines()
@@ -163,9 +162,9 @@ def test_lines_of_the_program() -> None:
 
 
 def test_signal() -> None:
-    """A process manager can stop a program.
+    """A signal stops the program.
 
-    "This program ends with status 0 when a process manager sends it a SIGTERM."
+    "When a process manager sends SIGTERM to this program, the program ends with exit status 0."
     """
     for signum in signal.SIGTERM, signal.SIGINT:
         with program(ADVANCED / "stop_on_signal.py") as process:
@@ -178,9 +177,9 @@ def test_signal() -> None:
 
 
 def test_background_programs() -> None:
-    """The programs get an answer to each request.
+    """Each request gets a response.
 
-    "One thread serves all clients, each in a task of its own."
+    "One thread serves all clients, and each client has its own task."
     """
     for folder in TCP_FOLDER, UDP_FOLDER:
         answers = answers_of_program(folder)
@@ -262,11 +261,11 @@ def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future
 
 
 def test_threads() -> None:
-    """The server and its clients have a thread.
+    """All clients are served in the thread that runs `serve_forever()`.
 
-    "serve_forever() blocks the thread that calls it. All clients are served there."
+    "serve_forever() blocks the thread that calls it. All clients are served in this thread."
 
-    "They may be called by any thread, at any time."
+    "You can call them from any other thread, at any time."
     """
     threads = set()
 
@@ -290,9 +289,9 @@ def test_threads() -> None:
 
 
 def test_construction() -> None:
-    """Constructors check, and open nothing.
+    """The constructors check their arguments, and open no sockets.
 
-    "a bad one raises an exception there, not when it is time to serve."
+    "an invalid argument raises an exception there, not when the server starts."
     """
     for new_server in tcp_server, udp_server:
         with pytest.raises(TypeError):
@@ -303,11 +302,12 @@ def test_construction() -> None:
 
 
 def test_running_again() -> None:
-    """Each run opens sockets.
+    """Each run opens new sockets, until the server is closed.
 
-    "serve_forever() opens the sockets, serves, and closes the sockets before it returns. You may
-    call it again then, and with port 0, each run gets another free port. The with statement closes
-    the server for good."
+    "serve_forever() opens the sockets, serves clients, and closes the sockets before it returns.
+    You can then call it again. With port 0, each run uses another free port. At the end of its
+    block, the with statement closes the server permanently. After that, serve_forever() raises
+    ServerClosedError."
     """
     for new_server in tcp_server, udp_server:
         with new_server() as server, contextlib.ExitStack() as stack:
@@ -325,11 +325,11 @@ def test_running_again() -> None:
 
 
 def test_runner_options() -> None:
-    """The options of both calls are merged.
+    """The options of the constructor and of `serve_forever()` are merged.
 
-    "The options go to asyncio.Runner or to trio.run():"
+    "the options are passed to asyncio.Runner or to trio.run()."
 
-    "They are added to those of the constructor, and win if both have the same."
+    "They are added to the options of the constructor, and replace those with the same name."
     """
 
     class Note(trio.abc.Instrument):
@@ -353,9 +353,9 @@ def test_runner_options() -> None:
 
 @each_loop
 def test_one_handler_for_all_loops(loop: str) -> None:
-    """A handler need not know what it runs on.
+    """The same handler runs on every framework.
 
-    "If it only uses the client, client.backend() or anyio, it runs on all of them."
+    "If it uses only the client, client.backend() or anyio, it runs on every framework."
     """
 
     class Handler(tcp_example.GreetingRequestHandler):
@@ -370,19 +370,20 @@ def test_one_handler_for_all_loops(loop: str) -> None:
         assert peer.ask("Zoe") == "Hello, Zoe!"
 
 
-# Stop The Server
+# Stopping the server
 
 
 @each_loop
 def test_shutdown(loop: str) -> None:
-    """A server that is shut down leaves nothing behind.
+    """`shutdown()` disconnects the clients, and releases the resources of the server.
 
-    "the clients are disconnected, what service_init() started is undone, the sockets are closed,
-    and serve_forever() is over."
+    "the clients are disconnected, the exit stack of service_init() is unwound, the sockets are
+    closed, and serve_forever() ends."
 
-    "It returns when the server has stopped, and so does serve_forever()."
+    "It returns when the server has stopped, and serve_forever() returns, too."
 
-    "in any thread. It does not wait at all, so even a request handler may call it."
+    "stops the server from any thread. It does not wait, so you can call it even in a request
+    handler."
     """
     undone: list[bool] = []
 
@@ -412,9 +413,9 @@ def test_shutdown(loop: str) -> None:
 
 
 def test_shutdown_timeout() -> None:
-    """Nobody has to wait for ever.
+    """`shutdown()` returns when its timeout expires, even if the server still runs.
 
-    "You may limit how many seconds it waits, with its timeout argument."
+    "The timeout argument limits how many seconds it waits."
     """
     gate, is_busy = threading.Event(), threading.Event()
 
@@ -434,11 +435,11 @@ def test_shutdown_timeout() -> None:
 
 
 def test_close() -> None:
-    """server_close() lets those finish who are there.
+    """After `server_close()`, the server serves only the clients that are already connected.
 
-    "From then on nobody can connect, but those who are connected are served until they leave. When
-    the last one has left, serve_forever() returns. A UDP server knows no connections: it stops at
-    once."
+    "The server then accepts no new clients, but serves the connected clients until they disconnect.
+    When the last client has disconnected, serve_forever() returns. A UDP server has no connections,
+    so it stops immediately."
     """
     server = tcp_server()
     with serving(server) as thread:
@@ -459,10 +460,10 @@ def test_close() -> None:
 
 
 def test_waiting_for_oneself() -> None:
-    """A thread cannot wait for itself.
+    """Methods that wait for the server's thread raise an error in that thread.
 
-    "shutdown() without timeout=0 and server_close() wait for the thread that serves. In that thread
-    itself, they raise RuntimeError."
+    "shutdown() without timeout=0 and server_close() wait for the thread that serves the clients. If
+    you call them in that thread, they raise RuntimeError."
     """
 
     class Handler(tcp_example.GreetingRequestHandler):
@@ -478,17 +479,17 @@ def test_waiting_for_oneself() -> None:
         assert peer.ask("hello") == "still here"
 
 
-# Run Server In Background
+# Running the server in the background
 
 
 def test_background_thread() -> None:
-    """The thread's methods start and stop the server.
+    """The methods of the thread start and stop the server.
 
-    "start() returns when the server is ready for clients. join() stops the server and waits for the
-    thread."
+    "start() returns when the server is ready to accept clients. join() stops the server and waits
+    until the thread has ended."
 
-    "Python does not end a program before its threads have ended, and this thread does not end
-    before you stop the server."
+    "Python does not exit before this thread has ended, and the thread does not end before the
+    server is stopped."
     """
     server = tcp_server()
     thread = NetworkServerThread(server)
@@ -502,10 +503,10 @@ def test_background_thread() -> None:
 
 
 def test_port_in_use() -> None:
-    """The error is that of the page.
+    """The error is the one that the page shows.
 
-    "If the server cannot start, start() raises the reason, and the thread is over. That the port is
-    taken, for instance, is an OSError that names the address:"
+    "If the server cannot start, start() raises the exception, and the thread ends. For example, if
+    the port is already in use, it raises an OSError that contains the address:"
 
     "OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', 9000): Address
     already in use"
@@ -526,9 +527,9 @@ def test_port_in_use() -> None:
 
 
 def test_later_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error while the server is up goes the way of all threads' errors.
+    """`threading.excepthook()` reports an exception that ends a running server.
 
-    "An exception that ends the server later is reported like that of any other thread: by
+    "If an exception ends the server later, it is reported like an exception in any other thread: by
     threading.excepthook()."
     """
     reports: list[Any] = []
@@ -551,11 +552,11 @@ def test_later_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error.exceptions[0].args == ("a bug in the task",)
 
 
-# Do Blocking Work In A Handler
+# Running blocking code in a handler
 
 
 class Gate:
-    """Stands for the slow work: lasts until it is opened, and counts."""
+    """Replaces the slow function: blocks until the gate is open, and counts running calls."""
 
     def __init__(self) -> None:
         self.is_open = threading.Event()
@@ -575,7 +576,7 @@ class Gate:
 
 
 class QuickToo(blocking_work.KeyRequestHandler):
-    """Answers one request at once, without any work."""
+    """Responds to `ping` immediately, without starting a thread."""
 
     async def handle(self, client: Any) -> AsyncGenerator[None, str]:
         async with contextlib.aclosing(super().handle(client)) as generator:
@@ -589,10 +590,10 @@ class QuickToo(blocking_work.KeyRequestHandler):
 
 
 def test_blocking_handler() -> None:
-    """A handler that blocks holds up everybody.
+    """A handler that blocks the event loop delays the responses to all other clients.
 
-    "While handle() computes, sleeps with time.sleep() or waits for a database driver that is not
-    asynchronous, nobody else is served:"
+    "While handle() computes, calls time.sleep() or waits for a database driver that is not
+    asynchronous, no other client is served:"
     """
     gate, is_busy = threading.Event(), threading.Event()
 
@@ -618,10 +619,11 @@ def test_blocking_handler() -> None:
 
 @each_loop
 def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example works in two threads, and serves others meanwhile.
+    """At most two threads work at the same time, while the server serves other clients.
 
-    "Here there are at most two of them, because the limiter of line 29 admits no more. The other
-    requests wait for their turn, and they do so without blocking anybody."
+    "In this program, at most two of them run at the same time: this is the limit of the limiter on
+    line 29. Other requests wait until a thread is free, and do not block the event loop while they
+    wait."
     """
     line = (ADVANCED / "blocking_work.py").read_text(encoding="utf-8").splitlines()[28]
     assert "CapacityLimiter(max_threads)" in line
@@ -646,9 +648,9 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @each_loop
 def test_not_a_password(loop: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What is JSON and no password is refused; it does not crash the function in the thread.
+    """The example rejects requests that are valid JSON but not a password.
 
-    "Send such work to another thread, and await the result:"
+    "Run such code in another thread, and await the result:"
     """
     server = tcp_server(blocking_work.KeyRequestHandler(1), **loop_options(loop))
     with serving(server), connected(server) as peer:
@@ -658,9 +660,9 @@ def test_not_a_password(loop: str, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_default_threads() -> None:
-    """The backend's door to threads has a limit, too.
+    """`run_in_thread()` of the backend uses the default limit of anyio.
 
-    "does the same. The limit is anyio's then: 40 threads for the whole event loop."
+    "It uses the default limit of anyio: 40 threads for the whole event loop."
     """
     limits = []
 
@@ -679,10 +681,10 @@ def test_default_threads() -> None:
 
 @each_loop
 def test_shutdown_waits_for_work(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a thread is done to its end.
+    """`shutdown()` waits until the work in a thread is complete.
 
-    "A thread cannot be interrupted. If the client leaves meanwhile, the work is done to its end
-    first. If the server stops, shutdown() waits for it for one second"
+    "A thread cannot be interrupted. If the client disconnects while the thread is working, the work
+    is still completed. If the server stops, shutdown() waits for the thread for one second"
     """
     gate = Gate()
     monkeypatch.setattr(blocking_work, "derive_key", gate.work)
@@ -702,13 +704,13 @@ def test_shutdown_waits_for_work(loop: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_shutdown_waits_a_second(
     loop: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Work that takes too long does not keep shutdown() from returning.
+    """`shutdown()` returns after one second, even if the work is not complete.
 
-    "If the server stops, shutdown() waits for it for one second, and serve_forever() may take until
-    the work is done."
+    "If the server stops, shutdown() waits for the thread for one second, and serve_forever()
+    returns when the work is complete."
 
-    "then the log names its client, shutdown() returns, and serve_forever() follows when the handler
-    has ended."
+    "The server then logs one error that names the client, shutdown() returns, and serve_forever()
+    returns when the handler has ended."
     """
     shorten_stop(monkeypatch)
     gate = Gate()
@@ -730,10 +732,10 @@ def test_shutdown_waits_a_second(
 
 @each_loop
 def test_abandoned_work(loop: str) -> None:
-    """The server does not wait for it.
+    """The server does not wait for a thread that may be abandoned.
 
-    "With abandon_on_cancel=True, neither of them waits. The thread goes on alone, and its result is
-    lost."
+    "With abandon_on_cancel=True, neither of them waits: the thread continues in the background, and
+    its result is discarded."
     """
     gate = Gate()
 
@@ -753,26 +755,27 @@ def test_abandoned_work(loop: str) -> None:
 
 
 def test_work_in_c() -> None:
-    """The example's function does not keep the interpreter for itself.
+    """The function of the example releases the interpreter lock.
 
-    "The function above spends its time in C, and lets others run meanwhile."
+    "The function above spends its time in C code, and other threads run in the meantime."
     """
     work = in_thread(blocking_work.derive_key, "secret")
     turns = 0
     while not work.done():
         turns += 1
-    assert turns > 1000  # it would get next to none if that held the interpreter's lock
+    assert turns > 1000  # close to 0 if the function held the interpreter lock
 
 
-# Call Into The Event Loop
+# Calling into the event loop
 
 
 @each_loop
 def test_news(loop: str) -> None:
-    """The handler of the page tells all clients, whoever has the news.
+    """The handler sends news from clients and from other threads to all clients.
 
-    "Its call() runs a function in the thread of the event loop, awaits it if it is a coroutine
-    function, and returns its result. If the function raises an exception, so does call()."
+    "Its call() method runs a function in the thread of the event loop, awaits it if it is
+    a coroutine function, and returns its result. If the function raises an exception, call() raises
+    it, too."
     """
     handler = calls_from_threads.NewsRequestHandler()
     server = tcp_server(handler, **loop_options(loop))
@@ -789,9 +792,9 @@ def test_news(loop: str) -> None:
 
 @each_loop
 def test_news_after_a_departure(loop: str) -> None:
-    """A client that has left is told nothing, and holds up nobody.
+    """A client that has disconnected gets no news, and the others still do.
 
-    "a thread of yours has something for the clients."
+    "Another thread of your program may need to send packets to the clients."
     """
     handler = calls_from_threads.NewsRequestHandler()
     server = tcp_server(handler, **loop_options(loop))
@@ -804,9 +807,10 @@ def test_news_after_a_departure(loop: str) -> None:
 
 @each_loop
 def test_portal_without_waiting(loop: str) -> None:
-    """A call can be left alone.
+    """`start_task_soon()` returns before the function has ended.
 
-    "start_task_soon() does not wait for the end. It returns a concurrent.futures.Future."
+    "start_task_soon() does not wait until the function has ended. It returns
+    a concurrent.futures.Future."
     """
     handler = calls_from_threads.NewsRequestHandler()
     server = tcp_server(handler, **loop_options(loop))
@@ -820,10 +824,10 @@ def test_portal_without_waiting(loop: str) -> None:
 
 @each_loop
 def test_call_from_a_worker(loop: str) -> None:
-    """The threads that anyio made know the way back.
+    """A worker thread of anyio can call into the event loop without a portal.
 
-    "A function that already runs in one of the threads of the previous section needs no portal.
-    There, anyio.from_thread.run() does what call() does."
+    "Code that runs in a worker thread of anyio does not need a portal. It can call
+    anyio.from_thread.run(), which does the same as call()."
     """
 
     class Handler(tcp_example.GreetingRequestHandler):
@@ -838,11 +842,11 @@ def test_call_from_a_worker(loop: str) -> None:
 
 @each_loop
 def test_portal_errors(loop: str) -> None:
-    """A portal is for other threads, while the server runs.
+    """A portal works only in other threads, and only while the server runs.
 
     "The portal is open from service_init() until the server stops."
 
-    "A portal raises RuntimeError when it is closed, and when it is used in the thread of the event
+    "A portal raises RuntimeError if it is closed, or if it is used in the thread of the event
     loop."
     """
 
