@@ -213,8 +213,8 @@ async def test_close() -> None:
 async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """aclose() resets the connection if the client does not read in time.
 
-    "aclose() waits until the client has read the data that was sent, for at most 30 seconds. If the
-    client has not read all data by then, the connection is reset."
+    "aclose() waits until the operating system has taken the data that was sent, for at most 30
+    seconds. If the client reads so slowly that data is left by then, the connection is reset."
     """
     assert CLOSE_TIMEOUT == 30
     monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)

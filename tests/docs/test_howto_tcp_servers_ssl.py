@@ -450,8 +450,8 @@ async def test_server_leaves(says_goodbye: bool) -> None:
 async def test_shutdown_timeout() -> None:
     """The server waits only for a limited time for a client that does not read.
 
-    "When it closes a connection, the server waits until the client has read the remaining data, for
-    at most ssl_shutdown_timeout: 30 seconds by default."
+    "When it closes a connection, the server waits until the operating system has taken the
+    remaining data, for at most ssl_shutdown_timeout: 30 seconds by default."
     """
 
     class Handler(WatchedEcho):

@@ -73,8 +73,9 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
 
         Tasks that wait for the connection or for a packet get a `ClientClosedError`.
 
-        Over a connection, this waits until the peer has read what was sent, for at most 30 seconds,
-        or `ssl_shutdown_timeout`. At this deadline, or if it is cancelled, the connection is reset.
+        Over a connection, this waits until the kernel has taken what was sent, for at most 30
+        seconds, or `ssl_shutdown_timeout`. At this deadline, or if it is cancelled, the connection
+        is reset. The kernel delivers what it has taken in the background.
         """
 
     @abstractmethod

@@ -157,9 +157,11 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
         generator that waits at a `yield`, or comes to one, is closed. May be called several times,
         by any task.
 
-        Waits until the client has read what was sent, for at most 30 seconds, or the server's
+        Waits until the kernel has taken what was sent, for at most 30 seconds, or the server's
         `ssl_shutdown_timeout`. At this deadline, or if the call is cancelled, the connection is
-        reset.
+        reset. The kernel delivers what it has taken in the background, but answers data that comes
+        after the end with a reset (RFC 9293, 3.6.1): a client that then has not read everything
+        loses the rest.
         """
 
 
