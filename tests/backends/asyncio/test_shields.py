@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from easynetwork.backends import AsyncBackend, ensure_backend
 from tests.conftest import BACKENDS
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +87,22 @@ async def work(request: pytest.FixtureRequest, backend: AsyncBackend) -> Work:
     return Work(backend, request.param)
 
 
+@contextlib.asynccontextmanager
+async def expiring_in(work: Work) -> AsyncIterator[None]:
+    """Let an asyncio.timeout() around some work expire when that has begun, and finish it later."""
+
+    async def expire() -> None:
+        await work.begun()
+        timeout.reschedule(asyncio.get_running_loop().time())
+        await asyncio.sleep(SOON)
+        work.go_on()
+
+    async with asyncio.timeout(None) as timeout:
+        expiring = asyncio.create_task(expire())
+        yield
+    await expiring
+
+
 async def turns(count: int = 5) -> None:
     """Let other tasks run for a while."""
     for _ in range(count):
@@ -102,9 +120,8 @@ async def test_result(work: Work) -> None:
 
 async def test_timeout(work: Work) -> None:
     """A block of asyncio.timeout() lasts until the work is over, and then raises TimeoutError."""
-    asyncio.get_running_loop().call_later(0.05, work.go_on)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
+        async with expiring_in(work):
             await work.run()
     assert work.is_finished
     task = asyncio.current_task()
@@ -180,9 +197,8 @@ async def _awaited(work: Work) -> str:
 async def test_error_and_timeout(work: Work) -> None:
     """The work's own exception is raised. It ends the block, and with it the request."""
     work.error = LookupError("oops")
-    asyncio.get_running_loop().call_later(0.05, work.go_on)
     with pytest.raises(LookupError, match="oops"):
-        async with asyncio.timeout(0.01):
+        async with expiring_in(work):
             await work.run()
     await turns()
 
