@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.converter import AbstractPacketConverter
+from easynetwork.exceptions import (
+    BaseProtocolParseError,
+    DatagramProtocolParseError,
+    StreamProtocolParseError,
+)
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients import udp_support as udp
@@ -32,28 +38,107 @@ class CrashConverter(AbstractPacketConverter[str, str]):
     convert_to_dto_packet = create_from_dto_packet
 
 
-class Peer:
-    """The other end of a client: a plain blocking socket, whose packets end in certain bytes."""
+class Peer(abc.ABC):
+    """The other end of a client: a plain blocking socket.
 
-    def __init__(self, sock: socket.socket, end: bytes) -> None:
+    Attributes:
+        socket: The socket.
+        address: Where it is bound.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(PATIENCE)
         self.socket = sock
         self.address = sock.getsockname()
-        self._end = end
 
     def send(self, *packets: str) -> None:
-        """Send packets; a call of its own for each, so that datagrams are not joined."""
-        for packet in packets:
-            self.socket.sendall(packet.encode() + self._end)
+        """Send packets that the kernel has room for."""
+        self.send_bytes(*(packet.encode() for packet in packets))
+
+    @abc.abstractmethod
+    def send_bytes(self, *packets: bytes) -> None:
+        """Send packets that are bytes already."""
+
+    @abc.abstractmethod
+    def deliver(self, client: Any, *packets: str) -> None:
+        """Send packets, and wait until the kernel has them at the client's end."""
+
+    @abc.abstractmethod
+    def receive(self) -> str:
+        """Return the next packet of the client."""
+
+    @abc.abstractmethod
+    def rest(self) -> list[str]:
+        """Return all further packets of a closed client. The end of its stream is in order."""
+
+    @abc.abstractmethod
+    def leave(self) -> None:
+        """Send nothing more, so that the client need not wait for that when it closes."""
+
+
+class StreamPeer(Peer):
+    """The other end of a connection that carries lines."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._received = bytearray()
+
+    def send_bytes(self, *packets: bytes) -> None:
+        self.socket.sendall(b"".join(packet + b"\n" for packet in packets))
+
+    def deliver(self, client: Any, *packets: str) -> None:
+        self.send(*packets)
+        assert select.select([client.fileno()], [], [], PATIENCE)[0]
 
     def receive(self) -> str:
-        """Return the next packet of a client that waits for a response after each."""
-        data = self.socket.recv(1000)
-        assert data.endswith(self._end)
-        return data.removesuffix(self._end).decode()
+        while b"\n" not in self._received:
+            assert self._read(), f"the end, behind {bytes(self._received)!r}"
+        line, _, self._received = self._received.partition(b"\n")
+        return line.decode()
+
+    def _read(self) -> bool:
+        data = self.socket.recv(1 << 18)
+        self._received += data
+        return bool(data)
+
+    def rest(self) -> list[str]:
+        while self._read():
+            pass
+        *lines, part = self._received.decode().split("\n")
+        assert part == ""
+        return lines
+
+    def leave(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+
+class DatagramPeer(Peer):
+    """A datagram socket that is connected to the client's."""
+
+    def send_bytes(self, *packets: bytes) -> None:
+        for packet in packets:
+            self.socket.send(packet)
+
+    def deliver(self, client: Any, *packets: str) -> None:
+        udp.deliver(self.socket, client, *(packet.encode() for packet in packets))
+
+    def receive(self) -> str:
+        return self.socket.recv(1 << 17).decode()
+
+    def rest(self) -> list[str]:
+        self.socket.setblocking(False)
+        packets: list[str] = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packets.append(self.receive())
+        return packets
+
+    def leave(self) -> None:
+        """Datagrams have no end."""
 
 
 Opened: TypeAlias = tuple[Any, Peer]
+Congested: TypeAlias = tuple[Any, Peer, Callable[[], object]]
 
 
 class BlockingKind(abc.ABC):
@@ -62,16 +147,26 @@ class BlockingKind(abc.ABC):
     Attributes:
         client_class: The class of the client.
         protocol_class: The class of the protocol object.
+        expected_protocols: How the client names the classes that it accepts.
+        parse_error: What a client raises if it receives something that is not a packet.
         socket_type: The type of the sockets that the client accepts.
+        options_of_addresses: Options that only go with an address.
         deserializing: The method of the protocol object that turns bytes into packets.
         serializing: The method that turns packets into bytes.
+        burst: How many short packets the kernel holds for a client that does not receive.
+        long: A packet that a `congested` kernel does not take at once.
     """
 
     client_class: ClassVar[Any]
     protocol_class: ClassVar[Any]
+    expected_protocols: ClassVar[str]
+    parse_error: ClassVar[type[BaseProtocolParseError]]
     socket_type: ClassVar[socket.SocketKind]
+    options_of_addresses: ClassVar[dict[str, Any]]
     deserializing: ClassVar[str]
     serializing: ClassVar[str]
+    burst: ClassVar[int]
+    long: ClassVar[str]
 
     def new_protocol(self, converter: AbstractPacketConverter[str, str] | None = None) -> Any:
         """Return a protocol object whose packets are short texts."""
@@ -79,15 +174,33 @@ class BlockingKind(abc.ABC):
 
     def new(self, target: Any, **options: Any) -> Any:
         """Return a client of an address or a socket."""
-        return self.client_class(target, self.new_protocol(), **options)
+        return self.client_class(target, **{"protocol": self.new_protocol()} | options)
 
     @abc.abstractmethod
     def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
         """Return a context manager of a socket that clients can connect to."""
 
     @abc.abstractmethod
+    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
+        """Return one that clients can connect to by IPv4 and by IPv6."""
+
+    def connected_socket(self, target: socket.socket) -> socket.socket:
+        """Return a plain socket that is connected to a target."""
+        sock = socket.socket(target.family, self.socket_type)
+        sock.connect(target.getsockname())
+        return sock
+
+    @abc.abstractmethod
     def peer_of(self, target: socket.socket, client: Any) -> Peer:
         """Return the other end of a client that has connected to it; closed by the test."""
+
+    @abc.abstractmethod
+    def congested(self, host: str, **options: Any) -> contextlib.AbstractContextManager[Congested]:
+        """Return a context manager of a client whose kernel does not take a long packet at once.
+
+        Besides the client and its other end, there is a function. When that was called, the packets
+        leave as fast as the other end receives them.
+        """
 
     @contextlib.contextmanager
     def open(self, host: str, converter: Any = None, **options: Any) -> Iterator[Opened]:
@@ -105,15 +218,29 @@ class TCPKind(BlockingKind):
 
     client_class = TCPNetworkClient
     protocol_class: ClassVar[Any] = StreamProtocol
+    expected_protocols = "a StreamProtocol or a BufferedStreamProtocol"
+    parse_error = StreamProtocolParseError
     socket_type = socket.SOCK_STREAM
+    options_of_addresses: ClassVar = {"local_address": ("127.0.0.1", 0), "connect_timeout": 1}
     deserializing = "build_packet_from_chunks"
     serializing = "generate_chunks"
+    burst = 10_000
+    long = "x" * 1_000_000
 
     def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
         return listening(host)
 
+    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
+        return listening("::", dualstack_ipv6=True)
+
     def peer_of(self, target: socket.socket, client: Any) -> Peer:
-        return Peer(target.accept()[0], b"\n")
+        return StreamPeer(target.accept()[0])
+
+    @contextlib.contextmanager
+    def congested(self, host: str, **options: Any) -> Iterator[Congested]:
+        with self.open(host, **options) as (client, peer):
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            yield client, peer, lambda: None  # the other end makes room when it receives
 
 
 class BufferedTCPKind(TCPKind):
@@ -128,16 +255,40 @@ class UDPKind(BlockingKind):
 
     client_class = UDPNetworkClient
     protocol_class = DatagramProtocol
+    expected_protocols = "a DatagramProtocol"
+    parse_error = DatagramProtocolParseError
     socket_type = socket.SOCK_DGRAM
+    options_of_addresses: ClassVar = {
+        "local_address": ("127.0.0.1", 0),
+        "family": socket.AF_INET,
+    }
     deserializing = "build_packet_from_datagram"
     serializing = "make_datagram"
+    burst = 80
+    long = "x" * 1000
 
     def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
         return udp.bound(host)
 
+    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
+        sock = socket.socket(socket.AF_INET6, self.socket_type)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        return sock
+
     def peer_of(self, target: socket.socket, client: Any) -> Peer:
         target.connect(client.socket.getsockname())
-        return Peer(target, b"")
+        return DatagramPeer(target)
+
+    @contextlib.contextmanager
+    def congested(self, host: str, **options: Any) -> Iterator[Congested]:
+        with udp.bound(host) as target:
+            sock = udp.connected_to(target, udp.Full)
+            with self.new(sock, **options) as client:
+                try:
+                    yield client, self.peer_of(target, client), sock.make_room
+                finally:
+                    sock.make_room()  # else the client would wait for its senders
 
 
 BLOCKING_KINDS: dict[str, BlockingKind] = {

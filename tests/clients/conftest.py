@@ -1,4 +1,7 @@
-"""The other end of a client: a listening socket, and the connection that it gets."""
+"""What tests of blocking clients share: clients and their other ends.
+
+`kind`, `host` and `opened` are for the contract of all kinds; the others are for TCP alone.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,36 @@ import pytest
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
+from tests.clients.blocking_kinds import BLOCKING_KINDS, BlockingKind, Opened
 
 Lines: TypeAlias = AnyStreamProtocolType[str, str]
 Pair: TypeAlias = tuple[TCPNetworkClient[str, str], socket.socket]
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
+def host(request: pytest.FixtureRequest) -> str:
+    """Return the address of the loopback interface in one of the families."""
+    return str(request.param)
+
+
+@pytest.fixture(params=BLOCKING_KINDS)
+def kind(request: pytest.FixtureRequest) -> BlockingKind:
+    """Return a kind of client."""
+    return BLOCKING_KINDS[request.param]
+
+
+@pytest.fixture
+def opened(kind: BlockingKind, host: str) -> Iterator[Opened]:
+    """Yield a connected client of some kind, which seldom looks around, and its other end."""
+    with kind.open(host, retry_interval=3600) as client_and_peer:
+        yield client_and_peer
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients give up earlier."""
+    monkeypatch.setattr("easynetwork.clients._blocking_client.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("easynetwork.clients._blocking_client.SENDER_INTERVAL", 0.1)
 
 
 @pytest.fixture(params=["IPv4", "IPv6"])

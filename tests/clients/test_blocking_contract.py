@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
-import selectors
 import socket
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
-from easynetwork.clients import _waiting
-from easynetwork.exceptions import ClientClosedError, ProtocolCrashedError
+from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import address_of
-from tests.clients.blocking_kinds import BLOCKING_KINDS, BlockingKind, CrashConverter, Opened, Peer
-from tests.times import PATIENCE, SOON
+from tests.clients.blocking_kinds import BlockingKind, Opened
+from tests.times import PATIENCE
 
 NO_PORT = ("127.0.0.1", 9)
 
@@ -31,33 +27,6 @@ OPERATIONS: dict[str, Callable[[Any], object]] = {
     "get_local_address": lambda client: client.get_local_address(),
     "get_remote_address": lambda client: client.get_remote_address(),
 }
-
-
-@pytest.fixture(params=["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
-def host(request: pytest.FixtureRequest) -> str:
-    """Return the address of the loopback interface in one of the families."""
-    return str(request.param)
-
-
-@pytest.fixture(params=BLOCKING_KINDS)
-def kind(request: pytest.FixtureRequest) -> BlockingKind:
-    """Return a kind of client."""
-    return BLOCKING_KINDS[request.param]
-
-
-@pytest.fixture
-def opened(kind: BlockingKind, host: str) -> Iterator[Opened]:
-    """Yield a connected client of some kind, which seldom looks around, and its other end."""
-    with kind.open(host, retry_interval=3600) as client_and_peer:
-        yield client_and_peer
-
-
-def deliver(client: Any, peer: Peer, packet: str) -> None:
-    """Send a packet, and wait until the client's end of the connection has it."""
-    peer.send(packet)
-    with selectors.DefaultSelector() as selector:
-        selector.register(client.fileno(), selectors.EVENT_READ)
-        assert selector.select(PATIENCE)
 
 
 # -- Arguments ---------------------------------------------------------------------------------
@@ -72,16 +41,26 @@ def test_wrong_address(kind: BlockingKind, address: Any) -> None:
     assert caught.value.__notes__ == [expected]
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize("local", [80, "localhost", ("localhost", "80"), ("localhost",)])
+def test_wrong_local_address(kind: BlockingKind, local: Any) -> None:
+    """A local address that is not an address is refused."""
+    with pytest.raises(TypeError, match="^local_address: Expected a host and a port, got "):
+        kind.new(NO_PORT, local_address=local)
+
+
+each_wrong_option = pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"protocol": object()}, TypeError, "^Expected .* object, got <object object at"),
         ({"retry_interval": 0}, ValueError, "^retry_interval must be a strictly positive float$"),
         ({"retry_interval": -1}, ValueError, "^retry_interval must be a strictly positive float$"),
         ({"retry_interval": math.nan}, ValueError, "^retry_interval must be a strictly positive "),
-        ({"no_such_option": 1}, TypeError, "no_such_option"),
     ],
 )
-def test_wrong_common_options(
+
+
+@each_wrong_option
+def test_wrong_options(
     kind: BlockingKind, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """Wrong options are refused before anything is tried."""
@@ -89,10 +68,43 @@ def test_wrong_common_options(
         kind.new(NO_PORT, **options)
 
 
+@each_wrong_option
+def test_wrong_options_with_a_socket(
+    kind: BlockingKind, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Wrong options are refused, and the socket is closed: it belongs to the client already."""
+    with kind.target("127.0.0.1") as target, kind.connected_socket(target) as sock:
+        with pytest.raises(error, match=message):
+            kind.new(sock, **options)
+        assert sock.fileno() == -1
+
+
 def test_wrong_protocol(kind: BlockingKind) -> None:
-    """An object that is not a protocol object of this kind is refused."""
-    with pytest.raises(TypeError, match=r"^Expected a \w+Protocol"):
+    """The error names the classes of protocol objects that this kind accepts."""
+    with pytest.raises(TypeError, match=f"^Expected {kind.expected_protocols} object, got <object"):
         kind.client_class(NO_PORT, object())
+
+
+def test_option_that_does_not_exist(kind: BlockingKind) -> None:
+    """Python itself refuses it, so that a socket stays the caller's."""
+    with kind.target("127.0.0.1") as target, kind.connected_socket(target) as sock:
+        for address_or_socket in (NO_PORT, sock):
+            with pytest.raises(TypeError, match="no_such_option"):
+                kind.new(address_or_socket, no_such_option=1)
+        assert sock.fileno() >= 0
+
+
+def test_options_of_an_address_with_a_socket(kind: BlockingKind, host: str) -> None:
+    """Options that say how to connect are refused, and the socket is closed; a note says why."""
+    with kind.target(host) as target:
+        for name, value in kind.options_of_addresses.items():
+            with kind.connected_socket(target) as sock:
+                with pytest.raises(TypeError) as caught:
+                    kind.new(sock, **{name: value})
+                assert sock.fileno() == -1
+            assert str(caught.value) == "Invalid arguments"
+            [note] = caught.value.__notes__
+            assert note == f"Only meaningful with an address, not with a socket: {name}"
 
 
 def test_socket_that_is_not_connected(kind: BlockingKind, host: str) -> None:
@@ -150,12 +162,49 @@ def test_address_as_a_list(kind: BlockingKind) -> None:
             assert client.get_remote_address() == address_of(target)
 
 
+def test_host_name(kind: BlockingKind) -> None:
+    """A host may have a name."""
+    with kind.target_of_both_families() as target:
+        port = target.getsockname()[1]
+        with kind.new(("localhost", port)) as client:
+            address = client.get_remote_address()
+            assert (address.host, address.port) in [("127.0.0.1", port), ("::1", port)]
+
+
+def test_local_address(kind: BlockingKind, host: str) -> None:
+    """The client has the address that it was told to have."""
+    with kind.target(host) as free:
+        address = address_of(free)
+    with kind.open(host, local_address=address) as (client, peer):
+        assert client.get_local_address()[:2] == peer.socket.getpeername()[:2] == address
+        client.send_packet("hello")
+        assert peer.receive() == "hello"
+
+
+def test_local_host(kind: BlockingKind, host: str) -> None:
+    """The port of the local address may be left to the kernel."""
+    with kind.open(host, local_address=(host, 0)) as (client, peer):
+        assert client.get_local_address().host == host
+        assert client.get_local_address() == peer.socket.getpeername()
+
+
+def test_local_address_in_use(kind: BlockingKind, host: str) -> None:
+    """An address that cannot be bound is named."""
+    with kind.target(host) as target:
+        host, port = address = address_of(target)
+        with pytest.raises(OSError, match=f"cannot connect to '{host}', port {port}: ") as caught:
+            kind.new(address, local_address=address)
+    assert caught.value.errno == errno.EADDRINUSE
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    [error] = caught.value.__cause__.exceptions
+    assert f"error while attempting to bind on address ('{host}', {port})" in str(error)
+
+
 @pytest.mark.parametrize("timeout", [None, 0.0, 5.0])
 def test_from_socket(kind: BlockingKind, host: str, timeout: float | None) -> None:
     """A client can be made of a connected socket, in any mode; the socket belongs to it."""
     with kind.target(host) as target:
-        sock = socket.socket(target.family, kind.socket_type)
-        sock.connect(target.getsockname())
+        sock = kind.connected_socket(target)
         sock.settimeout(timeout)
         with kind.new(sock) as client:
             peer = kind.peer_of(target, client)
@@ -166,106 +215,6 @@ def test_from_socket(kind: BlockingKind, host: str, timeout: float | None) -> No
                 with pytest.raises(TimeoutError):
                     client.recv_packet(timeout=0)
         assert sock.fileno() == -1
-
-
-# -- Packets -----------------------------------------------------------------------------------
-
-
-def test_round_trip(opened: Opened) -> None:
-    """A packet leaves as its bytes, and bytes come back as a packet."""
-    client, peer = opened
-    client.send_packet("hello")
-    assert peer.receive() == "hello"
-    peer.send("world")
-    assert client.recv_packet() == "world"
-
-
-def test_protocol_crash(kind: BlockingKind, host: str) -> None:
-    """An exception of the protocol object is the cause of an error; the client goes on."""
-    with kind.open(host, CrashConverter()) as (client, peer):
-        peer.send("crash", "hello")
-        message = rf"^protocol\.{kind.deserializing}\(\) crashed$"
-        with pytest.raises(ProtocolCrashedError, match=message) as caught:
-            client.recv_packet()
-        assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        assert client.recv_packet() == "hello"
-        message = rf"^protocol\.{kind.serializing}\(\) crashed$"
-        with pytest.raises(ProtocolCrashedError, match=message) as caught:
-            client.send_packet("crash")
-        assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        client.send_packet("hello")
-        assert peer.receive() == "hello"
-
-
-# -- Time --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("timeout", [None, math.inf, 5, 0.5, 0])
-def test_timeouts(opened: Opened, timeout: float | None) -> None:
-    """With any timeout, or none, an operation that need not wait is done."""
-    client, peer = opened
-    deliver(client, peer, "hello")
-    client.send_packet("world", timeout=timeout)
-    assert peer.receive() == "world"
-    assert client.recv_packet(timeout=timeout) == "hello"
-
-
-@pytest.mark.parametrize(
-    ("timeout", "message"),
-    [
-        (-1, r"^Invalid delay: negative value$"),
-        (-math.inf, r"^Invalid delay: negative value$"),
-        (math.nan, r"^Invalid delay: NaN \(not a number\)$"),
-    ],
-)
-def test_wrong_timeouts(opened: Opened, timeout: float, message: str) -> None:
-    """An invalid timeout is refused, and nothing happens."""
-    client, peer = opened
-    peer.send("hello")
-    with pytest.raises(ValueError, match=message):
-        client.recv_packet(timeout=timeout)
-    with pytest.raises(ValueError, match=message):
-        client.send_packet("refused", timeout=timeout)
-    with pytest.raises(ValueError, match=message):
-        client.iter_received_packets(timeout=timeout)
-    assert client.recv_packet() == "hello"
-    client.send_packet("accepted")
-    assert peer.receive() == "accepted"
-
-
-def test_waits_are_sliced(kind: BlockingKind, host: str) -> None:
-    """A wait that is made of many short ones is as long as one."""
-    with kind.open(host, retry_interval=0.0001) as (client, peer):
-        start = time.monotonic()
-        with pytest.raises(TimeoutError):
-            client.recv_packet(timeout=0.02)
-        assert time.monotonic() - start >= 0.02
-        peer.send("hello")
-        assert client.recv_packet(timeout=PATIENCE) == "hello"
-
-
-def test_spurious_wake_up(kind: BlockingKind, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the kernel says that a socket is readable, and then it is not, the client waits again."""
-    lies = [True]
-
-    class Liar(selectors.SelectSelector):
-        def select(self, timeout: float | None = None) -> Any:
-            return lies.pop() if lies else super().select(timeout)
-
-    monkeypatch.setattr(_waiting, "_Selector", Liar)
-    with kind.open(host) as (client, peer):
-        with pytest.raises(TimeoutError):
-            client.recv_packet(timeout=0.01)
-        assert not lies
-        peer.send("hello")
-        assert client.recv_packet() == "hello"
-
-
-def test_iterate_for_a_time(opened: Opened) -> None:
-    """With a timeout, the iterator ends when it has passed."""
-    client, peer = opened
-    peer.send("one", "two")
-    assert list(client.iter_received_packets(timeout=SOON)) == ["one", "two"]
 
 
 # -- The socket --------------------------------------------------------------------------------
@@ -285,13 +234,14 @@ def test_socket(kind: BlockingKind, opened: Opened) -> None:
 
 @pytest.mark.parametrize("operation", ["recv_packet", "recv_packet at once", "send_packet"])
 def test_descriptor_closed_by_other_code(opened: Opened, operation: str) -> None:
-    """A descriptor that is not there any more is an error with an explanation."""
+    """A descriptor that is not there any more is an error with an explanation, each time."""
     client, _ = opened
     os.close(client.fileno())
-    with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
-        OPERATIONS[operation](client)
-    assert caught.value.errno == errno.EBADF
-    assert caught.value.__notes__ == ["The socket file descriptor was closed unexpectedly."]
+    for name in (operation, "recv_packet", "send_packet"):
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
+            OPERATIONS[name](client)
+        assert caught.value.errno == errno.EBADF
+        assert caught.value.__notes__ == ["The socket file descriptor was closed unexpectedly."]
 
 
 # -- The end -----------------------------------------------------------------------------------
@@ -315,20 +265,20 @@ def test_with(opened: Opened) -> None:
 
 
 def test_close(opened: Opened) -> None:
-    """A packet that was sent arrives; no operation can be done any more."""
+    """A packet that was sent arrives, and then nothing; no operation can be done any more."""
     client, peer = opened
     endpoint = client.get_remote_address()
     client.send_packet("bye")
     peer.send("read", "unread")
     assert client.recv_packet() == "read"
     assert client.fileno() >= 0
-    with contextlib.suppress(OSError):  # a datagram socket is not shut down by one side
-        peer.socket.shutdown(socket.SHUT_WR)
+    peer.leave()
     for _ in range(2):
         client.close()
         assert client.is_closed()
         assert client.fileno() == -1
     assert peer.receive() == "bye"
+    assert peer.rest() == []
     for operation in OPERATIONS.values():
         with pytest.raises(ClientClosedError, match=r"^Closed client$"):
             operation(client)

@@ -69,6 +69,9 @@ class Full(socket.socket):
     room = False
     refused = False
 
+    def make_room(self) -> None:
+        self.room = True
+
     def send(self, data: Any, flags: int = 0, /) -> int:
         if not self.room:
             self.refused = True
