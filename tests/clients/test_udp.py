@@ -16,6 +16,7 @@ from easynetwork.clients.udp import UDPNetworkClient
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     PacketConversionError,
+    ProtocolCrashedError,
 )
 from easynetwork.protocol import DatagramProtocol
 from tests.clients.udp_support import (
@@ -142,6 +143,25 @@ def test_strangers_are_ignored(host: str) -> None:
         assert client.recv_packet(timeout=5) == "peer"
         with pytest.raises(TimeoutError):
             client.recv_packet(timeout=0.02)
+
+
+def test_serializer_crash() -> None:
+    """An exception of the serializer is the cause of an error; the client goes on."""
+    with opened() as (client, peer):
+        peer.send(b"crash")
+        peer.send(b"good")
+        message = r"^protocol\.build_packet_from_datagram\(\) crashed$"
+        with pytest.raises(ProtocolCrashedError, match=message) as caught:
+            client.recv_packet()
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert client.recv_packet() == "good"
+        with pytest.raises(
+            ProtocolCrashedError, match=r"^protocol\.make_datagram\(\) crashed$"
+        ) as caught:
+            client.send_packet("crash")
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        client.send_packet("good")
+        assert peer.recv(100) == b"good"
 
 
 def test_overridden_protocol() -> None:
