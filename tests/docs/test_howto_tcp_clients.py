@@ -106,10 +106,10 @@ async def test_program(
 ) -> None:
     """The whole program is greeted, and leaves.
 
-    "It tells the server of tcp_servers a name, and prints the greeting"
+    "It sends a name to the server of tcp_servers, and prints the greeting"
 
-    "The first highlighted line connects, and disconnects at the end of the block. It prints
-    Hello, Zoë!."
+    "The first highlighted line connects, and disconnects at the end of the block. The program
+    prints Hello, Zoë!."
     """
     caplog.set_level(logging.INFO, "easynetwork")
     variant = program(
@@ -128,7 +128,7 @@ async def test_program(
 async def test_make_client(examples: Any) -> None:
     """The client comes from where it is told to.
 
-    "local_address is where the connection comes from."
+    "local_address is the address that the connection comes from."
 
     "get_local_address() and get_remote_address() return the two ends of the connection, with a
     host and a port."
@@ -145,12 +145,11 @@ async def test_make_client(examples: Any) -> None:
 
 @only_blocking
 async def test_blocking_connects_at_once() -> None:
-    """A blocking client is connected or is none.
+    """The constructor of a blocking client connects.
 
-    "The client is connected when it is made: the constructor connects, and blocks until that is
-    done."
+    "The constructor connects, and blocks until the client is connected."
 
-    "There is no client without a connection"
+    "A blocking client always has a connection"
     """
     with deaf() as sock, pytest.raises(ConnectionRefusedError):
         blocking.Client(sock.getsockname(), PROTOCOL)
@@ -159,9 +158,9 @@ async def test_blocking_connects_at_once() -> None:
 async def test_async_connects_later() -> None:
     """An asynchronous client connects when it is told to, or when it has to.
 
-    "The constructor does not touch the network. The client connects by async with, by
-    wait_connected(), or by the first operation that needs the connection. Tasks that need it at
-    the same time share one attempt."
+    "The constructor does not use the network. async with, wait_connected(), or the first operation
+    that needs the connection connects the client. Tasks that need it at the same time share one
+    attempt."
     """
     with deaf() as listener:
         client = AsyncTCPNetworkClient(listener.getsockname(), PROTOCOL)
@@ -181,7 +180,7 @@ async def test_async_connects_later() -> None:
 def test_backend() -> None:
     """A client must know its framework from the beginning.
 
-    "It runs on the framework of the coroutine that makes it. Outside of coroutines, name one
+    "The client uses the framework of the coroutine that creates it. Outside coroutines, name one
     with the backend argument."
     """
     address = ("127.0.0.1", 9000)
@@ -194,8 +193,8 @@ def test_backend() -> None:
 async def test_order_of_addresses(examples: Any, resolver: Any) -> None:
     """Families alternate.
 
-    "If it has several addresses, they are tried in turn, IPv6 and IPv4 alternately, beginning
-    with IPv6, until one answers"
+    "If a name has several addresses, the client tries them in turn, IPv6 and IPv4 alternately,
+    beginning with IPv6, until one responds"
     """
     with deaf() as one, deaf() as other:
         ports = one.getsockname()[1], other.getsockname()[1]
@@ -213,9 +212,9 @@ async def test_order_of_addresses(examples: Any, resolver: Any) -> None:
 async def test_connect_timeout(resolver: Any) -> None:
     """A thread waits for each address.
 
-    "One after the other: the next one is tried when the one before has failed."
+    "The client tries the next address when the previous one has failed."
 
-    "It is for each address, and does not include the time to look up the name."
+    "It applies to each address, and does not include the time to look up the name."
     """
     with silent() as one, silent() as other, socket.create_server(("127.0.0.1", 0)) as listener:
         resolver(one, other, listener.getsockname())
@@ -231,12 +230,13 @@ async def test_connect_timeout(resolver: Any) -> None:
 async def test_happy_eyeballs(resolver: Any) -> None:
     """A task tries the next address before the first one has failed.
 
-    "the next one is tried after 0.25 seconds, or at once if the one before has failed, while
-    those before go on. The first one that is connected wins."
+    "the client tries the next address after 0.25 seconds, or at once if the previous one has
+    failed, while earlier attempts continue. The first attempt that succeeds wins."
 
-    "happy_eyeballs_delay is another delay, and math.inf tries one after the other."
+    "Use happy_eyeballs_delay to change the delay; with math.inf, the client tries one address after
+    the other."
 
-    "client.backend().timeout() is one that works on all of them."
+    "client.backend().timeout() works on every framework."
     """
 
     async def time_to_connect(delay: float | None, limit: float = PATIENCE) -> float:
@@ -267,10 +267,10 @@ async def test_happy_eyeballs(resolver: Any) -> None:
 async def test_take_over(examples: Any) -> None:
     """A connected socket will do, and is closed in any case.
 
-    "Instead of an address, you can give a connected TCP socket"
+    "Instead of an address, you can pass a connected TCP socket"
 
-    "The socket belongs to the client then, which closes it, even if it cannot be made. A socket
-    that is not connected raises OSError, and one with TLS TypeError."
+    "The client takes over the socket and closes it, even if the constructor fails. A socket that is
+    not connected raises OSError. An ssl.SSLSocket raises TypeError."
     """
     async with serving(GreetingRequestHandler()) as server:
         sock = socket.create_connection(server.get_addresses()[0])
@@ -291,14 +291,15 @@ async def test_take_over(examples: Any) -> None:
 
 @each_variant
 async def test_encrypt(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client believes whom the system's authorities believe, and nobody else.
+    """The client trusts the system's authorities, and no others.
 
-    "It trusts the authorities that the operating system trusts. A server that cannot prove to be
-    the host that was asked for is not talked to: ssl.SSLCertVerificationError is raised."
+    "The client trusts the authorities that the operating system trusts. If the server cannot prove
+    that it is the host you asked for, connecting raises ssl.SSLCertVerificationError."
 
-    "server_hostname says whose certificate to expect, if that is not the host in the address."
+    "server_hostname is the name that the certificate must have, if it differs from the host in the
+    address."
 
-    "With a connected socket there is no such host, so it is needed."
+    "A connected socket has no host name, so server_hostname is required."
     """
     context = new_client_context()
     async with serving(GreetingRequestHandler(), ssl=new_server_context()) as server:
@@ -326,15 +327,16 @@ async def test_encrypt(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_status(examples: Any) -> None:
     """Each way to fail has its class.
 
-    "What is raised is an OSError, and its class says why"
+    "If the client cannot connect, it raises an OSError, whose class says why"
 
-    "Nobody listens at that port."
+    "No server listens at that port."
 
-    "The name cannot be resolved: there is no such host, or nobody who could say."
+    "The name cannot be resolved: the host does not exist, or no DNS server responded."
 
-    "There was no answer, neither a good one nor a bad one."
+    "The host did not respond."
 
-    "There is no route to the host, for example. Keep it last: the others are subclasses of it."
+    "For example, there is no route to the host. Put this clause last: the other classes are
+    subclasses of OSError."
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert await call(examples.status, *listener.getsockname()) == "up"
@@ -353,8 +355,9 @@ async def test_status(examples: Any) -> None:
 async def test_reasons(examples: Any, resolver: Any) -> None:
     """One error stands for all.
 
-    "If all addresses of a host failed alike, you get an error of that class, otherwise an OSError
-    that lists the reasons. The __cause__ is an ExceptionGroup with the error of each address."
+    "If all addresses of a host failed in the same way, the error has that class. Otherwise, it is
+    an OSError that lists the reasons. The __cause__ is an ExceptionGroup with the error of each
+    address."
     """
 
     async def reason(*addresses: tuple[Any, ...]) -> OSError:
@@ -381,10 +384,10 @@ async def test_reasons(examples: Any, resolver: Any) -> None:
 async def test_try_again(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """A server that comes up in time is reached.
 
-    "A server that is being restarted refuses connections for a moment. Wait longer after each
-    attempt, and end with one whose error you let out"
+    "A server that is restarting refuses connections for a moment. Wait longer after each attempt,
+    and do not catch the error of the last one"
 
-    "After a failed attempt, the client is as new. Call wait_connected() again."
+    "After a failed attempt, call wait_connected() again."
     """
     with deaf() as sock:
 
@@ -429,10 +432,10 @@ async def test_packets(examples: Any) -> None:
 async def test_async_send() -> None:
     """A task that sends waits only if much is waiting.
 
-    "usually returns at once: what the operating system does not take yet is sent in the
-    background. But while more than 64 KiB wait in this way, so does send_packet(): first for its
-    turn, first come, first served, then, with its packet handed over, until the other end has read
-    enough."
+    "usually returns at once: bytes that the operating system does not take yet are sent in the
+    background. While more than 64 KiB wait to be sent, send_packet() waits as well: first for its
+    turn, in the order of the calls, and then, after it has handed over its packet, until the server
+    has read enough."
     """
     packet = "x" * 60_000
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
@@ -450,9 +453,9 @@ async def test_async_send() -> None:
 async def test_async_cancelled_send() -> None:
     """Whatever cancels a task that sends, packets are whole, and the client goes on.
 
-    "A send_packet() that is cancelled sends its whole packet or nothing. Cancelled before its turn,
-    it has sent nothing. Cancelled after its turn, it still sends its packet. In both cases, you can
-    still use the client."
+    "A send_packet() that is cancelled sends its whole packet or nothing. If it is cancelled before
+    its turn, it has sent nothing. If it is cancelled after its turn, it still sends its packet. In
+    both cases, you can still use the client."
     """
     long = "x" * 1_000_000
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
@@ -490,12 +493,12 @@ class Text(SimpleNamespace):
 async def test_crash(examples: Any) -> None:
     """A bug in a converter has its own error, and ends nothing.
 
-    "If the protocol object cannot make bytes of a packet, ProtocolCrashedError is raised, a
-    subclass of RuntimeError. Its __cause__ is what went wrong. Nothing was sent then, and the
-    client can still be used."
+    "If the protocol object cannot encode a packet, ProtocolCrashedError is raised, a subclass of
+    RuntimeError. Its __cause__ is the original exception. Nothing has been sent, and the client can
+    still be used."
 
-    "A serializer or converter that fails in a way it should not is reported as a
-    ProtocolCrashedError, a subclass of RuntimeError, and its own exception is the __cause__."
+    "If a serializer or converter raises an unexpected exception, recv_packet() raises
+    ProtocolCrashedError, a subclass of RuntimeError. The __cause__ is the original exception."
     """
     assert issubclass(ProtocolCrashedError, RuntimeError)
     protocol: Any = StreamProtocol(StringLineSerializer(), Lines(str))
@@ -517,10 +520,10 @@ async def test_crash(examples: Any) -> None:
 
 @each_variant
 async def test_time_out(examples: Any) -> None:
-    """Who is tired of waiting has not lost anything.
+    """A timeout loses no data.
 
-    "A recv_packet() that ran out of time loses nothing: if a part of a packet has arrived, the next
-    call waits for the rest."
+    "A recv_packet() that times out loses nothing: if a part of a packet has arrived, the next call
+    waits for the rest."
     """
     own = "" if is_blocking(examples.Client) else f"_{sniffio.current_async_library()}"
     async with pair(examples.Client, PROTOCOL) as (client, peer):
@@ -536,8 +539,8 @@ async def test_time_out(examples: Any) -> None:
 async def test_blocking_time_out() -> None:
     """The argument limits everything that the call waits for.
 
-    "It is the number of seconds for the whole packet, and includes the time that other threads
-    need for theirs. 0 does not wait, and None, the default, sets no limit."
+    "It is the number of seconds for the whole packet, and includes the time spent waiting for other
+    threads. 0 does not wait. None, the default, sets no limit."
     """
     async with pair(blocking.Client, PROTOCOL) as (client, peer):
         with pytest.raises(TimeoutError):
@@ -553,11 +556,11 @@ async def test_blocking_time_out() -> None:
 async def test_blocking_torn_packet() -> None:
     """A packet that was sent in part is the last one.
 
-    "every further send_packet() raises ConnectionAbortedError then. If nothing had been sent,
-    you may try again."
+    "every further send_packet() raises ConnectionAbortedError. If nothing has been sent, you can
+    try again."
 
-    "send_packet() returns when the operating system has the whole packet. If the other end does
-    not read, that can take as long as it likes."
+    "send_packet() returns when the operating system has the whole packet. This can take any length
+    of time if the server does not read."
     """
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
@@ -628,7 +631,7 @@ async def test_several_packets(examples: Any, capsys: pytest.CaptureFixture[str]
 async def test_already_received(examples: Any) -> None:
     """By default the loop does not wait.
 
-    "0, the default, stands for what has already been received, None for no limit."
+    "0, the default, yields the packets that have already been received. None sets no limit."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         assert await packets(client) == []
@@ -643,11 +646,11 @@ async def test_already_received(examples: Any) -> None:
 async def test_body_does_not_count(examples: Any) -> None:
     """The loop's body may take its time.
 
-    "The timeout is for all packets together, but only the time spent waiting counts, not what the
-    loop's body takes."
+    "The timeout applies to all packets together. Only the time spent waiting counts, not the time
+    spent in the loop's body."
 
-    "You may leave the loop whenever you like. What you did not take waits for the next
-    recv_packet()."
+    "You can leave the loop at any time. The next recv_packet() returns the first packet that you
+    did not take."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send("one", "two", "three")
@@ -669,10 +672,9 @@ async def test_body_does_not_count(examples: Any) -> None:
 async def test_end_of_iteration(examples: Any) -> None:
     """The loop does not tell why it ends, the client does.
 
-    "The loop ends, without an exception, at the first OSError: when the time is up, when the
-    connection has ended, when the client is closed. If you have to know which, call recv_packet()
-    after the loop, with a limit. It raises the error of a connection that has ended, again and
-    again."
+    "The loop ends without an exception at the first OSError: when the time is up, when the
+    connection has ended, or when the client is closed. To know the reason, call recv_packet() with
+    a timeout after the loop. It raises the error of a connection that has ended each time."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         assert await packets(client, timeout=0.01) == []
@@ -694,11 +696,11 @@ async def test_end_of_iteration(examples: Any) -> None:
 
 @each_variant
 async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is not a packet is skipped.
+    """Invalid packets are skipped.
 
-    "If what arrives is not a packet, recv_packet() raises StreamProtocolParseError. Its error
-    attribute says why. The connection is still there, and the next call continues after the bad
-    packet"
+    "If the received bytes are not a packet, recv_packet() raises StreamProtocolParseError. Its
+    error attribute says why. The connection stays open, and the next call continues after the
+    invalid packet"
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"\xff\xfe\nhello\n")
@@ -710,8 +712,8 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
 async def test_parse_error_in_loop(examples: Any) -> None:
     """A loop can be begun again.
 
-    "iter_received_packets() raises it, too, which ends your loop. Another loop, over the same
-    iterator or a new one, goes on."
+    "iter_received_packets() raises this error, too, and the loop ends. A new loop, over the same
+    iterator or a new one, continues."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"\xff\none\n\xff\ntwo\n")
@@ -730,15 +732,15 @@ async def test_parse_error_in_loop(examples: Any) -> None:
 
 @each_variant
 async def test_end(examples: Any) -> None:
-    """What came before the end is received before it.
+    """Packets that came before the end are received before it.
 
-    "When the other end has closed the connection, recv_packet() first returns the packets that
-    arrived before, then it raises EndOfStreamError, a subclass of ConnectionAbortedError. A packet
-    of which only a part has arrived is lost."
+    "After the server has closed the connection, recv_packet() first returns the packets that
+    arrived before. Then it raises EndOfStreamError, a subclass of ConnectionAbortedError. A packet
+    that has arrived only in part is lost."
 
-    "The client does not close itself."
+    "The client does not close itself: close it."
 
-    "its client cannot be connected again"
+    "a client cannot connect a second time"
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"one\ntwo\nthr")
@@ -759,7 +761,7 @@ async def test_end(examples: Any) -> None:
 async def test_reset(examples: Any) -> None:
     """A reset is not the end of the stream.
 
-    "If the connection has ended in another way, by a reset, for example, it is
+    "If the connection has ended in another way, for example by a reset, recv_packet() raises
     ConnectionAbortedError itself."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
@@ -772,10 +774,11 @@ async def test_reset(examples: Any) -> None:
 
 @each_variant
 async def test_send_to_nobody(examples: Any) -> None:
-    """The end shows when one sends, but not at once.
+    """Sending raises an error after the end, but not at once.
 
-    "the first packets after the end may seem to be sent. Then ConnectionAbortedError is raised here
-    as well, whatever the operating system's own error was. That one is the __cause__."
+    "The first calls of send_packet() after the end may seem to succeed. Later calls raise
+    ConnectionAbortedError, for every error of the operating system. The original error is the
+    __cause__."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         peer.close()
@@ -812,7 +815,7 @@ async def test_blocking_close_waits_for_sender() -> None:
 async def test_what_was_sent_arrives(examples: Any) -> None:
     """What was sent before closing arrives.
 
-    "Otherwise, what you have sent still arrives."
+    "Otherwise, the packets that you have sent still arrive."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         size = 100_000
@@ -833,10 +836,10 @@ async def test_what_was_sent_arrives(examples: Any) -> None:
 
 @only_blocking
 async def test_linger() -> None:
-    """Who talks to a client that closes is listened to for a moment.
+    """A client that closes goes on reading for a moment.
 
-    "closing can take up to a second longer, if the other end is in the middle of sending
-    something that you did not ask for"
+    "closing can take up to a second longer if the server is sending data that you have not
+    received"
     """
 
     async def time_to_close(client_class: Any) -> None:
@@ -857,11 +860,11 @@ async def test_linger() -> None:
 
 @each_variant
 async def test_closed(examples: Any) -> None:
-    """Closing wakes up who waits, and nothing works any more.
+    """Closing wakes up waiting tasks, and no operation works any more.
 
-    "Closing is final. If you wait for a packet meanwhile, or use the client later,
-    ClientClosedError is raised. It is a ConnectionError, and so an OSError. You may close a client
-    several times."
+    "A closed client cannot be used again. If another thread or task waits for a packet when you
+    close the client, or if you use it later, ClientClosedError is raised. It is a subclass of
+    ConnectionError, and so of OSError. You can close a client several times."
     """
     async with pair(examples.Client, PROTOCOL) as (client, _):
         async with anyio.create_task_group() as task_group:
@@ -882,9 +885,9 @@ async def test_closed(examples: Any) -> None:
 
 @each_variant
 async def test_forgotten(examples: Any) -> None:
-    """A client that nobody closes complains.
+    """A client that is not closed warns.
 
-    "If you forget to, you get a ResourceWarning."
+    "If you do not close it, you get a ResourceWarning."
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -900,12 +903,12 @@ async def test_forgotten(examples: Any) -> None:
 
 @each_variant
 async def test_send_eof(examples: Any) -> None:
-    """The end of a question is not that of the answer.
+    """The end of the request is not the end of the responses.
 
-    "Some protocols use the end of the stream as a full stop: it says that the question is
-    complete. send_eof() ends what you send. You can still receive"
+    "In some protocols, the end of the stream marks the end of the request. send_eof() ends the
+    stream that you send. You can still receive"
 
-    "After it, send_packet() raises RuntimeError."
+    "After send_eof(), send_packet() raises RuntimeError."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         async with anyio.create_task_group() as task_group:
@@ -924,10 +927,10 @@ async def test_send_eof(examples: Any) -> None:
 
 @each_variant
 async def test_send_eof_to_our_server(examples: Any) -> None:
-    """Our servers do not talk to who is leaving.
+    """Our servers close the connection at the end of the stream.
 
-    "A server made with easynetwork takes this for the end of the connection: it closes its side,
-    too."
+    "A server written with easynetwork treats this as the end of the connection, and closes its side
+    as well."
     """
     async with serving(GreetingRequestHandler()) as server:
         address = server.get_addresses()[0]
@@ -942,12 +945,12 @@ async def test_send_eof_to_our_server(examples: Any) -> None:
 
 @each_variant
 async def test_chat(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """News arrive while somebody types.
+    """Messages arrive while a user types.
 
-    "One may receive while another one sends. Here, somebody types messages, and whatever arrives
-    meanwhile is printed"
+    "One thread or task can receive while another one sends. Here, a user types messages while the
+    program prints those that arrive"
 
-    "print_news() is a loop over all packets, without a limit. Closing the client ends it"
+    "print_news() iterates over all packets without a timeout. Closing the client ends the loop"
     """
 
     def blocking_messages() -> Iterator[str]:
@@ -974,12 +977,12 @@ async def test_chat(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 @each_variant
 async def test_crowd(examples: Any) -> None:
-    """Many may use one client.
+    """Many threads or tasks may use one client.
 
-    "Several may send at once: packets are never mixed. Several may receive at once: each packet
-    goes to one of them."
+    "Several threads or tasks can send at once: packets are never mixed. Several can receive at
+    once: each packet goes to one of them."
 
-    "All methods may be called by any thread, at any time."
+    "Any thread can call all methods at any time."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         letters = "abcdefgh"
@@ -1003,14 +1006,15 @@ async def test_crowd(examples: Any) -> None:
 
 @each_variant
 async def test_socket_options(examples: Any) -> None:
-    """The options are there, the data is not.
+    """The options are accessible, the data is not.
 
     "The socket attribute gives access to the options of the socket, but not to its data."
 
-    "Two options are already set: SO_KEEPALIVE, without which these would do nothing, and
-    TCP_NODELAY, so that small packets are sent at once."
+    "Two options are already set: SO_KEEPALIVE, which these options need, and TCP_NODELAY, so that
+    small packets are sent at once."
 
-    "Here is how to notice, within a minute and a half, that the other end is gone without a word"
+    "This function detects within a minute and a half that the server has disappeared without
+    closing the connection"
     """
     async with pair(examples.Client, PROTOCOL) as (client, _):
         assert not hasattr(client.socket, "recv")
@@ -1027,7 +1031,7 @@ async def test_socket_options(examples: Any) -> None:
 
 @only_blocking
 async def test_blocking_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A packet that does not leave is not waited for any longer.
+    """Closing gives up waiting for a packet that does not leave.
 
     "After that, it resets the connection, and the thread gets a ClientClosedError."
     """
@@ -1056,7 +1060,7 @@ async def test_blocking_socket_waits_for_nobody() -> None:
 
 
 async def test_not_yet_connected() -> None:
-    """What is not connected has no socket and no addresses.
+    """A client that is not connected has no socket and no addresses.
 
     "Before the client is connected, socket raises AttributeError, and the addresses raise
     OSError."
