@@ -218,6 +218,26 @@ def test_figures(page: str, scenario: str, key: str, figures: dict[str, str]) ->
         assert sentence.format(median(scenario, contender, key)) in text
 
 
+@pytest.mark.parametrize(
+    ("scenario", "sentence"),
+    [
+        (
+            "tcp-50x64x1",
+            "about as much as asyncio streams: {:.1f} µs and {:.1f} µs of processor time",
+        ),
+        ("tcp-50x64x16", "it costs a quarter: {:.1f} µs and {:.1f} µs."),
+    ],
+)
+def test_summary_of_the_performance_page(scenario: str, sentence: str) -> None:
+    """The summary is that of the tables."""
+    ours = median(scenario, "easynetwork-asyncio-loop", "cpu_us")
+    streams = median(scenario, "asyncio-streams", "cpu_us")
+    text = " ".join((DOCS / "performance.rst").read_text(encoding="utf-8").split())
+    assert sentence.format(ours, streams) in text
+    if "quarter" in sentence:
+        assert 0.22 < ours / streams < 0.28
+
+
 def test_much_alike() -> None:
     """With one request in flight, neither side needs a fifth less than the other."""
     assert "With one request in flight at a time, the costs are much alike." in " ".join(
