@@ -260,7 +260,7 @@ STREAMS: list[AbstractIncrementalPacketSerializer[Any, Any]] = [
 def test_size(serializer: Any) -> None:
     """A packet beyond the default limit is refused with one error.
 
-    "at most limit bytes per packet in a stream, 65,536 by default"
+    "at most limit bytes per packet received from a stream, 65,536 by default"
 
     "A packet beyond a limit is an ordinary parse error."
 
