@@ -1,4 +1,4 @@
-"""Functions that show one thing each, for the how-to page about TCP clients: coroutines."""
+"""Asynchronous example functions for the page about TCP clients. Each one shows one feature."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def make_client(host: str, port: int) -> Client:
         (host, port),
         protocol,
         local_address=("127.0.0.1", 0),  # any free port of this interface
-        happy_eyeballs_delay=0.1,  # seconds until the next address
+        happy_eyeballs_delay=0.1,  # seconds before the client tries the next address
     )
     with client.backend().timeout(5.0):
         await client.wait_connected()

@@ -1,4 +1,4 @@
-"""Functions that show one thing each, for the how-to page about TCP clients: those that block."""
+"""Blocking example functions for the page about TCP clients. Each one shows one feature."""
 
 from __future__ import annotations
 
