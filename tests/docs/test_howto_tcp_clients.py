@@ -1,7 +1,8 @@
-"""The how-to page for TCP clients: what it says of its examples is what they do.
+"""Test the statements and the examples of the page about TCP clients.
 
-What stands in quotation marks in a docstring is what the page says, word for word (the first test
-sees to that), and the test would fail if it were wrong. The functions are the page's.
+A sentence in quotation marks in a docstring is a word-for-word quotation of the page (the first
+test checks this), and the test fails if the sentence is wrong. The tests call the functions of the
+page.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ PROTOCOL: StreamProtocol[str, str] = blocking.protocol
 
 
 def test_quotations() -> None:
-    """The page says what the tests quote; each test quotes something."""
+    """Check that the page contains all quotations, and that each test quotes it."""
     check_quotations("howto/tcp_clients.rst", globals())
 
 
@@ -104,7 +105,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_program(
     examples: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The whole program is greeted, and leaves.
+    """The complete program prints the greeting and disconnects.
 
     "It sends a name to the server of tcp_servers, and prints the greeting"
 
@@ -121,17 +122,17 @@ async def test_program(
         await until(lambda: "disconnected" in caplog.text)
 
 
-# Make A Client
+# Creating a client
 
 
 @each_variant
 async def test_make_client(examples: Any) -> None:
-    """The client comes from where it is told to.
+    """The client connects from its local address.
 
     "local_address is the address that the connection comes from."
 
-    "get_local_address() and get_remote_address() return the two ends of the connection, with a
-    host and a port."
+    "get_local_address() and get_remote_address() return the addresses of the two ends of the
+    connection, each with a host and a port."
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = await call(examples.make_client, *listener.getsockname())
@@ -156,7 +157,7 @@ async def test_blocking_connects_at_once() -> None:
 
 
 async def test_async_connects_later() -> None:
-    """An asynchronous client connects when it is told to, or when it has to.
+    """An asynchronous client does not connect in its constructor.
 
     "The constructor does not use the network. async with, wait_connected(), or the first operation
     that needs the connection connects the client. Tasks that need it at the same time share one
@@ -178,10 +179,10 @@ async def test_async_connects_later() -> None:
 
 
 def test_backend() -> None:
-    """A client must know its framework from the beginning.
+    """The constructor of a client needs a running framework or the name of one.
 
-    "The client uses the framework of the coroutine that creates it. Outside coroutines, name one
-    with the backend argument."
+    "The client runs on the framework of the coroutine that creates it. Outside of coroutines, name
+    a framework with the backend argument."
     """
     address = ("127.0.0.1", 9000)
     with pytest.raises(anyio.NoEventLoopError):
@@ -191,7 +192,7 @@ def test_backend() -> None:
 
 @each_variant
 async def test_order_of_addresses(examples: Any, resolver: Any) -> None:
-    """Families alternate.
+    """The client tries IPv6 and IPv4 addresses alternately.
 
     "If a name has several addresses, the client tries them in turn, IPv6 and IPv4 alternately,
     beginning with IPv6, until one responds"
@@ -210,7 +211,7 @@ async def test_order_of_addresses(examples: Any, resolver: Any) -> None:
 
 @only_blocking
 async def test_connect_timeout(resolver: Any) -> None:
-    """A thread waits for each address.
+    """The timeout of a blocking client applies to each address.
 
     "The client tries the next address when the previous one has failed."
 
@@ -228,7 +229,7 @@ async def test_connect_timeout(resolver: Any) -> None:
 
 
 async def test_happy_eyeballs(resolver: Any) -> None:
-    """A task tries the next address before the first one has failed.
+    """An asynchronous client tries the next address before the previous one has failed.
 
     "the client tries the next address after 0.25 seconds, or at once if the previous one has
     failed, while earlier attempts continue. The first attempt that succeeds wins."
@@ -260,17 +261,17 @@ async def test_happy_eyeballs(resolver: Any) -> None:
         assert await time_to_connect(math.inf) < 0.25
 
 
-# Take Over A Socket
+# Using a connected socket
 
 
 @each_variant
 async def test_take_over(examples: Any) -> None:
-    """A connected socket will do, and is closed in any case.
+    """A client accepts a connected socket, and closes it in every case.
 
     "Instead of an address, you can pass a connected TCP socket"
 
-    "The client takes over the socket and closes it, even if the constructor fails. A socket that is
-    not connected raises OSError. An ssl.SSLSocket raises TypeError."
+    "The client takes over the socket and closes it, even if the constructor fails. If the socket is
+    not connected, OSError is raised. If it is an ssl.SSLSocket, TypeError is raised."
     """
     async with serving(GreetingRequestHandler()) as server:
         sock = socket.create_connection(server.get_addresses()[0])
@@ -286,20 +287,21 @@ async def test_take_over(examples: Any) -> None:
     assert with_tls.fileno() == -1
 
 
-# Encrypt The Connection
+# Encrypting the connection
 
 
 @each_variant
 async def test_encrypt(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client trusts the system's authorities, and no others.
+    """The client trusts only the authorities of the operating system.
 
-    "The client trusts the authorities that the operating system trusts. If the server cannot prove
-    that it is the host you asked for, connecting raises ssl.SSLCertVerificationError."
+    "The client trusts the certificate authorities that the operating system trusts. If the server
+    cannot prove that it is the host that you asked for, connecting raises
+    ssl.SSLCertVerificationError."
 
-    "server_hostname is the name that the certificate must have, if it differs from the host in the
-    address."
+    "If the name in the certificate differs from the host in the address, pass the name as
+    server_hostname."
 
-    "A connected socket has no host name, so server_hostname is required."
+    "A connected socket has no host name, so it requires server_hostname."
     """
     context = new_client_context()
     async with serving(GreetingRequestHandler(), ssl=new_server_context()) as server:
@@ -320,22 +322,22 @@ async def test_encrypt(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
                 pass
 
 
-# When It Cannot Connect
+# Handling connection errors
 
 
 @each_variant
 async def test_status(examples: Any) -> None:
-    """Each way to fail has its class.
+    """A client that cannot connect raises an error for the reason.
 
-    "If the client cannot connect, it raises an OSError, whose class says why"
+    "If the client cannot connect, it raises an OSError. The class of the error gives the reason"
 
-    "No server listens at that port."
+    "No program listens at the port."
 
     "The name cannot be resolved: the host does not exist, or no DNS server responded."
 
     "The host did not respond."
 
-    "For example, there is no route to the host. Put this clause last: the other classes are
+    "For example, there is no route to the host. Put this except clause last: the other classes are
     subclasses of OSError."
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -353,11 +355,11 @@ async def test_status(examples: Any) -> None:
 
 @each_variant
 async def test_reasons(examples: Any, resolver: Any) -> None:
-    """One error stands for all.
+    """One error reports the errors of all addresses.
 
-    "If all addresses of a host failed in the same way, the error has that class. Otherwise, it is
-    an OSError that lists the reasons. The __cause__ is an ExceptionGroup with the error of each
-    address."
+    "If all addresses of a host failed for the same reason, the error has the class for this reason.
+    Otherwise, it is an OSError that lists the reasons. The __cause__ is an ExceptionGroup with the
+    error of each address."
     """
 
     async def reason(*addresses: tuple[Any, ...]) -> OSError:
@@ -377,15 +379,15 @@ async def test_reasons(examples: Any, resolver: Any) -> None:
         assert all(host in str(mixed) for host in ("127.0.0.1", "255.255.255.255"))
 
 
-# Try Again
+# Trying again and reconnecting
 
 
 @each_variant
 async def test_try_again(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """A server that comes up in time is reached.
+    """The client connects to a server that starts after the first attempts.
 
-    "A server that is restarting refuses connections for a moment. Wait longer after each attempt,
-    and do not catch the error of the last one"
+    "While a server restarts, it refuses connections. Wait longer after each failed attempt, and do
+    not catch the error of the last attempt"
 
     "After a failed attempt, call wait_connected() again."
     """
@@ -407,12 +409,12 @@ async def test_try_again(examples: Any, capsys: pytest.CaptureFixture[str]) -> N
         await close(client)
 
 
-# Sending And Receiving
+# Sending and receiving
 
 
 @each_variant
 async def test_packets(examples: Any) -> None:
-    """Packets are whole and in order, however they arrive.
+    """Packets are complete and in order, however the stream is split.
 
     "A packet is received whole or not at all, and packets arrive in the order in which they were
     sent."
@@ -430,10 +432,10 @@ async def test_packets(examples: Any) -> None:
 
 
 async def test_async_send() -> None:
-    """A task that sends waits only if much is waiting.
+    """send_packet() waits only while much data waits to be sent.
 
-    "usually returns at once: bytes that the operating system does not take yet are sent in the
-    background. While more than 64 KiB wait to be sent, send_packet() waits as well: first for its
+    "usually returns at once: bytes that the operating system does not accept yet are sent in the
+    background. While more than 64 KiB wait to be sent, send_packet() waits, too: first for its
     turn, in the order of the calls, and then, after it has handed over its packet, until the server
     has read enough."
     """
@@ -451,11 +453,11 @@ async def test_async_send() -> None:
 
 
 async def test_async_cancelled_send() -> None:
-    """Whatever cancels a task that sends, packets are whole, and the client goes on.
+    """A cancelled send_packet() sends no partial packet, and the client can still be used.
 
-    "A send_packet() that is cancelled sends its whole packet or nothing. If it is cancelled before
-    its turn, it has sent nothing. If it is cancelled after its turn, it still sends its packet. In
-    both cases, you can still use the client."
+    "If send_packet() is cancelled, it sends its whole packet or nothing. If it is cancelled before
+    its turn, it sends nothing. If it is cancelled after its turn, the packet is still sent. In both
+    cases, you can still use the client."
     """
     long = "x" * 1_000_000
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
@@ -471,14 +473,14 @@ async def test_async_cancelled_send() -> None:
 
 @contextlib.asynccontextmanager
 async def narrow_pair(client_class: Any) -> AsyncIterator[tuple[Any, Peer]]:
-    """Connect a client to a peer; little fits on the way between them."""
+    """Connect a client to a peer. The buffers between them are small."""
     async with pair(client_class, PROTOCOL, room=4096) as (client, peer):
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         yield client, peer
 
 
 async def read_all(client: Any, peer: Peer) -> str:
-    """Close a client; return how the connection ends for the peer, who reads to the end."""
+    """Close a client while the peer reads to the end; return how the connection ends."""
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(close, client)
         ending = await peer.ending()
@@ -486,19 +488,19 @@ async def read_all(client: Any, peer: Peer) -> str:
 
 
 class Text(SimpleNamespace):
-    """A packet for the converter of the tests, which fails with anything else."""
+    """A packet that the converter of the tests accepts. It fails with all others."""
 
 
 @each_variant
 async def test_crash(examples: Any) -> None:
-    """A bug in a converter has its own error, and ends nothing.
+    """A bug in a converter raises its own error, and the client can still be used.
 
-    "If the protocol object cannot encode a packet, ProtocolCrashedError is raised, a subclass of
-    RuntimeError. Its __cause__ is the original exception. Nothing has been sent, and the client can
-    still be used."
+    "If the protocol object cannot encode a packet, send_packet() raises ProtocolCrashedError, a
+    subclass of RuntimeError. Its __cause__ is the original exception. Nothing has been sent, and
+    you can still use the client."
 
     "If a serializer or converter raises an unexpected exception, recv_packet() raises
-    ProtocolCrashedError, a subclass of RuntimeError. The __cause__ is the original exception."
+    ProtocolCrashedError, a subclass of RuntimeError. Its __cause__ is the original exception."
     """
     assert issubclass(ProtocolCrashedError, RuntimeError)
     protocol: Any = StreamProtocol(StringLineSerializer(), Lines(str))
@@ -515,14 +517,14 @@ async def test_crash(examples: Any) -> None:
         assert await receive(client) == "hello"
 
 
-# Time-outs
+# Timeouts
 
 
 @each_variant
-async def test_time_out(examples: Any) -> None:
+async def test_timeout(examples: Any) -> None:
     """A timeout loses no data.
 
-    "A recv_packet() that times out loses nothing: if a part of a packet has arrived, the next call
+    "If recv_packet() times out, no data is lost: if a part of a packet has arrived, the next call
     waits for the rest."
     """
     own = "" if is_blocking(examples.Client) else f"_{sniffio.current_async_library()}"
@@ -536,11 +538,11 @@ async def test_time_out(examples: Any) -> None:
 
 
 @only_blocking
-async def test_blocking_time_out() -> None:
-    """The argument limits everything that the call waits for.
+async def test_blocking_timeout() -> None:
+    """The timeout includes the time spent waiting for other threads.
 
-    "It is the number of seconds for the whole packet, and includes the time spent waiting for other
-    threads. 0 does not wait. None, the default, sets no limit."
+    "The timeout is in seconds. It applies to the whole packet, and includes the time spent waiting
+    for other threads. A timeout of 0 does not wait, and None, the default, sets no timeout."
     """
     async with pair(blocking.Client, PROTOCOL) as (client, peer):
         with pytest.raises(TimeoutError):
@@ -553,14 +555,14 @@ async def test_blocking_time_out() -> None:
 
 
 @only_blocking
-async def test_blocking_torn_packet() -> None:
-    """A packet that was sent in part is the last one.
+async def test_blocking_partial_packet() -> None:
+    """No packet can follow a packet that was sent only in part.
 
     "every further send_packet() raises ConnectionAbortedError. If nothing has been sent, you can
     try again."
 
-    "send_packet() returns when the operating system has the whole packet. This can take any length
-    of time if the server does not read."
+    "send_packet() returns when the operating system has accepted the whole packet. If the server
+    does not read, this can take any length of time."
     """
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
@@ -579,7 +581,8 @@ async def test_blocking_torn_packet() -> None:
 async def test_cancelled_close() -> None:
     """Cancelling aclose() resets the connection.
 
-    "After that, or if it is cancelled, the connection is reset, and what was not sent yet is lost."
+    "After that, or if it is cancelled, it resets the connection, and data that has not been sent is
+    lost."
     """
     async with narrow_pair(AsyncTCPNetworkClient) as (client, peer):
         with anyio.move_on_after(0.02):
@@ -590,10 +593,10 @@ async def test_cancelled_close() -> None:
 
 
 async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Closing does not wait for ever for a peer that does not read.
+    """aclose() has a time limit if the peer does not read.
 
-    "Leaving the async with block calls aclose(). It waits until everything is sent, for 30 seconds
-    at most."
+    "Leaving the async with block calls aclose(). It waits until all data is sent, for at most 30
+    seconds."
     """
     assert CLOSE_TIMEOUT == 30
     monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
@@ -605,12 +608,12 @@ async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await peer.ending() == "connection reset"
 
 
-# Several Packets
+# Receiving several packets
 
 
 @each_variant
 async def test_several_packets(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """The loop takes what comes in time.
+    """The loop gets the packets that arrive in time.
 
     "iter_received_packets() iterates over the packets that arrive in a given time"
     """
@@ -629,9 +632,10 @@ async def test_several_packets(examples: Any, capsys: pytest.CaptureFixture[str]
 
 @each_variant
 async def test_already_received(examples: Any) -> None:
-    """By default the loop does not wait.
+    """The loop does not wait by default.
 
-    "0, the default, yields the packets that have already been received. None sets no limit."
+    "With 0, the default, the loop gets only packets that have already been received; with None,
+    there is no limit."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         assert await packets(client) == []
@@ -644,13 +648,13 @@ async def test_already_received(examples: Any) -> None:
 
 @each_variant
 async def test_body_does_not_count(examples: Any) -> None:
-    """The loop's body may take its time.
+    """The time spent in the loop's body does not count.
 
     "The timeout applies to all packets together. Only the time spent waiting counts, not the time
     spent in the loop's body."
 
-    "You can leave the loop at any time. The next recv_packet() returns the first packet that you
-    did not take."
+    "You can leave the loop at any time. The next recv_packet() returns the first packet that the
+    loop did not get."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send("one", "two", "three")
@@ -670,11 +674,11 @@ async def test_body_does_not_count(examples: Any) -> None:
 
 @each_variant
 async def test_end_of_iteration(examples: Any) -> None:
-    """The loop does not tell why it ends, the client does.
+    """The loop ends without an exception, and recv_packet() raises the reason.
 
     "The loop ends without an exception at the first OSError: when the time is up, when the
-    connection has ended, or when the client is closed. To know the reason, call recv_packet() with
-    a timeout after the loop. It raises the error of a connection that has ended each time."
+    connection has ended, or when the client is closed. To find out the reason, call recv_packet()
+    with a timeout after the loop. If the connection has ended, each call raises the error again."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         assert await packets(client, timeout=0.01) == []
@@ -691,16 +695,16 @@ async def test_end_of_iteration(examples: Any) -> None:
             await receive(client)
 
 
-# What Is Not A Packet
+# Handling invalid packets
 
 
 @each_variant
 async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Invalid packets are skipped.
+    """An invalid packet raises an error, and the client receives the next one.
 
-    "If the received bytes are not a packet, recv_packet() raises StreamProtocolParseError. Its
-    error attribute says why. The connection stays open, and the next call continues after the
-    invalid packet"
+    "If the received bytes are not a valid packet, recv_packet() raises StreamProtocolParseError.
+    Its error attribute gives the reason. The connection stays open, and the next call continues
+    after the invalid packet"
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"\xff\xfe\nhello\n")
@@ -710,10 +714,10 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
 
 @each_variant
 async def test_parse_error_in_loop(examples: Any) -> None:
-    """A loop can be begun again.
+    """A new loop continues after an invalid packet.
 
-    "iter_received_packets() raises this error, too, and the loop ends. A new loop, over the same
-    iterator or a new one, continues."
+    "iter_received_packets() raises this error, too, which ends your loop. To continue, start
+    another loop over the same iterator or a new one."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"\xff\none\n\xff\ntwo\n")
@@ -727,18 +731,18 @@ async def test_parse_error_in_loop(examples: Any) -> None:
         assert await packets(client) == ["two"]
 
 
-# When The Other End Closes
+# When the server closes the connection
 
 
 @each_variant
 async def test_end(examples: Any) -> None:
-    """Packets that came before the end are received before it.
+    """The client receives the packets that arrived before the end of the stream.
 
     "After the server has closed the connection, recv_packet() first returns the packets that
     arrived before. Then it raises EndOfStreamError, a subclass of ConnectionAbortedError. A packet
-    that has arrived only in part is lost."
+    that has arrived only in part is discarded."
 
-    "The client does not close itself: close it."
+    "The client stays open until you close it."
 
     "a client cannot connect a second time"
     """
@@ -759,7 +763,7 @@ async def test_end(examples: Any) -> None:
 
 @each_variant
 async def test_reset(examples: Any) -> None:
-    """A reset is not the end of the stream.
+    """A reset raises another error than the end of the stream.
 
     "If the connection has ended in another way, for example by a reset, recv_packet() raises
     ConnectionAbortedError itself."
@@ -773,12 +777,11 @@ async def test_reset(examples: Any) -> None:
 
 
 @each_variant
-async def test_send_to_nobody(examples: Any) -> None:
-    """Sending raises an error after the end, but not at once.
+async def test_send_after_end(examples: Any) -> None:
+    """Sending after the end of the connection raises an error, but not at once.
 
-    "The first calls of send_packet() after the end may seem to succeed. Later calls raise
-    ConnectionAbortedError, for every error of the operating system. The original error is the
-    __cause__."
+    "The first calls of send_packet() after the end may return without an error. Later calls raise
+    ConnectionAbortedError. Its __cause__ is the error of the operating system."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         peer.close()
@@ -790,15 +793,15 @@ async def test_send_to_nobody(examples: Any) -> None:
         assert isinstance(caught.value.__cause__, (ConnectionResetError, BrokenPipeError))
 
 
-# Close The Client
+# Closing the client
 
 
 @only_blocking
 async def test_blocking_close_waits_for_sender() -> None:
-    """A packet is sent to its end.
+    """close() lets another thread finish sending its packet.
 
-    "Leaving the with block calls close(). It waits for a thread that is sending, for 30 seconds at
-    most."
+    "Leaving the with block calls close(). It waits for a thread that is sending, for at most 30
+    seconds."
     """
     async with narrow_pair(blocking.Client) as (client, peer):
         sender = InThread(client.send_packet, "x" * 1_000_000).waits_in("select")
@@ -812,10 +815,10 @@ async def test_blocking_close_waits_for_sender() -> None:
 
 
 @each_variant
-async def test_what_was_sent_arrives(examples: Any) -> None:
-    """What was sent before closing arrives.
+async def test_sent_packets_arrive(examples: Any) -> None:
+    """Packets that were sent before closing arrive.
 
-    "Otherwise, the packets that you have sent still arrive."
+    "If the connection is not reset, the packets that you have sent still arrive."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         size = 100_000
@@ -836,7 +839,7 @@ async def test_what_was_sent_arrives(examples: Any) -> None:
 
 @only_blocking
 async def test_linger() -> None:
-    """A client that closes goes on reading for a moment.
+    """A closing client continues to read for a moment if the server is sending.
 
     "closing can take up to a second longer if the server is sending data that you have not
     received"
@@ -860,11 +863,11 @@ async def test_linger() -> None:
 
 @each_variant
 async def test_closed(examples: Any) -> None:
-    """Closing wakes up waiting tasks, and no operation works any more.
+    """Closing a client interrupts a waiting call and makes later calls fail.
 
-    "A closed client cannot be used again. If another thread or task waits for a packet when you
-    close the client, or if you use it later, ClientClosedError is raised. It is a subclass of
-    ConnectionError, and so of OSError. You can close a client several times."
+    "Closing is final. If a call is waiting for a packet, or if you use the client later,
+    ClientClosedError is raised. This is a subclass of ConnectionError, and so of OSError. You can
+    close a client several times."
     """
     async with pair(examples.Client, PROTOCOL) as (client, _):
         async with anyio.create_task_group() as task_group:
@@ -885,9 +888,9 @@ async def test_closed(examples: Any) -> None:
 
 @each_variant
 async def test_forgotten(examples: Any) -> None:
-    """A client that is not closed warns.
+    """A client that is garbage-collected before it is closed causes a warning.
 
-    "If you do not close it, you get a ResourceWarning."
+    "If you never close it, you get a ResourceWarning."
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -898,15 +901,15 @@ async def test_forgotten(examples: Any) -> None:
         assert await warns_when_forgotten(examples.Client, PROTOCOL, address, reset)
 
 
-# Close One Direction
+# Closing one direction
 
 
 @each_variant
 async def test_send_eof(examples: Any) -> None:
-    """The end of the request is not the end of the responses.
+    """The client receives a response after it has ended its stream.
 
     "In some protocols, the end of the stream marks the end of the request. send_eof() ends the
-    stream that you send. You can still receive"
+    stream that you send (a half-close). You can still receive"
 
     "After send_eof(), send_packet() raises RuntimeError."
     """
@@ -927,10 +930,10 @@ async def test_send_eof(examples: Any) -> None:
 
 @each_variant
 async def test_send_eof_to_our_server(examples: Any) -> None:
-    """Our servers close the connection at the end of the stream.
+    """A server of easynetwork closes the connection at the end of the stream.
 
-    "A server written with easynetwork treats this as the end of the connection, and closes its side
-    as well."
+    "A server written with easynetwork treats this as the end of the connection, and closes its
+    side, too."
     """
     async with serving(GreetingRequestHandler()) as server:
         address = server.get_addresses()[0]
@@ -940,15 +943,15 @@ async def test_send_eof_to_our_server(examples: Any) -> None:
                 await receive(client)
 
 
-# Several Threads, Several Tasks
+# Sharing a client between threads or tasks
 
 
 @each_variant
 async def test_chat(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Messages arrive while a user types.
 
-    "One thread or task can receive while another one sends. Here, a user types messages while the
-    program prints those that arrive"
+    "One thread or task can receive while another one sends. This function sends the messages that a
+    user types. Meanwhile, the program prints the messages that arrive"
 
     "print_news() iterates over all packets without a timeout. Closing the client ends the loop"
     """
@@ -977,12 +980,12 @@ async def test_chat(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 @each_variant
 async def test_crowd(examples: Any) -> None:
-    """Many threads or tasks may use one client.
+    """Several threads or tasks can use one client.
 
-    "Several threads or tasks can send at once: packets are never mixed. Several can receive at
-    once: each packet goes to one of them."
+    "Several threads or tasks can send at the same time: packets are never mixed. Several can
+    receive at the same time: each packet goes to one of them."
 
-    "Any thread can call all methods at any time."
+    "Any thread can call any method, at any time."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         letters = "abcdefgh"
@@ -1001,17 +1004,17 @@ async def test_crowd(examples: Any) -> None:
         assert sorted(received) == [*letters]
 
 
-# Addresses And Socket Options
+# Addresses and socket options
 
 
 @each_variant
 async def test_socket_options(examples: Any) -> None:
-    """The options are accessible, the data is not.
+    """The socket gives access to its options, but not to its data.
 
     "The socket attribute gives access to the options of the socket, but not to its data."
 
-    "Two options are already set: SO_KEEPALIVE, which these options need, and TCP_NODELAY, so that
-    small packets are sent at once."
+    "Two options are already set: SO_KEEPALIVE, which the options in this function require, and
+    TCP_NODELAY, which sends small packets at once."
 
     "This function detects within a minute and a half that the server has disappeared without
     closing the connection"
@@ -1031,7 +1034,7 @@ async def test_socket_options(examples: Any) -> None:
 
 @only_blocking
 async def test_blocking_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Closing gives up waiting for a packet that does not leave.
+    """close() resets the connection if another thread cannot finish sending.
 
     "After that, it resets the connection, and the thread gets a ClientClosedError."
     """
@@ -1046,8 +1049,8 @@ async def test_blocking_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
             await peer.receive()
 
 
-async def test_blocking_socket_waits_for_nobody() -> None:
-    """The socket can be looked at while a packet is being sent.
+async def test_blocking_socket_does_not_wait() -> None:
+    """A thread that is sending does not block other threads that use the socket's options.
 
     "The methods of socket do not wait for a thread that is sending."
     """
@@ -1062,8 +1065,8 @@ async def test_blocking_socket_waits_for_nobody() -> None:
 async def test_not_yet_connected() -> None:
     """A client that is not connected has no socket and no addresses.
 
-    "Before the client is connected, socket raises AttributeError, and the addresses raise
-    OSError."
+    "Before the client is connected, socket raises AttributeError, and get_local_address() and
+    get_remote_address() raise OSError."
     """
     client = AsyncTCPNetworkClient(("127.0.0.1", 9000), PROTOCOL)
     with pytest.raises(AttributeError):
