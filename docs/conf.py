@@ -131,9 +131,8 @@ def show_public_bases(
     app: Sphinx, name: str, obj: object, options: object, bases: list[type[Any]]
 ) -> None:
     """Show the documented base classes of a class, in place of those between them and the class."""
-    bases[:] = dict.fromkeys(public for base in bases for public in public_bases(base)) or {
-        object: None
-    }
+    public = dict.fromkeys(ancestor for base in bases for ancestor in public_bases(base))
+    bases[:] = public or [object]
 
 
 def public_bases(base: type[Any]) -> Iterator[type[Any]]:
@@ -178,8 +177,7 @@ class Listing(LiteralInclude):
         self.options.setdefault("caption", f"{file.name} (excerpt)" if is_part else file.name)
         listing = super().run()
         if is_part:
-            page = "/".join(file.relative_to(EXAMPLES).with_suffix("").parts)
-            address = self.env.app.builder.get_relative_uri(self.env.docname, f"examples/{page}")
+            address = self.env.app.builder.get_relative_uri(self.env.docname, page_of(file))
             link = nodes.reference("", "whole file", refuri=address, internal=True)
             for caption in (caption for node in listing for caption in node.findall(nodes.caption)):
                 caption += [nodes.Text(" · "), link]
@@ -191,6 +189,11 @@ PARTS = {"lines", "pyobject", "start-after", "start-at", "end-before", "end-at"}
 EXAMPLES = Path(__file__).resolve().parent / "_include/examples"
 
 
+def page_of(file: Path) -> str:
+    """Return the name of the page that shows the whole file of an example."""
+    return "/".join(("examples", *file.relative_to(EXAMPLES).with_suffix("").parts))
+
+
 def pages_of_examples(app: Sphinx) -> Iterator[tuple[str, dict[str, object], str]]:
     """Make a page of each file that pages show, with a button to copy it."""
     assert isinstance(app.builder, StandaloneHTMLBuilder)
@@ -199,8 +202,7 @@ def pages_of_examples(app: Sphinx) -> Iterator[tuple[str, dict[str, object], str
         if text.strip():
             code = app.builder.highlighter.highlight_block(text, "python")
             body = f"<h1>{file.name}</h1>\n{code}"
-            name = "/".join(("examples", *file.relative_to(EXAMPLES).with_suffix("").parts))
-            yield name, {"title": file.name, "body": body}, "page.html"
+            yield page_of(file), {"title": file.name, "body": body}, "page.html"
 
 
 def write_texts(app: Sphinx, exception: Exception | None) -> None:
@@ -208,14 +210,14 @@ def write_texts(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or not isinstance(app.builder, StandaloneHTMLBuilder):
         return
     env = app.env
-    pages = [*in_reading_order(env, env.config.root_doc)]
-    lines = [f"# {project}", "", f"> {description(env, pages[0])}", "", "## Pages", ""]
-    sources = []
-    for page in pages:
-        address = app.builder.get_target_uri(page)
-        lines.append(f"- [{env.titles[page].astext()}]({address}): {description(env, page)}")
-        sources += [f"<!-- {address} -->", "", env.get_doctree(page).astext(), ""]
-    Path(app.outdir, "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    descriptions, entries, sources = [], [], []
+    for page in in_reading_order(env, env.config.root_doc):
+        tree, address = env.get_doctree(page), app.builder.get_target_uri(page)
+        descriptions.append(description(tree, page))
+        entries.append(f"- [{env.titles[page].astext()}]({address}): {descriptions[-1]}")
+        sources += [f"<!-- {address} -->", "", tree.astext(), ""]
+    lines = [f"# {project}", "", f"> {descriptions[0]}", "", "## Pages", "", *entries, ""]
+    Path(app.outdir, "llms.txt").write_text("\n".join(lines), encoding="utf-8")
     Path(app.outdir, "llms-full.txt").write_text("\n".join(sources), encoding="utf-8")
 
 
@@ -226,9 +228,9 @@ def in_reading_order(env: BuildEnvironment, page: str) -> Iterator[str]:
         yield from in_reading_order(env, child)
 
 
-def description(env: BuildEnvironment, page: str) -> str:
+def description(tree: nodes.document, page: str) -> str:
     """Return what a page says of itself, for search engines and lists."""
-    for meta in env.get_doctree(page).findall(nodes.meta):
+    for meta in tree.findall(nodes.meta):
         if meta.get("name") == "description":
             return str(meta["content"])
     LOGGER.warning("add a meta directive with a description", location=page)

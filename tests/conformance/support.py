@@ -275,13 +275,9 @@ NewServer: TypeAlias = Callable[..., Server]
 async def serving(server: Any, new_service: Callable[[Any], Any] = Service) -> AsyncIterator[Any]:
     """Serve while the block runs; then the peers leave and the server is shut down."""
     with anyio.fail_after(PATIENCE):
-        async with server, anyio.create_task_group() as tasks:
-            is_up = anyio.Event()
-            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
+        async with server, restarting(server):
             with contextlib.closing(new_service(server)) as service:
                 yield service
-            await server.shutdown()
 
 
 @contextlib.asynccontextmanager
