@@ -1,8 +1,9 @@
 """Accept connections, whatever goes wrong with some of them.
 
 An error of one connection, or a full descriptor table, does not end a server. While accept() keeps
-failing, it should be called ten times per second (`PAUSE`). If no descriptor is left, the
-connections that wait are reset: a descriptor is kept in reserve to do that with.
+failing, it should be called ten times per second (`PAUSE`). If no descriptor is left (EMFILE), the
+first failure only waits for one pause; after the next, the connections that wait are reset, with a
+descriptor that is kept in reserve for that.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@
 
 The service is the same for every listener: `Listener` and `StreamTransport` hide whether a
 connection is a socket at all. Admission sets the feed function and starts the client's task.
+
+The steps between admission and session run in that task. Nothing is fed before the first
+`receive()`: a step that reads (a header of a proxy) replaces the feed function meanwhile, and TLS
+needs a connection on which nothing has been received.
 """
 
 from __future__ import annotations
