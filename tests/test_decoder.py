@@ -8,8 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from easynetwork import decoder as decoder_module
 from easynetwork.decoder import MAX_BATCH, NEED_DATA, FramedDecoder, GeneratorDecoder
@@ -22,8 +21,7 @@ from easynetwork.exceptions import (
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
-from easynetwork.serializers.framing import FixedSizePacketSerializer
-from easynetwork.serializers.framing import framers as framers_module
+from easynetwork.serializers.framing import FixedSizePacketSerializer, framers as framers_module
 from tests.decoding import (
     PROTOCOLS,
     GeneratorBufferedProtocol,

@@ -13,8 +13,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError

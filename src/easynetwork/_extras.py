@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["explain_missing"]
-
 
 def explain_missing(error: ModuleNotFoundError, package: str, requirement: str) -> None:
     """Say what to install, if `package` is what could not be imported.

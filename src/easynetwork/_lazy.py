@@ -5,8 +5,6 @@ So a program pays, at its start, for what it uses: a blocking client does not im
 
 from __future__ import annotations
 
-__all__ = ["lazy_attributes"]
-
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -15,8 +13,8 @@ from typing import Any
 
 def lazy_attributes(
     package: str, modules: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return a package's `__getattr__` and `__dir__`.
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return a package's `__getattr__`, `__dir__` and `__all__`.
 
     Args:
         package: The package's name.
@@ -31,4 +29,4 @@ def lazy_attributes(
     def names() -> list[str]:
         return sorted({*vars(sys.modules[package]), *modules})
 
-    return getter, names
+    return getter, names, list(modules)

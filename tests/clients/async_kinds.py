@@ -16,8 +16,7 @@ from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.clients.async_udp import AsyncUDPNetworkClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
-from tests.clients import async_tcp_support as tcp
-from tests.clients import udp_support as udp
+from tests.clients import async_tcp_support as tcp, udp_support as udp
 
 
 class Peer(abc.ABC):

@@ -18,8 +18,11 @@ from typing import Any
 
 import pytest
 
-from docs._include.examples.howto.serializers import combinations, compare_formats
-from docs._include.examples.howto.serializers import writing_your_own as examples
+from docs._include.examples.howto.serializers import (
+    combinations,
+    compare_formats,
+    writing_your_own as examples,
+)
 from docs._include.examples.howto.serializers.writing_your_own import Message, Reading
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.codec import new_decoder_factory

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from easynetwork.exceptions import DeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer

@@ -8,8 +8,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from easynetwork.codec import new_decoder_factory
 from easynetwork.exceptions import (

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from easynetwork.exceptions import DeserializeError
-from easynetwork.serializers import PickleSerializer
-from easynetwork.serializers import pickle as module
+from easynetwork.serializers import PickleSerializer, pickle as module
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.pickle import PicklerConfig, UnpicklerConfig
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
-    from easynetwork.clients.async_udp import AsyncUDPNetworkClient
-    from easynetwork.clients.tcp import TCPNetworkClient
-    from easynetwork.clients.udp import UDPNetworkClient
+    from easynetwork.clients.async_tcp import AsyncTCPNetworkClient as AsyncTCPNetworkClient
+    from easynetwork.clients.async_udp import AsyncUDPNetworkClient as AsyncUDPNetworkClient
+    from easynetwork.clients.tcp import TCPNetworkClient as TCPNetworkClient
+    from easynetwork.clients.udp import UDPNetworkClient as UDPNetworkClient
 else:
-    __getattr__, __dir__ = lazy_attributes(
+    __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
         {
             "AsyncTCPNetworkClient": "async_tcp",
@@ -21,10 +21,3 @@ else:
             "UDPNetworkClient": "udp",
         },
     )
-
-__all__ = [
-    "AsyncTCPNetworkClient",
-    "AsyncUDPNetworkClient",
-    "TCPNetworkClient",
-    "UDPNetworkClient",
-]

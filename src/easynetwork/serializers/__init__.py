@@ -14,22 +14,25 @@ from typing import TYPE_CHECKING
 from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from easynetwork.serializers.cbor import CBORSerializer
-    from easynetwork.serializers.composite import StapledPacketSerializer
-    from easynetwork.serializers.json import JSONSerializer
-    from easynetwork.serializers.line import StringLineSerializer
-    from easynetwork.serializers.msgpack import MessagePackSerializer
-    from easynetwork.serializers.netstring import NetstringSerializer
-    from easynetwork.serializers.pickle import PickleSerializer
-    from easynetwork.serializers.struct import NamedTupleStructSerializer, StructSerializer
+    from easynetwork.serializers.cbor import CBORSerializer as CBORSerializer
+    from easynetwork.serializers.composite import StapledPacketSerializer as StapledPacketSerializer
+    from easynetwork.serializers.json import JSONSerializer as JSONSerializer
+    from easynetwork.serializers.line import StringLineSerializer as StringLineSerializer
+    from easynetwork.serializers.msgpack import MessagePackSerializer as MessagePackSerializer
+    from easynetwork.serializers.netstring import NetstringSerializer as NetstringSerializer
+    from easynetwork.serializers.pickle import PickleSerializer as PickleSerializer
+    from easynetwork.serializers.struct import (
+        NamedTupleStructSerializer as NamedTupleStructSerializer,
+        StructSerializer as StructSerializer,
+    )
     from easynetwork.serializers.wrapper import (
-        Base64EncoderSerializer,
-        BZ2CompressorSerializer,
-        LengthPrefixedSerializer,
-        ZlibCompressorSerializer,
+        Base64EncoderSerializer as Base64EncoderSerializer,
+        BZ2CompressorSerializer as BZ2CompressorSerializer,
+        LengthPrefixedSerializer as LengthPrefixedSerializer,
+        ZlibCompressorSerializer as ZlibCompressorSerializer,
     )
 else:
-    __getattr__, __dir__ = lazy_attributes(
+    __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
         {
             "BZ2CompressorSerializer": "wrapper.compressor",
@@ -47,19 +50,3 @@ else:
             "ZlibCompressorSerializer": "wrapper.compressor",
         },
     )
-
-__all__ = [
-    "BZ2CompressorSerializer",
-    "Base64EncoderSerializer",
-    "CBORSerializer",
-    "JSONSerializer",
-    "LengthPrefixedSerializer",
-    "MessagePackSerializer",
-    "NamedTupleStructSerializer",
-    "NetstringSerializer",
-    "PickleSerializer",
-    "StapledPacketSerializer",
-    "StringLineSerializer",
-    "StructSerializer",
-    "ZlibCompressorSerializer",
-]

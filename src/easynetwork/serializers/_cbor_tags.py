@@ -5,8 +5,6 @@ See `easynetwork.serializers.cbor` for the reasons. All of it can be pickled: th
 
 from __future__ import annotations
 
-__all__ = ["SHARED_STRING", "SHARED_VALUE", "semantic_decoders"]
-
 import math
 import sys
 from collections.abc import Callable

@@ -7,8 +7,6 @@ cut.
 
 from __future__ import annotations
 
-__all__ = ["STRUCTURE", "TOO_DEEP", "WHITE_SPACE", "read_document"]
-
 import re
 from collections.abc import Generator
 from typing import Final

@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from struct import Struct
-from struct import error as StructError  # noqa: N812  # It is a class.
+from struct import (
+    Struct,
+    error as StructError,  # noqa: N812  # It is a class.
+)
 from typing import Any, Final, TypeVar, final
 
 from easynetwork.exceptions import DeserializeError

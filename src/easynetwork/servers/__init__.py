@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
-    from easynetwork.servers.async_udp import AsyncUDPNetworkServer
-    from easynetwork.servers.standalone_tcp import StandaloneTCPNetworkServer
-    from easynetwork.servers.standalone_udp import StandaloneUDPNetworkServer
+    from easynetwork.servers.async_tcp import AsyncTCPNetworkServer as AsyncTCPNetworkServer
+    from easynetwork.servers.async_udp import AsyncUDPNetworkServer as AsyncUDPNetworkServer
+    from easynetwork.servers.standalone_tcp import (
+        StandaloneTCPNetworkServer as StandaloneTCPNetworkServer,
+    )
+    from easynetwork.servers.standalone_udp import (
+        StandaloneUDPNetworkServer as StandaloneUDPNetworkServer,
+    )
 else:
-    __getattr__, __dir__ = lazy_attributes(
+    __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
         {
             "AsyncTCPNetworkServer": "async_tcp",
@@ -25,10 +29,3 @@ else:
             "StandaloneUDPNetworkServer": "standalone_udp",
         },
     )
-
-__all__ = [
-    "AsyncTCPNetworkServer",
-    "AsyncUDPNetworkServer",
-    "StandaloneTCPNetworkServer",
-    "StandaloneUDPNetworkServer",
-]

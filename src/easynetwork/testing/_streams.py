@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Equal", "Refusal", "are_equal", "check_stream", "require", "shown"]
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias

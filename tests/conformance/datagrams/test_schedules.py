@@ -5,8 +5,7 @@ from __future__ import annotations
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.servers.handlers import INETClientAttribute

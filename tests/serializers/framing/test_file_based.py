@@ -4,8 +4,7 @@ from collections.abc import Callable, Generator
 from typing import IO, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from easynetwork.exceptions import (
     DeserializeError,

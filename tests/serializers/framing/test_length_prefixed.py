@@ -5,8 +5,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import LengthPrefixFraming

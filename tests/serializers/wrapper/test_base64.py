@@ -9,8 +9,7 @@ import string
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
 from easynetwork.serializers import Base64EncoderSerializer, JSONSerializer, NetstringSerializer

@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING
 from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from easynetwork.serializers.framing.file_based import FileBasedPacketSerializer
-    from easynetwork.serializers.framing.fixed_size import FixedSizePacketSerializer
-    from easynetwork.serializers.framing.framed import FramedPacketSerializer
-    from easynetwork.serializers.framing.length_prefixed import LengthPrefixedPacketSerializer
-    from easynetwork.serializers.framing.separated import AutoSeparatedPacketSerializer
+    from easynetwork.serializers.framing.file_based import (
+        FileBasedPacketSerializer as FileBasedPacketSerializer,
+    )
+    from easynetwork.serializers.framing.fixed_size import (
+        FixedSizePacketSerializer as FixedSizePacketSerializer,
+    )
+    from easynetwork.serializers.framing.framed import (
+        FramedPacketSerializer as FramedPacketSerializer,
+    )
+    from easynetwork.serializers.framing.length_prefixed import (
+        LengthPrefixedPacketSerializer as LengthPrefixedPacketSerializer,
+    )
+    from easynetwork.serializers.framing.separated import (
+        AutoSeparatedPacketSerializer as AutoSeparatedPacketSerializer,
+    )
 else:
-    __getattr__, __dir__ = lazy_attributes(
+    __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
         {
             "AutoSeparatedPacketSerializer": "separated",
@@ -31,11 +41,3 @@ else:
             "LengthPrefixedPacketSerializer": "length_prefixed",
         },
     )
-
-__all__ = [
-    "AutoSeparatedPacketSerializer",
-    "FileBasedPacketSerializer",
-    "FixedSizePacketSerializer",
-    "FramedPacketSerializer",
-    "LengthPrefixedPacketSerializer",
-]

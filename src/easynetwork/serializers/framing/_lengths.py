@@ -9,8 +9,6 @@ Python's integers have no largest value: a length is compared, never allocated.
 
 from __future__ import annotations
 
-__all__ = ["Extent", "Frame", "LengthField", "new_length_field"]
-
 import functools
 import re
 import struct

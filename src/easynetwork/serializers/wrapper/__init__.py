@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 from easynetwork._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from easynetwork.serializers.wrapper.base64 import Base64EncoderSerializer
-    from easynetwork.serializers.wrapper.compressor import (
-        AbstractCompressorSerializer,
-        BZ2CompressorSerializer,
-        CompressorInterface,
-        DecompressorInterface,
-        ZlibCompressorSerializer,
+    from easynetwork.serializers.wrapper.base64 import (
+        Base64EncoderSerializer as Base64EncoderSerializer,
     )
-    from easynetwork.serializers.wrapper.length_prefixed import LengthPrefixedSerializer
+    from easynetwork.serializers.wrapper.compressor import (
+        AbstractCompressorSerializer as AbstractCompressorSerializer,
+        BZ2CompressorSerializer as BZ2CompressorSerializer,
+        CompressorInterface as CompressorInterface,
+        DecompressorInterface as DecompressorInterface,
+        ZlibCompressorSerializer as ZlibCompressorSerializer,
+    )
+    from easynetwork.serializers.wrapper.length_prefixed import (
+        LengthPrefixedSerializer as LengthPrefixedSerializer,
+    )
 else:
-    __getattr__, __dir__ = lazy_attributes(
+    __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
         {
             "AbstractCompressorSerializer": "compressor",
@@ -35,13 +39,3 @@ else:
             "ZlibCompressorSerializer": "compressor",
         },
     )
-
-__all__ = [
-    "AbstractCompressorSerializer",
-    "BZ2CompressorSerializer",
-    "Base64EncoderSerializer",
-    "CompressorInterface",
-    "DecompressorInterface",
-    "LengthPrefixedSerializer",
-    "ZlibCompressorSerializer",
-]

@@ -6,8 +6,6 @@ fault one WARNING line. A peer can cause both, so both are limited: the log must
 
 from __future__ import annotations
 
-__all__ = ["ServerLog", "printable"]
-
 import logging
 import time
 import traceback

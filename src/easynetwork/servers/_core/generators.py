@@ -11,8 +11,6 @@ because the session always closes it, and the hook costs more than the rest of t
 
 from __future__ import annotations
 
-__all__ = ["Hook", "close", "not_a_generator", "throw_in", "timeout_of"]
-
 import inspect
 import math
 from collections.abc import AsyncGenerator, Callable

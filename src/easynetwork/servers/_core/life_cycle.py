@@ -20,8 +20,6 @@ too.
 
 from __future__ import annotations
 
-__all__ = ["BaseAsyncNetworkServer"]
-
 import contextlib
 import enum
 import logging

@@ -14,8 +14,6 @@ thread takes the same locks.
 
 from __future__ import annotations
 
-__all__ = ["BaseStandaloneNetworkServer"]
-
 import asyncio
 import contextlib
 import threading

@@ -14,8 +14,6 @@ KeyboardInterrupt passes.
 
 from __future__ import annotations
 
-__all__ = ["NOTHING", "Verdict", "interrupts", "judge", "scope_error"]
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

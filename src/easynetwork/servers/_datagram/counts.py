@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["DatagramCounts"]
-
 import logging
 from dataclasses import fields
 from typing import Final

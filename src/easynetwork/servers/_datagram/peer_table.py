@@ -9,8 +9,6 @@ datagram costs its sender nothing, so it must not cost a server more than a look
 
 from __future__ import annotations
 
-__all__ = ["PeerTable"]
-
 import logging
 import weakref
 from collections.abc import Callable, Mapping

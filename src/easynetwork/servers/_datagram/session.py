@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["DatagramService", "DatagramSession"]
-
 import sys
 from collections import deque
 from collections.abc import Callable

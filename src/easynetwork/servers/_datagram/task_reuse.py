@@ -23,8 +23,6 @@ another one began, and takes no more generators.
 
 from __future__ import annotations
 
-__all__ = ["TaskReuse"]
-
 import contextvars
 import sys
 from collections import deque

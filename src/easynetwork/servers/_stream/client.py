@@ -8,8 +8,6 @@ at its next turn.
 
 from __future__ import annotations
 
-__all__ = ["ServedClient", "came_from_client"]
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final

@@ -12,8 +12,6 @@ needs a connection on which nothing has been received.
 
 from __future__ import annotations
 
-__all__ = ["StreamService"]
-
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeAlias

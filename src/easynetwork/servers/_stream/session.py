@@ -12,8 +12,6 @@ has a scope of its own, and is concluded in a new task if that scope cannot be l
 
 from __future__ import annotations
 
-__all__ = ["StreamSession"]
-
 import enum
 import errno
 import logging
