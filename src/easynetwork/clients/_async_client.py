@@ -13,11 +13,12 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import warnings
 from abc import abstractmethod
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
-from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
+from easynetwork.addresses import SocketAttribute, SocketProxy
+from easynetwork.addresses.unix import AnySocketAddress
 from easynetwork.backends import (
     AsyncBackend,
     BuiltinAsyncBackendLiteral,
@@ -52,11 +53,11 @@ class AsyncClient(
 
     def __init__(
         self,
-        target: tuple[str, int] | _socket.socket,
+        target: Any,
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
     ) -> None:
         self._backend = ensure_backend(backend)
-        self._target = target
+        self._target = target  # an address, or a connected socket
         self._transport: _T_Transport | None = None
         self._proxy: SocketProxy | None = None
         self._connecting = anyio.Lock()
@@ -81,8 +82,8 @@ class AsyncClient(
     # -- what the subclass adds
 
     @abstractmethod
-    async def _new_socket(self, host: str, port: int) -> _socket.socket:
-        """Return a connected socket."""
+    async def _new_socket(self) -> _socket.socket:
+        """Return a socket that is connected to the target."""
 
     @abstractmethod
     async def _wrap(self, sock: _socket.socket) -> _T_Transport:
@@ -126,7 +127,7 @@ class AsyncClient(
     async def _connect(self) -> None:
         sock = self._target
         if not isinstance(sock, _socket.socket):
-            sock = await self._new_socket(*sock)
+            sock = await self._new_socket()
         with close_on_error(sock):
             sock.setblocking(False)
         self._transport = await self._wrap(sock)
@@ -169,23 +170,13 @@ class AsyncClient(
         if self._transport is None:
             raise AttributeError("Socket not connected")
         if self._proxy is None:
-            self._proxy = self._transport.extra_attributes[INETSocketAttribute.socket]()
+            self._proxy = self._transport.extra_attributes[SocketAttribute.socket]()
         return self._proxy
 
-    def get_local_address(self) -> SocketAddress:
-        """Return this end's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-            OSError: The client is not connected yet.
-        """
-        return self._open_transport().local_address
-
-    def get_remote_address(self) -> SocketAddress:
-        """Return the peer's address. Raises what `get_local_address()` raises."""
-        address = self._open_transport().address
-        assert address is not None  # the socket is connected
-        return address
+    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress]:
+        transport = self._open_transport()
+        assert transport.address is not None  # the socket is connected
+        return transport.local_address, transport.address
 
     def _open_transport(self) -> _T_Transport:
         if self._is_closing:

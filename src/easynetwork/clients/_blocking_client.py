@@ -20,17 +20,14 @@ import socket as _socket  # the property of this name hides the module inside th
 import time
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Generic, TypeVar
 
 from easynetwork._forks import call_after_fork
 from easynetwork._tuning import CLOSE_TIMEOUT
-from easynetwork.addresses import (
-    SocketAddress,
-    SocketProxy,
-    enable_socket_linger,
-    new_socket_address,
-)
+from easynetwork.addresses import SocketProxy, enable_socket_linger
+from easynetwork.addresses.unix import AnySocketAddress, typed_address
 from easynetwork.clients._errors import explain_descriptor
 from easynetwork.clients._waiting import (
     RECEIVER_TIME,
@@ -69,14 +66,13 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         "_socket",
     )
 
-    _retry_interval: float
-    """The longest wait until a thread looks whether the client is closed, in seconds."""
-
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, retry_interval: float) -> None:
         # The connected socket stays the caller's if this raises an exception.
         sock.setblocking(False)
-        self._local_address = new_socket_address(sock.getsockname(), sock.family)
-        self._remote_address = new_socket_address(sock.getpeername(), sock.family)
+        self._local_address = typed_address(sock.getsockname(), sock.family)
+        self._remote_address = typed_address(sock.getpeername(), sock.family)
+        # The longest wait until a thread looks whether the client is closed, in seconds.
+        self._retry_interval = retry_interval
         self._prepare(sock)
         self._readable = new_selector(sock, selectors.EVENT_READ)
         self._locks = locks = ClientLocks()
@@ -234,6 +230,11 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
     # -- packets
 
     def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
+        self._run_sending(self._send, packet, timeout)
+
+    def _run_sending(
+        self, send: Callable[[_T_Sent, float], None], packet: _T_Sent, timeout: float | None
+    ) -> None:
         deadline = math.inf if timeout is None else deadline_after(timeout)
         turn = self._locks.sending
         lock = turn.lock
@@ -246,7 +247,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             is_mine = turn.is_taken = True
             if self._is_closed:
                 raise closed_error()
-            self._send(packet, deadline)
+            send(packet, deadline)
         finally:  # as in `ClientLock.run()`, whose call is spared
             if is_mine:
                 turn.is_taken = False
@@ -273,6 +274,11 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         self._check_open()
 
     def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
+        return self._run_receiving(self._receive, timeout)
+
+    def _run_receiving(
+        self, receive: Callable[[float], _T_Received], timeout: float | None
+    ) -> _T_Received:
         deadline = math.inf if timeout is None else deadline_after(timeout)
         turn = self._locks.receiving
         lock = turn.lock
@@ -291,7 +297,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
                     packet = self._given_back[0]
                     del self._given_back[0]
                 else:
-                    packet = self._receive(deadline)
+                    packet = receive(deadline)
             finally:  # as in `ClientLock.run()`, whose call is spared
                 if is_mine:
                     turn.is_taken = False
@@ -309,17 +315,24 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             raise
         return packet  # nothing is called on its way to the caller, so no exception can lose it
 
-    def _read(self, size: int, deadline: float) -> bytes:
+    def _read(
+        self, size: int, deadline: float, read: Callable[[int], bytes] | None = None
+    ) -> bytes:
         """Wait until something arrives, and return it.
 
         Sets `_received_unsure`, which the caller clears when the bytes are in their place.
+
+        Args:
+            size: The most bytes.
+            deadline: When to give up.
+            read: Reads from the socket; by default, ``recv()``.
         """
         while True:
             while not wait_ready(self._readable, deadline, self._retry_interval):
                 self._check_open()
             try:
                 self._received_unsure = True
-                data = self._socket.recv(size)
+                data = self._socket.recv(size) if read is None else read(size)
             except BlockingIOError:  # a spurious wake-up, or the one of `close()`
                 self._received_unsure = False
                 self._check_open()
@@ -347,23 +360,9 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         """
         return self._proxy
 
-    def get_local_address(self) -> SocketAddress:
-        """Return this end's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-        """
+    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress]:
         self._check_open()
-        return self._local_address
-
-    def get_remote_address(self) -> SocketAddress:
-        """Return the peer's address.
-
-        Raises:
-            ClientClosedError: The client is closed.
-        """
-        self._check_open()
-        return self._remote_address
+        return self._local_address, self._remote_address
 
     def fileno(self) -> int:
         return -1 if self._is_closed else self._socket.fileno()

@@ -5,20 +5,13 @@ from __future__ import annotations
 __all__ = ["AsyncUDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
-from contextlib import suppress
 from typing import Any, Generic, TypeVar, overload
 
-import anyio
-import anyio.lowlevel
-
 from easynetwork._arguments import validated_local_address
-from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
-from easynetwork.backends.abc import DatagramEndpoint
-from easynetwork.clients._async_client import AsyncClient, closed_error
-from easynetwork.clients._errors import explain_descriptor
+from easynetwork.clients._addresses import INETAddresses
+from easynetwork.clients._async_datagram import BaseAsyncDatagramClient
 from easynetwork.clients._target import validated_udp_target
-from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_udp
@@ -28,7 +21,7 @@ _T_Received = TypeVar("_T_Received")
 
 
 class AsyncUDPNetworkClient(
-    AsyncClient[_T_Sent, _T_Received, DatagramEndpoint], Generic[_T_Sent, _T_Received]
+    BaseAsyncDatagramClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
 ):
     """Sends packets to one address and receives packets from there, one datagram each.
 
@@ -49,7 +42,7 @@ class AsyncUDPNetworkClient(
     `ClientClosedError`.
     """
 
-    __slots__ = ("_build", "_connect_options", "_encode", "_sending", "_sent_in_a_row")
+    __slots__ = ("_connect_options",)
 
     @overload
     def __init__(
@@ -105,78 +98,8 @@ class AsyncUDPNetworkClient(
             local_address = validated_local_address(local_address)
             target = validated_udp_target(address, local_address, family)
             check_datagram_protocol(protocol)
-            super().__init__(target, backend)
+            super().__init__(target, protocol, backend)
         self._connect_options: dict[str, Any] = {"local_address": local_address, "family": family}
-        self._build = datagram_builder(protocol)
-        self._encode = datagram_encoder(protocol)
-        self._sending = anyio.Lock(fast_acquire=True)
-        self._sent_in_a_row = 0
 
-    # -- the connection
-
-    async def _new_socket(self, host: str, port: int) -> _socket.socket:
-        return await connect_udp(host, port, **self._connect_options)
-
-    async def _wrap(self, sock: _socket.socket) -> DatagramEndpoint:
-        return self._backend.wrap_datagram_socket(sock)
-
-    async def _close(self, transport: DatagramEndpoint) -> None:
-        try:
-            if self._sending.locked():
-                async with self._sending:
-                    pass  # tasks that are sending a packet are through
-        finally:
-            with suppress(OSError):  # other code has closed the descriptor
-                transport.close()
-
-    # -- packets
-
-    async def send_packet(self, packet: _T_Sent) -> None:
-        """Send a packet; connect first if need be. Several tasks may send at once.
-
-        Returns when the operating system has the datagram, which promises nothing about its
-        arrival. Usually that is at once.
-
-        Args:
-            packet: What to send.
-
-        Raises:
-            ClientClosedError: The client is closed.
-            OSError: The socket cannot be connected, the datagram is too long (`EMSGSIZE`), or
-                something is wrong with this packet or an earlier one, see above.
-            ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
-                nothing was sent.
-        """
-        endpoint = await self._connected()
-        data = self._encode(packet)
-        self._sent_in_a_row += 1
-        if self._sent_in_a_row > SEND_BUDGET_DATAGRAMS:
-            self._sent_in_a_row = 1
-            await anyio.lowlevel.checkpoint()
-        try:
-            if self._sending.locked() or not endpoint.send(data):
-                async with self._sending:
-                    while not endpoint.send(data):
-                        await endpoint.writable()
-            endpoint.raise_pending_error()
-        except OSError as exc:
-            self._explain(exc)
-            raise
-
-    async def _receive(self, deadline: float) -> _T_Received:
-        endpoint = await self._connected(deadline)
-        await self._acquire_receiving(deadline)
-        try:
-            datagram = await endpoint.receive(deadline)
-        except OSError as exc:
-            self._explain(exc)
-            raise
-        finally:
-            self._receiving.release()
-        received: _T_Received = self._build(datagram)
-        return received
-
-    def _explain(self, exc: OSError) -> None:
-        if self._is_closing:
-            raise closed_error() from exc
-        explain_descriptor(exc)
+    async def _new_socket(self) -> _socket.socket:
+        return await connect_udp(*self._target, **self._connect_options)

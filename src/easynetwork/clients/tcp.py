@@ -4,44 +4,27 @@ from __future__ import annotations
 
 __all__ = ["TCPNetworkClient"]
 
-import errno
-import math
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-import time
-from contextlib import suppress
 from typing import Generic, TypeVar, overload
 
 from easynetwork._arguments import validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
-from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
-from easynetwork.clients._blocking_tls import BlockingTLS
-from easynetwork.clients._errors import aborted, ended, explain_stream
+from easynetwork.clients._addresses import INETAddresses
+from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients._target import validated_target
-from easynetwork.clients._waiting import (
-    LockTimeoutError,
-    connect_tcp,
-    end_stream,
-    timed_out,
-    validated_retry_interval,
-)
-from easynetwork.codec import new_decoder_factory, packet_encoder
-from easynetwork.decoder import NEED_DATA
-from easynetwork.exceptions import (
-    ProtocolCrashedError,
-    StreamProtocolParseError,
-    UnsupportedOperation,
-)
+from easynetwork.clients._waiting import connect_tcp, validated_retry_interval
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import tune_tcp
-from easynetwork.tls import PIECE_SIZE, pieces
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
 
 
-class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+class TCPNetworkClient(
+    BlockingStreamClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
+):
     """Sends and receives packets over a TCP connection.
 
     All methods may be called by any thread, at any time. Protocol objects are used by one thread to
@@ -70,15 +53,7 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     packet (`ProtocolCrashedError`); `KeyboardInterrupt` does not.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_encode",
-        "_has_sent_eof",
-        "_is_broken",
-        "_max_recv_size",
-        "_partial_packet_sent",
-        "_tls",
-    )
+    __slots__ = ()
 
     @overload
     def __init__(
@@ -159,10 +134,8 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         """
         with close_on_error(address):
             check_stream_protocol(protocol)
-            self._retry_interval = validated_retry_interval(retry_interval)
-            self._max_recv_size = validated_max_recv_size(max_recv_size)
-            self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
-            self._encode = packet_encoder(protocol)
+            retry_interval = validated_retry_interval(retry_interval)
+            max_recv_size = validated_max_recv_size(max_recv_size)
             local_address = validated_local_address(local_address)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
             target = validated_target(address, [k for k, v in options.items() if v is not None])
@@ -174,185 +147,18 @@ class TCPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
                 ssl_standard_compatible=ssl_standard_compatible,
             )
-        if not isinstance(target, _socket.socket):
-            target = connect_tcp(*target, local_address=local_address, timeout=connect_timeout)
-        self._has_sent_eof = False
-        self._partial_packet_sent = False
-        self._is_broken = False
-        with close_on_error(target):
-            self._tls = None if tls is None else BlockingTLS(tls)
-            tune_tcp(target)
-            super().__init__(target)
-            if self._tls is not None:
-                self._close_timeout = self._tls.shutdown_timeout()
 
-    def _prepare(self, sock: _socket.socket) -> None:
-        if self._tls is not None:
-            self._decoder.feed(self._tls.handshake(sock))
+            def connect() -> _socket.socket:
+                sock = target
+                if not isinstance(sock, _socket.socket):
+                    sock = connect_tcp(*sock, local_address=local_address, timeout=connect_timeout)
+                tune_tcp(sock)
+                return sock
 
-    def _explain(self, exc: OSError) -> None:
-        self._is_broken = True
-        explain_stream(exc)
-
-    def _send_close_notify(self, deadline: float) -> None:
-        if self._tls is not None and not self._partial_packet_sent:
-            try:
-                self._tls.close(self._socket, deadline)
-            except TimeoutError:
-                raise
-            except OSError:  # the connection is broken: the server will not miss it
-                pass
-
-    def _drain_before_close(self) -> None:
-        is_peer_sending = bool(self._decoder) or (
-            self._tls is not None and self._tls.is_peer_sending()
-        )
-        end_stream(
-            self._socket,
-            is_peer_sending=is_peer_sending,
-            is_shut_down=self._is_shut_down,
-            timeout=self._close_timeout,
-        )
-
-    def _forget_packet(self) -> None:
-        self._decoder.skip()
-
-    # -- packets
-
-    def _send(self, packet: _T_Sent, deadline: float) -> None:
-        if self._has_sent_eof:
-            raise RuntimeError("send_eof() has been called earlier")
-        if self._partial_packet_sent:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "Only a part of an earlier packet was sent, and nothing can follow it. "
-                "Close this client and connect another one",
+            super().__init__(
+                protocol,
+                connect,
+                max_recv_size=max_recv_size,
+                retry_interval=retry_interval,
+                tls=tls,
             )
-        data = self._encode(packet)
-        if self._is_closed:  # meanwhile, because that took too long
-            raise closed_error()
-        if self._tls is None:
-            self._write(data, deadline, False)
-        else:
-            if deadline < math.inf:  # when it is encrypted, there is no way back
-                self._wait_writable(deadline)
-            try:
-                self._partial_packet_sent = True
-                for piece in (data,) if len(data) <= PIECE_SIZE else pieces(data):
-                    self._write(self._tls.encrypt(piece), deadline, True)
-            except ConnectionError as exc:
-                self._partial_packet_sent = exc.errno is None
-                raise
-        self._partial_packet_sent = False
-
-    def _write(self, data: bytes, deadline: float, has_begun: bool) -> None:
-        """Send bytes, all of them.
-
-        Sets `_partial_packet_sent`, unless it is certain that none has left and `has_begun` is
-        false. The caller clears it.
-        """
-        send = self._socket.send
-        unsent: bytes | memoryview = data
-        while unsent:
-            try:
-                self._partial_packet_sent = True
-                sent = send(unsent)
-            except BlockingIOError:
-                self._partial_packet_sent = has_begun
-                self._wait_writable(deadline)
-            except OSError as exc:
-                self._partial_packet_sent = has_begun or not is_from_kernel(exc)
-                self._check_open()
-                self._explain(exc)
-                raise
-            else:
-                if sent == len(unsent):
-                    return
-                has_begun = True
-                unsent = memoryview(unsent)[sent:]
-
-    def send_eof(self) -> None:
-        """Tell the peer that nothing more will be sent. Receiving goes on.
-
-        Does nothing if it was called before, or if the client is closed. After it, `send_packet()`
-        raises `RuntimeError`. Waits for threads that are sending, up to 30 seconds.
-
-        Raises:
-            UnsupportedOperation: TLS cannot do that. The client can still be used.
-            TimeoutError: A packet of another thread has not left, because the peer does not read.
-                Nothing has changed.
-        """
-        try:
-            deadline = time.monotonic() + self._close_timeout
-            self._locks.sending.run(self._end_sending, deadline)
-        except LockTimeoutError:
-            message = "Another thread is still sending a packet"
-            raise TimeoutError(errno.ETIMEDOUT, message) from None
-        finally:
-            if self._is_closed:
-                self._close_unless_used()
-
-    def _end_sending(self) -> None:
-        if self._is_closed:
-            return
-        if self._tls is not None:
-            raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
-        self._has_sent_eof = True
-        with suppress(OSError):  # not connected any more, as the next operation will say
-            self._socket.shutdown(_socket.SHUT_WR)
-
-    def _receive(self, deadline: float) -> _T_Received:
-        if self._received_unsure:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "An earlier recv_packet() was interrupted, and what it had received is lost. "
-                "Close this client and connect another one",
-            )
-        decoder = self._decoder
-        may_read = True
-        while True:
-            try:  # a frame is there until it has become a packet
-                packet = decoder.peek()
-            except (StreamProtocolParseError, ProtocolCrashedError):
-                decoder.skip()
-                raise
-            if packet is not NEED_DATA:
-                decoder.skip()
-                break
-            self._received_unsure = True
-            try:
-                packet = decoder.take()
-            except (StreamProtocolParseError, ProtocolCrashedError):
-                self._received_unsure = False
-                raise
-            if packet is not NEED_DATA:
-                self._received_unsure = False
-                break
-            is_refilled = decoder.refill()
-            self._received_unsure = False
-            if not is_refilled:
-                if not may_read and time.monotonic() >= deadline:
-                    raise timed_out()
-                may_read = self._fill(deadline)
-        received: _T_Received = packet
-        return received
-
-    def _fill(self, deadline: float) -> bool:
-        """Wait until something arrives, and feed it to the decoder.
-
-        Returns:
-            Whether the kernel probably has more.
-        """
-        size = self._max_recv_size
-        tls = self._tls
-        if tls is not None and tls.is_over():
-            raise tls.ended()
-        chunk = self._read(size, deadline)
-        if chunk:
-            self._decoder.feed(chunk if tls is None else tls.decrypt(chunk))
-        self._received_unsure = False
-        if not chunk:
-            if self._is_broken:  # the kernel tells an error once, and then an end of stream
-                raise aborted()
-            raise ended() if tls is None else tls.ended()
-        return len(chunk) == size

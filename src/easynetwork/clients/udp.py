@@ -4,26 +4,25 @@ from __future__ import annotations
 
 __all__ = ["UDPNetworkClient"]
 
-import errno
 import socket as _socket  # the property of this name hides the module inside the class
 from typing import Generic, TypeVar, overload
 
 from easynetwork._arguments import validated_local_address
-from easynetwork.backends.datagram_endpoint import MAX_DATAGRAM_SIZE, too_long
-from easynetwork.clients._blocking_client import BlockingClient, closed_error
+from easynetwork.clients._addresses import INETAddresses
+from easynetwork.clients._blocking_datagram import BlockingDatagramClient
 from easynetwork.clients._target import validated_udp_target
 from easynetwork.clients._waiting import validated_retry_interval
-from easynetwork.codec import datagram_builder, datagram_encoder
-from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
-from easynetwork.sockets.connecting import connect_udp_blocking, raise_pending_error
+from easynetwork.sockets.connecting import connect_udp_blocking
 
 _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
 
 
-class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+class UDPNetworkClient(
+    BlockingDatagramClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
+):
     """Sends packets to one address and receives packets from there, one datagram each.
 
     Packets may get lost, arrive twice or overtake others, and no error says so: UDP promises no
@@ -44,7 +43,7 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
     lose the datagram that is just being received, as the network may.
     """
 
-    __slots__ = ("_build", "_datagram", "_encode")
+    __slots__ = ()
 
     @overload
     def __init__(
@@ -99,51 +98,13 @@ class UDPNetworkClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T
         """
         with close_on_error(address):
             check_datagram_protocol(protocol)
-            self._build = datagram_builder(protocol)
-            self._encode = datagram_encoder(protocol)
-            self._retry_interval = validated_retry_interval(retry_interval)
+            retry_interval = validated_retry_interval(retry_interval)
             local_address = validated_local_address(local_address)
             target = validated_udp_target(address, local_address, family)
-        if not isinstance(target, _socket.socket):
-            target = connect_udp_blocking(*target, local_address=local_address, family=family)
-        self._datagram: bytes | None = None  # received, and not a packet yet
-        with close_on_error(target):
-            super().__init__(target)
 
-    def _forget_packet(self) -> None:
-        self._datagram = None
+            def connect() -> _socket.socket:
+                if isinstance(target, _socket.socket):
+                    return target
+                return connect_udp_blocking(*target, local_address=local_address, family=family)
 
-    def _send(self, packet: _T_Sent, deadline: float) -> None:
-        data = self._encode(packet)
-        if self._is_closed:  # meanwhile, because that took too long
-            raise closed_error()
-        try:
-            self._write(data, deadline)
-        except OSError as exc:
-            if exc.errno == errno.EMSGSIZE:
-                raise too_long(data, self._socket.family) from None
-            raise
-        raise_pending_error(self._socket)
-
-    def _write(self, data: bytes, deadline: float) -> None:
-        while True:
-            try:
-                self._socket.send(data)
-                return
-            except BlockingIOError:
-                self._wait_writable(deadline)
-            except OSError as exc:
-                self._check_open()
-                self._explain(exc)
-                raise
-
-    def _receive(self, deadline: float) -> _T_Received:
-        if self._datagram is None:
-            self._datagram = self._read(MAX_DATAGRAM_SIZE, deadline)
-        try:
-            packet: _T_Received = self._build(self._datagram)
-        except (DatagramProtocolParseError, RuntimeError):
-            self._datagram = None
-            raise
-        self._datagram = None
-        return packet
+            super().__init__(protocol, connect, retry_interval)

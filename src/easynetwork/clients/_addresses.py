@@ -1,0 +1,58 @@
+"""What clients say of the addresses of their sockets, by the kind of these."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from easynetwork.addresses import SocketAddress, UnixSocketAddress
+
+
+class INETAddresses(ABC):
+    """A client over IP."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _addresses(self) -> tuple[Any, Any]:
+        """Return this end's address and the peer's."""
+
+    def get_local_address(self) -> SocketAddress:
+        """Return this end's address.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The client is not connected yet.
+        """
+        address: SocketAddress = self._addresses()[0]
+        return address
+
+    def get_remote_address(self) -> SocketAddress:
+        """Return the peer's address. Raises what `get_local_address()` raises."""
+        address: SocketAddress = self._addresses()[1]
+        return address
+
+
+class UnixNames(ABC):
+    """A client over a Unix socket."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _addresses(self) -> tuple[Any, Any]:
+        """Return this end's address and the peer's."""
+
+    def get_local_name(self) -> UnixSocketAddress:
+        """Return this end's name; it has none, most often.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The client is not connected yet.
+        """
+        name: UnixSocketAddress = self._addresses()[0]
+        return name
+
+    def get_peer_name(self) -> UnixSocketAddress:
+        """Return the server's name. Raises what `get_local_name()` raises."""
+        name: UnixSocketAddress = self._addresses()[1]
+        return name

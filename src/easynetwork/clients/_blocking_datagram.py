@@ -1,0 +1,81 @@
+"""The base of blocking clients without a connection: one datagram for each packet."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from easynetwork.clients._blocking_client import BlockingClient, closed_error
+from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.exceptions import DatagramProtocolParseError
+from easynetwork.protocol import DatagramProtocol
+from easynetwork.sockets.closing import close_on_error
+from easynetwork.sockets.connecting import raise_pending_error
+from easynetwork.sockets.datagrams import largest_datagram, too_long
+
+_T_Sent = TypeVar("_T_Sent")
+_T_Received = TypeVar("_T_Received")
+
+
+class BlockingDatagramClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+    """A client that sends and receives packets over a connected datagram socket."""
+
+    __slots__ = ("_build", "_datagram", "_encode")
+
+    def __init__(
+        self,
+        protocol: DatagramProtocol[_T_Sent, _T_Received],
+        connect: Callable[[], socket.socket],
+        retry_interval: float,
+    ) -> None:
+        self._build = datagram_builder(protocol)
+        self._encode = datagram_encoder(protocol)
+        self._datagram: bytes | None = None  # received, and not a packet yet
+        sock = connect()
+        with close_on_error(sock):
+            super().__init__(sock, retry_interval)
+
+    def _forget_packet(self) -> None:
+        self._datagram = None
+
+    def _send(self, packet: _T_Sent, deadline: float) -> None:
+        data = self._encode(packet)
+        if self._is_closed:  # meanwhile, because that took too long
+            raise closed_error()
+        try:
+            self._write(data, deadline)
+        except OSError as exc:
+            if exc.errno == errno.EMSGSIZE:
+                raise too_long(data, self._socket.family) from None
+            raise
+        raise_pending_error(self._socket)
+
+    def _write(self, data: bytes, deadline: float) -> None:
+        while True:
+            try:
+                self._socket.send(data)
+                return
+            except BlockingIOError:
+                self._wait_writable(deadline)
+            except OSError as exc:
+                self._check_open()
+                self._explain(exc)
+                raise
+
+    def _read_datagram(self, size: int) -> bytes:
+        """Receive a datagram; called when the socket is readable."""
+        return self._socket.recv(size)
+
+    def _receive(self, deadline: float) -> _T_Received:
+        if self._datagram is None:
+            size = largest_datagram(self._socket.family)
+            self._datagram = self._read(size, deadline, self._read_datagram)
+        try:
+            packet: _T_Received = self._build(self._datagram)
+        except (DatagramProtocolParseError, RuntimeError):
+            self._datagram = None
+            raise
+        self._datagram = None
+        return packet

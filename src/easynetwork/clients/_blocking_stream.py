@@ -1,0 +1,243 @@
+"""The base of blocking clients with a connection: packets over a stream socket, maybe with TLS."""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from easynetwork._tls_options import TLSOptions
+from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
+from easynetwork.clients._blocking_tls import BlockingTLS
+from easynetwork.clients._errors import aborted, ended, explain_stream
+from easynetwork.clients._waiting import LockTimeoutError, end_stream, timed_out
+from easynetwork.codec import new_decoder_factory, packet_encoder
+from easynetwork.decoder import NEED_DATA
+from easynetwork.exceptions import (
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+    UnsupportedOperation,
+)
+from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.sockets.closing import close_on_error
+from easynetwork.tls import PIECE_SIZE, pieces
+
+_T_Sent = TypeVar("_T_Sent")
+_T_Received = TypeVar("_T_Received")
+
+
+class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+    """A client that sends and receives packets over a connected stream socket."""
+
+    __slots__ = (
+        "_decoder",
+        "_encode",
+        "_has_sent_eof",
+        "_is_broken",
+        "_max_recv_size",
+        "_partial_packet_sent",
+        "_tls",
+    )
+
+    def __init__(
+        self,
+        protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
+        connect: Callable[[], socket.socket],
+        *,
+        max_recv_size: int,
+        retry_interval: float,
+        tls: TLSOptions | None,
+    ) -> None:
+        self._max_recv_size = max_recv_size
+        self._decoder = new_decoder_factory(protocol, max_recv_size)()
+        self._encode = packet_encoder(protocol)
+        self._has_sent_eof = False
+        self._partial_packet_sent = False
+        self._is_broken = False
+        self._tls = None if tls is None else BlockingTLS(tls)
+        sock = connect()
+        with close_on_error(sock):
+            super().__init__(sock, retry_interval)
+            if self._tls is not None:
+                self._close_timeout = self._tls.shutdown_timeout()
+
+    def _prepare(self, sock: socket.socket) -> None:
+        if self._tls is not None:
+            self._decoder.feed(self._tls.handshake(sock))
+
+    def _explain(self, exc: OSError) -> None:
+        self._is_broken = True
+        explain_stream(exc)
+
+    def _send_close_notify(self, deadline: float) -> None:
+        if self._tls is not None and not self._partial_packet_sent:
+            try:
+                self._tls.close(self._socket, deadline)
+            except TimeoutError:
+                raise
+            except OSError:  # the connection is broken: the server will not miss it
+                pass
+
+    def _drain_before_close(self) -> None:
+        is_peer_sending = bool(self._decoder) or (
+            self._tls is not None and self._tls.is_peer_sending()
+        )
+        end_stream(
+            self._socket,
+            is_peer_sending=is_peer_sending,
+            is_shut_down=self._is_shut_down,
+            timeout=self._close_timeout,
+        )
+
+    def _forget_packet(self) -> None:
+        self._decoder.skip()
+
+    # -- packets
+
+    def _send(self, packet: _T_Sent, deadline: float) -> None:
+        if self._has_sent_eof:
+            raise RuntimeError("send_eof() has been called earlier")
+        if self._partial_packet_sent:
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED,
+                "Only a part of an earlier packet was sent, and nothing can follow it. "
+                "Close this client and connect another one",
+            )
+        data = self._encode(packet)
+        if self._is_closed:  # meanwhile, because that took too long
+            raise closed_error()
+        if self._tls is None:
+            self._write(data, deadline, False)
+        else:
+            if deadline < math.inf:  # when it is encrypted, there is no way back
+                self._wait_writable(deadline)
+            try:
+                self._partial_packet_sent = True
+                for piece in (data,) if len(data) <= PIECE_SIZE else pieces(data):
+                    self._write(self._tls.encrypt(piece), deadline, True)
+            except ConnectionError as exc:
+                self._partial_packet_sent = exc.errno is None
+                raise
+        self._partial_packet_sent = False
+
+    def _write(self, data: bytes, deadline: float, has_begun: bool) -> None:
+        """Send bytes, all of them.
+
+        Sets `_partial_packet_sent`, unless it is certain that none has left and `has_begun` is
+        false. The caller clears it.
+        """
+        send = self._socket.send
+        unsent: bytes | memoryview = data
+        while unsent:
+            try:
+                self._partial_packet_sent = True
+                sent = send(unsent)
+            except BlockingIOError:
+                self._partial_packet_sent = has_begun
+                self._wait_writable(deadline)
+            except OSError as exc:
+                self._partial_packet_sent = has_begun or not is_from_kernel(exc)
+                self._check_open()
+                self._explain(exc)
+                raise
+            else:
+                if sent == len(unsent):
+                    return
+                has_begun = True
+                unsent = memoryview(unsent)[sent:]
+
+    def send_eof(self) -> None:
+        """Tell the peer that nothing more will be sent. Receiving goes on.
+
+        Does nothing if it was called before, or if the client is closed. After it, `send_packet()`
+        raises `RuntimeError`. Waits for threads that are sending, up to 30 seconds.
+
+        Raises:
+            UnsupportedOperation: TLS cannot do that. The client can still be used.
+            TimeoutError: A packet of another thread has not left, because the peer does not read.
+                Nothing has changed.
+        """
+        try:
+            deadline = time.monotonic() + self._close_timeout
+            self._locks.sending.run(self._end_sending, deadline)
+        except LockTimeoutError:
+            message = "Another thread is still sending a packet"
+            raise TimeoutError(errno.ETIMEDOUT, message) from None
+        finally:
+            if self._is_closed:
+                self._close_unless_used()
+
+    def _end_sending(self) -> None:
+        if self._is_closed:
+            return
+        if self._tls is not None:
+            raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
+        self._has_sent_eof = True
+        with suppress(OSError):  # not connected any more, as the next operation will say
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _receive(self, deadline: float) -> _T_Received:
+        may_read = True
+        while (packet := self._take()) is NEED_DATA:
+            if not may_read and time.monotonic() >= deadline:
+                raise timed_out()
+            may_read = self._fill(deadline)
+        received: _T_Received = packet
+        return received
+
+    def _take(self) -> Any:
+        """Return the next packet of those that are here; `NEED_DATA` if there is none."""
+        if self._received_unsure:
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED,
+                "An earlier recv_packet() was interrupted, and what it had received is lost. "
+                "Close this client and connect another one",
+            )
+        decoder = self._decoder
+        while True:
+            try:  # a frame is there until it has become a packet
+                packet = decoder.peek()
+            except (StreamProtocolParseError, ProtocolCrashedError):
+                decoder.skip()
+                raise
+            if packet is not NEED_DATA:
+                decoder.skip()
+                return packet
+            self._received_unsure = True
+            try:
+                packet = decoder.take()
+            except (StreamProtocolParseError, ProtocolCrashedError):
+                self._received_unsure = False
+                raise
+            is_refilled = packet is NEED_DATA and decoder.refill()
+            self._received_unsure = False
+            if not is_refilled:
+                return packet
+
+    def _fill(self, deadline: float, read: Callable[[int], bytes] | None = None) -> bool:
+        """Wait until something arrives, and feed it to the decoder.
+
+        Args:
+            deadline: When to give up.
+            read: As for `_read()`.
+
+        Returns:
+            Whether the kernel probably has more.
+        """
+        size = self._max_recv_size
+        tls = self._tls
+        if tls is not None and tls.is_over():
+            raise tls.ended()
+        chunk = self._read(size, deadline, read)
+        if chunk:
+            self._decoder.feed(chunk if tls is None else tls.decrypt(chunk))
+        self._received_unsure = False
+        if not chunk:
+            if self._is_broken:  # the kernel tells an error once, and then an end of stream
+                raise aborted()
+            raise ended() if tls is None else tls.ended()
+        return len(chunk) == size
