@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from easynetwork.addresses import IPv6SocketAddress
+from easynetwork.addresses import IPv6SocketAddress, UnixSocketAddress
+from easynetwork.addresses.ancillary import DEFAULT_ANCILLARY_BUFSIZE
 
 _DEFAULT_MAX_RECV_SIZE: Final = 64 * 1024
 """Bytes taken from one connection per turn of the loop: decisive for throughput up to about this
@@ -129,3 +132,76 @@ def validated_reuse_port(reuse_port: bool) -> bool:
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise ValueError("reuse_port not supported by socket module")
     return bool(reuse_port)
+
+
+def validated_unix_path(path: object, argument: str = "path") -> UnixSocketAddress:
+    """Return the address of a Unix socket to bind; unnamed for one that Linux chooses (unix(7)).
+
+    Args:
+        path: A path, or text or bytes that begin with NUL: an abstract name (Linux).
+        argument: Its name, for the error.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: It is empty, and the platform chooses no names; or a path has a NUL inside.
+    """
+    address = parse_unix_path(path)
+    if address.is_unnamed() and sys.platform != "linux":
+        error = ValueError(
+            f"{argument} parameter is required on this platform and cannot be an empty string."
+        )
+        error.add_note("Automatic socket bind is not supported.")
+        raise error
+    return address
+
+
+def parse_unix_path(path: object) -> UnixSocketAddress:
+    """Return the address of a Unix socket: see `validated_unix_path`."""
+    match path:
+        case UnixSocketAddress():
+            return path
+        case str() | bytes():
+            return UnixSocketAddress.from_raw(path)
+        case os.PathLike():
+            return UnixSocketAddress.from_pathname(path)
+    raise TypeError(f"Expected a str object or an os.PathLike object, got {path!r}")
+
+
+def validated_mode(mode: object, address: UnixSocketAddress) -> int | None:
+    """Return the permissions of a path; None if there are none to set.
+
+    Raises:
+        TypeError: They are not an integer.
+        ValueError: There is no such mode, or the address is no path.
+    """
+    if mode is None:
+        return None
+    if not isinstance(mode, int):
+        raise TypeError(f"Expected an integer as mode, got {mode!r}")
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(f"mode must be between 0 and 0o7777, got {mode:#o}")
+    check_has_path("mode", address)
+    return mode
+
+
+def check_has_path(argument: str, address: UnixSocketAddress) -> None:
+    """Make sure that an address is a path, because an argument has no meaning otherwise.
+
+    Raises:
+        ValueError: It is an abstract name, or none.
+    """
+    if address.as_pathname() is None:
+        raise ValueError(f"{argument} is only meaningful with a path")
+
+
+def validated_ancillary_bufsize(ancillary_bufsize: object) -> int:
+    """Return the most bytes of ancillary data that are received at once.
+
+    Raises:
+        ValueError: It is not a strictly positive integer.
+    """
+    if ancillary_bufsize is None:
+        return DEFAULT_ANCILLARY_BUFSIZE
+    if not isinstance(ancillary_bufsize, int) or ancillary_bufsize <= 0:
+        raise ValueError("ancillary_bufsize must be a strictly positive integer")
+    return ancillary_bufsize

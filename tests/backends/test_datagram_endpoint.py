@@ -13,8 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from easynetwork.addresses import IPv4SocketAddress
-from easynetwork.backends import datagram_endpoint, ensure_backend
+from easynetwork.backends import ensure_backend
 from easynetwork.backends.datagram_endpoint import BATCH_SIZE, SocketDatagramEndpoint
 from tests.times import SOON
 
@@ -109,10 +108,8 @@ async def pair(anyio_backend: object) -> AsyncIterator[Pair]:
 
 
 @pytest.fixture
-async def narrow(anyio_backend: object, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+async def narrow(anyio_backend: object) -> AsyncIterator[Pair]:
     """Sockets whose kernel buffer fills up. Over UDP's loopback it never does: it drops."""
-    nowhere = IPv4SocketAddress("nowhere", 0)
-    monkeypatch.setattr(datagram_endpoint, "new_socket_address", lambda *_: nowhere)
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     one.setblocking(False)
     with other:

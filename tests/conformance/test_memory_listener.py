@@ -10,6 +10,7 @@ import anyio
 import anyio.abc
 import pytest
 
+from easynetwork.addresses import SocketAddress
 from easynetwork.backends import ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import new_decoder_factory, packet_encoder
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.anyio
 LINES: StreamProtocol[str, str] = StreamProtocol(StringLineSerializer())
 
 
-class MemoryServer(BaseAsyncNetworkServer[MemoryListener]):
+class MemoryServer(BaseAsyncNetworkServer[MemoryListener, SocketAddress]):
     """Arguments, a listener and the service: all that a stream server is."""
 
     def __init__(self, handler: AsyncStreamRequestHandler[str, str]) -> None:
@@ -41,6 +42,7 @@ class MemoryServer(BaseAsyncNetworkServer[MemoryListener]):
                 log=self._log,
                 connection_log_level=logging.INFO,
                 tls=None,
+                ancillary_bufsize=None,
             )
         )
 

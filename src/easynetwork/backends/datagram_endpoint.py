@@ -7,7 +7,7 @@ another (`receive`). Loops differ only in how they wait until the socket is read
 
 from __future__ import annotations
 
-__all__ = ["MAX_DATAGRAM_SIZE", "SocketDatagramEndpoint", "too_long"]
+__all__ = ["SocketDatagramEndpoint"]
 
 import errno
 import math
@@ -21,20 +21,15 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
-from easynetwork.addresses import SocketAddress, new_socket_address, socket_attributes
+from easynetwork.addresses.attributes import socket_attributes
+from easynetwork.addresses.unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import Batch, DatagramEndpoint
 from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.connecting import raise_pending_error
+from easynetwork.sockets.datagrams import largest_datagram, new_datagram_calls, too_long
 
 BATCH_SIZE: Final = 64
 """Datagrams taken from one socket before the event loop gets a turn."""
-
-MAX_DATAGRAM_SIZE: Final = 64 * 1024
-"""Bytes; no datagram is longer: its length has 16 bits (RFC 768)."""
-
-_MAX_LENGTH: Final = {_socket.AF_INET: 65_507, _socket.AF_INET6: 65_527}
-"""65,535 bytes, less 8 of UDP's header (RFC 768), less 20 of IPv4's, which counts itself (RFC 791,
-3.1); IPv6's does not (RFC 8200, 3)."""
 
 _MSG_ERRQUEUE: Final[int | None] = getattr(_socket, "MSG_ERRQUEUE", None)  # Linux
 
@@ -46,18 +41,19 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         socket: The socket.
     """
 
-    __slots__ = ("_in_a_row", "_view", "_writing", "address", "local_address", "socket")
+    __slots__ = ("_calls", "_in_a_row", "_view", "_writing", "address", "local_address", "socket")
 
     def __init__(self, sock: _socket.socket) -> None:
         take_descriptor(sock)
         self.socket: _socket.socket = sock
-        self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
-        self.address: SocketAddress | None = None
-        self._view = receive_view(MAX_DATAGRAM_SIZE)
+        self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
+        self.address: AnySocketAddress | None = None
+        self._view = receive_view(largest_datagram(sock.family))
+        self._calls = new_datagram_calls(sock)
         self._in_a_row = 0  # datagrams that were received without waiting
         self._writing = anyio.Lock()
         with suppress(OSError):  # a server's: a child that forks before it is served keeps it
-            self.address = new_socket_address(sock.getpeername(), sock.family)
+            self.address = typed_address(sock.getpeername(), sock.family)
             close_in_children(sock)
 
     @property
@@ -90,7 +86,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
             if address is None:
                 self.socket.send(data)
             else:
-                self.socket.sendto(data, address)
+                self._calls.send_to(data, address)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -106,7 +102,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         # The error may be what became of an earlier datagram, to another peer. If so, the kernel
         # has sent nothing.
         try:
-            self.socket.sendto(data, address)
+            self._calls.send_to(data, address)
         except BlockingIOError:
             return False
         return True
@@ -155,7 +151,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
     def _take(self) -> bytes | None:
         """Return the next datagram, None if there is none."""
         try:
-            nbytes = self.socket.recv_into(self._view)
+            nbytes = self._calls.receive(self._view)
         except BlockingIOError:
             return None
         except OSError:
@@ -173,7 +169,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         """
         if self.is_closing():
             return False
-        receive, view = self.socket.recvfrom_into, self._view
+        receive, view = self._calls.receive_from, self._view
         batch: Batch = []
         for _ in range(BATCH_SIZE):
             try:
@@ -199,10 +195,3 @@ class SocketDatagramEndpoint(DatagramEndpoint):
             with suppress(OSError):  # there are none, or no more
                 while True:
                     self.socket.recvmsg(0, 0, _MSG_ERRQUEUE)
-
-
-def too_long(data: bytes, family: int) -> OSError:
-    """Return the error of a datagram that does not fit: it says how much would."""
-    limit = _MAX_LENGTH.get(_socket.AddressFamily(family), math.inf)
-    why = f"at most {limit} bytes fit" if len(data) > limit else "the system does not send it whole"
-    return OSError(errno.EMSGSIZE, f"datagram of {len(data)} bytes is too long: {why}")

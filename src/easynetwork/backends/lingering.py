@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["read_to_end"]
+__all__ = ["has_unread", "linger"]
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -13,15 +14,45 @@ import anyio.lowlevel
 from easynetwork._tuning import LINGER_SIZE
 
 
-async def read_to_end(sock: socket.socket, view: memoryview, ended: anyio.Event) -> None:
-    """Discard what the peer sends until it ends its side, or has sent `LINGER_SIZE` bytes.
+def has_unread(sock: socket.socket) -> bool:
+    """Whether the kernel holds bytes of the peer."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
-    Start before all output is sent: some peers read only after they have finished sending.
+
+async def linger(
+    sock: socket.socket,
+    view: memoryview,
+    all_sent: anyio.Event | None,
+    shut_down: Callable[[], object],
+    timeout: float,
+) -> None:
+    """End the sending half when everything is sent, and read until the peer ends its side.
 
     Args:
         sock: The socket; may be closed meanwhile.
         view: Where to receive.
-        ended: Set at the end.
+        all_sent: Set when all output is sent; None if it is.
+        shut_down: Ends the sending half.
+        timeout: Seconds that the peer has after that.
+    """
+    async with anyio.create_task_group() as tasks:
+        peer_ended = anyio.Event()
+        tasks.start_soon(_read_to_end, sock, view, peer_ended)
+        if all_sent is not None:
+            await all_sent.wait()
+        shut_down()
+        with anyio.move_on_after(timeout):
+            await peer_ended.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def _read_to_end(sock: socket.socket, view: memoryview, ended: anyio.Event) -> None:
+    """Discard what the peer sends until it ends its side, or has sent `LINGER_SIZE` bytes.
+
+    Starts before all output is sent: some peers read only after they have finished sending.
     """
     left = LINGER_SIZE
     with suppress(OSError, anyio.ClosedResourceError):

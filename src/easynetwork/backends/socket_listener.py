@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-__all__ = ["SocketListener"]
+__all__ = ["SocketListener", "UnixListening"]
 
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
-from easynetwork.addresses import SocketAddress, new_socket_address, socket_attributes
+from easynetwork.addresses.attributes import socket_attributes
+from easynetwork.addresses.unix import AnySocketAddress, UnixSocketAddress, typed_address
 from easynetwork.backends.abc import AsyncBackend, Incoming, Listener, discard
 from easynetwork.sockets.accepting import PAUSE, Acceptor, Log
 from easynetwork.sockets.connecting import tune_tcp
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListening:
+    """What is different if a server listens on a Unix socket.
+
+    Attributes:
+        address: Where it listens. The socket itself may have been bound under another name.
+        attributes_of: Return what is known of the client at the other end of a connection.
+        release: Called before the socket is closed: removes its path.
+    """
+
+    address: UnixSocketAddress
+    attributes_of: Callable[[socket.socket], Mapping[Any, Callable[[], Any]]]
+    release: Callable[[], object]
 
 
 class SocketListener(Listener):
@@ -30,14 +47,23 @@ class SocketListener(Listener):
         max_recv_size: The most bytes taken from a connection per turn of the loop.
         log: Gets one ERROR line when accept() fails, however long that lasts, and DEBUG lines
             about connections that end before they are served.
+        unix: What is to be done for a Unix socket; None for others.
     """
 
-    __slots__ = ("_backend", "_log", "_max_recv_size", "_socket", "local_address")
+    __slots__ = ("_backend", "_log", "_max_recv_size", "_socket", "_unix", "local_address")
 
     def __init__(
-        self, sock: socket.socket, backend: AsyncBackend, max_recv_size: int, log: Log
+        self,
+        sock: socket.socket,
+        backend: AsyncBackend,
+        max_recv_size: int,
+        log: Log,
+        unix: UnixListening | None = None,
     ) -> None:
-        self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
+        self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
+        if unix is not None:
+            self.local_address = unix.address
+        self._unix = unix
         self._socket = sock
         self._backend = backend
         self._max_recv_size = max_recv_size
@@ -68,16 +94,22 @@ class SocketListener(Listener):
             acceptor.close()
 
     def _new_incoming(self, connection: socket.socket, address: Any) -> Incoming | None:
+        unix = self._unix
         try:
-            tune_tcp(connection)
+            if unix is None:
+                tune_tcp(connection)
             transport = self._backend.wrap_stream_socket(connection, discard, self._max_recv_size)
         except OSError as exc:
             self._log(logging.DEBUG, "%s left before it was served: %s", address, exc)
             return None
-        return Incoming(transport, transport.local_address, transport.address)
+        if unix is None:
+            return Incoming(transport, transport.local_address, transport.address)
+        return Incoming(transport, unix.address, transport.address, unix.attributes_of(connection))
 
     def close(self) -> None:
         if not self.is_closing():
+            if self._unix is not None:
+                self._unix.release()  # first, see `BoundPath`
             with suppress(anyio.NoEventLoopError):  # garbage collection: no task waits
                 anyio.notify_closing(self._socket)
             self._socket.close()

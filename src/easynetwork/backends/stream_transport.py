@@ -43,14 +43,13 @@ from easynetwork._tuning import (
     SEND_BUDGET_BYTES,
     SEND_BUDGET_PER_PACKET,
 )
-from easynetwork.addresses import (
-    SocketAddress,
-    enable_socket_linger,
-    new_socket_address,
-    socket_attributes,
-)
+from easynetwork.addresses import enable_socket_linger
+from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses.attributes import socket_attributes
+from easynetwork.addresses.unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
-from easynetwork.backends.lingering import read_to_end
+from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
+from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.receive_buffer import receive_view
 
 _LOW_WATER: Final = HIGH_WATER // 4
@@ -89,6 +88,7 @@ class SocketStreamTransport(StreamTransport):
         "_linger_done",
         "_phase",
         "_queued",
+        "_recv_into",
         "_so_error_checked",
         "_turns",
         "_unsent",
@@ -107,8 +107,8 @@ class SocketStreamTransport(StreamTransport):
         self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
     ) -> None:
         # OSError: the peer has reset the connection.
-        self.address: SocketAddress = new_socket_address(sock.getpeername(), sock.family)
-        self.local_address: SocketAddress = new_socket_address(sock.getsockname(), sock.family)
+        self.address: AnySocketAddress = typed_address(sock.getpeername(), sock.family)
+        self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
         self.close_timeout: float = CLOSE_TIMEOUT
         self.feed: Callable[[bytes], bool] = feed
         self.socket: socket.socket = sock
@@ -117,6 +117,7 @@ class SocketStreamTransport(StreamTransport):
         self.congested: bool = False
         self.has_lost_descriptor: bool = False
         self._view = receive_view(max_recv_size)
+        self._recv_into: Callable[[memoryview], int] = sock.recv_into
         self._phase = _Phase.OPEN
         self._at_eof = False  # nothing will be received any more
         self._error: OSError | None = None  # what broke the connection
@@ -152,6 +153,18 @@ class SocketStreamTransport(StreamTransport):
     @abstractmethod
     def _unregister(self) -> None:
         """Stop watching the socket: it is about to be closed, or broken."""
+
+    # -- ancillary data
+
+    async def receive_with_ancillary(
+        self, bufsize: int, received: AncillaryCallback, deadline: float = math.inf
+    ) -> None:
+        await receive_with_ancillary(self, bufsize, received, deadline)
+
+    async def send_with_ancillary(
+        self, encode: Callable[[], bytes], ancillary: RawAncillary
+    ) -> None:
+        await send_with_ancillary(self, encode, ancillary)
 
     # -- sending
 
@@ -289,7 +302,7 @@ class SocketStreamTransport(StreamTransport):
             timeout = self.close_timeout
         if self._phase < _Phase.CLOSING:
             self._phase = _Phase.CLOSING
-            self._wants_linger = not self._at_eof and (linger or self._has_unread())
+            self._wants_linger = not self._at_eof and (linger or has_unread(self.socket))
             self._at_eof = True
             self._stop_receiving()
         try:
@@ -311,12 +324,6 @@ class SocketStreamTransport(StreamTransport):
             raise
         self._close()
 
-    def _has_unread(self) -> bool:
-        try:
-            return bool(self.socket.recv(1, socket.MSG_PEEK))
-        except OSError:
-            return False
-
     async def _linger(self, timeout: float) -> None:
         if self._linger_done is not None:
             if self._all_sent is not None:
@@ -326,15 +333,7 @@ class SocketStreamTransport(StreamTransport):
             return
         self._linger_done = anyio.Event()
         try:
-            async with anyio.create_task_group() as tasks:
-                peer_ended = anyio.Event()
-                tasks.start_soon(read_to_end, self.socket, self._view, peer_ended)
-                if self._all_sent is not None:
-                    await self._all_sent.wait()
-                self._shut_down()
-                with anyio.move_on_after(timeout):
-                    await peer_ended.wait()
-                tasks.cancel_scope.cancel()
+            await linger(self.socket, self._view, self._all_sent, self._shut_down, timeout)
         finally:
             self._linger_done.set()
 

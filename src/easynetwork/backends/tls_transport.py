@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import anyio
 
 from easynetwork._tls_options import TLSOptions
-from easynetwork.addresses import SocketAddress, TLSAttribute
+from easynetwork.addresses import TLSAttribute
+from easynetwork.addresses.unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces
@@ -79,8 +80,8 @@ class TLSStreamTransport(StreamTransport):
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
         self.close_timeout: float = options.shutdown_timeout
         self.feed: Callable[[bytes], bool] = inner.feed
-        self.local_address: SocketAddress = inner.local_address
-        self.address: SocketAddress = inner.address
+        self.local_address: AnySocketAddress = inner.local_address
+        self.address: AnySocketAddress = inner.address
         self.is_truncated: bool = False
         self._inner = inner
         self._options = options

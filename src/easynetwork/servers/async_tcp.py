@@ -18,16 +18,14 @@ from easynetwork._arguments import (
     validated_port,
     validated_reuse_port,
 )
-from easynetwork._tls_options import new_server_tls
+from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.socket_listener import SocketListener
-from easynetwork.codec import new_decoder_factory, packet_encoder
-from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
-from easynetwork.servers._stream.options import StreamOptions
+from easynetwork.servers._stream.options import check_stream_arguments, new_stream_options
 from easynetwork.servers._stream.service import StreamService
-from easynetwork.servers._stream.tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.binding import open_tcp_listeners
 from easynetwork.sockets.closing import close_on_error
@@ -37,7 +35,7 @@ _T_Response = TypeVar("_T_Response")
 
 
 class AsyncTCPNetworkServer(
-    BaseAsyncNetworkServer[SocketListener], Generic[_T_Request, _T_Response]
+    BaseAsyncNetworkServer[SocketListener, SocketAddress], Generic[_T_Request, _T_Response]
 ):
     """Serves packets over TCP.
 
@@ -110,11 +108,7 @@ class AsyncTCPNetworkServer(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_stream_protocol(protocol)
-        if not isinstance(request_handler, AsyncStreamRequestHandler):
-            raise TypeError(
-                f"Expected an AsyncStreamRequestHandler object, got {request_handler!r}"
-            )
+        check_stream_arguments(protocol, request_handler)
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
@@ -123,20 +117,20 @@ class AsyncTCPNetworkServer(
         self._backlog = validated_backlog(backlog)
         self._reuse_port = validated_reuse_port(reuse_port)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
-        tls = new_server_tls(
-            ssl,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-            ssl_standard_compatible=ssl_standard_compatible,
-        )
-        options = StreamOptions(
-            backend=self._backend,
-            handler=request_handler,
-            new_decoder=new_decoder_factory(protocol, self._max_recv_size),
-            encode=packet_encoder(protocol),
-            log=self._log,
-            connection_log_level=logging.DEBUG if log_client_connection is False else logging.INFO,
-            tls=None if tls is None else TLSAcceptor(tls, self._log),
+        tls = {
+            "context": ssl,
+            "ssl_handshake_timeout": ssl_handshake_timeout,
+            "ssl_shutdown_timeout": ssl_shutdown_timeout,
+            "ssl_standard_compatible": ssl_standard_compatible,
+        }
+        options = new_stream_options(
+            self._backend,
+            protocol,
+            request_handler,
+            self._log,
+            max_recv_size=self._max_recv_size,
+            log_client_connection=log_client_connection,
+            tls=tls,
         )
         self._service = StreamService(options)
 

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import anyio.abc
 
 from easynetwork._arguments import validated_hosts, validated_port, validated_reuse_port
+from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
@@ -30,7 +31,9 @@ _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class AsyncUDPNetworkServer(BaseAsyncNetworkServer[PeerTable], Generic[_T_Request, _T_Response]):
+class AsyncUDPNetworkServer(
+    BaseAsyncNetworkServer[PeerTable, SocketAddress], Generic[_T_Request, _T_Response]
+):
     """Serves packets over UDP.
 
     A peer is known by its address. A datagram of a peer starts a generator of the request handler,

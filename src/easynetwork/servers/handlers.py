@@ -15,20 +15,30 @@ __all__ = [
     "AsyncStreamRequestHandler",
     "BaseRequestHandler",
     "INETClientAttribute",
+    "RecvAncillaryDataParams",
     "RecvParams",
+    "UNIXClientAttribute",
 ]
 
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
-from anyio import TypedAttributeSet
+from anyio import TypedAttributeSet, typed_attribute
 
-from easynetwork.addresses import INETSocketAttribute, ISocket, SocketAddress
+from easynetwork.addresses import (
+    INETSocketAttribute,
+    ISocket,
+    SocketAddress,
+    UnixCredentials,
+    UnixSocketAddress,
+    UNIXSocketAttribute,
+)
+from easynetwork.addresses.ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend
-from easynetwork.exceptions import TypedAttributeLookupError
+from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -55,16 +65,43 @@ class INETClientAttribute(TypedAttributeSet):
     """The client's end of the connection."""
 
 
+class UNIXClientAttribute(TypedAttributeSet):
+    """The keys of `client.extra()` for clients over Unix sockets."""
+
+    socket: ISocket = UNIXSocketAttribute.socket
+    """The connection's socket, for its options."""
+
+    local_name: UnixSocketAddress = typed_attribute()
+    """The server's name."""
+
+    peer_name: UnixSocketAddress = typed_attribute()
+    """The client's name. Clients seldom have one."""
+
+    peer_credentials: UnixCredentials = typed_attribute()
+    """The client's process, user and group when it connected. Only of streams, on Linux."""
+
+
+class RecvAncillaryDataParams(NamedTuple):
+    """What to do with the ancillary data that comes with a packet (Unix sockets)."""
+
+    data_received: Callable[[RawAncillary], object]
+    """Called with the ancillary data, as ``socket.recvmsg()`` returns it, before the packet is
+    delivered: the method `update_from_raw` of a `SocketAncillary`, for example. The descriptors
+    belong to the handler then, which has to close them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecvParams:
-    """How to wait for the packet that a `yield` asks for.
+    """How to wait for the packet that a `yield` asks for. The values are checked when yielded.
 
     Args:
-        timeout: Seconds until `TimeoutError` is raised at the `yield`; None to wait for ever. The
-            value is checked when it is yielded.
+        timeout: Seconds until `TimeoutError` is raised at the `yield`; None to wait for ever.
+        recv_with_ancillary: Receive ancillary data as well; None not to. See
+            `AsyncUnixStreamServer` and `AsyncUnixDatagramServer`.
     """
 
     timeout: float | None = None
+    recv_with_ancillary: RecvAncillaryDataParams | None = None
 
 
 Yielded: TypeAlias = float | RecvParams | None
@@ -134,6 +171,27 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
                 cause). Nothing was sent; the client can still be used.
             OSError: Another error of the operating system; see its `errno`.
         """
+
+    async def send_packet_with_ancillary(
+        self, packet: _T_Response, ancillary_data: RawAncillary, /
+    ) -> None:
+        """Send a packet and, beside its first byte, ancillary data: descriptors, for example.
+
+        For Unix sockets. Waits like `send_packet()`. When it returns, the kernel has the
+        descriptors, and they may be closed here. If it is cancelled, nothing was sent.
+
+        Args:
+            packet: The object to send.
+            ancillary_data: What ``socket.sendmsg()`` takes: `SocketAncillary.as_raw()`.
+
+        Raises:
+            UnsupportedOperation: The client is not at the other end of a Unix socket, or TLS is
+                used.
+            OSError: The packet is longer than the kernel takes at once (`EMSGSIZE`), or the kernel
+                refuses the ancillary data (`EBADF` for a closed descriptor). Nothing was sent.
+            Exception: As `send_packet()`.
+        """
+        raise UnsupportedOperation("This client does not have ancillary data support.")
 
     @abstractmethod
     def is_closing(self) -> bool:

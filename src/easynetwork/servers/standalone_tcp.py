@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
@@ -20,7 +21,9 @@ _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class StandaloneTCPNetworkServer(BaseStandaloneNetworkServer, Generic[_T_Request, _T_Response]):
+class StandaloneTCPNetworkServer(
+    BaseStandaloneNetworkServer[SocketAddress], Generic[_T_Request, _T_Response]
+):
     """Serves packets over TCP, from a thread.
 
     `serve_forever()` makes an `AsyncTCPNetworkServer` and an event loop to run it, and returns when

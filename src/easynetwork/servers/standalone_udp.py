@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
+from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
@@ -20,7 +21,9 @@ _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class StandaloneUDPNetworkServer(BaseStandaloneNetworkServer, Generic[_T_Request, _T_Response]):
+class StandaloneUDPNetworkServer(
+    BaseStandaloneNetworkServer[SocketAddress], Generic[_T_Request, _T_Response]
+):
     """Serves packets over UDP, from a thread.
 
     `serve_forever()` makes an `AsyncUDPNetworkServer` and an event loop to run it, and returns when

@@ -33,7 +33,8 @@ from typing import Any
 import anyio
 
 from easynetwork._forks import take_descriptor
-from easynetwork.addresses import new_socket_address, set_tcp_keepalive, set_tcp_nodelay
+from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
+from easynetwork.addresses.unix import typed_address
 from easynetwork.sockets.closing import close_all
 from easynetwork.sockets.resolving import (
     AddressInfo,
@@ -138,7 +139,7 @@ async def _finish_connecting(sock: socket.socket, address: tuple[Any, ...]) -> N
         raise
 
 
-def start_connecting(sock: socket.socket, address: tuple[Any, ...]) -> bool:
+def start_connecting(sock: socket.socket, address: Any) -> bool:
     """Begin to connect a non-blocking socket.
 
     Returns:
@@ -175,9 +176,9 @@ def raise_pending_error(sock: socket.socket) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def connect_call_error(error: int, family: int, address: tuple[Any, ...]) -> OSError:
+def connect_call_error(error: int, family: int, address: Any) -> OSError:
     """Return the error of one attempt to connect."""
-    where = new_socket_address(address, family)
+    where = typed_address(address, family)
     return OSError(error, f"Connect call failed {where}: {os.strerror(error)}")
 
 

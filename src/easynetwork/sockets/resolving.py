@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from easynetwork.addresses import new_socket_address
+from easynetwork.addresses.unix import typed_address
 
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 """What getaddrinfo(3) says of one address: family, type, protocol, name, and the address itself."""
@@ -79,7 +79,7 @@ def interleave(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
     return [info for row in rows for info in row if info is not None]
 
 
-def bind_error(exc: OSError, family: int, address: tuple[Any, ...]) -> OSError:
+def bind_error(exc: OSError, family: int, address: Any) -> OSError:
     """Return an error of bind(2) with the address in its text."""
-    where = new_socket_address(address, family)
+    where = typed_address(address, family)
     return OSError(exc.errno, f"error while attempting to bind on address {where}: {exc.strerror}")

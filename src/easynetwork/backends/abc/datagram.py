@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from easynetwork.addresses import SocketAddress
+from easynetwork.addresses.unix import AnySocketAddress
 
 Batch: TypeAlias = list[tuple[bytes, Any]]
 """Datagrams, with their senders' addresses as the socket module says them."""
@@ -31,10 +31,10 @@ class DatagramEndpoint(ABC):
 
     __slots__ = ("__weakref__",)
 
-    local_address: SocketAddress
+    local_address: AnySocketAddress
     """This end's address."""
 
-    address: SocketAddress | None
+    address: AnySocketAddress | None
     """The other end's address; None if the socket is not connected."""
 
     @property

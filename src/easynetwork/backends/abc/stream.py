@@ -13,7 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from easynetwork.addresses import SocketAddress
+from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.exceptions import UnsupportedOperation
 
 
 def broken_connection(error: BaseException | None) -> ConnectionError:
@@ -53,10 +55,10 @@ class StreamTransport(ABC):
     `receive()` should return now. Never called before the first `receive()`. May be replaced at any
     time."""
 
-    local_address: SocketAddress
+    local_address: AnySocketAddress
     """This end's address."""
 
-    address: SocketAddress
+    address: AnySocketAddress
     """The other end's address."""
 
     close_timeout: float
@@ -94,6 +96,46 @@ class StreamTransport(ABC):
             TimeoutError: The deadline has passed.
             ConnectionError: The connection broke.
         """
+
+    async def receive_with_ancillary(
+        self, bufsize: int, received: AncillaryCallback, deadline: float = math.inf
+    ) -> None:
+        """Wait until something arrives, and read once, with the ancillary data that comes with it.
+
+        Ancillary data that comes with bytes which `receive()` reads is dropped by the kernel, and
+        descriptors are closed.
+
+        Args:
+            bufsize: The most bytes of ancillary data, as for ``socket.recvmsg()``.
+            received: Called with the ancillary data, maybe none, before the bytes are fed.
+            deadline: As for `receive()`.
+
+        Raises:
+            UnsupportedOperation: The connection carries none. Nothing has been read.
+            OSError: The ancillary data was cut off (`EMSGSIZE`): its descriptors are closed. The
+                bytes were fed.
+            EOFError: As `receive()`, like the others.
+        """
+        raise UnsupportedOperation("This transport does not have ancillary data support.")
+
+    async def send_with_ancillary(
+        self, encode: Callable[[], bytes], ancillary: RawAncillary
+    ) -> None:
+        """Send a packet, with ancillary data beside its first byte, when its turn has come.
+
+        If this is cancelled, or raises an error other than `ConnectionError`, nothing was sent.
+
+        Args:
+            encode: Makes the bytes of the packet when its turn has come.
+            ancillary: As for ``socket.sendmsg()``. It is not used any more when this returns.
+
+        Raises:
+            UnsupportedOperation: The connection carries none.
+            ConnectionError: The connection broke or was closed.
+            OSError: The packet is longer than the kernel takes at once (`EMSGSIZE`), or the kernel
+                refuses the ancillary data (`EBADF` for a closed descriptor).
+        """
+        raise UnsupportedOperation("This transport does not have ancillary data support.")
 
     @abstractmethod
     def write(self, data: bytes | bytearray) -> None:
@@ -202,10 +244,10 @@ class Incoming(NamedTuple):
     transport: StreamTransport
     """The connection. Its feed function has yet to be set."""
 
-    local_address: SocketAddress
+    local_address: AnySocketAddress
     """This end's address, as the handler sees it."""
 
-    address: SocketAddress
+    address: AnySocketAddress
     """The client's address, as the handler and the log see it."""
 
     attributes: Mapping[Any, Callable[[], Any]] = MappingProxyType({})
@@ -220,7 +262,7 @@ class Listener(ABC):
 
     __slots__ = ("__weakref__",)
 
-    local_address: SocketAddress
+    local_address: AnySocketAddress
     """Where it listens."""
 
     @property

@@ -32,6 +32,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
     __slots__ = (
         "_fed",
         "_is_reading",
+        "_is_unix",
         "_loop",
         "_must_rewatch",
         "_selector",
@@ -45,6 +46,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         super().__init__(sock, feed, max_recv_size)
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, sock)
+        self._is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         self._must_rewatch = stops_watching_on_error(self._loop)
         self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None
@@ -55,8 +57,12 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _on_readable(self) -> bool:
         """Read once; return whether there was anything."""
+        if self._is_unix and (self._waiter is None or self._waiter.done()):
+            # The next task may ask for ancillary data, which to read without would lose.
+            self._stop_reading()
+            return False
         try:
-            nbytes = self.socket.recv_into(self._view)
+            nbytes = self._recv_into(self._view)
         except BlockingIOError:
             return False
         except OSError as exc:

@@ -67,7 +67,7 @@ class TrioStreamTransport(SocketStreamTransport):
                 raise broken_connection(self._error)
             raise EOFError
         try:
-            nbytes = self.socket.recv_into(self._view)
+            nbytes = self._recv_into(self._view)
         except BlockingIOError:
             raise TimeoutError("timed out") from None
         except OSError as exc:

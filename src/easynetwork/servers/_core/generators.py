@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 
 from easynetwork._arguments import validated_delay
-from easynetwork.servers.handlers import RecvParams, Yielded
+from easynetwork.servers.handlers import RecvAncillaryDataParams, RecvParams, Yielded
 
 Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None
 """The `firstiter` hook, called when an asynchronous generator is first iterated
@@ -47,6 +47,10 @@ def timeout_of(yielded: Yielded) -> float | None:
         ValueError: It is no number of seconds.
     """
     timeout = yielded.timeout if isinstance(yielded, RecvParams) else yielded
+    if isinstance(yielded, RecvParams):
+        ancillary: object = yielded.recv_with_ancillary
+        if not isinstance(ancillary, RecvAncillaryDataParams | None):
+            raise TypeError(f"Expected a RecvAncillaryDataParams object, got {ancillary!r}")
     try:
         validated_delay(timeout)
     except TypeError as exc:

@@ -34,7 +34,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from easynetwork._tuning import STOP_TIMEOUT
-from easynetwork.addresses import INETSocketAttribute, SocketAddress, SocketProxy
+from easynetwork.addresses import SocketAttribute, SocketProxy
 from easynetwork.backends import AsyncBackend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
@@ -48,7 +48,7 @@ class Listening(Protocol):
     """What a server listens on: a `Listener`, or a datagram socket."""
 
     @property
-    def local_address(self) -> SocketAddress:
+    def local_address(self) -> Any:
         """Where it listens."""
 
     @property
@@ -63,6 +63,7 @@ class Listening(Protocol):
 
 
 _T_Listening = TypeVar("_T_Listening", bound=Listening)
+_T_Address = TypeVar("_T_Address")
 
 _MAX_NAMES: Final = 10
 """Tasks that are named in one line of the log; it should be readable."""
@@ -129,7 +130,7 @@ class _Run:
         self.still_running(["service_init() or its exit stack"])
 
 
-class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening]):
+class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _T_Address]):
     """Everything but what a listening socket is, and what happens on it."""
 
     __slots__ = (
@@ -200,7 +201,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening]):
         run = self._run
         return run is not None and run.phase is _Phase.SERVING
 
-    def get_addresses(self) -> tuple[SocketAddress, ...]:
+    def get_addresses(self) -> tuple[_T_Address, ...]:
         """Return the addresses that the server listens on; none if it is new or closed."""
         return tuple(
             listener.local_address
@@ -210,7 +211,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening]):
 
     def get_sockets(self) -> tuple[SocketProxy, ...]:
         """Return the listening sockets, to look at; none if the server is new or closed."""
-        key = INETSocketAttribute.socket
+        key = SocketAttribute.socket
         return tuple(listener.extra_attributes[key]() for listener in self._listeners)
 
     # -- transitions

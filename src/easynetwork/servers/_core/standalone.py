@@ -19,19 +19,20 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
 from easynetwork._forks import call_after_fork
-from easynetwork.addresses import SocketAddress, SocketProxy
+from easynetwork.addresses import SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
 
 _T = TypeVar("_T")
+_T_Address = TypeVar("_T_Address")
 
 
 class _Run:
@@ -59,7 +60,7 @@ class _Run:
     )
 
     def __init__(
-        self, server: BaseAsyncNetworkServer[Any], is_up_event: SupportsEventSet | None
+        self, server: BaseAsyncNetworkServer[Any, Any], is_up_event: SupportsEventSet | None
     ) -> None:
         self.server = server
         self.finished = threading.Event()
@@ -177,7 +178,7 @@ class _Run:
                 self._calls -= 1
 
 
-class BaseStandaloneNetworkServer(AbstractNetworkServer):
+class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
     """Everything but what is served.
 
     Args:
@@ -190,7 +191,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
 
     def __init__(
         self,
-        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer[Any]],
+        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer[Any, Any]],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         runner_options: Mapping[str, Any] | None,
     ) -> None:
@@ -219,7 +220,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer):
         run = self._run
         return run is not None and run.call(run.server.is_serving)
 
-    def get_addresses(self) -> tuple[SocketAddress, ...]:
+    def get_addresses(self) -> tuple[_T_Address, ...]:
         """Return the addresses that the server listens on; none if it does not run.
 
         While the server starts, this waits until it listens.

@@ -8,7 +8,8 @@ from typing import Any
 import anyio.lowlevel
 
 from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
-from easynetwork.addresses import INETSocketAttribute, SocketAddress, new_socket_address
+from easynetwork.addresses import SocketAttribute
+from easynetwork.addresses.unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import AsyncBackend, DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import AsyncDatagramClient
@@ -32,7 +33,7 @@ class ServerSocket:
         self.backend: AsyncBackend = backend
         self.endpoint: DatagramEndpoint = endpoint
         self.encode: Callable[[Any], bytes] = encode
-        self.family: int = endpoint.extra_attributes[INETSocketAttribute.family]()
+        self.family: int = endpoint.extra_attributes[SocketAttribute.family]()
         self.is_up: bool = False
 
 
@@ -62,9 +63,9 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
         return hash((self._server_socket, self.raw_address))
 
     @property
-    def address(self) -> SocketAddress:
+    def address(self) -> AnySocketAddress:
         """Its address, as users see it."""
-        return new_socket_address(self.raw_address, self._server_socket.family)
+        return typed_address(self.raw_address, self._server_socket.family)
 
     def backend(self) -> AsyncBackend:
         return self._server_socket.backend
@@ -72,7 +73,7 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         known = self._server_socket.endpoint.extra_attributes
-        return {**known, INETSocketAttribute.peername: lambda: self.address}
+        return {**known, SocketAttribute.peername: lambda: self.address}
 
     def is_closing(self) -> bool:
         return not self._server_socket.is_up

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from easynetwork.addresses import SocketAddress
+from easynetwork.addresses.unix import AnySocketAddress
 from easynetwork.backends.abc import Batch, SessionTasks
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._core.fault_log import printable
@@ -48,7 +48,7 @@ class PeerTable:
         self._kept_clients: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
 
     @property
-    def local_address(self) -> SocketAddress:
+    def local_address(self) -> AnySocketAddress:
         """Where the server listens."""
         return self.server_socket.endpoint.local_address
 

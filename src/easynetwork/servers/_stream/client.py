@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from easynetwork.addresses import SocketAddress
+from easynetwork.addresses.ancillary import RawAncillary
+from easynetwork.addresses.unix import AnySocketAddress
 from easynetwork.backends.abc import AsyncBackend, Incoming, StreamTransport, discard
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError
@@ -51,7 +53,7 @@ class ServedClient(AsyncStreamClient[Any]):
     def __init__(self, options: StreamOptions, incoming: Incoming, decoder: StreamDecoder) -> None:
         self.transport: StreamTransport = incoming.transport
         self.decoder: StreamDecoder = decoder
-        self.address: SocketAddress = incoming.address
+        self.address: AnySocketAddress = incoming.address
         self._attributes = incoming.attributes
         self._options = options
         self._encode = options.encode
@@ -93,9 +95,29 @@ class ServedClient(AsyncStreamClient[Any]):
             if transport.congested:
                 await transport.drain()
         except ConnectionError as exc:
-            if self.is_closed:
-                raise tag_with_client(self, ClientClosedError("Closed client")) from exc
-            raise tag_with_client(self, exc) from exc.__cause__
+            raise self._explained(exc) from exc.__cause__
+
+    async def send_packet_with_ancillary(
+        self, packet: Any, ancillary_data: RawAncillary, /
+    ) -> None:
+        if self._options.ancillary_bufsize is None:
+            await super().send_packet_with_ancillary(packet, ancillary_data)
+        if self.is_closed:
+            raise tag_with_client(self, ClientClosedError("Closed client"))
+        encode = partial(self._encode, packet)
+        try:
+            self.flush()
+            await self.transport.send_with_ancillary(encode, ancillary_data)
+        except ConnectionError as exc:
+            raise self._explained(exc) from exc.__cause__
+
+    def _explained(self, exc: ConnectionError) -> ConnectionError:
+        """Return the error of an operation that was going on when the connection ended."""
+        if self.is_closed:
+            closed = ClientClosedError("Closed client")
+            closed.__cause__ = exc
+            exc = closed
+        return tag_with_client(self, exc)
 
     def _begin_to_gather(self, data: bytes) -> None:
         self.gathered += data

@@ -17,21 +17,29 @@ import errno
 import logging
 import math
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
 
+from easynetwork.addresses import UnixSocketAddress
+from easynetwork.addresses.ancillary import RawAncillary, close_descriptors
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.decoder import NEED_DATA
+from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.servers._core.generators import close, not_a_generator, throw_in, timeout_of
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers._stream.client import ServedClient, came_from_client
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers.handlers import Yielded
+from easynetwork.servers.handlers import (
+    RecvAncillaryDataParams,
+    RecvParams,
+    UNIXClientAttribute,
+    Yielded,
+)
 
 _CLOSE_TIMEOUT_AT_STOP: Final = 0.5
 """How long, in seconds, a server that stops waits for a peer to read what was sent to it."""
@@ -55,7 +63,15 @@ class _DisconnectedError(Exception):
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = ("_client", "_greeted", "_leaving", "_options", "_tasks", "thrown")
+    __slots__ = (
+        "_client",
+        "_greeted",
+        "_leaving",
+        "_options",
+        "_tasks",
+        "_undelivered",
+        "thrown",
+    )
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
         self._options = options
@@ -63,6 +79,7 @@ class StreamSession:
         self._client = client
         self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
+        self._undelivered: Sequence[tuple[int, int, bytes]] = ()  # its `yield` was cancelled
         self.thrown: BaseException | None = None  # see `throw_in()`
 
     async def run(self) -> None:
@@ -72,8 +89,7 @@ class StreamSession:
             BaseException: What has left the handler, if it is meant for the whole program.
         """
         options, client = self._options, self._client
-        message = "Accepted new connection (address = %s)"
-        options.log.log(options.connection_log_level, message, client.address)
+        self._log_accepted()
         end: End = _End.LEFT
         try:
             with self._tasks.scope():
@@ -93,6 +109,15 @@ class StreamSession:
             await self._conclude(end)
         finally:
             del end  # an exception's traceback may refer to this frame
+
+    def _log_accepted(self) -> None:
+        options, client = self._options, self._client
+        message, details = "Accepted new connection (address = %s)", tuple[Any, ...]()
+        if isinstance(client.address, UnixSocketAddress):  # which is no name, most often
+            with suppress(TypedAttributeLookupError):
+                details = client.extra(UNIXClientAttribute.peer_credentials)
+                message += ", pid %s, uid %s, gid %s"
+        options.log.log(options.connection_log_level, message, client.address, *details)
 
     # -- the conversation
 
@@ -149,6 +174,10 @@ class StreamSession:
         client = self._client
         deadline = math.inf
         timeout = None if yielded is None else timeout_of(yielded)
+        if isinstance(yielded, RecvParams) and yielded.recv_with_ancillary is not None:
+            return await self._next_with_ancillary(yielded.recv_with_ancillary, timeout)
+        if self._undelivered:
+            self._close_undelivered()
         while (packet := client.decoder.take()) is NEED_DATA:
             if timeout is not None:
                 deadline, timeout = self._options.backend.current_time() + timeout, None
@@ -164,6 +193,54 @@ class StreamSession:
             except (EOFError, ConnectionError):
                 raise _DisconnectedError from None
         return packet
+
+    async def _next_with_ancillary(
+        self, params: RecvAncillaryDataParams, timeout: float | None
+    ) -> Any:
+        """Return the next packet; read once for it, if it is not here yet."""
+        client, bufsize = self._client, self._options.ancillary_bufsize
+        if bufsize is None:
+            raise UnsupportedOperation(
+                "The server is not configured to handle ancillary data (ancillary_bufsize=None)."
+            )
+        undelivered = self._undelivered = list(self._undelivered)
+        packet = await self._take()
+        if packet is NEED_DATA and not undelivered:
+            if client.is_closed or self._tasks.has_given_up:
+                raise _DisconnectedError
+            deadline = math.inf
+            if timeout is not None:
+                deadline = self._options.backend.current_time() + timeout
+            try:
+                client.flush()
+                await client.transport.receive_with_ancillary(bufsize, undelivered.extend, deadline)
+            except (EOFError, ConnectionError):
+                raise _DisconnectedError from None
+            self._deliver(params, undelivered)
+            packet = await self._take()
+        elif undelivered:
+            self._deliver(params, undelivered)
+        if packet is NEED_DATA:
+            raise EOFError("Received partial packet data")
+        return packet
+
+    async def _take(self) -> Any:
+        decoder = self._client.decoder
+        while (packet := decoder.take()) is NEED_DATA and decoder.refill():
+            await anyio.lowlevel.checkpoint()
+        return packet
+
+    def _deliver(self, params: RecvAncillaryDataParams, ancillary: RawAncillary) -> None:
+        self._undelivered = ()
+        try:
+            params.data_received(ancillary)
+        except Exception as exc:
+            message = "RecvAncillaryDataParams.data_received() crashed"
+            raise RuntimeError(message) from exc
+
+    def _close_undelivered(self) -> None:
+        close_descriptors(self._undelivered)
+        self._undelivered = ()
 
     # -- the end
 
@@ -219,6 +296,7 @@ class StreamSession:
             message = "%s left %d bytes of an incomplete packet"
             self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()
+        self._close_undelivered()
         # From here on, every wait for this peer ends in time, also of tasks that send to it.
         client.transport.limit_sending(client.transport.close_timeout)
 

@@ -11,7 +11,7 @@ import logging
 import ssl
 
 from easynetwork._tls_options import TLSOptions
-from easynetwork.addresses import SocketAddress
+from easynetwork.addresses.unix import AnySocketAddress
 from easynetwork.backends.abc import Incoming, StreamTransport
 from easynetwork.backends.tls_transport import TLSStreamTransport, start_tls
 from easynetwork.servers._core.fault_log import ServerLog, printable
@@ -48,7 +48,7 @@ class TLSAcceptor:
             return incoming._replace(transport=transport)
         return None
 
-    def report_end(self, transport: StreamTransport, address: SocketAddress) -> None:
+    def report_end(self, transport: StreamTransport, address: AnySocketAddress) -> None:
         """Log how a connection ended, if TLS has its own view of it."""
         assert isinstance(transport, TLSStreamTransport)
         if transport.error is not None:

@@ -1,0 +1,118 @@
+"""Ancillary data of a Unix stream: descriptors and credentials that come with its bytes.
+
+The kernel ties ancillary data to the first byte that it was sent with, and hands it over with the
+read that returns this byte. A read without room for it drops it, and closes descriptors
+(:manpage:`unix(7)`). So it is read only on demand, and nothing of it waits in a transport.
+"""
+
+from __future__ import annotations
+
+__all__ = ["receive_with_ancillary", "send_with_ancillary"]
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
+from easynetwork.backends.abc import broken_connection
+from easynetwork.exceptions import UnsupportedOperation
+from easynetwork.sockets.messages import receive_message
+
+if TYPE_CHECKING:
+    from easynetwork.backends.stream_transport import SocketStreamTransport
+
+_DEADLINE_INTERVAL: Final = 1.0
+"""Seconds after which a sender looks whether a deadline was set while it waited for the peer."""
+
+
+async def receive_with_ancillary(
+    transport: SocketStreamTransport,
+    bufsize: int,
+    received: AncillaryCallback,
+    deadline: float,
+) -> None:
+    """Implement `StreamTransport.receive_with_ancillary`."""
+    _check_supported(transport)
+    feed = transport.feed
+    errors: list[OSError] = []
+
+    def recv_into(view: memoryview) -> int:
+        message = receive_message(transport.socket, view, bufsize)
+        if message.nbytes:
+            transport._recv_into = transport.socket.recv_into
+            if message.error is None:
+                received(message.ancillary)
+            else:
+                errors.append(message.error)
+        return message.nbytes
+
+    def feed_once(data: bytes) -> bool:
+        transport.feed = feed
+        feed(data)
+        return True  # whether or not a packet is complete
+
+    transport.feed, transport._recv_into = feed_once, recv_into
+    try:
+        while transport.feed is feed_once:  # receive() returns when the connection ends, too
+            await transport.receive(deadline)
+    finally:
+        transport._recv_into = transport.socket.recv_into
+        if transport.feed is feed_once:  # nothing came; and not `discard`, after aclose()
+            transport.feed = feed
+    if errors:
+        raise errors[0]
+
+
+async def send_with_ancillary(
+    transport: SocketStreamTransport, encode: Callable[[], bytes], ancillary: RawAncillary
+) -> None:
+    """Implement `StreamTransport.send_with_ancillary`."""
+    _check_supported(transport)
+    async with transport.turn():
+        transport.congested = True  # other senders wait for their turns, too
+        data = encode()
+        limit = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        if len(data) > limit:
+            reason = f"packet of {len(data)} bytes is too long to be sent with ancillary data"
+            raise OSError(errno.EMSGSIZE, f"{reason}: at most {limit} bytes fit")
+        while (sent := await _try_to_send(transport, data, ancillary)) is None:
+            await _wait_writable(transport)
+        if sent < len(data):
+            transport.write(data[sent:])
+
+
+async def _try_to_send(
+    transport: SocketStreamTransport, data: bytes, ancillary: RawAncillary
+) -> int | None:
+    """Send at least the first byte, after all earlier ones; None if the kernel has no room."""
+    while transport._all_sent is not None:
+        await transport._all_sent.wait()
+    if transport.is_closing():
+        raise broken_connection(transport._error)
+    try:
+        return transport.socket.sendmsg([data], ancillary)
+    except BlockingIOError:
+        return None
+    except ConnectionError as exc:
+        transport._break_sending(exc)
+        raise broken_connection(exc) from None
+
+
+async def _wait_writable(transport: SocketStreamTransport) -> None:
+    """Wait until the peer has read something, or the time to send is up."""
+    with anyio.move_on_after(_DEADLINE_INTERVAL):
+        try:
+            await anyio.wait_writable(transport.socket)
+        except anyio.ClosedResourceError:
+            raise broken_connection(transport._error) from None
+        return
+    if anyio.current_time() >= transport._deadline:
+        transport.abort()
+
+
+def _check_supported(transport: SocketStreamTransport) -> None:
+    if transport.socket.family != getattr(socket, "AF_UNIX", None):
+        raise UnsupportedOperation("This transport does not have ancillary data support.")
