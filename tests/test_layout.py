@@ -61,10 +61,16 @@ THIRD_PARTY = {"easynetwork.backends.trio": {"anyio", "trio"}, "easynetwork": {"
 LONG_CONSTRUCTORS = {
     "AsyncTCPNetworkClient",
     "AsyncTCPNetworkServer",
+    "AsyncUnixDatagramServer",
+    "AsyncUnixStreamClient",
+    "AsyncUnixStreamServer",
     "JSONSerializer",
     "StandaloneTCPNetworkServer",
     "StandaloneUDPNetworkServer",
+    "StandaloneUnixDatagramServer",
+    "StandaloneUnixStreamServer",
     "TCPNetworkClient",
+    "UnixStreamClient",
 }
 # The documented API fixes an exception's bases, a promise to those who catch it, and the steps from
 # one-shot to buffered.

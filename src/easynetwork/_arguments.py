@@ -155,6 +155,11 @@ def validated_unix_path(path: object, argument: str = "path") -> UnixSocketAddre
     return address
 
 
+def validated_local_path(path: object) -> UnixSocketAddress | None:
+    """Return the argument `local_path` as `validated_unix_path` does; None for None."""
+    return None if path is None else validated_unix_path(path, "local_path")
+
+
 def parse_unix_path(path: object) -> UnixSocketAddress:
     """Return the address of a Unix socket: see `validated_unix_path`."""
     match path:

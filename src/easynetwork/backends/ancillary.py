@@ -9,7 +9,6 @@ from __future__ import annotations
 
 __all__ = ["receive_with_ancillary", "send_with_ancillary"]
 
-import errno
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -19,7 +18,7 @@ import anyio
 from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
 from easynetwork.backends.abc import broken_connection
 from easynetwork.exceptions import UnsupportedOperation
-from easynetwork.sockets.messages import receive_message
+from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary
 
 if TYPE_CHECKING:
     from easynetwork.backends.stream_transport import SocketStreamTransport
@@ -37,24 +36,14 @@ async def receive_with_ancillary(
     """Implement `StreamTransport.receive_with_ancillary`."""
     _check_supported(transport)
     feed = transport.feed
-    errors: list[OSError] = []
-
-    def recv_into(view: memoryview) -> int:
-        message = receive_message(transport.socket, view, bufsize)
-        if message.nbytes:
-            transport._recv_into = transport.socket.recv_into
-            if message.error is None:
-                received(message.ancillary)
-            else:
-                errors.append(message.error)
-        return message.nbytes
+    reader = MessageReader(transport.socket, bufsize, received)
 
     def feed_once(data: bytes) -> bool:
-        transport.feed = feed
+        transport.feed, transport._recv_into = feed, transport.socket.recv_into
         feed(data)
         return True  # whether or not a packet is complete
 
-    transport.feed, transport._recv_into = feed_once, recv_into
+    transport.feed, transport._recv_into = feed_once, reader.recv_into
     try:
         while transport.feed is feed_once:  # receive() returns when the connection ends, too
             await transport.receive(deadline)
@@ -62,8 +51,8 @@ async def receive_with_ancillary(
         transport._recv_into = transport.socket.recv_into
         if transport.feed is feed_once:  # nothing came; and not `discard`, after aclose()
             transport.feed = feed
-    if errors:
-        raise errors[0]
+    if reader.error is not None:
+        raise reader.error
 
 
 async def send_with_ancillary(
@@ -74,10 +63,8 @@ async def send_with_ancillary(
     async with transport.turn():
         transport.congested = True  # other senders wait for their turns, too
         data = encode()
-        limit = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        if len(data) > limit:
-            reason = f"packet of {len(data)} bytes is too long to be sent with ancillary data"
-            raise OSError(errno.EMSGSIZE, f"{reason}: at most {limit} bytes fit")
+        if error := too_long_for_ancillary(transport.socket, data):
+            raise error
         while (sent := await _try_to_send(transport, data, ancillary)) is None:
             await _wait_writable(transport)
         if sent < len(data):

@@ -21,15 +21,27 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
+from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses.attributes import socket_attributes
 from easynetwork.addresses.unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import Batch, DatagramEndpoint
 from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.connecting import raise_pending_error
-from easynetwork.sockets.datagrams import largest_datagram, new_datagram_calls, too_long
+from easynetwork.sockets.datagrams import (
+    DatagramCalls,
+    explain_unix,
+    is_unix,
+    largest_datagram,
+    new_datagram_calls,
+    too_long,
+)
+from easynetwork.sockets.messages import MessageReader
 
 BATCH_SIZE: Final = 64
 """Datagrams taken from one socket before the event loop gets a turn."""
+
+_RETRY_INTERVAL: Final = 0.005
+"""Seconds between attempts to send to a Unix socket that its peer does not read."""
 
 _MSG_ERRQUEUE: Final[int | None] = getattr(_socket, "MSG_ERRQUEUE", None)  # Linux
 
@@ -43,13 +55,13 @@ class SocketDatagramEndpoint(DatagramEndpoint):
 
     __slots__ = ("_calls", "_in_a_row", "_view", "_writing", "address", "local_address", "socket")
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, calls: DatagramCalls | None = None) -> None:
         take_descriptor(sock)
         self.socket: _socket.socket = sock
         self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
         self.address: AnySocketAddress | None = None
         self._view = receive_view(largest_datagram(sock.family))
-        self._calls = new_datagram_calls(sock)
+        self._calls = new_datagram_calls(sock) if calls is None else calls
         self._in_a_row = 0  # datagrams that were received without waiting
         self._writing = anyio.Lock()
         with suppress(OSError):  # a server's: a child that forks before it is served keeps it
@@ -81,9 +93,25 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         self._in_a_row += 1
         return datagram
 
-    def send(self, data: bytes, address: Any = None) -> bool:
+    async def receive_with_ancillary(self, bufsize: int, received: AncillaryCallback) -> bytes:
+        if not is_unix(self.socket):
+            return await super().receive_with_ancillary(bufsize, received)
+        calls = self._calls
+        reader = MessageReader(self.socket, bufsize, received)
+        self._calls = calls._replace(receive=reader.recv_into)
         try:
-            if address is None:
+            datagram = await self.receive()
+        finally:
+            self._calls = calls
+        if reader.error is not None:
+            raise reader.error
+        return datagram
+
+    def send(self, data: bytes, address: Any = None, ancillary: RawAncillary | None = None) -> bool:
+        try:
+            if ancillary is not None:
+                self.socket.sendmsg([data], ancillary, 0, address)
+            elif address is None:
                 self.socket.send(data)
             else:
                 self._calls.send_to(data, address)
@@ -93,6 +121,8 @@ class SocketDatagramEndpoint(DatagramEndpoint):
             if exc.errno == errno.EMSGSIZE:
                 raise too_long(data, self.socket.family) from None
             self._forget_error()
+            if address is not None and is_unix(self.socket):
+                raise explain_unix(exc, address) from None
             if address is None:
                 raise
             return self._send_again(data, address)
@@ -109,7 +139,10 @@ class SocketDatagramEndpoint(DatagramEndpoint):
 
     async def writable(self) -> None:
         async with self._writing:  # tasks take turns: loops let only one of them wait
-            if not self.is_closing():
+            if self.address is None and is_unix(self.socket):
+                # Another socket is full, and the kernel does not tell when it has room again.
+                await anyio.sleep(_RETRY_INTERVAL)
+            elif not self.is_closing():
                 with suppress(anyio.ClosedResourceError):
                     await anyio.wait_writable(self.socket)
 
@@ -169,7 +202,8 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         """
         if self.is_closing():
             return False
-        receive, view = self._calls.receive_from, self._view
+        receive, _, _, attach = self._calls
+        view = self._view
         batch: Batch = []
         for _ in range(BATCH_SIZE):
             try:
@@ -180,7 +214,10 @@ class SocketDatagramEndpoint(DatagramEndpoint):
                 self._forget_error()
                 failed(exc)
             else:
-                batch.append((view[:nbytes].tobytes(), address))
+                datagram = view[:nbytes].tobytes()
+                batch.append((datagram if attach is None else attach(datagram), address))
+                if attach is not None:
+                    break  # the process has few descriptors: let the handler close them first
         if batch:
             received(batch)
         return len(batch) == BATCH_SIZE

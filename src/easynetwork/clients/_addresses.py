@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from easynetwork.addresses import SocketAddress, UnixSocketAddress
+from easynetwork.addresses import SocketAddress, SocketProxy, UnixCredentials, UnixSocketAddress
+from easynetwork.addresses.unix import get_peer_credentials
 
 
 class INETAddresses(ABC):
@@ -56,3 +57,25 @@ class UnixNames(ABC):
         """Return the server's name. Raises what `get_local_name()` raises."""
         name: UnixSocketAddress = self._addresses()[1]
         return name
+
+
+class UnixStreamNames(UnixNames):
+    """A client with a connection over a Unix socket."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def socket(self) -> SocketProxy:
+        """The socket."""
+
+    def get_peer_credentials(self) -> UnixCredentials:
+        """Return the process, user and group of the server when it began to listen (Linux).
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The client is not connected yet.
+            NotImplementedError: The platform cannot tell.
+        """
+        self._addresses()
+        return get_peer_credentials(self.socket)

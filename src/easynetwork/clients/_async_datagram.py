@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
+from easynetwork.addresses.ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients._async_client import AsyncClient, closed_error
@@ -56,22 +58,7 @@ class BaseAsyncDatagramClient(
 
     # -- packets
 
-    async def send_packet(self, packet: _T_Sent) -> None:
-        """Send a packet; connect first if need be. Several tasks may send at once.
-
-        Returns when the operating system has the datagram, which promises nothing about its
-        arrival. Usually that is at once.
-
-        Args:
-            packet: What to send.
-
-        Raises:
-            ClientClosedError: The client is closed.
-            OSError: The socket cannot be connected, the datagram is too long (`EMSGSIZE`), or
-                something is wrong with this packet or an earlier one, see above.
-            ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
-                nothing was sent.
-        """
+    async def _send(self, packet: _T_Sent, ancillary: RawAncillary | None = None) -> None:
         endpoint = await self._connected()
         data = self._encode(packet)
         self._sent_in_a_row += 1
@@ -79,20 +66,24 @@ class BaseAsyncDatagramClient(
             self._sent_in_a_row = 1
             await anyio.lowlevel.checkpoint()
         try:
-            if self._sending.locked() or not endpoint.send(data):
+            if self._sending.locked() or not endpoint.send(data, None, ancillary):
                 async with self._sending:
-                    while not endpoint.send(data):
+                    while not endpoint.send(data, None, ancillary):
                         await endpoint.writable()
             endpoint.raise_pending_error()
         except OSError as exc:
             self._explain(exc)
             raise
 
-    async def _receive(self, deadline: float) -> _T_Received:
+    async def _receive(
+        self,
+        deadline: float,
+        receive: Callable[[DatagramEndpoint], Awaitable[bytes]] | None = None,
+    ) -> _T_Received:
         endpoint = await self._connected(deadline)
         await self._acquire_receiving(deadline)
         try:
-            datagram = await endpoint.receive(deadline)
+            datagram = await (endpoint.receive(deadline) if receive is None else receive(endpoint))
         except OSError as exc:
             self._explain(exc)
             raise

@@ -40,22 +40,27 @@ class BlockingDatagramClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Se
     def _forget_packet(self) -> None:
         self._datagram = None
 
-    def _send(self, packet: _T_Sent, deadline: float) -> None:
+    def _send(
+        self,
+        packet: _T_Sent,
+        deadline: float,
+        send: Callable[[bytes], object] | None = None,
+    ) -> None:
         data = self._encode(packet)
         if self._is_closed:  # meanwhile, because that took too long
             raise closed_error()
         try:
-            self._write(data, deadline)
+            self._write(data, deadline, send or self._socket.send)
         except OSError as exc:
             if exc.errno == errno.EMSGSIZE:
                 raise too_long(data, self._socket.family) from None
             raise
         raise_pending_error(self._socket)
 
-    def _write(self, data: bytes, deadline: float) -> None:
+    def _write(self, data: bytes, deadline: float, send: Callable[[bytes], object]) -> None:
         while True:
             try:
-                self._socket.send(data)
+                send(data)
                 return
             except BlockingIOError:
                 self._wait_writable(deadline)
@@ -68,10 +73,10 @@ class BlockingDatagramClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Se
         """Receive a datagram; called when the socket is readable."""
         return self._socket.recv(size)
 
-    def _receive(self, deadline: float) -> _T_Received:
+    def _receive(self, deadline: float, read: Callable[[int], bytes] | None = None) -> _T_Received:
         if self._datagram is None:
             size = largest_datagram(self._socket.family)
-            self._datagram = self._read(size, deadline, self._read_datagram)
+            self._datagram = self._read(size, deadline, read or self._read_datagram)
         try:
             packet: _T_Received = self._build(self._datagram)
         except (DatagramProtocolParseError, RuntimeError):

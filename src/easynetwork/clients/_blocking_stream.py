@@ -99,14 +99,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent
     # -- packets
 
     def _send(self, packet: _T_Sent, deadline: float) -> None:
-        if self._has_sent_eof:
-            raise RuntimeError("send_eof() has been called earlier")
-        if self._partial_packet_sent:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "Only a part of an earlier packet was sent, and nothing can follow it. "
-                "Close this client and connect another one",
-            )
+        self._check_can_send()
         data = self._encode(packet)
         if self._is_closed:  # meanwhile, because that took too long
             raise closed_error()
@@ -123,6 +116,16 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent
                 self._partial_packet_sent = exc.errno is None
                 raise
         self._partial_packet_sent = False
+
+    def _check_can_send(self) -> None:
+        if self._has_sent_eof:
+            raise RuntimeError("send_eof() has been called earlier")
+        if self._partial_packet_sent:
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED,
+                "Only a part of an earlier packet was sent, and nothing can follow it. "
+                "Close this client and connect another one",
+            )
 
     def _write(self, data: bytes, deadline: float, has_begun: bool) -> None:
         """Send bytes, all of them.

@@ -6,7 +6,8 @@ import socket
 import ssl
 from collections.abc import Collection
 
-from easynetwork._arguments import parse_address
+from easynetwork._arguments import parse_address, parse_unix_path
+from easynetwork.addresses import UnixSocketAddress
 from easynetwork.sockets.closing import close_on_error
 
 
@@ -28,6 +29,7 @@ def validated_target(
     """
     with close_on_error(target):
         if isinstance(target, socket.socket) and not address_options:
+            check_family(target.family)
             _check_socket(target, kind)
             return target
         address = parse_address(target)
@@ -60,10 +62,53 @@ def check_family(family: int) -> None:
 def _check_socket(sock: socket.socket, kind: socket.SocketKind) -> None:
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("ssl.SSLSocket instances are forbidden")
-    check_family(sock.family)
     if sock.type != kind:
         raise ValueError(f"Only this type of socket is supported: {kind.name}")
     sock.getpeername()  # ENOTCONN if it is not connected
+
+
+def validated_unix_target(
+    target: object, address_options: Collection[str], kind: socket.SocketKind
+) -> UnixSocketAddress | socket.socket:
+    """Return the address to connect to, or the connected Unix socket: see `validated_target`.
+
+    Raises:
+        TypeError: It is something else, or the options do not go with it.
+        ValueError: The path is empty, or the socket is of another family or type.
+        OSError: The socket is not connected.
+    """
+    with close_on_error(target):
+        if isinstance(target, socket.socket):
+            if address_options:
+                raise _wrong_arguments(target, address_options)
+            if target.family != socket.AF_UNIX:
+                raise ValueError("Only these families are supported: AF_UNIX")
+            _check_socket(target, kind)
+            return target
+        address = parse_unix_path(target)
+        if address.is_unnamed():
+            raise ValueError("path cannot be an empty string: it names no server")
+        return address
+
+
+def validated_unix_datagram_target(
+    target: object, local_path: object, name: str
+) -> UnixSocketAddress | socket.socket:
+    """Return the address to connect to, or the connected socket, which must have a name.
+
+    Args:
+        target: What the client's user gave.
+        local_path: The client's argument.
+        name: The client's class.
+
+    Raises:
+        ValueError: The socket has no name. Otherwise as `validated_unix_target`.
+    """
+    options = [] if local_path is None else ["local_path"]
+    result = validated_unix_target(target, options, socket.SOCK_DGRAM)
+    if isinstance(result, socket.socket) and not result.getsockname():
+        raise ValueError(f"{name} requires the socket to be named.")
+    return result
 
 
 def validated_udp_target(

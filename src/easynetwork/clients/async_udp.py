@@ -103,3 +103,21 @@ class AsyncUDPNetworkClient(
 
     async def _new_socket(self) -> _socket.socket:
         return await connect_udp(*self._target, **self._connect_options)
+
+    async def send_packet(self, packet: _T_Sent) -> None:
+        """Send a packet; connect first if need be. Several tasks may send at once.
+
+        Returns when the operating system has the datagram, which promises nothing about its
+        arrival. Usually that is at once.
+
+        Args:
+            packet: What to send.
+
+        Raises:
+            ClientClosedError: The client is closed.
+            OSError: The socket cannot be connected, the datagram is too long (`EMSGSIZE`), or
+                something is wrong with this packet or an earlier one, see above.
+            ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
+                nothing was sent.
+        """
+        await self._send(packet)

@@ -16,12 +16,12 @@ from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable
-from easynetwork.servers._datagram.session import DatagramService
+from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.binding import open_udp_sockets
@@ -91,11 +91,7 @@ class AsyncUDPNetworkServer(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_datagram_protocol(protocol)
-        if not isinstance(request_handler, AsyncDatagramRequestHandler):
-            raise TypeError(
-                f"Expected an AsyncDatagramRequestHandler object, got {request_handler!r}"
-            )
+        check_datagram_arguments(protocol, request_handler)
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )

@@ -9,18 +9,14 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio.abc
 
 from easynetwork._arguments import (
-    check_has_path,
     validated_ancillary_bufsize,
     validated_backlog,
     validated_max_recv_size,
-    validated_mode,
-    validated_unix_path,
 )
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
@@ -28,12 +24,12 @@ from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.socket_listener import SocketListener, UnixListening
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
-from easynetwork.servers._core.unix_names import UnixPeer, remove_path
+from easynetwork.servers._core.unix_names import UnixPeer
+from easynetwork.servers._core.unix_paths import ServerPath
 from easynetwork.servers._stream.options import check_stream_arguments, new_stream_options
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.closing import close_on_error
-from easynetwork.sockets.unix import open_unix_socket
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -62,14 +58,7 @@ class AsyncUnixStreamServer(
     user and group of each client that connects.
     """
 
-    __slots__ = (
-        "_address",
-        "_backlog",
-        "_max_recv_size",
-        "_mode",
-        "_service",
-        "_unlink_stale",
-    )
+    __slots__ = ("_backlog", "_max_recv_size", "_path", "_service")
 
     def __init__(  # noqa: D417 - AsyncTCPNetworkServer explains the others
         self,
@@ -120,12 +109,8 @@ class AsyncUnixStreamServer(
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._address = validated_unix_path(path)
+        self._path = ServerPath(path, mode, unlink_stale)
         self._backlog = validated_backlog(backlog)
-        self._mode = validated_mode(mode, self._address)
-        self._unlink_stale = bool(unlink_stale)
-        if unlink_stale:
-            check_has_path("unlink_stale", self._address)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         tls = {
             "context": ssl,
@@ -146,22 +131,14 @@ class AsyncUnixStreamServer(
         self._service = StreamService(options)
 
     async def _open_listeners(self) -> list[SocketListener]:
-        # In a thread: a file system may be slow.
-        sock, address, path = await self._backend.run_in_thread(
-            partial(
-                open_unix_socket,
-                self._address,
-                socket.SOCK_STREAM,
-                mode=self._mode,
-                backlog=self._backlog,
-                unlink_stale=self._unlink_stale,
-            )
+        sock, address, remove_path = await self._path.open(
+            self._backend, socket.SOCK_STREAM, self._log, self._backlog
         )
 
         def attributes_of(connection: socket.socket) -> Mapping[Any, Callable[[], Any]]:
             return UnixPeer(connection).attributes(address)
 
-        unix = UnixListening(address, attributes_of, partial(remove_path, path, self._log))
+        unix = UnixListening(address, attributes_of, remove_path)
         with close_on_error(sock):
             return [SocketListener(sock, self._backend, self._max_recv_size, self._log.log, unix)]
 

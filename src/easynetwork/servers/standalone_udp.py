@@ -7,7 +7,7 @@ __all__ = ["StandaloneUDPNetworkServer"]
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -83,8 +83,4 @@ class StandaloneUDPNetworkServer(
 
         While the server starts, this waits until it listens.
         """
-        run = self._run
-        if run is None:
-            return DatagramStatistics()
-        server = cast(AsyncUDPNetworkServer[Any, Any], run.server)
-        return run.call(server.get_statistics)
+        return self._ask(DatagramStatistics(), lambda server: server.get_statistics())

@@ -24,6 +24,10 @@ class DatagramStatistics:
         dropped_by_peers: Those dropped because 1,000 other peers had a generator running.
         dropped_by_port: Those dropped because they came from port 0: the sender takes no answers
             (RFC 768), and sending one fails.
+        dropped_by_name: Those dropped because their sender has no name that an answer could be sent
+            to (Unix sockets; see `AsyncUnixDatagramServer`).
+        dropped_by_length: Those dropped because they were longer than the buffer (Unix sockets):
+            their sender has asked the system for more than any process may.
         dropped_by_stop: Those dropped because they were waiting when the server stopped.
         waiting: Datagrams that wait at this moment until their peer's generator asks for them.
         peers: Peers that have a generator running at this moment.
@@ -36,6 +40,8 @@ class DatagramStatistics:
     dropped_by_size: int = 0
     dropped_by_peers: int = 0
     dropped_by_port: int = 0
+    dropped_by_name: int = 0
+    dropped_by_length: int = 0
     dropped_by_stop: int = 0
     waiting: int = 0
     peers: int = 0
@@ -48,5 +54,7 @@ class DatagramStatistics:
             + self.dropped_by_size
             + self.dropped_by_peers
             + self.dropped_by_port
+            + self.dropped_by_name
+            + self.dropped_by_length
             + self.dropped_by_stop
         )

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["DatagramCalls", "cut_off", "largest_datagram", "new_datagram_calls", "too_long"]
+__all__ = [
+    "MSG_TRUNC",
+    "DatagramCalls",
+    "cut_off",
+    "explain_unix",
+    "get_next_size",
+    "is_unix",
+    "largest_datagram",
+    "new_datagram_calls",
+    "too_long",
+]
 
 import errno
 import functools
@@ -11,6 +21,8 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
+
+from easynetwork.addresses import UnixSocketAddress
 
 _MAX_UDP_SIZE: Final = 64 * 1024
 """Bytes; no UDP datagram is longer: its length has 16 bits (RFC 768)."""
@@ -35,10 +47,19 @@ class DatagramCalls(NamedTuple):
     send_to: Callable[[bytes, Any], object]
     """Send a datagram to an address, as `receive_from` returns it."""
 
+    attach: Callable[[bytes], bytes] | None = None
+    """Add the ancillary data to the datagram that `receive_from` has just received, if there may be
+    any."""
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Whether this is a Unix socket."""
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
 
 def new_datagram_calls(sock: socket.socket) -> DatagramCalls:
     """Return the calls of a socket. They raise what the socket's methods raise."""
-    if sock.family == getattr(socket, "AF_UNIX", None):
+    if is_unix(sock):
         return DatagramCalls(
             functools.partial(_receive_whole_from, sock),
             functools.partial(_receive_whole, sock),
@@ -49,11 +70,11 @@ def new_datagram_calls(sock: socket.socket) -> DatagramCalls:
 
 # On Linux, MSG_TRUNC asks for the length of the datagram, even if it is longer than the buffer. On
 # other systems, that is only known by recvmsg().
-_MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
+MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
 
 
 def _receive_whole_from(sock: socket.socket, view: memoryview) -> tuple[int, Any]:
-    nbytes, address = sock.recvfrom_into(view, 0, _MSG_TRUNC)
+    nbytes, address = sock.recvfrom_into(view, 0, MSG_TRUNC)
     if nbytes > len(view):
         raise cut_off(nbytes, len(view))
     return nbytes, address
@@ -63,9 +84,28 @@ def _receive_whole(sock: socket.socket, view: memoryview) -> int:
     return _receive_whole_from(sock, view)[0]
 
 
+def get_next_size(sock: socket.socket, size: int) -> int:
+    """Return the length of the next datagram, which has arrived; `size` if the system cannot tell.
+
+    One look costs less than a buffer for the largest datagram that there may be.
+    """
+    if not MSG_TRUNC:
+        return size
+    # Not 0: Python would not ask the system, and an empty datagram would stay.
+    return max(1, sock.recv_into(bytearray(1), 1, socket.MSG_PEEK | MSG_TRUNC))
+
+
 def cut_off(size: int, room: int) -> OSError:
     """Return the error of a datagram that was longer than its buffer, and is lost."""
     return OSError(errno.EMSGSIZE, f"datagram of {size} bytes does not fit into {room} bytes")
+
+
+def explain_unix(exc: OSError, address: str | bytes) -> OSError:
+    """Return an error of sending to a Unix socket, with its name in the text."""
+    if not address:
+        return OSError(errno.EINVAL, "Cannot send a datagram to an unnamed address.")
+    where = UnixSocketAddress.from_raw(address)
+    return OSError(exc.errno, f"Cannot send a datagram to {where}: {exc.strerror}")
 
 
 def largest_datagram(family: int) -> int:

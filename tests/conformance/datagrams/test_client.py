@@ -248,8 +248,8 @@ async def test_full_buffer(serve: Serve, anyio_backend_name: Any) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.endpoint, name)
 
-        def send(self, data: bytes, address: Any) -> bool:
-            return handler.released.is_set() and self.endpoint.send(data, address)
+        def send(self, data: bytes, address: Any, ancillary: Any = None) -> bool:
+            return handler.released.is_set() and self.endpoint.send(data, address, ancillary)
 
         async def writable(self) -> None:
             self.waiting += 1
@@ -258,9 +258,9 @@ async def test_full_buffer(serve: Serve, anyio_backend_name: Any) -> None:
 
     narrow: Any = None
 
-    def wrap(sock: socket.socket) -> Any:
+    def wrap(sock: socket.socket, calls: Any = None) -> Any:
         nonlocal narrow
-        narrow = Narrow(wrap_datagram_socket(sock))
+        narrow = Narrow(wrap_datagram_socket(sock, calls))
         return narrow
 
     backend: Any = new_builtin_backend(anyio_backend_name)

@@ -19,6 +19,7 @@ import anyio.to_thread
 from easynetwork.backends.abc.datagram import DatagramEndpoint
 from easynetwork.backends.abc.stream import StreamTransport
 from easynetwork.backends.abc.tasks import SessionObserver, SessionTasks
+from easynetwork.sockets.datagrams import DatagramCalls
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -71,11 +72,14 @@ class AsyncBackend(ABC):
         """
 
     @abstractmethod
-    def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
+    def wrap_datagram_socket(
+        self, sock: socket.socket, calls: DatagramCalls | None = None
+    ) -> DatagramEndpoint:
         """Put a bound or connected, non-blocking datagram socket under the loop's care.
 
         Args:
             sock: The socket. It belongs to the endpoint from now on, and is closed if this fails.
+            calls: How to receive from it and send; None for the way of its kind.
 
         Raises:
             OSError: The loop cannot watch more sockets, or other code has closed the descriptor.

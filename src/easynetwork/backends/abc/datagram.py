@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.exceptions import UnsupportedOperation
 
 Batch: TypeAlias = list[tuple[bytes, Any]]
 """Datagrams, with their senders' addresses as the socket module says them."""
@@ -68,13 +70,28 @@ class DatagramEndpoint(ABC):
             OSError: See above; `EBADF` if the endpoint is closed, also meanwhile.
         """
 
+    async def receive_with_ancillary(self, bufsize: int, received: AncillaryCallback) -> bytes:
+        """Return the next datagram, and hand over the ancillary data that came with it.
+
+        Args:
+            bufsize: The most bytes of ancillary data, as for ``socket.recvmsg()``.
+            received: Called with the ancillary data, maybe none.
+
+        Raises:
+            UnsupportedOperation: The socket carries none.
+            OSError: The ancillary data was cut off (`EMSGSIZE`), and the datagram is lost with it.
+                Otherwise as `receive()`.
+        """
+        raise UnsupportedOperation("This transport does not have ancillary data support.")
+
     @abstractmethod
-    def send(self, data: bytes, address: Any = None) -> bool:
+    def send(self, data: bytes, address: Any = None, ancillary: RawAncillary | None = None) -> bool:
         """Send a datagram at once.
 
         Args:
             data: The datagram.
             address: Where to; None if the socket is connected.
+            ancillary: Ancillary data to send with it, as for ``socket.sendmsg()``.
 
         Returns:
             Whether it was sent. If not, the kernel has no room for it; try again when `writable()`

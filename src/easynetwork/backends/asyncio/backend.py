@@ -22,6 +22,7 @@ from easynetwork.backends.asyncio.datagram import AsyncIODatagramEndpoint
 from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
 from easynetwork.sockets.closing import construct_or_close
+from easynetwork.sockets.datagrams import DatagramCalls
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -48,8 +49,10 @@ class AsyncIOBackend(AsyncBackend):
     ) -> StreamTransport:
         return construct_or_close(AsyncIOStreamTransport, sock, feed, max_recv_size)
 
-    def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
-        return construct_or_close(AsyncIODatagramEndpoint, sock)
+    def wrap_datagram_socket(
+        self, sock: socket.socket, calls: DatagramCalls | None = None
+    ) -> DatagramEndpoint:
+        return construct_or_close(AsyncIODatagramEndpoint, sock, calls)
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return AsyncIOSessionTasks(observer)

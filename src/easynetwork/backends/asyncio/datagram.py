@@ -18,6 +18,7 @@ from functools import partial
 from easynetwork.backends.abc import Batch
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
+from easynetwork.sockets.datagrams import DatagramCalls
 
 
 class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
@@ -25,8 +26,8 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
 
     __slots__ = ("_callback", "_fd", "_is_reading", "_loop", "_next", "_selector", "_waiter")
 
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
+    def __init__(self, sock: socket.socket, calls: DatagramCalls | None = None) -> None:
+        super().__init__(sock, calls)
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, sock)
         self._fd = sock.fileno()

@@ -21,6 +21,7 @@ from easynetwork.backends.trio.datagram import TrioDatagramEndpoint
 from easynetwork.backends.trio.stream import TrioStreamTransport
 from easynetwork.backends.trio.tasks import TrioSessionTasks
 from easynetwork.sockets.closing import construct_or_close
+from easynetwork.sockets.datagrams import DatagramCalls
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -46,8 +47,10 @@ class TrioBackend(AsyncBackend):
     ) -> StreamTransport:
         return construct_or_close(TrioStreamTransport, sock, feed, max_recv_size)
 
-    def wrap_datagram_socket(self, sock: socket.socket) -> DatagramEndpoint:
-        return construct_or_close(TrioDatagramEndpoint, sock)
+    def wrap_datagram_socket(
+        self, sock: socket.socket, calls: DatagramCalls | None = None
+    ) -> DatagramEndpoint:
+        return construct_or_close(TrioDatagramEndpoint, sock, calls)
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return TrioSessionTasks(observer)

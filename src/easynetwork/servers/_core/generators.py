@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 
 from easynetwork._arguments import validated_delay
+from easynetwork.addresses.ancillary import RawAncillary
 from easynetwork.servers.handlers import RecvAncillaryDataParams, RecvParams, Yielded
 
 Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None
@@ -60,6 +61,18 @@ def timeout_of(yielded: Yielded) -> float | None:
         )
         raise
     return timeout
+
+
+def deliver_ancillary(params: RecvAncillaryDataParams, ancillary: RawAncillary) -> None:
+    """Hand ancillary data over to a handler.
+
+    Raises:
+        RuntimeError: The handler's function failed (the cause).
+    """
+    try:
+        params.data_received(ancillary)
+    except Exception as exc:
+        raise RuntimeError("RecvAncillaryDataParams.data_received() crashed") from exc
 
 
 class Session(Protocol):

@@ -217,16 +217,19 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
 
         While the server starts, this waits until it listens.
         """
+        return self._ask(False, lambda server: server.is_serving())
+
+    def _ask(self, otherwise: _T, question: Callable[[Any], _T]) -> _T:
+        """Call a function with the asynchronous server, in its thread; if it runs."""
         run = self._run
-        return run is not None and run.call(run.server.is_serving)
+        return otherwise if run is None else run.call(lambda: question(run.server))
 
     def get_addresses(self) -> tuple[_T_Address, ...]:
         """Return the addresses that the server listens on; none if it does not run.
 
         While the server starts, this waits until it listens.
         """
-        run = self._run
-        return () if run is None else run.call(run.server.get_addresses)
+        return self._ask((), lambda server: server.get_addresses())
 
     def get_sockets(self) -> tuple[SocketProxy, ...]:
         """Return the listening sockets, to look at; none if the server does not run.

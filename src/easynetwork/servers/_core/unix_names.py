@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,9 +10,7 @@ from typing import Any
 from easynetwork.addresses import UnixCredentials, UnixSocketAddress, UNIXSocketAttribute
 from easynetwork.addresses.unix import get_peer_credentials
 from easynetwork.exceptions import TypedAttributeLookupError
-from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers.handlers import UNIXClientAttribute
-from easynetwork.sockets.unix import BoundPath
 
 
 class UnixPeer:
@@ -34,9 +31,7 @@ class UnixPeer:
     def attributes(self, local_name: UnixSocketAddress) -> Mapping[Any, Callable[[], Any]]:
         """Return the attributes of a client."""
         return {
-            UNIXSocketAttribute.sockname: lambda: local_name,
-            UNIXClientAttribute.local_name: lambda: local_name,
-            UNIXClientAttribute.peer_name: self.get_name,
+            **unix_names(local_name, self.get_name),
             UNIXClientAttribute.peer_credentials: self.get_credentials,
         }
 
@@ -61,10 +56,12 @@ class UnixPeer:
         return self._credentials
 
 
-def remove_path(path: BoundPath | None, log: ServerLog) -> None:
-    """Remove the path of a server, if it has one; log an error if that fails."""
-    if path is not None:
-        try:
-            path.remove()
-        except OSError as exc:
-            log.log(logging.ERROR, "Unable to clean up listening Unix socket '%s': %s", path, exc)
+def unix_names(
+    local_name: UnixSocketAddress, peer_name: Callable[[], Any]
+) -> Mapping[Any, Callable[[], Any]]:
+    """Return the attributes of the names of a client."""
+    return {
+        UNIXSocketAttribute.sockname: lambda: local_name,
+        UNIXClientAttribute.local_name: lambda: local_name,
+        UNIXClientAttribute.peer_name: peer_name,
+    }

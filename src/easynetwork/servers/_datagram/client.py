@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import anyio
 import anyio.lowlevel
 
-from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
-from easynetwork.addresses import SocketAttribute
+from easynetwork._tuning import CLOSE_TIMEOUT, SEND_BUDGET_DATAGRAMS
+from easynetwork.addresses import SocketAttribute, UnixSocketAddress
+from easynetwork.addresses.ancillary import RawAncillary
 from easynetwork.addresses.unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import AsyncBackend, DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers._core.unix_names import unix_names
 from easynetwork.servers.handlers import AsyncDatagramClient
 
 
@@ -23,9 +27,10 @@ class ServerSocket:
         endpoint: Where datagrams are sent.
         encode: Makes a datagram of a packet.
         is_up: Whether the server serves on it.
+        unix_name: Its name, if it is a Unix socket.
     """
 
-    __slots__ = ("backend", "encode", "endpoint", "family", "is_up")
+    __slots__ = ("backend", "encode", "endpoint", "family", "is_up", "unix_name")
 
     def __init__(
         self, backend: AsyncBackend, endpoint: DatagramEndpoint, encode: Callable[[Any], bytes]
@@ -35,6 +40,7 @@ class ServerSocket:
         self.encode: Callable[[Any], bytes] = encode
         self.family: int = endpoint.extra_attributes[SocketAttribute.family]()
         self.is_up: bool = False
+        self.unix_name: UnixSocketAddress | None = None
 
 
 class ServedDatagramClient(AsyncDatagramClient[Any]):
@@ -73,7 +79,9 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         known = self._server_socket.endpoint.extra_attributes
-        return {**known, SocketAttribute.peername: lambda: self.address}
+        name = self._server_socket.unix_name
+        unix = {} if name is None else unix_names(name, lambda: self.address)
+        return {**known, SocketAttribute.peername: lambda: self.address, **unix}
 
     def is_closing(self) -> bool:
         return not self._server_socket.is_up
@@ -83,13 +91,36 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
         if not server_socket.is_up:
             raise ClientClosedError("Closed client")
         data = server_socket.encode(packet)
-        while not server_socket.endpoint.send(data, self.raw_address):
-            await server_socket.endpoint.writable()
-            if not server_socket.is_up:
-                raise ClientClosedError("Closed client")
+        if not server_socket.endpoint.send(data, self.raw_address):
+            await self._send_later(data, None)
         # Counted for each client: one budget for the socket would make all handlers of a busy
         # server wait for each other.
         self._sent_in_a_row += 1
         if self._sent_in_a_row == SEND_BUDGET_DATAGRAMS:
             self._sent_in_a_row = 0
             await anyio.lowlevel.checkpoint()
+
+    async def send_packet_with_ancillary(
+        self, packet: Any, ancillary_data: RawAncillary, /
+    ) -> None:
+        if self._server_socket.unix_name is None:
+            await super().send_packet_with_ancillary(packet, ancillary_data)
+        if self.is_closing():
+            raise ClientClosedError("Closed client")
+        data = self._server_socket.encode(packet)
+        if not self._server_socket.endpoint.send(data, self.raw_address, ancillary_data):
+            await self._send_later(data, ancillary_data)
+
+    async def _send_later(self, data: bytes, ancillary: RawAncillary | None) -> None:
+        """Send a datagram when the kernel has room for it: on Unix, when the peer has read some."""
+        server_socket = self._server_socket
+        endpoint = server_socket.endpoint
+        with anyio.move_on_after(CLOSE_TIMEOUT) as scope:
+            is_sent = False
+            while not is_sent:
+                await endpoint.writable()
+                if not server_socket.is_up:
+                    raise ClientClosedError("Closed client")
+                is_sent = endpoint.send(data, self.raw_address, ancillary)
+        if scope.cancelled_caught:
+            raise TimeoutError(errno.ETIMEDOUT, f"{self.address} does not read what is sent to it")

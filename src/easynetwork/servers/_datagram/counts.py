@@ -25,6 +25,8 @@ class DatagramCounts:
         "_episode",
         "_log",
         "dropped_by_count",
+        "dropped_by_length",
+        "dropped_by_name",
         "dropped_by_peers",
         "dropped_by_port",
         "dropped_by_size",
@@ -46,6 +48,8 @@ class DatagramCounts:
         self.dropped_by_size: int = 0
         self.dropped_by_peers: int = 0
         self.dropped_by_port: int = 0
+        self.dropped_by_name: int = 0
+        self.dropped_by_length: int = 0
         self.dropped_by_stop: int = 0
         self.waiting: int = 0
         self.peers: int = 0

@@ -9,9 +9,11 @@ datagram costs its sender nothing, so it must not cost a server more than a look
 
 from __future__ import annotations
 
+import errno
 import logging
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from easynetwork.addresses.unix import AnySocketAddress
@@ -28,6 +30,32 @@ _MAX_PEERS: Final = 1000
 256 MB wait."""
 
 
+class UnnamedSender(str):
+    """The name of a peer that has none: empty, and different from all others.
+
+    The kernel tells nothing of such peers apart, so each of their datagrams is handled as if it
+    came from another one.
+    """
+
+    __slots__ = ()
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+@dataclass(frozen=True, slots=True)
+class UnixDatagrams:
+    """What is different if a server listens on a Unix socket.
+
+    Attributes:
+        unnamed: What to do with datagrams of unnamed peers: "ignore", "warn" or "handle".
+        release: Called before the socket is closed: removes its path.
+    """
+
+    unnamed: str
+    release: Callable[[], object]
+
+
 class PeerTable:
     """The peers of one socket."""
 
@@ -36,11 +64,18 @@ class PeerTable:
         "_runner",
         "_sessions",
         "_tasks",
+        "_unix",
         "server_socket",
         "service",
     )
 
-    def __init__(self, service: DatagramService, server_socket: ServerSocket) -> None:
+    def __init__(
+        self,
+        service: DatagramService,
+        server_socket: ServerSocket,
+        unix: UnixDatagrams | None = None,
+    ) -> None:
+        self._unix = unix
         self.service: DatagramService = service
         self.server_socket: ServerSocket = server_socket
         self._sessions: dict[Any, DatagramSession] = {}  # of the peers that have a generator
@@ -50,7 +85,7 @@ class PeerTable:
     @property
     def local_address(self) -> AnySocketAddress:
         """Where the server listens."""
-        return self.server_socket.endpoint.local_address
+        return self.server_socket.unix_name or self.server_socket.endpoint.local_address
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -77,6 +112,8 @@ class PeerTable:
     def close(self) -> None:
         """Close the socket."""
         self.server_socket.is_up = False
+        if self._unix is not None and not self.is_closing():
+            self._unix.release()  # first, see `BoundPath`
         self.server_socket.endpoint.close()
 
     def is_closing(self) -> bool:
@@ -89,10 +126,12 @@ class PeerTable:
         counts, sessions = self.service.counts, self._sessions
         counts.received += len(batch)
         for datagram, address in batch:
+            if address is None and (address := self._name_sender()) is None:
+                continue
             session = sessions.get(address)
             if session is not None:
                 session.put(datagram)
-            elif not address[1]:
+            elif self._unix is None and not address[1]:
                 counts.dropped_by_port += 1
                 counts.warn("port 0 of %s cannot be answered (RFC 768)", address[0])
             elif counts.peers < _MAX_PEERS:
@@ -107,7 +146,22 @@ class PeerTable:
                 counts.warn("%d peers have a request handler running", _MAX_PEERS)
         self._runner.start_ready()
 
+    def _name_sender(self) -> UnnamedSender | None:
+        """Return a name for the sender of a datagram that has none; None to drop the datagram."""
+        assert self._unix is not None
+        if self._unix.unnamed == "handle":
+            return UnnamedSender()
+        self.service.counts.dropped_by_name += 1
+        if self._unix.unnamed == "warn":
+            self.service.log.fault(
+                "A datagram received from an unbound UNIX datagram socket has been dropped."
+            )
+        return None
+
     def _log_error(self, error: OSError) -> None:
+        if error.errno == errno.EMSGSIZE:
+            self.service.counts.received += 1
+            self.service.counts.dropped_by_length += 1
         # An unconnected socket does not tell which peer the error is about. Most errors are about
         # peers that have left: that is no fault.
         message = "Unrelated error occurred on datagram reception: %s"

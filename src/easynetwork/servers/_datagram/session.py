@@ -11,12 +11,21 @@ from typing import Any, Final
 import anyio
 
 from easynetwork.backends.abc import SessionTasks
-from easynetwork.exceptions import DatagramProtocolParseError
+from easynetwork.exceptions import DatagramProtocolParseError, UnsupportedOperation
+from easynetwork.protocol import check_datagram_protocol
 from easynetwork.servers._core.fault_log import ServerLog
-from easynetwork.servers._core.generators import Hook, close, not_a_generator, throw_in, timeout_of
+from easynetwork.servers._core.generators import (
+    Hook,
+    close,
+    deliver_ancillary,
+    not_a_generator,
+    throw_in,
+    timeout_of,
+)
 from easynetwork.servers._datagram.client import ServedDatagramClient
 from easynetwork.servers._datagram.counts import DatagramCounts
-from easynetwork.servers.handlers import AsyncDatagramRequestHandler, Yielded
+from easynetwork.servers.handlers import AsyncDatagramRequestHandler, RecvParams, Yielded
+from easynetwork.sockets.messages import ReceivedDatagram
 
 _MAX_WAITING: Final = 64
 """Datagrams of one peer that wait: as many as are taken from a socket at once."""
@@ -30,6 +39,7 @@ class DatagramService:
     """What all peers of a server share.
 
     Attributes:
+        has_ancillary: Whether datagrams are received with their ancillary data.
         tasks: The owner of the tasks in which generators run, while the server serves.
     """
 
@@ -37,7 +47,19 @@ class DatagramService:
     build: Callable[[bytes], Any]
     log: ServerLog
     counts: DatagramCounts
+    has_ancillary: bool = False
     tasks: SessionTasks | None = None
+
+
+def check_datagram_arguments(protocol: object, handler: object) -> None:
+    """Make sure that a server has a protocol object and a request handler for datagrams.
+
+    Raises:
+        TypeError: One of them is something else.
+    """
+    check_datagram_protocol(protocol)
+    if not isinstance(handler, AsyncDatagramRequestHandler):
+        raise TypeError(f"Expected an AsyncDatagramRequestHandler object, got {handler!r}")
 
 
 class _StoppedError(Exception):
@@ -173,11 +195,21 @@ class DatagramSession:
 
     async def _next_packet(self, yielded: Yielded) -> Any:
         timeout = timeout_of(yielded)
+        ancillary = yielded.recv_with_ancillary if isinstance(yielded, RecvParams) else None
+        if ancillary is not None and not self._service.has_ancillary:
+            raise UnsupportedOperation("The server is not configured to handle ancillary data.")
         datagram, self._datagram = self._datagram, None
         if datagram is None:
             datagram = self._pop()
         if datagram is None:
             datagram = await self._wait(timeout)
+        if ancillary is not None and isinstance(datagram, ReceivedDatagram):
+            try:
+                received = datagram.take()
+            except OSError:
+                self._datagram = datagram  # for the next `yield`
+                raise
+            deliver_ancillary(ancillary, received)
         return self._service.build(datagram)
 
     async def _wait(self, timeout: float | None) -> bytes:

@@ -25,12 +25,18 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import UnixSocketAddress
-from easynetwork.addresses.ancillary import RawAncillary, close_descriptors
+from easynetwork.addresses.ancillary import close_descriptors
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.servers._core.fault_log import printable
-from easynetwork.servers._core.generators import close, not_a_generator, throw_in, timeout_of
+from easynetwork.servers._core.generators import (
+    close,
+    deliver_ancillary,
+    not_a_generator,
+    throw_in,
+    timeout_of,
+)
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers._stream.client import ServedClient, came_from_client
 from easynetwork.servers._stream.options import StreamOptions
@@ -216,10 +222,12 @@ class StreamSession:
                 await client.transport.receive_with_ancillary(bufsize, undelivered.extend, deadline)
             except (EOFError, ConnectionError):
                 raise _DisconnectedError from None
-            self._deliver(params, undelivered)
+            self._undelivered = ()
+            deliver_ancillary(params, undelivered)
             packet = await self._take()
         elif undelivered:
-            self._deliver(params, undelivered)
+            self._undelivered = ()
+            deliver_ancillary(params, undelivered)
         if packet is NEED_DATA:
             raise EOFError("Received partial packet data")
         return packet
@@ -229,14 +237,6 @@ class StreamSession:
         while (packet := decoder.take()) is NEED_DATA and decoder.refill():
             await anyio.lowlevel.checkpoint()
         return packet
-
-    def _deliver(self, params: RecvAncillaryDataParams, ancillary: RawAncillary) -> None:
-        self._undelivered = ()
-        try:
-            params.data_received(ancillary)
-        except Exception as exc:
-            message = "RecvAncillaryDataParams.data_received() crashed"
-            raise RuntimeError(message) from exc
 
     def _close_undelivered(self) -> None:
         close_descriptors(self._undelivered)

@@ -1,0 +1,175 @@
+"""A server for Unix datagrams, for asynchronous programs."""
+
+from __future__ import annotations
+
+__all__ = ["AsyncUnixDatagramServer"]
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import anyio.abc
+
+from easynetwork._arguments import validated_ancillary_bufsize
+from easynetwork.addresses import UnixSocketAddress
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
+from easynetwork.backends.abc import SessionTasks
+from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.protocol import DatagramProtocol
+from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._core.unix_paths import ServerPath
+from easynetwork.servers._datagram.client import ServerSocket
+from easynetwork.servers._datagram.counts import DatagramCounts
+from easynetwork.servers._datagram.peer_table import PeerTable, UnixDatagrams
+from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
+from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.sockets.closing import close_on_error
+from easynetwork.sockets.datagrams import new_datagram_calls
+from easynetwork.sockets.messages import AncillaryInbox, ReceivedDatagram
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+_UNNAMED: Final = ("ignore", "handle", "warn")
+
+
+class AsyncUnixDatagramServer(
+    BaseAsyncNetworkServer[PeerTable, UnixSocketAddress], Generic[_T_Request, _T_Response]
+):
+    """Serves packets over Unix datagrams. Not available on Windows.
+
+    It is like `AsyncUDPNetworkServer`, except that nothing is lost on the way, and for what is said
+    here. A peer is known by its name.
+
+    Resource handling: as with `AsyncUnixStreamServer`.
+
+    Peers without a name: a socket that was not bound has none, and no answer can be sent to it. See
+    `unnamed_addresses_behavior`. Each of their datagrams is handled as if it came from another
+    peer, and sending to it raises `OSError` (`EINVAL`).
+
+    Slow peers: a peer that does not read fills its own receive buffer. `send_packet()` then waits
+    until there is room, for at most 30 seconds; after that, it raises `TimeoutError`.
+
+    Ancillary data: with `receive_ancillary_data`, a handler that yields `RecvParams` with
+    `recv_with_ancillary` gets the descriptors and credentials that came with the datagram. If it
+    was cut off, an `OSError` (`EMSGSIZE`) is raised at the `yield`, and the datagram is what the
+    next `yield` returns. What is not asked for is closed. At most 256 descriptors wait with the
+    datagrams of a server: those that come on top of that are closed, and are cut off.
+    """
+
+    __slots__ = ("_ancillary_bufsize", "_counts", "_encode", "_path", "_service", "_unnamed")
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | bytes | UnixSocketAddress,
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        *,
+        mode: int | None = None,
+        unlink_stale: bool = False,
+        unnamed_addresses_behavior: Literal["ignore", "handle", "warn"] | None = None,
+        receive_ancillary_data: bool = False,
+        ancillary_bufsize: int | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Check the arguments; nothing is opened yet.
+
+        Args:
+            path: As for `AsyncUnixStreamServer`, like the following ones.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all peers.
+            backend: The backend, or its name; by default, the framework that is running.
+            mode: The permissions of the path.
+            unlink_stale: Replace a socket at `path` that no server uses.
+            unnamed_addresses_behavior: What to do with the datagrams of a peer without a name:
+                "ignore" them (the default), "warn" in the log as well, or "handle" them. Those that
+                are dropped are counted: see `get_statistics()`.
+            receive_ancillary_data: Receive ancillary data with datagrams, for handlers that ask for
+                it.
+            ancillary_bufsize: The most bytes of ancillary data to receive with one datagram. By
+                default, enough for what Linux sends.
+            logger: Where to log; `easynetwork.servers.async_unix_datagram` by default.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument has a value that cannot be used.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        check_datagram_arguments(protocol, request_handler)
+        super().__init__(
+            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
+        )
+        self._path = ServerPath(path, mode, unlink_stale)
+        self._unnamed = unnamed_addresses_behavior or "ignore"
+        if self._unnamed not in _UNNAMED:
+            raise ValueError(
+                f"Invalid unnamed_addresses_behavior value, got {unnamed_addresses_behavior!r}"
+            )
+        self._ancillary_bufsize: int | None = None
+        if receive_ancillary_data:
+            self._ancillary_bufsize = validated_ancillary_bufsize(ancillary_bufsize)
+        elif ancillary_bufsize is not None:
+            raise ValueError(
+                "ancillary_bufsize is only meaningful with receive_ancillary_data set to True"
+            )
+        self._encode = datagram_encoder(protocol)
+        self._counts = DatagramCounts(self._log)
+        build = datagram_builder(protocol)
+        self._service = DatagramService(
+            handler=request_handler,
+            build=_without_ancillary(build) if receive_ancillary_data else build,
+            log=self._log,
+            counts=self._counts,
+            has_ancillary=bool(receive_ancillary_data),
+        )
+
+    def get_statistics(self) -> DatagramStatistics:
+        """Return what became of the datagrams that have arrived so far."""
+        return self._counts.snapshot()
+
+    async def server_close(self) -> None:
+        """Close the socket for good, remove its path, and cancel the tasks of all peers.
+
+        Raises:
+            BusyResourceError: `serve_forever()` is about to start.
+        """
+        self._stop_sessions()
+        await super().server_close()
+
+    async def _open_listeners(self) -> list[PeerTable]:
+        sock, address, remove_path = await self._path.open(
+            self._backend, socket.SOCK_DGRAM, self._log, None
+        )
+        calls = new_datagram_calls(sock)
+        if self._ancillary_bufsize is not None:
+            calls = AncillaryInbox(sock, self._ancillary_bufsize).calls(calls)
+        with close_on_error(sock):
+            endpoint = self._backend.wrap_datagram_socket(sock, calls)
+        server_socket = ServerSocket(self._backend, endpoint, self._encode)
+        server_socket.unix_name = address
+        return [PeerTable(self._service, server_socket, UnixDatagrams(self._unnamed, remove_path))]
+
+    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
+        for table in self._listeners:
+            table.server_socket.is_up = True
+            receivers.start_soon(table.serve, sessions)
+
+    def _end_serving(self) -> None:
+        for table in self._listeners:
+            table.server_socket.is_up = False
+
+
+def _without_ancillary(build: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a function that closes what came with a datagram, before it makes a packet of it."""
+
+    def build_packet(datagram: bytes) -> Any:
+        if isinstance(datagram, ReceivedDatagram):
+            datagram.close()
+        return build(bytes(datagram))
+
+    return build_packet

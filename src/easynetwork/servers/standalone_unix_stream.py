@@ -1,0 +1,93 @@
+"""A server for Unix streams, for programs without an event loop."""
+
+from __future__ import annotations
+
+__all__ = ["StandaloneUnixStreamServer"]
+
+import functools
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from easynetwork.addresses import UnixSocketAddress
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
+from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
+from easynetwork.servers.handlers import AsyncStreamRequestHandler
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+
+class StandaloneUnixStreamServer(
+    BaseStandaloneNetworkServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
+):
+    """Serves packets over Unix streams, from a thread. Not available on Windows.
+
+    `serve_forever()` makes an `AsyncUnixStreamServer` and an event loop to run it, and returns when
+    both are gone, and the path as well. All other methods are for other threads.
+
+    Error handling: whatever goes wrong with one client is logged and ends that client only.
+    """
+
+    __slots__ = ()
+
+    def __init__(  # noqa: D417 - AsyncUnixStreamServer explains the others
+        self,
+        path: str | os.PathLike[str] | bytes | UnixSocketAddress,
+        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        *,
+        runner_options: Mapping[str, Any] | None = None,
+        ssl: ssl.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+        backlog: int | None = None,
+        mode: int | None = None,
+        unlink_stale: bool = False,
+        max_recv_size: int | None = None,
+        ancillary_bufsize: int | None = None,
+        log_client_connection: bool | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Check the arguments; nothing is opened yet.
+
+        The arguments that are not explained here are those of `AsyncUnixStreamServer`.
+
+        Args:
+            backend: The backend, or its name; asyncio by default.
+            runner_options: Keyword arguments of what runs the event loop: `asyncio.Runner` or
+                `trio.run`. For example `{"loop_factory": uvloop.new_event_loop}`.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument has a value that cannot be used.
+            NotImplementedError: The backend is not known.
+            ModuleNotFoundError: The backend is not installed.
+        """
+        super().__init__(
+            functools.partial(
+                AsyncUnixStreamServer[_T_Request, _T_Response],
+                path,
+                protocol,
+                request_handler,
+                ssl=ssl,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+                ssl_standard_compatible=ssl_standard_compatible,
+                backlog=backlog,
+                mode=mode,
+                unlink_stale=unlink_stale,
+                max_recv_size=max_recv_size,
+                ancillary_bufsize=ancillary_bufsize,
+                log_client_connection=log_client_connection,
+                logger=logger,
+            ),
+            backend,
+            runner_options,
+        )
