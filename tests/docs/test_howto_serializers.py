@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from docs._include.examples.howto.serializers import (
+    binary_format,
     combinations,
     compare_formats,
     writing_your_own as examples,
@@ -31,6 +32,7 @@ from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
     LimitOverrunError,
+    PacketConversionError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
@@ -69,7 +71,14 @@ from easynetwork.servers.handlers import (
 )
 from easynetwork.testing import check_serializer
 from tests.decoding import outcomes
-from tests.docs.howto_support import check_quotations, connected, in_thread, serving, visiting
+from tests.docs.howto_support import (
+    Peer,
+    check_quotations,
+    connected,
+    in_thread,
+    serving,
+    visiting,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -562,6 +571,103 @@ def test_base_classes() -> None:
     assert issubclass(NamedTupleStructSerializer, FixedSizePacketSerializer)
 
 
+def binary(packet: binary_format.Packet) -> bytes:
+    """Return the frame of a packet in the binary format."""
+    return b"".join(binary_format.protocol.generate_chunks(packet))
+
+
+async def read_binary(peer: Peer) -> binary_format.Packet:
+    """Return the next packet in the binary format that a peer receives."""
+    size = await in_thread(lambda: peer.socket.recv(2, socket.MSG_WAITALL))
+    body_size = int.from_bytes(size, "big")
+    body = await in_thread(lambda: peer.socket.recv(body_size, socket.MSG_WAITALL))
+    (packet,) = outcomes(binary_format.protocol, [size + body])
+    assert isinstance(packet, binary_format.Packet)
+    return packet
+
+
+async def test_binary_format() -> None:
+    """A server receives good frames, and responds to bad and oversized frames with an error.
+
+    "The handler responds to an invalid frame with an error, and the connection stays open"
+
+    "After a frame with a wrong CRC or an unknown type, the next frame is received as usual. If a
+    frame is longer than limit, the handler gets one error as soon as the length has arrived. The
+    rest of this frame is discarded as it arrives, and the next frame is received as usual, too."
+    """
+    good = binary_format.Reading(7, 21.5)
+    wrong_crc = binary(good)[:-1] + b"\0"
+    unknown_type = binary_format.FrameSerializer().serialize_frame((9, b""))
+    bad = {wrong_crc: "The CRC is wrong", unknown_type: "Unknown type 9"}
+    protocol = binary_format.protocol
+    async with serving(binary_format.ReadingHandler(), protocol) as server:
+        async with connected(server) as peer:
+            await peer.send_bytes(binary(good))
+            assert await read_binary(peer) == binary_format.Accepted(7)
+            for data, reason in bad.items():
+                await peer.send_bytes(data + binary(good))
+                rejected = await read_binary(peer)
+                assert isinstance(rejected, binary_format.Rejected)
+                assert reason in rejected.reason
+                assert await read_binary(peer) == binary_format.Accepted(7)
+            await peer.send_bytes((1025).to_bytes(2, "big"))
+            rejected = await read_binary(peer)
+            assert isinstance(rejected, binary_format.Rejected)
+            assert "1025 bytes exceeds the limit of 1024" in rejected.reason
+            await peer.send_bytes((binary(good) * 61)[:1025] + binary(good))
+            assert await read_binary(peer) == binary_format.Accepted(7)
+
+
+def test_binary_layout() -> None:
+    """A frame has the fields of the table, and the options of the base class change them.
+
+    "In this format, all integers are big-endian"
+
+    "the number of bytes that follow"
+
+    "the CRC-32 of the type and the body"
+
+    "If the length in your format counts only the body, add adjustment=5: the number of bytes that
+    it does not count. If the type comes before the length, add offset=1."
+    """
+
+    def frame(**options: Any) -> bytes:
+        class Serializer(binary_format.FrameSerializer):
+            def __init__(self) -> None:
+                LengthPrefixedPacketSerializer.__init__(self, "u16", **options)
+
+        serializer = Serializer()
+        check_serializer(serializer, [(3, b"hello"), (1, b"")], malformed=[])
+        return serializer.serialize_frame((3, b"hello"))
+
+    crc = zlib.crc32(b"\3hello").to_bytes(4, "big")
+    assert frame() == b"\0\x0a" + b"\3hello" + crc
+    assert frame() == binary(binary_format.Rejected("hello"))
+    assert frame(adjustment=5) == b"\0\5" + b"\3hello" + crc
+    assert frame(offset=1) == b"\3" + b"\0\x09" + b"hello" + crc
+
+
+def test_binary_errors() -> None:
+    """Invalid data raises the two errors, and a wrong length makes the next frames unreadable.
+
+    "For invalid data, the serializer raises DeserializeError, and the converter raises
+    PacketConversionError."
+
+    "The CRC does not cover the length. After a wrong length, the parser cannot find the beginning
+    of the next frame."
+    """
+    serializer = binary_format.FrameSerializer()
+    for data in b"", b"\1", b"\0\0\0\0", b"\1\0\0\0\0":
+        with pytest.raises(DeserializeError):
+            serializer.deserialize(data)
+    for content in (1, b"\0"), (2, b"123"), (3, b"\xff"), (0, b""):
+        with pytest.raises(PacketConversionError):
+            binary_format.PacketConverter().create_from_dto_packet(content)
+    frames = binary(binary_format.Accepted(7)) * 3
+    wrong = outcomes(binary_format.protocol, [b"\0\x08" + frames[2:]])
+    assert not any(isinstance(outcome, binary_format.Packet) for outcome in wrong)
+
+
 @pytest.mark.parametrize(
     "protocol",
     [
@@ -632,7 +738,9 @@ def test_buffers() -> None:
 # Testing your serializer
 
 
-@pytest.mark.parametrize("test", [examples.test_readings, examples.test_messages])
+@pytest.mark.parametrize(
+    "test", [examples.test_readings, examples.test_messages, binary_format.test_frames]
+)
 def test_kit(test: Any) -> None:
     """The tests on the page pass.
 
