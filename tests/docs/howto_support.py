@@ -152,9 +152,10 @@ async def serving(
     handler: AsyncStreamRequestHandler[Any, Any] | AsyncDatagramRequestHandler[Any, Any],
     protocol: Any = None,
     host: str = "127.0.0.1",
+    port: int = 0,
     **options: Any,
 ) -> AsyncIterator[Any]:
-    """Serve a handler on a free port while the block runs, then shut the server down.
+    """Serve a handler while the block runs, then shut the server down. Port 0 is any free port.
 
     Over UDP if it is a handler of datagrams.
     """
@@ -164,7 +165,7 @@ async def serving(
         protocol_class: Any = DatagramProtocol if is_udp else StreamProtocol
         protocol = protocol_class(StringLineSerializer(encoding="utf-8"))
     with anyio.fail_after(PATIENCE):
-        async with server_class(host, 0, protocol, handler, **options) as server:
+        async with server_class(host, port, protocol, handler, **options) as server:
             async with anyio.create_task_group() as task_group:
                 is_up = anyio.Event()
                 task_group.start_soon(lambda: server.serve_forever(is_up_event=is_up))

@@ -13,7 +13,7 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +39,7 @@ from easynetwork.exceptions import (
 )
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from tests.clients.threads_support import InThread
 from tests.docs.client_support import (
     call,
@@ -379,7 +380,7 @@ async def test_reasons(examples: Any, resolver: Any) -> None:
         assert all(host in str(mixed) for host in ("127.0.0.1", "255.255.255.255"))
 
 
-# Trying again and reconnecting
+# Trying again
 
 
 @each_variant
@@ -407,6 +408,109 @@ async def test_try_again(examples: Any, capsys: pytest.CaptureFixture[str]) -> N
         client = await call(examples.connect_patiently, host, port, delays=delays())
         assert capsys.readouterr().out.count("\n") == 2
         await close(client)
+
+
+# Reconnecting
+
+
+class Newspaper(AsyncStreamRequestHandler[str, str]):
+    """Sends its news to each client that connects. Without news, it closes the connection."""
+
+    def __init__(self, news: str = "") -> None:
+        self.news = news
+
+    async def on_connection(self, client: AsyncStreamClient[str]) -> None:
+        if self.news:
+            await client.send_packet(self.news)
+        else:
+            await client.aclose()
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        yield
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a port of this host that refuses connections, and at which only a server can listen."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@each_variant
+async def test_reconnect(
+    examples: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client connects to a server that starts late, and again after the server's restart.
+
+    "This function prints all packets that it receives, and connects again whenever the connection
+    has ended"
+
+    "The delay doubles after each attempt, up to longest_delay. A server that is down for an hour
+    does not cause thousands of attempts. When it is up again, the next attempt follows within
+    longest_delay seconds."
+
+    "Each pause is a random part of the delay, from one half of it to all of it (jitter)."
+
+    "The delay starts over when a packet has arrived, not when the client has connected. So if the
+    server accepts each connection and closes it at once, the delay still grows."
+
+    "The loop over the packets ends without an exception when the connection has ended for any
+    reason. An invalid packet raises StreamProtocolParseError, which ends the function"
+    """
+    is_over = anyio.Event()
+    lines: list[str] = []
+    parts: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        parts.append((low, high))
+        return high
+
+    monkeypatch.setattr(examples.random, "uniform", uniform)
+
+    async def printed(line: str, count: int = 1) -> None:
+        """Wait until the client has printed such a line, counted from the last call."""
+        start = len(lines)
+
+        def is_printed() -> bool:
+            lines.extend(capsys.readouterr().out.splitlines())
+            return sum(line in each for each in lines[start:]) >= count
+
+        await until(is_printed)
+
+    # Bytes that are not valid UTF-8 end the client's function.
+    latin = StreamProtocol(StringLineSerializer(encoding="latin-1"))
+
+    async def follow() -> None:
+        options = {"first_delay": 0.01, "longest_delay": 0.03}
+        with pytest.raises(StreamProtocolParseError):
+            await call(examples.follow_news, "127.0.0.1", port, **options)
+        is_over.set()
+
+    with anyio.fail_after(PATIENCE), reserved_port() as port:
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(follow)
+            await printed("Next attempt", 4)
+            async with serving(Newspaper(), latin, port=port):
+                await printed("Disconnected", 2)
+            for news in "first", "second":
+                async with serving(Newspaper(news), latin, port=port):
+                    await printed(news)
+                await printed("Next attempt")
+            async with serving(Newspaper("not UTF-8: \xff"), latin, port=port):
+                await is_over.wait()
+
+    refused = f"cannot connect to '127.0.0.1', port {port}: Connection refused"
+    pauses = [line.removeprefix("Next attempt in ") for line in lines if "Next" in line]
+    assert lines[0].startswith("Not connected: ")
+    assert lines[0].endswith(refused)
+    assert pauses[:4] == ["0.01 seconds", "0.02 seconds", "0.03 seconds", "0.03 seconds"]
+    assert lines[lines.index("Disconnected") + 1] == "Next attempt in 0.03 seconds"
+    for news in "first", "second":
+        after = lines.index(news) + 1
+        assert lines[after : after + 2] == ["Disconnected", "Next attempt in 0.01 seconds"]
+    assert set(parts) == {(0.5, 1.0)}
 
 
 # Sending and receiving

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
 from collections.abc import AsyncIterable, Iterable
 from typing import TypeAlias
@@ -76,6 +78,32 @@ async def connect_patiently(
             await client.backend().sleep(delay)
     await client.wait_connected()
     return client
+
+
+async def follow_news(
+    host: str,
+    port: int,
+    first_delay: float = 0.5,
+    longest_delay: float = 30.0,
+) -> None:
+    delay = first_delay
+    while True:
+        async with contextlib.aclosing(AsyncTCPNetworkClient((host, port), protocol)) as client:
+            try:
+                with client.backend().timeout(5.0):
+                    await client.wait_connected()
+            except OSError as exc:
+                print(f"Not connected: {exc}")
+            else:
+                async for news in client.iter_received_packets(timeout=None):
+                    print(news)
+                    delay = first_delay
+                print("Disconnected")
+
+        pause = delay * random.uniform(0.5, 1.0)
+        print(f"Next attempt in {pause:.2f} seconds")
+        await client.backend().sleep(pause)
+        delay = min(2 * delay, longest_delay)
 
 
 async def wait_for_news_asyncio(client: Client, patience: float = 30.0) -> str:

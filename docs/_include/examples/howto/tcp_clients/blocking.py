@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -65,6 +66,31 @@ def connect_patiently(
             print(f"{exc}. Next attempt in {delay} seconds")
             time.sleep(delay)
     return TCPNetworkClient((host, port), protocol)
+
+
+def follow_news(
+    host: str,
+    port: int,
+    first_delay: float = 0.5,
+    longest_delay: float = 30.0,
+) -> None:
+    delay = first_delay
+    while True:
+        try:
+            client = TCPNetworkClient((host, port), protocol, connect_timeout=5.0)
+        except OSError as exc:
+            print(f"Not connected: {exc}")
+        else:
+            with client:
+                for news in client.iter_received_packets(timeout=None):
+                    print(news)
+                    delay = first_delay
+            print("Disconnected")
+
+        pause = delay * random.uniform(0.5, 1.0)
+        print(f"Next attempt in {pause:.2f} seconds")
+        time.sleep(pause)
+        delay = min(2 * delay, longest_delay)
 
 
 def wait_for_news(client: Client, patience: float = 30.0) -> str:
