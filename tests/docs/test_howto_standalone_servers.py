@@ -503,7 +503,9 @@ def test_background_thread() -> None:
 
 
 def test_port_in_use() -> None:
-    """The error is the one that the page shows.
+    """The error is the one that the page shows, in the thread that starts the server, too.
+
+    "If the port is in use, serve_forever() raises an OSError that ends with Address already in use"
 
     "If the server cannot start, start() raises the exception, and the thread ends. For example, if
     the port is already in use, it raises an OSError that contains the address:"
@@ -520,6 +522,8 @@ def test_port_in_use() -> None:
             with pytest.raises(OSError, match="^") as caught:
                 thread.start()
             assert not thread.is_alive()
+            with pytest.raises(OSError, match="Address already in use$"):
+                second.serve_forever()
     assert f"{type(caught.value).__name__}: {caught.value}" == (
         f"OSError: [Errno {errno.EADDRINUSE}] "
         "error while attempting to bind on address ('127.0.0.1', 9000): Address already in use"

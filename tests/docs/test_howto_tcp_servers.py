@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import math
+import os
 import re
+import shlex
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -1467,6 +1472,122 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
         assert str(address) in log.messages[0]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address[:2], timeout=PATIENCE)
+
+
+# Handling "Address already in use"
+
+
+async def start_at(host: str, port: int, **options: Any) -> OSError | None:
+    """Start a server and stop it. Return the error if it cannot start."""
+    handler = WatchedMinimum()
+    try:
+        async with AsyncTCPNetworkServer(host, port, protocol(), handler, **options):
+            return None
+    except OSError as exc:
+        return exc
+
+
+async def test_address_in_use() -> None:
+    """A second server at the same port raises the error on the page.
+
+    "If the port is in use, async with raises an OSError that contains the address:"
+
+    "OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', 9000): Address
+    already in use"
+
+    "compare the errno attribute with errno.EADDRINUSE"
+
+    "Another socket listens at this port, at the same address or at all addresses of the machine."
+    """
+    message = "error while attempting to bind on address ('127.0.0.1', 9000)"
+    for address in "127.0.0.1", "0.0.0.0":
+        with socket.create_server((address, 9000)):
+            error = await start_at("127.0.0.1", 9000)
+        assert type(error) is OSError
+        assert error.errno == errno.EADDRINUSE
+        assert str(error) == f"[Errno {errno.EADDRINUSE}] {message}: Address already in use"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is not everywhere an address")
+async def test_addresses_in_use() -> None:
+    """The error of several addresses is a group.
+
+    "If several addresses are in use, an ExceptionGroup of such errors is raised."
+    """
+    handler = WatchedMinimum()
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    with contextlib.ExitStack() as stack:
+        for host in hosts:
+            stack.enter_context(socket.create_server((host, 9000)))
+        with pytest.raises(ExceptionGroup) as caught:
+            async with AsyncTCPNetworkServer(hosts, 9000, protocol(), handler):
+                pass
+    for host, error in zip(hosts, caught.value.exceptions, strict=True):
+        assert f"('{host}', 9000): Address already in use" in str(error)
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed")
+async def test_program_at_the_port() -> None:
+    """The command shows the process that listens.
+
+    "On Linux, this command shows the program and its process ID."
+    """
+    text = (DOCS / "howto/tcp_servers.rst").read_text(encoding="utf-8")
+    shown = re.search(r"^ +\$ (ss .*)\n(.*)\n(.*)$", text, re.MULTILINE)
+    assert shown is not None
+    command, header, line = shown.groups()
+    async with AsyncTCPNetworkServer("127.0.0.1", 9000, protocol(), WatchedMinimum()):
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+            shlex.split(command), capture_output=True, encoding="utf-8", check=True
+        )
+    printed = done.stdout.splitlines()
+    assert "".join(printed[0].split()) == "".join(header.split())
+    assert printed[1].split()[:5] == line.split()[:5]
+    assert f"pid={os.getpid()}," in printed[1]
+
+
+async def test_restart() -> None:
+    """A server can start again although the connections of its last run are in TIME_WAIT.
+
+    "A server that has ended does not cause this error: you can start it again at once. The
+    operating system keeps its old connections for about a minute (TIME_WAIT), and would refuse the
+    port until then. So on POSIX systems, the server sets SO_REUSEADDR. This option does not allow
+    two servers to listen at the same time."
+    """
+    async with serve(examples.ConnectionCloseRequestHandler()) as server:
+        port = server.get_addresses()[0].port
+        async with connected(server) as peer:
+            await peer.ask("hello")
+            assert await peer.ending() == "end of the stream"
+    with socket.socket() as sock, pytest.raises(OSError, match="Address already in use"):
+        sock.bind(("127.0.0.1", port))
+    async with AsyncTCPNetworkServer("127.0.0.1", port, protocol(), WatchedMinimum()):
+        assert isinstance(await start_at("127.0.0.1", port), OSError)
+
+
+async def test_reuse_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several servers share a port if all of them allow it.
+
+    "If several processes must listen on the same port, pass reuse_port=True to each server
+    (SO_REUSEPORT). The operating system then passes each connection to one of the processes. On
+    Windows, this raises ValueError."
+
+    "the other process would still receive a part of the connections"
+    """
+    one, other = WatchedMinimum(), WatchedMinimum()
+    async with serving(one, protocol(), reuse_port=True) as server:
+        host, port = server.get_addresses()[0][:2]
+        assert isinstance(await start_at(host, port), OSError)
+        async with serving(other, protocol(), port=port, reuse_port=True):
+            for _ in range(40):
+                async with connected(server) as peer:
+                    await peer.ask("hello")
+    assert len(one.clients) + len(other.clients) == 40
+    assert one.clients != []
+    assert other.clients != []
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    with pytest.raises(ValueError, match="reuse_port"):
+        await start_at(host, port, reuse_port=True)
 
 
 # Running the server in the background

@@ -15,8 +15,11 @@ import errno
 import gc
 import logging
 import math
+import os
 import re
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import fields
@@ -1010,6 +1013,42 @@ def test_async_server() -> None:
             visitor.socket.send(b"\xff")
 
     check_log_of_program("howto/udp_servers.rst", FOLDER, 2, visit)
+
+
+async def test_address_in_use() -> None:
+    """A second server at the same port raises an error, and the server does not set an option.
+
+    "If the port is in use, async with raises an OSError that ends with Address already in use."
+
+    "the server does not set SO_REUSEADDR, because there are no old connections"
+    """
+    handler = WatchedMinimum()
+    async with AsyncUDPNetworkServer("127.0.0.1", 0, protocol(), handler) as server:
+        host, port = server.get_addresses()[0][:2]
+        with pytest.raises(OSError, match="Address already in use$") as caught:
+            async with AsyncUDPNetworkServer(host, port, protocol(), handler):
+                pass
+        assert caught.value.errno == errno.EADDRINUSE
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                sock.bind((host, port))
+    async with AsyncUDPNetworkServer(host, port, protocol(), handler):
+        pass
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed")
+async def test_program_at_the_port() -> None:
+    """The command shows the process that has the socket.
+
+    "the command that shows the other program is ss -lunp 'sport = :9000'"
+    """
+    command = ["ss", "-lunp", "sport = :9000"]
+    async with AsyncUDPNetworkServer("127.0.0.1", 9000, protocol(), WatchedMinimum()):
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+            command, capture_output=True, encoding="utf-8", check=True
+        )
+    assert f"pid={os.getpid()}," in done.stdout
 
 
 async def test_listening(log: pytest.LogCaptureFixture) -> None:
