@@ -10,16 +10,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 import sniffio
+import trustme
 
 from docs._include.examples.howto.tcp_clients import (
     asynchronous,
@@ -321,6 +325,73 @@ async def test_encrypt(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match="must set server_hostname"):
             async with open_client(examples.Client.__origin__, sock, PROTOCOL, ssl=True):
                 pass
+
+
+# Trusting a private authority
+
+
+@each_variant
+async def test_private_authority(
+    examples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client trusts the authority in the file, and no other one.
+
+    "If your own certificate authority has signed the server's certificate, pass an ssl.SSLContext
+    instead of True. The argument cafile is a file with the authority's certificate, in PEM format"
+
+    "This context trusts only the authorities in the file, and still compares the name in the
+    certificate with the host. To trust the authorities of the operating system as well, create the
+    context without cafile, and call context.load_verify_locations("
+    """
+    monkeypatch.chdir(tmp_path)
+    mine, systems = trustme.CA(), trustme.CA()
+    mine.cert_pem.write_to_path("authority.pem")
+    systems.cert_pem.write_to_path("system.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", "system.pem")
+    both = ssl.create_default_context()
+    both.load_verify_locations("authority.pem")
+
+    async def check_trusted(authority: trustme.CA, *, is_private: bool) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+        async with serving(GreetingRequestHandler(), ssl=context) as server:
+            address = "localhost", server.get_addresses()[0].port
+            trusting, other = examples.greet_with_authority, examples.greet_in_private
+            if not is_private:
+                trusting, other = other, trusting
+            assert await call(trusting, *address) == "Hello, Zoë!"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await call(other, *address)
+            with pytest.raises(ssl.SSLCertVerificationError, match="127.0.0.1"):
+                await call(trusting, "127.0.0.1", address[1])
+            client_class = examples.Client.__origin__
+            async with open_client(client_class, address, PROTOCOL, ssl=both) as client:
+                await call(client.send_packet, "Zoë")
+                assert await receive(client) == "Hello, Zoë!"
+
+    await check_trusted(mine, is_private=True)
+    await check_trusted(systems, is_private=False)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@each_variant
+async def test_self_signed(examples: Any, tmp_path: Path) -> None:
+    """A self-signed certificate is trusted if it is in the file.
+
+    "If the server has a self-signed certificate, pass the file of this certificate as cafile: it is
+    its own authority."
+    """
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"]
+    subprocess.run([*command, *files, *subject], capture_output=True, check=True)  # noqa: ASYNC221
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with serving(GreetingRequestHandler(), ssl=context) as server:
+        address = "localhost", server.get_addresses()[0].port
+        greeting = await call(examples.greet_with_authority, *address, authority=str(certificate))
+        assert greeting == "Hello, Zoë!"
 
 
 # Handling connection errors

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterable, Iterable
 from typing import TypeAlias
 
@@ -41,6 +42,13 @@ async def greet_over(sock: socket.socket) -> str:
 
 async def greet_in_private(host: str, port: int) -> str:
     async with AsyncTCPNetworkClient((host, port), protocol, ssl=True) as client:
+        await client.send_packet("Zoë")
+        return await client.recv_packet()
+
+
+async def greet_with_authority(host: str, port: int, authority: str = "authority.pem") -> str:
+    context = ssl.create_default_context(cafile=authority)
+    async with AsyncTCPNetworkClient((host, port), protocol, ssl=context) as client:
         await client.send_packet("Zoë")
         return await client.recv_packet()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable
@@ -36,6 +37,13 @@ def greet_over(sock: socket.socket) -> str:
 
 def greet_in_private(host: str, port: int) -> str:
     with TCPNetworkClient((host, port), protocol, ssl=True) as client:
+        client.send_packet("Zoë")
+        return client.recv_packet()
+
+
+def greet_with_authority(host: str, port: int, authority: str = "authority.pem") -> str:
+    context = ssl.create_default_context(cafile=authority)
+    with TCPNetworkClient((host, port), protocol, ssl=context) as client:
         client.send_packet("Zoë")
         return client.recv_packet()
 
