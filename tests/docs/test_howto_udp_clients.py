@@ -50,7 +50,7 @@ from tests.docs.client_support import (
     warns_when_forgotten,
 )
 from tests.docs.howto_support import Lines, check_quotations, in_thread, serving
-from tests.times import PATIENCE
+from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
 
@@ -389,6 +389,131 @@ async def test_body_does_not_count(examples: Any) -> None:
                 await anyio.sleep(0.2)
                 received.append(packet)
         assert received == ["one", "two"]
+
+
+# Surviving a restart of the server
+
+
+@contextlib.contextmanager
+def restarted(peer: Server) -> Iterator[Server]:
+    """Close a server's socket, if it is open, and create a server with the same address."""
+    peer.socket.close()
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(peer.address)
+        sock.settimeout(PATIENCE)
+        yield Server(sock)
+
+
+async def respond(peer: Server, response: str) -> str:
+    """Receive a request, send a response with its number, and return the request."""
+    number, _, request = (await peer.receive()).partition(" ")
+    peer.send(f"{number} {response}".encode())
+    return request
+
+
+@each_variant
+async def test_server_is_down(examples: Any) -> None:
+    """All attempts are used, and each takes its time.
+
+    "It sends the request again until a response arrives or all attempts are used up"
+
+    "Each attempt that gets no response takes patience seconds."
+    """
+    with server() as peer:
+        pass
+    async with open_client(examples.Client, peer.address, PROTOCOL) as client:
+        start = time.monotonic()
+        with pytest.raises(TimeoutError, match="no answer in 3 attempts"):
+            await call(examples.ask_despite_restart, client, "Who?", attempts=3, patience=0.05)
+        assert time.monotonic() - start >= 0.15
+
+
+@each_variant
+async def test_restart_before_request(examples: Any) -> None:
+    """An error from an earlier datagram does not end the function.
+
+    "Then the client can get a ConnectionRefusedError, which concerns an earlier datagram. This
+    version of ask() counts such a datagram as lost."
+
+    "If send_packet() raises the error, the request may not have been sent. It is sent again in the
+    next attempt."
+    """
+    async with pair(examples.Client) as (client, peer), anyio.create_task_group() as task_group:
+        task_group.start_soon(respond, peer, "Zoe")
+        assert await call(examples.ask_despite_restart, client, "Who are you?") == "Zoe"
+        peer.socket.close()
+        await send_in_vain(client)
+        with restarted(peer) as peer:
+            task_group.start_soon(respond, peer, "noon")
+            ask = examples.ask_despite_restart
+            options = {"attempts": 1000, "patience": 0.02}
+            assert await call(ask, client, "What time is it?", **options) == "noon"
+
+
+@each_variant
+async def test_error_while_waiting(examples: Any) -> None:
+    """An error that arrives during an attempt does not end this attempt.
+
+    "If recv_packet() raises the error, the function continues to wait, because the error can
+    concern a datagram of an earlier attempt, and the response to this one can still arrive. By
+    contrast, the loop in ask() above ends at this error, before patience seconds have passed."
+    """
+
+    async def fail_and_respond() -> None:
+        number, _, _ = (await peer.receive()).partition(" ")
+        peer.socket.close()
+        await send_in_vain(client)
+        await anyio.sleep(SOON)
+        with restarted(peer) as new_peer:
+            new_peer.client = peer.client
+            new_peer.send(f"{number} Zoe".encode())
+
+    for ask in examples.ask_despite_restart, examples.ask:
+        async with pair(examples.Client) as (client, peer), anyio.create_task_group() as task_group:
+            task_group.start_soon(fail_and_respond)
+            options = {"attempts": 1, "patience": PATIENCE}
+            if ask is examples.ask_despite_restart:
+                assert await call(ask, client, "Who are you?", **options) == "Zoe"
+            else:
+                start = time.monotonic()
+                with pytest.raises(TimeoutError, match="no answer in 1 attempts"):
+                    await call(ask, client, "Who are you?", **options)
+                assert time.monotonic() - start < PATIENCE
+
+
+@each_variant
+async def test_restart_after_request(examples: Any) -> None:
+    """A request that the server has received before its restart is sent to the new server.
+
+    "It sends the request again until a response arrives or all attempts are used up"
+    """
+    requests = []
+
+    async def restart() -> None:
+        requests.append((await peer.receive()).partition(" ")[2])
+        peer.socket.close()
+        await anyio.sleep(SOON)  # the attempts are refused
+        with restarted(peer) as new_peer:
+            requests.append(await respond(new_peer, "Zoe"))
+
+    async with pair(examples.Client) as (client, peer), anyio.create_task_group() as task_group:
+        task_group.start_soon(restart)
+        ask = examples.ask_despite_restart
+        answer = await call(ask, client, "Who are you?", attempts=1000, patience=0.02)
+    assert answer == "Zoe"
+    assert requests == ["Who are you?"] * 2
+
+
+@each_variant
+async def test_restart_of_closed_client(examples: Any) -> None:
+    """The function does not hide that the client is closed.
+
+    "Other errors leave the function: for example, ClientClosedError if the client is closed."
+    """
+    async with pair(examples.Client) as (client, _):
+        await close(client)
+        with pytest.raises(ClientClosedError):
+            await call(examples.ask_despite_restart, client, "Who are you?")
 
 
 # Handling invalid datagrams

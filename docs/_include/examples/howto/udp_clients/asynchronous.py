@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import socket
@@ -78,6 +79,26 @@ async def ask(
             response_number, _, text = response.partition(" ")
             if response_number == number:
                 return text
+    raise TimeoutError(f"no answer in {attempts} attempts")
+
+
+async def ask_despite_restart(
+    client: Client,
+    request: str,
+    attempts: int = 10,
+    patience: float = 1.0,
+) -> str:
+    number = str(next(request_numbers))
+    for _ in range(attempts):
+        with contextlib.suppress(TimeoutError), client.backend().timeout(patience):
+            with contextlib.suppress(ConnectionRefusedError):
+                await client.send_packet(f"{number} {request}")
+            while True:
+                with contextlib.suppress(ConnectionRefusedError):
+                    response = await client.recv_packet()
+                    response_number, _, text = response.partition(" ")
+                    if response_number == number:
+                        return text
     raise TimeoutError(f"no answer in {attempts} attempts")
 
 

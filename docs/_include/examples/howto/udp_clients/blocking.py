@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import socket
+import time
 from typing import TypeAlias
 
 from easynetwork.clients import UDPNetworkClient
@@ -55,6 +57,26 @@ def ask(
             response_number, _, text = response.partition(" ")
             if response_number == number:
                 return text
+    raise TimeoutError(f"no answer in {attempts} attempts")
+
+
+def ask_despite_restart(
+    client: Client,
+    request: str,
+    attempts: int = 10,
+    patience: float = 1.0,
+) -> str:
+    number = str(next(request_numbers))
+    for _ in range(attempts):
+        deadline = time.monotonic() + patience
+        with contextlib.suppress(ConnectionRefusedError):
+            client.send_packet(f"{number} {request}")
+        while (remaining := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(ConnectionRefusedError, TimeoutError):
+                response = client.recv_packet(timeout=remaining)
+                response_number, _, text = response.partition(" ")
+                if response_number == number:
+                    return text
     raise TimeoutError(f"no answer in {attempts} attempts")
 
 
