@@ -14,6 +14,7 @@ PACKAGES = (
     "easynetwork.serializers.framing",
     "easynetwork.serializers.wrapper",
     "easynetwork.servers",
+    "easynetwork.sockets",
 )
 
 
