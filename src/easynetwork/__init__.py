@@ -13,7 +13,8 @@ way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your r
 * `easynetwork.decoder`: bytes in, packets out, whatever the network.
 * `easynetwork.codec`: drives a protocol object by whole frames, or by its generators.
 * `easynetwork.tls`: ciphertext to plaintext and back.
-* `easynetwork.sockets`: plain sockets: names resolved, connected, bound, accepted.
+* `easynetwork.sockets`: plain sockets: names resolved, connected, bound, accepted,
+  adopted.
 * `easynetwork.backends`: the event loop, asyncio or trio. `abc` holds the contracts: a new kind of
   connection is a `Listener` and a `StreamTransport`.
 * `easynetwork.servers`: the request handlers you write, and what serves them: `_stream` takes a

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = ["AsyncTCPNetworkServer"]
 
+import functools
 import logging
+import socket
 import ssl
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import anyio.abc
 
@@ -27,7 +29,8 @@ from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._stream.options import check_stream_arguments, new_stream_options
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from easynetwork.sockets.binding import open_tcp_listeners
+from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.binding import HostSockets, open_tcp_listeners
 from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
@@ -56,7 +59,7 @@ class AsyncTCPNetworkServer(
     is left out is counted, and the log says how much that was.
     """
 
-    __slots__ = ("_backlog", "_hosts", "_max_recv_size", "_port", "_reuse_port", "_service")
+    __slots__ = ("_max_recv_size", "_service")
 
     def __init__(
         self,
@@ -112,10 +115,16 @@ class AsyncTCPNetworkServer(
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._hosts = validated_hosts(host)
-        self._port = validated_port(port)
-        self._backlog = validated_backlog(backlog)
-        self._reuse_port = validated_reuse_port(reuse_port)
+        self._source = HostSockets(
+            functools.partial(
+                open_tcp_listeners,
+                validated_hosts(host),
+                validated_port(port),
+                backlog=validated_backlog(backlog),
+                reuse_port=validated_reuse_port(reuse_port),
+                logger=self.logger,
+            )
+        )
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         tls = {
             "context": ssl,
@@ -134,14 +143,45 @@ class AsyncTCPNetworkServer(
         )
         self._service = StreamService(options)
 
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Clients that
+        have connected before wait in the backlog.
+
+        The sockets become non-blocking and non-inheritable, and belong to the server:
+        `server_close()` closes them, also if the server was never activated. It only closes its own
+        descriptors: other processes that have these sockets keep them.
+
+        Args:
+            sockets: Listening TCP sockets: at least one, and none twice.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all clients.
+            backend: The backend, or its name; by default, the framework that is running.
+            **options: Keyword arguments of the constructor, except `reuse_port` and `backlog`.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or is about binding sockets.
+            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
+                any error, and they are unchanged.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        check_adopting_options(options)
+        server = cls(None, 0, protocol, request_handler, backend, **options)
+        server._source = AdoptedSockets(sockets, socket.SOCK_STREAM, INET_FAMILIES)
+        return server
+
     async def _open_listeners(self) -> list[SocketListener]:
-        sockets = await open_tcp_listeners(
-            self._hosts,
-            self._port,
-            backlog=self._backlog,
-            reuse_port=self._reuse_port,
-            logger=self.logger,
-        )
+        sockets = await self._source.open()
         options = self._backend, self._max_recv_size, self._log.log
         with close_on_error(*sockets):
             return [SocketListener(sock, *options) for sock in sockets]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 __all__ = ["AsyncUDPNetworkServer"]
 
+import functools
 import logging
 import socket
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import anyio.abc
 
@@ -24,7 +25,8 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from easynetwork.sockets.binding import open_udp_sockets
+from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.binding import HostSockets, open_udp_sockets
 from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
@@ -56,7 +58,7 @@ class AsyncUDPNetworkServer(
     its generator only. The log is limited as with `AsyncTCPNetworkServer`.
     """
 
-    __slots__ = ("_counts", "_encode", "_hosts", "_port", "_reuse_port", "_service")
+    __slots__ = ("_counts", "_encode", "_service")
 
     def __init__(
         self,
@@ -95,10 +97,16 @@ class AsyncUDPNetworkServer(
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._hosts = validated_hosts(host)
-        self._port = validated_port(port)
+        self._source = HostSockets(
+            functools.partial(
+                open_udp_sockets,
+                validated_hosts(host),
+                validated_port(port),
+                reuse_port=validated_reuse_port(reuse_port),
+                logger=self.logger,
+            )
+        )
         self._encode = datagram_encoder(protocol)
-        self._reuse_port = validated_reuse_port(reuse_port)
         self._counts = DatagramCounts(self._log)
         self._service = DatagramService(
             handler=request_handler,
@@ -106,6 +114,43 @@ class AsyncUDPNetworkServer(
             log=self._log,
             counts=self._counts,
         )
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Datagrams that
+        have arrived before wait in the kernel.
+
+        The sockets become non-blocking and non-inheritable, and belong to the server:
+        `server_close()` closes them, also if the server was never activated. It only closes its own
+        descriptors: other processes that have these sockets keep them.
+
+        Args:
+            sockets: UDP sockets that are bound and not connected: at least one, and none twice.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all peers.
+            backend: The backend, or its name; by default, the framework that is running.
+            **options: Keyword arguments of the constructor, except `reuse_port`.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or is about binding sockets.
+            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
+                any error, and they are unchanged.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        check_adopting_options(options)
+        server = cls(None, 0, protocol, request_handler, backend, **options)
+        server._source = AdoptedSockets(sockets, socket.SOCK_DGRAM, INET_FAMILIES)
+        return server
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""
@@ -123,9 +168,7 @@ class AsyncUDPNetworkServer(
         await super().server_close()
 
     async def _open_listeners(self) -> list[PeerTable]:
-        sockets = await open_udp_sockets(
-            self._hosts, self._port, reuse_port=self._reuse_port, logger=self.logger
-        )
+        sockets = await self._source.open()
         with close_on_error(*sockets):
             return [self._new_table(sock) for sock in sockets]
 

@@ -6,8 +6,9 @@ __all__ = ["StandaloneUDPNetworkServer"]
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -16,6 +17,7 @@ from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -77,6 +79,46 @@ class StandaloneUDPNetworkServer(
             backend,
             runner_options,
         )
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Datagrams that
+        have arrived before wait in the kernel.
+
+        The sockets become non-blocking and non-inheritable, and belong to the server:
+        `server_close()` closes them, also if the server was never activated. It only closes its own
+        descriptors: other processes that have these sockets keep them.
+
+        Each run serves on duplicates, and closes these at its end. What arrives between two runs
+        waits for the next.
+
+        Args:
+            sockets: UDP sockets that are bound and not connected: at least one, and none twice.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all peers.
+            backend: The backend, or its name; by default, asyncio.
+            **options: Keyword arguments of the constructor, except `reuse_port`.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or is about binding sockets.
+            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
+                any error, and they are unchanged.
+            NotImplementedError: The backend is not known.
+            ModuleNotFoundError: The backend is not installed.
+        """
+        check_adopting_options(options)
+        server = cls(None, 0, protocol, request_handler, backend, **options)
+        server._adopted = AdoptedSockets(sockets, socket.SOCK_DGRAM, INET_FAMILIES)
+        return server
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

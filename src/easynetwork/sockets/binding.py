@@ -9,7 +9,7 @@ address of each host must be bound; a numeric host has only one.
 
 from __future__ import annotations
 
-__all__ = ["open_tcp_listeners", "open_udp_sockets"]
+__all__ = ["HostSockets", "SocketSource", "open_tcp_listeners", "open_udp_sockets"]
 
 import errno
 import functools
@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from easynetwork.sockets.closing import close_all
@@ -31,6 +31,38 @@ _SAME_PORT_ATTEMPTS: Final = 20
 
 _UNAVAILABLE_ERRNOS: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 """bind(2), socket(2): this machine does not have the address, or the whole family."""
+
+
+class SocketSource:
+    """Where the sockets of a server come from. Here, it has none."""
+
+    __slots__ = ()
+
+    async def open(self) -> list[socket.socket]:
+        """Return non-blocking sockets to serve on. The caller closes them."""
+        return []
+
+    def close(self) -> None:
+        """Let go of sockets that are open whether the server has opened them or not.
+
+        Called when the server is closed. May be called several times.
+        """
+
+
+class HostSockets(SocketSource):
+    """Sockets that the server binds when it is activated.
+
+    Args:
+        open_sockets: Binds them: `open_tcp_listeners` or `open_udp_sockets`, with its arguments.
+    """
+
+    __slots__ = ("_open_sockets",)
+
+    def __init__(self, open_sockets: Callable[[], Awaitable[list[socket.socket]]]) -> None:
+        self._open_sockets = open_sockets
+
+    async def open(self) -> list[socket.socket]:
+        return await self._open_sockets()
 
 
 async def open_tcp_listeners(

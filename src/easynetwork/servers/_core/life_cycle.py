@@ -27,7 +27,7 @@ import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -42,6 +42,7 @@ from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers._core.verdict import interrupts
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
+from easynetwork.sockets.binding import SocketSource
 
 
 class Listening(Protocol):
@@ -131,7 +132,10 @@ class _Run:
 
 
 class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _T_Address]):
-    """Everything but what a listening socket is, and what happens on it."""
+    """Everything but what a listening socket is, and what happens on it.
+
+    A subclass that serves on sockets opens its listeners from `_source`.
+    """
 
     __slots__ = (
         "_activation",
@@ -141,6 +145,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
         "_listeners",
         "_log",
         "_run",
+        "_source",
         "logger",
     )
 
@@ -154,6 +159,7 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
         self._log = ServerLog(logger)
         self._backend = backend
         self._handler = handler
+        self._source = SocketSource()
         self._listeners: tuple[_T_Listening, ...] = ()
         self._activation: anyio.Lock | None = None
         self._is_closed = False
@@ -215,6 +221,14 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
         return tuple(listener.extra_attributes[key]() for listener in self._listeners)
 
     # -- transitions
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            if not self._listeners:  # then no __aexit__() closes what the source has open
+                self._source.close()
+            raise
 
     async def server_activate(self) -> None:
         self._check_open("Closed server")
@@ -320,4 +334,5 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
             run.phase = _Phase.DRAINING
         for listener in listeners:
             listener.close()
+        self._source.close()
         await anyio.lowlevel.checkpoint()

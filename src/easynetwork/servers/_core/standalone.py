@@ -30,6 +30,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensur
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
+from easynetwork.sockets.adopting import AdoptedSockets
 
 _T = TypeVar("_T")
 _T_Address = TypeVar("_T_Address")
@@ -187,7 +188,10 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
         runner_options: Keyword arguments of the function that runs the event loop.
     """
 
-    __slots__ = ("_backend", "_is_closed", "_lock", "_new_server", "_run", "_runner_options")
+    __slots__ = (
+        *("_adopted", "_backend", "_is_closed", "_lock"),
+        *("_new_server", "_run", "_runner_options"),
+    )
 
     def __init__(
         self,
@@ -199,6 +203,7 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
         self._runner_options = validated_runner_options(runner_options)
         self._new_server = new_server
         new_server(self._backend)  # refuses bad arguments now, not when it is time to serve
+        self._adopted: AdoptedSockets | None = None
         self._is_closed = False
         self._run: _Run | None = None
         self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
@@ -270,7 +275,10 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
             KeyboardInterrupt: Control-C was pressed, and the server has stopped as by `shutdown()`.
         """
         options = {**self._runner_options, **validated_runner_options(runner_options)}
-        run = _Run(self._new_server(self._backend), is_up_event)
+        server = self._new_server(self._backend)
+        if self._adopted is not None:
+            server._source = self._adopted.new_copies()
+        run = _Run(server, is_up_event)
         with self._lock:
             if self._run is not None:
                 raise ServerAlreadyRunning("Server is already running")
@@ -335,8 +343,12 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
         with self._lock:
             self._is_closed = True
             run = self._run
-        if run is not None:
-            run.close()
+        try:
+            if run is not None:
+                run.close()
+        finally:
+            if self._adopted is not None:
+                self._adopted.close()
 
 
 def validated_runner_options(options: object) -> Mapping[str, Any]:
