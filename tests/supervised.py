@@ -1,0 +1,132 @@
+"""A service: a program that serves on the sockets that its supervisor passes.
+
+It says READY=1 when it serves, and stops at SIGTERM. Clients that it has accepted are served before
+it ends. Requests are answered with its process, the names of its sockets, and the variables that
+its children would see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import threading
+from functools import partial
+from typing import Any
+
+import anyio
+
+from easynetwork.backends.registry import new_builtin_backend
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import (
+    AsyncTCPNetworkServer,
+    AsyncUDPNetworkServer,
+    StandaloneTCPNetworkServer,
+    StandaloneUDPNetworkServer,
+)
+from easynetwork.servers.handlers import AsyncDatagramRequestHandler, AsyncStreamRequestHandler
+from easynetwork.sockets import inherited_sockets, notify_systemd
+
+LINES: Any = StreamProtocol(StringLineSerializer())
+DATAGRAMS: Any = DatagramProtocol(StringLineSerializer())
+
+
+class Handler(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[str, str]):
+    """Answers questions about the process."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    async def handle(self, client: Any) -> Any:
+        match (yield):
+            case "pid":
+                await client.send_packet(str(os.getpid()))
+            case "names":
+                await client.send_packet(" ".join(self.names))
+            case "variables":
+                found = [name for name in os.environ if name.startswith("LISTEN_")]
+                await client.send_packet(" ".join(["variables:", *found]))
+            case other:
+                await client.send_packet(other)
+
+
+def new_servers(is_standalone: bool, backend: Any, **options: Any) -> list[Any]:
+    """Return a server for each type of socket that this process inherits."""
+    inherited = inherited_sockets()
+    assert inherited_sockets() == {}
+    handler = Handler([name for name, sockets in inherited.items() for _ in sockets])
+    sockets = [sock for named in inherited.values() for sock in named]
+    tcp = [sock for sock in sockets if sock.type == socket.SOCK_STREAM]
+    udp = [sock for sock in sockets if sock.type == socket.SOCK_DGRAM]
+    servers: list[Any] = []
+    if tcp:
+        cls: Any = StandaloneTCPNetworkServer if is_standalone else AsyncTCPNetworkServer
+        servers.append(cls.from_sockets(tcp, LINES, handler, backend, **options))
+    if udp:
+        cls = StandaloneUDPNetworkServer if is_standalone else AsyncUDPNetworkServer
+        servers.append(cls.from_sockets(udp, DATAGRAMS, handler, backend, **options))
+    return servers
+
+
+async def serve(backend: Any) -> None:
+    servers = new_servers(is_standalone=False, backend=backend)
+    async with anyio.create_task_group() as tasks:
+        for server in servers:
+            is_up = anyio.Event()
+            tasks.start_soon(partial(server.serve_forever, is_up_event=is_up))
+            await is_up.wait()
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            notify_systemd("READY=1")
+            async for _ in signals:
+                break
+        for server in servers:
+            if isinstance(server, AsyncUDPNetworkServer):
+                await server.shutdown()
+            await server.server_close()
+
+
+def serve_standalone(loop: str, runner_options: Any) -> None:
+    backend = "trio" if loop == "trio" else "asyncio"
+    servers = new_servers(is_standalone=True, backend=backend, runner_options=runner_options)
+    threads = []
+    for server in servers:
+        is_up = threading.Event()
+        thread = threading.Thread(target=partial(server.serve_forever, is_up_event=is_up))
+        thread.start()
+        threads.append(thread)
+        is_up.wait()
+    notify_systemd("READY=1")
+    signal.sigwait([signal.SIGTERM])
+    for server in servers:
+        if isinstance(server, StandaloneUDPNetworkServer):
+            server.shutdown()
+        server.server_close()
+    for thread in threads:
+        thread.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("loop", choices=["asyncio", "uvloop", "trio"])
+    parser.add_argument("--standalone", action="store_true")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    # The threads of servers must not take the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM] if arguments.standalone else [])
+    runner_options: dict[str, Any] = {}
+    if arguments.loop == "uvloop":
+        import uvloop  # optional dependency
+
+        runner_options = {"loop_factory": uvloop.new_event_loop}
+    if arguments.standalone:
+        serve_standalone(arguments.loop, runner_options)
+    else:
+        backend = new_builtin_backend("trio" if arguments.loop == "trio" else "asyncio")
+        backend.bootstrap(serve, backend, runner_options=runner_options)
+
+
+if __name__ == "__main__":
+    main()
