@@ -1,39 +1,30 @@
 """Services whose supervisor binds the sockets and keeps them: the tests are the supervisor.
 
-See ``supervised.py`` for the service.
+See ``supervised.py`` for the service, and ``supervisor.py`` for how it is started.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.adopting import CLIENTS, Load, ask, new_bound_socket
 from tests.clients.threads_support import wait_until
 from tests.conftest import HAS_UVLOOP
+from tests.supervisor import PROGRAM, Service
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
 
-PROGRAM = Path(__file__).parent / "supervised.py"
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
-
-# A service finds its own number in LISTEN_PID: only the process that becomes the service knows it.
-SHELL = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"]
 
 UVLOOP = pytest.param(
     "uvloop", marks=pytest.mark.skipif(not HAS_UVLOOP, reason="uvloop is not installed")
@@ -41,74 +32,6 @@ UVLOOP = pytest.param(
 each_loop = pytest.mark.parametrize("loop", ["asyncio", UVLOOP, "trio"])
 each_way = pytest.mark.parametrize("way", [[], ["--standalone"]], ids=["async", "standalone"])
 each_type = pytest.mark.parametrize("kind", [STREAM, DATAGRAM], ids=["tcp", "udp"])
-
-
-class Service:
-    """A context manager around a running service, as its supervisor sees it.
-
-    Args:
-        sockets: What it is passed.
-        arguments: Those of the program.
-        variables: The environment variables that come with the sockets, without LISTEN_PID.
-    """
-
-    def __init__(self, sockets: Sequence[socket.socket], *arguments: str, **variables: str) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self._notifications = socket.socket(socket.AF_UNIX, DATAGRAM)
-        self._notifications.settimeout(PATIENCE)
-        self._notifications.bind("")  # the kernel chooses an abstract address: unix(7)
-        environment = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("LISTEN_")},
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "NOTIFY_SOCKET": "@" + self._notifications.getsockname()[1:].decode(),
-            "LISTEN_FDS": str(len(sockets)),
-            **variables,
-        }
-        command = [*SHELL, sys.executable, "-W", "error", str(PROGRAM), *arguments]
-        with contextlib.ExitStack() as stack:
-            actions = [(os.POSIX_SPAWN_DUP2, self._log.fileno(), 2)]
-            for number, sock in enumerate(sockets, 3):
-                # Out of the way: the target of one may be the source of another.
-                descriptor = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100)
-                stack.callback(os.close, descriptor)
-                actions.append((os.POSIX_SPAWN_DUP2, descriptor, number))
-            self.pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
-
-    def __enter__(self) -> Self:
-        try:
-            assert self._notifications.recv(100) == b"READY=1"
-        except BaseException as exc:
-            self.__exit__(type(exc), exc, None)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        status = self._stop()
-        self._notifications.close()
-        with self._log:
-            self._log.seek(0)
-            log = self._log.read().decode()
-        if exc is None:
-            assert (status, log) == (0, "")
-        else:
-            exc.add_note(f"The service's exit status is {status}, its log:\n{log[-2000:]}")
-
-    def _stop(self) -> int:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        os.kill(self.pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @pytest.fixture

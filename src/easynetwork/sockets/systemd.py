@@ -101,8 +101,8 @@ def notify_systemd(state: str) -> bool:
             accepts clients.
 
     Returns:
-        Whether it was sent. Nothing happens if the supervisor does not want to be told: it has not
-        set NOTIFY_SOCKET, or the platform has no Unix sockets.
+        Whether the state was sent. Nothing happens if the supervisor does not expect it (then
+        NOTIFY_SOCKET is not set), or if the platform has no Unix sockets.
 
     Raises:
         TypeError: `state` is not a string.
