@@ -1,12 +1,13 @@
 """The fixtures that multiply the conformance tests: loops x protocols x transports.
 
 `serve` runs a server for a handler, `new_server` makes one. With them a test runs on every event
-loop of ``anyio_backend`` and with both stream protocols, and then over TLS. Where addresses matter,
-`each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged as a warning or an error
-and is not what the test asks for with ``log.problems()`` fails it.
+loop of ``anyio_backend`` and with both stream protocols, and then over TLS and over a Unix stream.
+Where addresses matter, `each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged
+as a warning or an error and is not what the test asks for with ``log.problems()`` fails it.
 
-The transports know nothing of protocols, and little of loops: TLS and IPv6 are tried with one class
-of protocols, on plain asyncio and on trio, unless ``CONFORMANCE`` is ``all`` in the environment.
+The transports know nothing of protocols, and little of loops: TLS, IPv6 and Unix sockets are tried
+with one class of protocols, on plain asyncio and on trio, unless ``CONFORMANCE`` is ``all`` in the
+environment.
 TLS is version 1.3 on asyncio, and version 1.2 on trio.
 """
 
@@ -18,6 +19,7 @@ import logging
 import os
 import re
 import ssl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,15 @@ from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from tests.conformance.support import NewServer, Peer, Records, Serve, Server, serving
 from tests.tls_peers import client_context, server_context
 
 FOLDER = Path(__file__).parent
 # In the identifiers of tests: what only runs on the other loops, and with the first protocol class.
-OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6)\b")
+OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6|unix)\b")
+UNIX_OVER_IP = re.compile(r"\bunix\b.*\bipv6\b|\bipv6\b.*\bunix\b")
 OTHER_LOOP = re.compile(r"\b(asyncio-eager|uvloop)\b")
 OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
 
@@ -52,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave repetitions out, unless all tests are asked for."""
     if os.environ.get("CONFORMANCE") != "all":
         items[:] = [item for item in items if not is_repetition(item)]
+    # A Unix socket has no address family that could be another one.
+    items[:] = [item for item in items if not UNIX_OVER_IP.search(item.name)]
 
 
 @pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])
@@ -66,12 +72,18 @@ def tls_version(anyio_backend_name: str) -> ssl.TLSVersion:
     return ssl.TLSVersion.TLSv1_2 if anyio_backend_name == "trio" else ssl.TLSVersion.TLSv1_3
 
 
-@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+@pytest.fixture(params=["tcp", "tls", "unix"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Return what packets travel over: TCP, TLS over TCP, or a Unix stream."""
+    return str(request.param)
+
+
+@pytest.fixture
 def tls(
-    request: pytest.FixtureRequest, tls_version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+    transport: str, tls_version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
 ) -> ssl.SSLContext | None:
     """Return what the server does TLS with, if it does; peers do it too."""
-    if not request.param:
+    if transport != "tls":
         return None
     monkeypatch.setattr(Peer, "tls", client_context(tls_version))
     return server_context(tls_version)
@@ -98,8 +110,20 @@ def log() -> Iterator[Records]:
 
 
 @pytest.fixture
+def unix_path() -> Iterator[str]:
+    """Return a path for a Unix socket. Those of pytest's folders are too long (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="easynetwork-") as folder:
+        yield f"{folder}/socket"
+
+
+@pytest.fixture
 def new_server(
-    protocol_class: Any, tls: ssl.SSLContext | None, host: str, log: Records
+    protocol_class: Any,
+    transport: str,
+    tls: ssl.SSLContext | None,
+    host: str,
+    log: Records,
+    unix_path: str,
 ) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
 
@@ -110,6 +134,9 @@ def new_server(
         **options: Any,
     ) -> Server:
         protocol = protocol_class(StringLineSerializer(limit=limit), converter)
+        if transport == "unix" and "host" not in options:
+            unix_server: Any = AsyncUnixStreamServer(unix_path, protocol, handler, **options)
+            return unix_server  # type: ignore[no-any-return]
         where = options.pop("host", host)
         options.setdefault("ssl", tls)
         return AsyncTCPNetworkServer(where, 0, protocol, handler, **options)

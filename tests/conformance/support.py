@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -17,6 +18,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from easynetwork.addresses import UnixSocketAddress
 from easynetwork.protocol import StreamProtocol
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import (
@@ -32,6 +34,10 @@ Requests: TypeAlias = AsyncGenerator[Any, str]
 Server: TypeAlias = AsyncTCPNetworkServer[str, str]
 
 each_family = pytest.mark.parametrize("host", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
+# How connecting to a server that was closed fails: a Unix socket's path is gone.
+REFUSED = (ConnectionRefusedError, FileNotFoundError)
+# For tests of what Unix sockets do not have.
+on_ip = pytest.mark.parametrize("transport", ["tcp", "tls"])
 # For slow tests of what comes after the protocol.
 one_protocol = pytest.mark.parametrize("protocol_class", [StreamProtocol], ids=["chunks"])
 
@@ -133,6 +139,37 @@ def name_of(exc: BaseException) -> str:
     return "cancelled" if isinstance(exc, anyio.get_cancelled_exc_class()) else type(exc).__name__
 
 
+class EitherEnd(str):
+    """How a Unix stream has ended: the kernel does not tell a reset from an end in order."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return other in ("EOF", "reset")
+
+
+def new_socket(address: Any, kind: socket.SocketKind) -> socket.socket:
+    """Return a socket for an address of a server; it has a name if it is a Unix socket."""
+    if isinstance(address, UnixSocketAddress):
+        sock = socket.socket(socket.AF_UNIX, kind)
+        sock.bind("")
+        return sock
+    return socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, kind)
+
+
+def raw(address: Any) -> Any:
+    """Return the address of a server as the socket module takes it."""
+    return address.as_raw() if isinstance(address, UnixSocketAddress) else address
+
+
+def name_in_log(family: int, address: Any) -> str:
+    """Return the address of a peer as it stands in the log."""
+    if family == socket.AF_UNIX:
+        return str(UnixSocketAddress.from_raw(address))
+    return str(address[:2])
+
+
 class Peer:
     """The other end, without the library: a blocking socket, read in a worker thread.
 
@@ -146,13 +183,12 @@ class Peer:
 
     def __init__(
         self,
-        address: tuple[Any, ...],
+        address: Any,
         receive_buffer: int | None = None,
         *,
         connects: bool = True,
     ) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.socket: Any = socket.socket(family, socket.SOCK_STREAM)
+        self.socket: Any = new_socket(address, socket.SOCK_STREAM)
         self._raw = self.socket
         self.socket.settimeout(PATIENCE)
         if receive_buffer is not None:  # what the kernel may hold until somebody reads
@@ -160,13 +196,17 @@ class Peer:
         self._received = bytearray()
         if connects:
             try:
-                self.socket.connect(address)
+                self.connect(address)
             except BaseException:
                 self.socket.close()
                 raise
         self.address = self.socket.getsockname()
         if self.tls is not None:
             self.socket = TLSSocket(self.socket, self.tls)
+
+    def connect(self, address: Any) -> None:
+        """Connect to the address of a server."""
+        self.socket.connect(raw(address))
 
     async def start(self) -> None:
         """Do the handshake, if there is one; otherwise that is done when something is received."""
@@ -176,7 +216,15 @@ class Peer:
     @property
     def name(self) -> str:
         """The address as it stands in the log."""
-        return str(self.address[:2])
+        return name_in_log(self._raw.family, self.address)
+
+    @property
+    def accepted(self) -> str:
+        """What the log says when it is accepted."""
+        line = f"Accepted new connection (address = {self.name})"
+        if self._raw.family == socket.AF_UNIX:
+            line += f", pid {os.getpid()}, uid {os.getuid()}, gid {os.getgid()}"
+        return line
 
     def send(self, *lines: str) -> None:
         """Send lines, in one piece."""
@@ -233,6 +281,8 @@ class Peer:
                 self._received += data
         except ConnectionResetError:
             end = "reset"
+        if self._raw.family == socket.AF_UNIX:
+            end = EitherEnd(end)
         return self._received.decode(), end
 
     def send_eof(self) -> None:

@@ -43,7 +43,7 @@ async def test_descriptor_becomes_free(serve: Serve, log: Records) -> None:
         new = Peer(address, connects=False)
         service.peers.append(new)
         with no_more_descriptors():
-            new.socket.connect(address)
+            new.connect(address)
             new.send("hello")
             await log.logged("accept() failed")
             assert service.server.is_serving()
@@ -66,11 +66,11 @@ async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
         service.peers += [*waiting, later]
         with no_more_descriptors():
             for peer in waiting:
-                peer.socket.connect(address)
+                peer.connect(address)
             for peer in waiting:
                 assert await peer.rest(leave=False) == ("", "reset")
             assert await old.ask("still there?") == "still there?"
-            later.socket.connect(address)
+            later.connect(address)
             assert await later.rest(leave=False) == ("", "reset")
         last = await service.connect()
         assert await last.ask("hello") == "hello"
@@ -86,10 +86,10 @@ async def test_reserve_is_taken(
     is_allowed = False
     os_open = os.open
 
-    def sometimes_open(*args: Any) -> int:
+    def sometimes_open(*args: Any, **options: Any) -> int:
         if not is_allowed:
             raise OSError(errno.EMFILE, "forced")
-        return os_open(*args)
+        return os_open(*args, **options)
 
     async with serve(Recorder()) as service:
         old = await service.connect()
@@ -100,10 +100,10 @@ async def test_reserve_is_taken(
         service.peers += [refused, waiting]
         with no_more_descriptors():
             monkeypatch.setattr(os, "open", sometimes_open)
-            refused.socket.connect(address)
+            refused.connect(address)
             assert await refused.rest(leave=False) == ("", "reset")  # by means of the reserve
             spare = os.dup(0)  # takes its place
-            waiting.socket.connect(address)
+            waiting.connect(address)
             waiting.socket.settimeout(5 * listener.PAUSE)
             with pytest.raises(TimeoutError):
                 await waiting.receive()
@@ -121,7 +121,7 @@ async def test_shutdown_without_descriptors(serve: Serve, log: Records) -> None:
         peer = Peer(address, connects=False)
         service.peers.append(peer)
         with no_more_descriptors():
-            peer.socket.connect(address)
+            peer.connect(address)
             await log.logged("accept() failed")
             with anyio.fail_after(1):
                 await service.server.shutdown()

@@ -219,7 +219,7 @@ async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any
         [sock] = [
             client.extra(INETClientAttribute.socket)
             for client in handler.clients
-            if client.extra(INETClientAttribute.remote_address) == peer.address
+            if str(client.extra(INETClientAttribute.remote_address)) == peer.name
         ]
         while sock.fileno() >= 0:
             await anyio.sleep(SOON / 10)

@@ -20,7 +20,7 @@ from easynetwork.addresses import (
 )
 from easynetwork.exceptions import ClientClosedError, TypedAttributeLookupError
 from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.support import Client, Recorder, Requests, Serve, each_family
+from tests.conformance.support import Client, Recorder, Requests, Serve, each_family, on_ip
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,7 @@ async def test_memory(serve: Serve) -> None:
 # -- attributes
 
 
+@on_ip
 @each_family
 @pytest.mark.parametrize("moment", ["connected", "gone"])
 async def test_addresses_without_a_request(serve: Serve, host: str, moment: str) -> None:
@@ -101,7 +102,7 @@ async def test_addresses_without_a_request(serve: Serve, host: str, moment: str)
         assert (remote.host, remote.port) == peer.address[:2]
 
 
-@pytest.mark.parametrize("tls", [None], ids=["tcp"])
+@pytest.mark.parametrize("transport", ["tcp"])
 async def test_unknown_attribute(serve: Serve) -> None:
     """An attribute that is not there is an error, unless there is a default."""
     handler = Recorder()
@@ -115,6 +116,7 @@ async def test_unknown_attribute(serve: Serve) -> None:
         assert extra(TLSAttribute.peercert, "nobody") == "nobody"
 
 
+@on_ip
 async def test_socket(serve: Serve) -> None:
     """The socket is there for its options: no Nagle's algorithm, keep-alive probes."""
     handler = Recorder()

@@ -67,7 +67,7 @@ async def test_order_of_a_crash(serve: Serve, log: Records) -> None:
         peer.send("one", "fail", "more")
         assert await peer.rest() == ("one\nbye\n", "reset")
         assert log.messages()[-3:] == [
-            f"Accepted new connection (address = {peer.name})",
+            peer.accepted,
             f"{peer.name} disconnected",
             crash(peer),
         ]

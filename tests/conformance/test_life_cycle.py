@@ -11,6 +11,7 @@ import pytest
 
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
 from tests.conformance.support import (
+    REFUSED,
     Client,
     NewServer,
     Peer,
@@ -19,6 +20,7 @@ from tests.conformance.support import (
     Serve,
     Server,
     each_family,
+    on_ip,
     serving,
 )
 from tests.times import PATIENCE
@@ -61,6 +63,7 @@ async def test_is_serving(new_server: NewServer, state: str) -> None:
         assert server.is_serving() is (state == "serving")
 
 
+@on_ip
 @each_state
 @each_family
 async def test_addresses(new_server: NewServer, state: str, host: str) -> None:
@@ -250,7 +253,7 @@ async def test_close(new_server: NewServer, state: str) -> None:
             assert not server.is_serving()
             assert server.get_addresses() == ()
         for address in addresses:
-            with pytest.raises(ConnectionRefusedError):
+            with pytest.raises(REFUSED):
                 Peer(address)
         with pytest.raises(ServerClosedError):
             await server.server_activate()

@@ -170,10 +170,10 @@ async def test_log_that_raises(
             await client.send_packet(request)
 
     raising = Raising(message)
-    logger = logging.getLogger("easynetwork.servers.async_tcp")
+    logger = logging.getLogger("easynetwork.raising")
     logger.addFilter(raising)
     try:
-        async with serve(Handler()) as service:
+        async with serve(Handler(), logger=logger) as service:
             bystander = await service.connect()
             assert await bystander.ask("hello") == "hello"
             for request in b"fail\n", b"\xff\n":

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork._tuning import HIGH_WATER, SEND_BUDGET_BYTES
-from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve
+from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, on_ip
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +64,7 @@ async def test_answers_leave_at_a_later_yield(serve: Serve) -> None:
         assert await peer.ask("ee") == "three"
 
 
+@on_ip
 async def test_broadcast(serve: Serve) -> None:
     """What several tasks send to one client arrives whole; what one of them sends, in order."""
 

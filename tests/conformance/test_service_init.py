@@ -14,7 +14,6 @@ import pytest
 import trio
 
 from easynetwork.exceptions import BusyResourceError
-from easynetwork.servers import AsyncTCPNetworkServer
 from tests.conformance.support import (
     Client,
     NewServer,
@@ -66,7 +65,7 @@ async def test_server(new_server: NewServer, anyio_backend_name: str) -> None:
         async def service_init(self, exit_stack: AsyncExitStack, proxy: Any) -> None:
             assert proxy == server
             assert type(proxy) is weakref.ProxyType
-            assert isinstance(proxy, AsyncTCPNetworkServer)
+            assert isinstance(proxy, type(server))
             assert proxy.get_addresses() == server.get_addresses() != ()
             assert len(proxy.get_sockets()) == 1
             assert proxy.is_listening()

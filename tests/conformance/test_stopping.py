@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from tests.conformance.support import (
+    REFUSED,
     Client,
     NewServer,
     Peer,
@@ -18,6 +19,7 @@ from tests.conformance.support import (
     Records,
     Requests,
     Serve,
+    on_ip,
     serving,
 )
 from tests.times import PATIENCE
@@ -241,7 +243,7 @@ async def test_close_from_a_handler(serve: Serve, log: Records) -> None:
         assert await peer.ask("close") == "close"
         assert handler.notes[-1] == "()"
         assert not service.server.is_serving()
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(REFUSED):
             Peer(address)
         assert await peer.ask("one") == "one"
         assert await other.ask("two") == "two"
@@ -348,6 +350,7 @@ async def test_cancelled(
 # -- failure
 
 
+@on_ip
 async def test_broken_listener(new_server: NewServer, log: Records) -> None:
     """A listening socket that fails ends the server with its error; the clients are cancelled."""
     handler = Sleeping()

@@ -42,7 +42,7 @@ from tests.tls_peers import (
 pytestmark = [
     pytest.mark.anyio,
     one_protocol,
-    pytest.mark.parametrize("tls", [True], indirect=True, ids=["tls"]),
+    pytest.mark.parametrize("transport", ["tls"]),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The fixtures that multiply the conformance tests of datagrams: loops x address families."""
+"""The fixtures that multiply the conformance tests of datagrams: loops x families of sockets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
+from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from tests.conformance.datagrams.support import NewServer, Serve, Server, serving
 from tests.conformance.support import Records
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
+@pytest.fixture(params=["127.0.0.1", "::1", "unix"], ids=["ipv4", "ipv6", "unix"])
 def host(request: pytest.FixtureRequest) -> str:
     """Return the address that the server listens on."""
     return str(request.param)
 
 
 @pytest.fixture
-def new_server(host: str, log: Records) -> NewServer:
+def new_server(host: str, log: Records, unix_path: str) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
 
     def make(
@@ -31,6 +32,9 @@ def new_server(host: str, log: Records) -> NewServer:
         **options: Any,
     ) -> Server:
         protocol = DatagramProtocol(StringLineSerializer(), converter)
+        if host == "unix" and "host" not in options:
+            unix_server: Any = AsyncUnixDatagramServer(unix_path, protocol, handler, **options)
+            return unix_server  # type: ignore[no-any-return]
         where = options.pop("host", host)
         return AsyncUDPNetworkServer(where, 0, protocol, handler, **options)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
+import pytest
 
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -22,6 +23,10 @@ from tests.times import PATIENCE
 Client: TypeAlias = AsyncDatagramClient[str]
 Requests: TypeAlias = AsyncGenerator[Any, str]
 Server: TypeAlias = AsyncUDPNetworkServer[str, str]
+
+
+# For tests of what Unix sockets do otherwise: the kernel drops nothing, but has senders wait.
+on_ip = pytest.mark.parametrize("host", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
 
 
 class Recorder(Notes, AsyncDatagramRequestHandler[str, str]):
@@ -43,19 +48,18 @@ class Recorder(Notes, AsyncDatagramRequestHandler[str, str]):
 class Peer:
     """The other end, without the library: a blocking socket, read in a worker thread."""
 
-    def __init__(self, address: tuple[Any, ...], host: str | None = None) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+    def __init__(self, address: Any, host: str | None = None) -> None:
+        self.socket = support.new_socket(address, socket.SOCK_DGRAM)
         self.socket.settimeout(PATIENCE)
         if host is not None:
             self.socket.bind((host, 0))
-        self.socket.connect(address)
+        self.socket.connect(support.raw(address))
         self.address = self.socket.getsockname()
 
     @property
     def name(self) -> str:
         """The address as it stands in the log."""
-        return str(self.address[:2])
+        return support.name_in_log(self.socket.family, self.address)
 
     def send(self, *packets: str | bytes) -> None:
         """Send datagrams."""

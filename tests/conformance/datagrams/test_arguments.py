@@ -16,7 +16,7 @@ from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
-from tests.conformance.datagrams.support import Recorder, server_on, serving
+from tests.conformance.datagrams.support import Recorder, on_ip, server_on, serving
 from tests.conformance.support import Recorder as StreamRecorder
 
 
@@ -128,6 +128,7 @@ async def test_reuse_port() -> None:
             await server_on("127.0.0.1", port).server_activate()
 
 
+@on_ip
 @pytest.mark.anyio
 async def test_port_in_use(host: str) -> None:
     """A port in use: an error with the address and the reason; it may be tried again later."""

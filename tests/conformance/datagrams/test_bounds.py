@@ -17,6 +17,7 @@ from tests.conformance.datagrams.support import (
     Recorder,
     Requests,
     Serve,
+    on_ip,
 )
 from tests.conformance.support import Records, restarting
 
@@ -61,6 +62,7 @@ async def test_waiting_datagrams(serve: Serve, log: Records) -> None:
         assert await peer.ask("after") == "after"
 
 
+@on_ip
 async def test_burst(new_server: NewServer) -> None:
     """As long as handlers do not wait, nothing of what the kernel has kept is dropped."""
     server = new_server(Recorder())
@@ -93,6 +95,7 @@ async def test_waiting_bytes(serve: Serve, log: Records) -> None:
         assert answers == ["0", "1", "2", "3", "4", "short"]
 
 
+@on_ip
 async def test_bytes_that_are_taken(serve: Serve) -> None:
     """What a generator has taken does not count any more, however long that runs."""
 
@@ -113,6 +116,7 @@ async def test_bytes_that_are_taken(serve: Serve) -> None:
         await service.statistics(received=20, dropped=0, peers=1)
 
 
+@on_ip
 async def test_peers(serve: Serve, log: Records, host: str) -> None:
     """A thousand peers have a generator at once; others are not heard meanwhile."""
     handler = Holding()

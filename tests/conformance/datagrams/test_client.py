@@ -16,7 +16,7 @@ from easynetwork.addresses import SocketProxy
 from easynetwork.backends import new_builtin_backend
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, serving
+from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, on_ip, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +113,7 @@ async def test_socket(serve: Serve) -> None:
 # -- sending
 
 
+@on_ip
 async def test_answer_too_long(serve: Serve, host: str) -> None:
     """An answer that no datagram can hold is an error that names both lengths."""
     limit = 65_527 if ":" in host else 65_507
@@ -131,6 +132,7 @@ async def test_answer_too_long(serve: Serve, host: str) -> None:
         )
 
 
+@on_ip
 async def test_dead_peer(serve: Serve) -> None:
     """A peer that is gone when it is answered disturbs nobody, and nobody hears of it."""
 
@@ -160,6 +162,7 @@ async def test_dead_peer(serve: Serve) -> None:
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 
 
+@on_ip
 async def test_dead_peer_that_is_reported(serve: Serve, host: str) -> None:
     """Where the kernel does report it, neither the next answer is lost nor a datagram."""
 
@@ -188,6 +191,7 @@ async def test_dead_peer_that_is_reported(serve: Serve, host: str) -> None:
             assert await other.ask("call") == "call"
 
 
+@on_ip
 async def test_sending_gives_turns(serve: Serve) -> None:
     """A handler that sends without end does not keep the event loop to itself."""
 
@@ -208,6 +212,7 @@ async def test_sending_gives_turns(serve: Serve) -> None:
         await handler.noted("over")
 
 
+@on_ip
 async def test_clients_do_not_share_turns(serve: Serve) -> None:
     """Many clients with a few answers each do not make each other's handlers wait."""
     at_once = most_at_once = 0

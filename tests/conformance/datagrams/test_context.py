@@ -15,6 +15,7 @@ from tests.conformance.datagrams.support import (
     Recorder,
     Requests,
     Serve,
+    on_ip,
 )
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.anyio
 who: contextvars.ContextVar[Any] = contextvars.ContextVar("who", default="nobody")
 
 
+@on_ip
 @pytest.mark.parametrize("waits", [False, True])
 async def test_context_of_a_generator(serve: Serve, waits: bool) -> None:
     """What a generator sets stays with it: neither the peer's next one sees it, nor another's."""

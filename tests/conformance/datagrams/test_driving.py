@@ -12,7 +12,7 @@ import pytest
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
-from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, serving
+from tests.conformance.datagrams.support import Client, Recorder, Requests, Serve, on_ip, serving
 from tests.conformance.support import Records
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +132,7 @@ async def test_longest_datagram(serve: Serve, host: str) -> None:
         assert await service.connect().ask(longest) == longest
 
 
+@on_ip
 async def test_datagrams_are_forgotten(host: str, log: Records) -> None:
     """A generator that goes on costs what it keeps itself, not the datagrams that it got."""
     taken: list[bytes] = []
@@ -167,6 +168,7 @@ async def test_datagrams_are_forgotten(host: str, log: Records) -> None:
 # -- concurrency
 
 
+@on_ip
 async def test_peers_at_once(serve: Serve) -> None:
     """A handler that waits keeps only its own peer waiting, however many datagrams come at once."""
 
@@ -191,6 +193,7 @@ async def test_peers_at_once(serve: Serve) -> None:
         await service.statistics(peers=0)
 
 
+@on_ip
 async def test_tasks(serve: Serve, anyio_backend_name: str) -> None:
     """Generators that wait have tasks of their own, which no other generator ever has."""
     if anyio_backend_name == "trio":

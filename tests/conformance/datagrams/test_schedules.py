@@ -9,7 +9,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.datagrams.support import Client, NewServer, Recorder, Requests, serving
+from tests.conformance.datagrams.support import (
+    Client,
+    NewServer,
+    Recorder,
+    Requests,
+    on_ip,
+    serving,
+)
 from tests.conformance.support import Records
 
 pytestmark = pytest.mark.anyio
@@ -77,6 +84,7 @@ pauses = st.sampled_from(["checkpoint", "sleep"])
 datagrams = st.tuples(st.integers(0, PEERS - 1), st.booleans())
 
 
+@on_ip
 @settings(
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
