@@ -265,7 +265,7 @@ async def test_descriptor_closed_and_taken_over(serve: Serve, log: Records, writ
         handler.released.set()
         await handler.noted("closed")
         for newcomer in newcomers:
-            newcomer._raw.connect(address)
+            newcomer.connect(address)
             assert await newcomer.ask("hello") == "hello"
         assert handler.numbers[0] in handler.numbers[1:]
         await log.logged(f"{peer.name} disconnected")
