@@ -280,7 +280,7 @@ async def test_not_forgotten(state: str) -> None:
     """A client that has nothing to close can be thrown away."""
     if state == "refused":
         with pytest.raises(TypeError):
-            AsyncTCPNetworkClient(("host", 1), None)  # type: ignore[call-overload]  # a mistake
+            AsyncTCPNetworkClient(("host", 1), None)  # type: ignore[arg-type]  # a mistake
     else:
         with listening() as listener:
             client = AsyncTCPNetworkClient(address_of(listener), LINES)

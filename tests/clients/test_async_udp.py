@@ -343,7 +343,7 @@ async def test_not_forgotten(state: str) -> None:
     """A client that has nothing to close can be thrown away."""
     if state == "refused":
         with pytest.raises(TypeError):
-            AsyncUDPNetworkClient(("host", 1), None)  # type: ignore[call-overload]  # a mistake
+            AsyncUDPNetworkClient(("host", 1), None)  # type: ignore[arg-type]  # a mistake
     else:
         with bound() as peer:
             client = AsyncUDPNetworkClient(address_of(peer), TEXT)

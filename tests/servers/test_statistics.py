@@ -32,8 +32,8 @@ def test_dropped() -> None:
         for field in dataclasses.fields(DatagramStatistics)
         if field.name.startswith("dropped_by_")
     ]
-    assert len(reasons) == 5
-    assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 25
+    assert len(reasons) == 7
+    assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 5 * 7
 
 
 def test_episodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

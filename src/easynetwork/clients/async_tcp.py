@@ -6,7 +6,7 @@ __all__ = ["AsyncTCPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from easynetwork._arguments import validated_delay, validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
@@ -41,40 +41,6 @@ class AsyncTCPNetworkClient(
     """
 
     __slots__ = ("_connect_options",)
-
-    @overload
-    def __init__(
-        self,
-        address: tuple[str, int],
-        /,
-        protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        *,
-        local_address: tuple[str, int] | None = None,
-        happy_eyeballs_delay: float | None = None,
-        ssl: ssl.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        ssl_standard_compatible: bool | None = None,
-        max_recv_size: int | None = None,
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self,
-        sock: _socket.socket,
-        /,
-        protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        *,
-        ssl: ssl.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        ssl_standard_compatible: bool | None = None,
-        max_recv_size: int | None = None,
-    ) -> None: ...
 
     def __init__(
         self,

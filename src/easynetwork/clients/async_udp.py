@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["AsyncUDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from easynetwork._arguments import validated_local_address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -43,27 +43,6 @@ class AsyncUDPNetworkClient(
     """
 
     __slots__ = ("_connect_options",)
-
-    @overload
-    def __init__(
-        self,
-        address: tuple[str, int],
-        /,
-        protocol: DatagramProtocol[_T_Sent, _T_Received],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        *,
-        local_address: tuple[str, int] | None = None,
-        family: int = _socket.AF_UNSPEC,
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self,
-        sock: _socket.socket,
-        /,
-        protocol: DatagramProtocol[_T_Sent, _T_Received],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-    ) -> None: ...
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ __all__ = ["TCPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from typing import Generic, TypeVar, overload
+from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
@@ -54,40 +54,6 @@ class TCPNetworkClient(
     """
 
     __slots__ = ()
-
-    @overload
-    def __init__(
-        self,
-        address: tuple[str, int],
-        /,
-        protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
-        *,
-        connect_timeout: float | None = None,
-        local_address: tuple[str, int] | None = None,
-        ssl: ssl.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        ssl_standard_compatible: bool | None = None,
-        max_recv_size: int | None = None,
-        retry_interval: float = 1.0,
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self,
-        sock: _socket.socket,
-        /,
-        protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
-        *,
-        ssl: ssl.SSLContext | bool | None = None,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        ssl_standard_compatible: bool | None = None,
-        max_recv_size: int | None = None,
-        retry_interval: float = 1.0,
-    ) -> None: ...
 
     def __init__(
         self,

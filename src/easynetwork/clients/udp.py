@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["UDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic, TypeVar, overload
+from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_local_address
 from easynetwork.clients._addresses import INETAddresses
@@ -44,28 +44,6 @@ class UDPNetworkClient(
     """
 
     __slots__ = ()
-
-    @overload
-    def __init__(
-        self,
-        address: tuple[str, int],
-        /,
-        protocol: DatagramProtocol[_T_Sent, _T_Received],
-        *,
-        local_address: tuple[str, int] | None = None,
-        family: int = _socket.AF_UNSPEC,
-        retry_interval: float = 1.0,
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self,
-        sock: _socket.socket,
-        /,
-        protocol: DatagramProtocol[_T_Sent, _T_Received],
-        *,
-        retry_interval: float = 1.0,
-    ) -> None: ...
 
     def __init__(
         self,

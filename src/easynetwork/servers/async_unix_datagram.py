@@ -7,8 +7,8 @@ __all__ = ["AsyncUnixDatagramServer"]
 import logging
 import os
 import socket
-from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 import anyio.abc
 
@@ -19,13 +19,14 @@ from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
-from easynetwork.servers._core.unix_paths import ServerPath
+from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable, UnixDatagrams
 from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.datagrams import new_datagram_calls
 from easynetwork.sockets.messages import AncillaryInbox, ReceivedDatagram
@@ -60,7 +61,7 @@ class AsyncUnixDatagramServer(
     datagrams of a server: those that come on top of that are closed, and are cut off.
     """
 
-    __slots__ = ("_ancillary_bufsize", "_counts", "_encode", "_path", "_service", "_unnamed")
+    __slots__ = ("_ancillary_bufsize", "_counts", "_encode", "_service", "_unnamed")
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class AsyncUnixDatagramServer(
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._path = ServerPath(path, mode, unlink_stale)
+        self._source = PathSource(path, mode, unlink_stale, self._backend, socket.SOCK_DGRAM, None)
         self._unnamed = unnamed_addresses_behavior or "ignore"
         if self._unnamed not in _UNNAMED:
             raise ValueError(
@@ -141,18 +142,38 @@ class AsyncUnixDatagramServer(
         self._stop_sessions()
         await super().server_close()
 
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        As `AsyncUDPNetworkServer.from_sockets()`, for Unix datagram sockets. Their paths are not
+        removed.
+        """
+        check_adopting_options(options)
+        server = cls("/", protocol, request_handler, backend, **options)
+        server._source = AdoptedSockets(sockets, socket.SOCK_DGRAM, UNIX_FAMILIES)
+        return server
+
     async def _open_listeners(self) -> list[PeerTable]:
-        sock, address, remove_path = await self._path.open(
-            self._backend, socket.SOCK_DGRAM, self._log, None
-        )
+        sockets = await self._source.open()
+        with close_on_error(*sockets):
+            return [self._new_table(sock) for sock in sockets]
+
+    def _new_table(self, sock: socket.socket) -> PeerTable:
         calls = new_datagram_calls(sock)
         if self._ancillary_bufsize is not None:
             calls = AncillaryInbox(sock, self._ancillary_bufsize).calls(calls)
-        with close_on_error(sock):
-            endpoint = self._backend.wrap_datagram_socket(sock, calls)
+        endpoint = self._backend.wrap_datagram_socket(sock, calls)
         server_socket = ServerSocket(self._backend, endpoint, self._encode)
-        server_socket.unix_name = address
-        return [PeerTable(self._service, server_socket, UnixDatagrams(self._unnamed, remove_path))]
+        server_socket.unix_name, release = name_and_release(self._source, sock, self._log)
+        return PeerTable(self._service, server_socket, UnixDatagrams(self._unnamed, release))
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         for table in self._listeners:

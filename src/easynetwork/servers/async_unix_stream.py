@@ -8,8 +8,8 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, Self, TypeVar
 
 import anyio.abc
 
@@ -25,10 +25,11 @@ from easynetwork.backends.socket_listener import SocketListener, UnixListening
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.unix_names import UnixPeer
-from easynetwork.servers._core.unix_paths import ServerPath
+from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._stream.options import check_stream_arguments, new_stream_options
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
@@ -58,7 +59,7 @@ class AsyncUnixStreamServer(
     user and group of each client that connects.
     """
 
-    __slots__ = ("_backlog", "_max_recv_size", "_path", "_service")
+    __slots__ = ("_max_recv_size", "_service")
 
     def __init__(  # noqa: D417 - AsyncTCPNetworkServer explains the others
         self,
@@ -109,8 +110,14 @@ class AsyncUnixStreamServer(
         super().__init__(
             ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
         )
-        self._path = ServerPath(path, mode, unlink_stale)
-        self._backlog = validated_backlog(backlog)
+        self._source = PathSource(
+            path,
+            mode,
+            unlink_stale,
+            self._backend,
+            socket.SOCK_STREAM,
+            validated_backlog(backlog),
+        )
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         tls = {
             "context": ssl,
@@ -130,17 +137,38 @@ class AsyncUnixStreamServer(
         )
         self._service = StreamService(options)
 
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        As `AsyncTCPNetworkServer.from_sockets()`, for listening Unix stream sockets. Their paths
+        are not removed.
+        """
+        check_adopting_options(options)
+        server = cls("/", protocol, request_handler, backend, **options)
+        server._source = AdoptedSockets(sockets, socket.SOCK_STREAM, UNIX_FAMILIES)
+        return server
+
     async def _open_listeners(self) -> list[SocketListener]:
-        sock, address, remove_path = await self._path.open(
-            self._backend, socket.SOCK_STREAM, self._log, self._backlog
-        )
+        sockets = await self._source.open()
+        with close_on_error(*sockets):
+            return [self._new_listener(sock) for sock in sockets]
+
+    def _new_listener(self, sock: socket.socket) -> SocketListener:
+        name, release = name_and_release(self._source, sock, self._log)
 
         def attributes_of(connection: socket.socket) -> Mapping[Any, Callable[[], Any]]:
-            return UnixPeer(connection).attributes(address)
+            return UnixPeer(connection).attributes(name)
 
-        unix = UnixListening(address, attributes_of, remove_path)
-        with close_on_error(sock):
-            return [SocketListener(sock, self._backend, self._max_recv_size, self._log.log, unix)]
+        unix = UnixListening(name, attributes_of, release)
+        return SocketListener(sock, self._backend, self._max_recv_size, self._log.log, unix)
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         self._service.start(self._listeners, receivers, sessions)

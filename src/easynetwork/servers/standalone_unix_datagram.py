@@ -7,8 +7,9 @@ __all__ = ["StandaloneUnixDatagramServer"]
 import functools
 import logging
 import os
-from collections.abc import Mapping
-from typing import Any, Generic, Literal, TypeVar
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -17,6 +18,7 @@ from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -81,6 +83,25 @@ class StandaloneUnixDatagramServer(
             backend,
             runner_options,
         )
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        As `StandaloneUDPNetworkServer.from_sockets()`, for Unix sockets. Their paths are not
+        removed.
+        """
+        check_adopting_options(options)
+        server = cls("/", protocol, request_handler, backend, **options)
+        server._adopted = AdoptedSockets(sockets, socket.SOCK_DGRAM, UNIX_FAMILIES)
+        return server
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

@@ -7,9 +7,10 @@ __all__ = ["StandaloneUnixStreamServer"]
 import functools
 import logging
 import os
+import socket
 import ssl
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Self, TypeVar
 
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -17,6 +18,7 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -91,3 +93,22 @@ class StandaloneUnixStreamServer(
             backend,
             runner_options,
         )
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        As `StandaloneTCPNetworkServer.from_sockets()`, for Unix sockets. Their paths are not
+        removed.
+        """
+        check_adopting_options(options)
+        server = cls("/", protocol, request_handler, backend, **options)
+        server._adopted = AdoptedSockets(sockets, socket.SOCK_STREAM, UNIX_FAMILIES)
+        return server

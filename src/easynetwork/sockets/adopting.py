@@ -9,7 +9,7 @@ descriptors: `shutdown()` would end the socket for all of them.
 
 from __future__ import annotations
 
-__all__ = ["INET_FAMILIES", "AdoptedSockets", "check_adopting_options"]
+__all__ = ["INET_FAMILIES", "UNIX_FAMILIES", "AdoptedSockets", "check_adopting_options"]
 
 import errno
 import os
@@ -26,7 +26,13 @@ from easynetwork.sockets.closing import close_all
 INET_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 """The families of TCP and UDP sockets."""
 
-_BINDING_OPTIONS: Final = ("host", "port", "backlog", "reuse_port")
+UNIX_FAMILIES: Final = (getattr(socket, "AF_UNIX", socket.AF_UNSPEC),)
+"""The family of Unix sockets."""
+
+_BINDING_OPTIONS: Final = (
+    *("host", "port", "backlog", "reuse_port"),
+    *("path", "mode", "unlink_stale"),
+)
 
 _SO_DOMAIN: Final[int | None] = getattr(socket, "SO_DOMAIN", None)  # Linux
 _SO_ACCEPTCONN: Final[int | None] = getattr(socket, "SO_ACCEPTCONN", None)

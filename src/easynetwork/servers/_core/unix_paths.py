@@ -1,4 +1,4 @@
-"""The path of a server's Unix socket."""
+"""The paths of servers on Unix sockets."""
 
 from __future__ import annotations
 
@@ -11,46 +11,67 @@ from easynetwork._arguments import check_has_path, validated_mode, validated_uni
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend
 from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.sockets.binding import SocketSource
 from easynetwork.sockets.unix import BoundPath, open_unix_socket
 
 
-class ServerPath:
-    """Where a server binds its socket: its arguments `path`, `mode` and `unlink_stale`.
+class PathSource(SocketSource):
+    """Binds the socket of a server to its arguments `path`, `mode` and `unlink_stale`.
+
+    Args:
+        path: The server's argument, like the following two.
+        mode: See `path`.
+        unlink_stale: See `path`.
+        backend: The server's backend: binding happens in a thread, since a file system may be slow.
+        kind: `socket.SOCK_STREAM` or `socket.SOCK_DGRAM`.
+        backlog: Connections that may wait to be accepted; None for datagrams.
 
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a value that cannot be used.
     """
 
-    __slots__ = ("_address", "_mode", "_unlink_stale")
+    __slots__ = ("_backend", "_open", "address", "bound")
 
-    def __init__(self, path: object, mode: int | None, unlink_stale: bool) -> None:
-        self._address = validated_unix_path(path)
-        self._mode = validated_mode(mode, self._address)
-        self._unlink_stale = bool(unlink_stale)
+    def __init__(
+        self,
+        path: object,
+        mode: int | None,
+        unlink_stale: bool,
+        backend: AsyncBackend,
+        kind: socket.SocketKind,
+        backlog: int | None,
+    ) -> None:
+        self._backend = backend
+        self.address: UnixSocketAddress = validated_unix_path(path)
+        self.bound: BoundPath | None = None
         if unlink_stale:
-            check_has_path("unlink_stale", self._address)
-
-    async def open(
-        self, backend: AsyncBackend, kind: socket.SocketKind, log: ServerLog, backlog: int | None
-    ) -> tuple[socket.socket, UnixSocketAddress, Callable[[], None]]:
-        """Bind a socket.
-
-        It happens in a thread, since a file system may be slow.
-
-        Returns:
-            The socket, its address, and a function that removes the path.
-        """
-        open_socket = partial(
+            check_has_path("unlink_stale", self.address)
+        self._open = partial(
             open_unix_socket,
-            self._address,
+            self.address,
             kind,
-            mode=self._mode,
+            mode=validated_mode(mode, self.address),
             backlog=backlog,
-            unlink_stale=self._unlink_stale,
+            unlink_stale=bool(unlink_stale),
         )
-        sock, address, path = await backend.run_in_thread(open_socket)
-        return sock, address, partial(_remove, path, log)
+
+    async def open(self) -> list[socket.socket]:
+        sock, self.address, self.bound = await self._backend.run_in_thread(self._open)
+        return [sock]
+
+
+def name_and_release(
+    source: SocketSource, sock: socket.socket, log: ServerLog
+) -> tuple[UnixSocketAddress, Callable[[], None]]:
+    """Return the name of a listening socket, and what removes its path if it was bound here.
+
+    A socket that has replaced a stale one was bound under another name, and getsockname(2) tells
+    that one.
+    """
+    if isinstance(source, PathSource):
+        return source.address, partial(_remove, source.bound, log)
+    return UnixSocketAddress.from_raw(sock.getsockname()), partial(_remove, None, log)
 
 
 def _remove(path: BoundPath | None, log: ServerLog) -> None:
