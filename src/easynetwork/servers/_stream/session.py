@@ -209,6 +209,8 @@ class StreamSession:
             raise UnsupportedOperation(
                 "The server is not configured to handle ancillary data (ancillary_bufsize=None)."
             )
+        if self._options.tls is not None:  # even if the packet is here already
+            raise UnsupportedOperation("This transport does not have ancillary data support.")
         undelivered = self._undelivered = list(self._undelivered)
         packet = await self._take()
         if packet is NEED_DATA and not undelivered:
