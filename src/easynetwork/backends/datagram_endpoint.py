@@ -226,9 +226,10 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         """Take note that the socket has reported an error, which is not its end.
 
         If other code has set IP_RECVERR, the kernel also keeps the error's details (ip(7)), and
-        calls the socket ready until they are read: the event loop would never rest.
+        calls the socket ready until they are read: the event loop would never rest. (A Unix socket
+        has no such queue, and would hand over its datagrams.)
         """
-        if _MSG_ERRQUEUE is not None:
+        if _MSG_ERRQUEUE is not None and not is_unix(self.socket):
             with suppress(OSError):  # there are none, or no more
                 while True:
                     self.socket.recvmsg(0, 0, _MSG_ERRQUEUE)

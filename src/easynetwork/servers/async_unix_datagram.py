@@ -51,8 +51,10 @@ class AsyncUnixDatagramServer(
     `unnamed_addresses_behavior`. Each of their datagrams is handled as if it came from another
     peer, and sending to it raises `OSError` (`EINVAL`).
 
-    Slow peers: a peer that does not read fills its own receive buffer. `send_packet()` then waits
-    until there is room, for at most 30 seconds; after that, it raises `TimeoutError`.
+    Slow peers: what a peer has not read yet counts against the send buffer of the server's socket
+    (`SO_SNDBUF`; :manpage:`socket(7)`), which all peers share. While it is full, `send_packet()`
+    waits, to whichever peer, for at most 30 seconds; after that, it raises `TimeoutError`. So do
+    not send much to a peer that does not ask for it.
 
     Ancillary data: with `receive_ancillary_data`, a handler that yields `RecvParams` with
     `recv_with_ancillary` gets the descriptors and credentials that came with the datagram. If it
