@@ -12,6 +12,7 @@ import importlib.util
 import os
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -45,10 +46,25 @@ def over_tls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--tls", str(path)]
 
 
-@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
-def transport(request: pytest.FixtureRequest, over_tls: list[str]) -> list[str]:
-    """The arguments with which the server speaks TLS, or does not."""
-    return over_tls if request.param else []
+@pytest.fixture
+def over_unix() -> Iterator[list[str]]:
+    """The arguments with which the server listens on a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="easynetwork-") as folder:
+        yield ["--unix", f"{folder}/socket"]
+
+
+@pytest.fixture(params=["tcp", "tls", "unix"])
+def transport(
+    request: pytest.FixtureRequest, over_tls: list[str], over_unix: list[str]
+) -> list[str]:
+    """The arguments for TCP, TLS over TCP, and Unix streams."""
+    return {"tcp": [], "tls": over_tls, "unix": over_unix}[request.param]
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def plain(request: pytest.FixtureRequest, over_unix: list[str]) -> list[str]:
+    """The arguments for what is not encrypted."""
+    return over_unix if request.param == "unix" else []
 
 
 @pytest.fixture

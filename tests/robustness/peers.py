@@ -33,12 +33,12 @@ def connect(server: ServerProcess, receive_buffer: int | None = None) -> socket.
 
 def connect_plain(server: ServerProcess, receive_buffer: int | None = None) -> socket.socket:
     """Return a new connection to a server on which nothing is said yet."""
-    sock = socket.socket()
+    sock = socket.socket(socket.AF_INET if server.path is None else socket.AF_UNIX)
     try:
         sock.settimeout(TIMEOUT)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.connect(("127.0.0.1", server.port))
+        sock.connect(("127.0.0.1", server.port) if server.path is None else server.path)
     except BaseException:
         sock.close()
         raise

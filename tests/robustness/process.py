@@ -29,6 +29,7 @@ class ServerProcess:
     Attributes:
         pid: The process.
         port: Where it listens.
+        path: Where it listens, if that is a Unix socket.
         tls: With which to connect, if it speaks TLS.
     """
 
@@ -43,6 +44,7 @@ class ServerProcess:
         )
         self.pid = self._process.pid
         self.port = 0
+        self.path = arguments[arguments.index("--unix") + 1] if "--unix" in arguments else None
         self.tls = client_context() if "--tls" in arguments else None
 
     def __enter__(self) -> Self:

@@ -29,6 +29,7 @@ from easynetwork.exceptions import StreamProtocolParseError
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 
 
@@ -90,19 +91,25 @@ class Handler(AsyncStreamRequestHandler[str, str]):
 
 async def serve(options: argparse.Namespace) -> None:
     protocol = BufferedStreamProtocol if options.buffered else StreamProtocol
-    server = AsyncTCPNetworkServer[str, str](
-        "127.0.0.1",
-        0,
-        protocol(StringLineSerializer()),
-        Handler(survives=options.survives),
-        backlog=4096,  # no peer has to try again, however many come at once
-        log_client_connection=False,
-        ssl=None if options.tls is None else tls_context(options.tls),
-        ssl_handshake_timeout=options.handshake_timeout,
-    )
+    server: Any
+    arguments = protocol(StringLineSerializer()), Handler(survives=options.survives)
+    # No peer has to try again, however many come at once.
+    common: dict[str, Any] = {"backlog": 4096, "log_client_connection": False}
+    if options.unix is not None:
+        server = AsyncUnixStreamServer(options.unix, *arguments, **common)
+    else:
+        server = AsyncTCPNetworkServer(
+            "127.0.0.1",
+            0,
+            *arguments,
+            **common,
+            ssl=None if options.tls is None else tls_context(options.tls),
+            ssl_handshake_timeout=options.handshake_timeout,
+        )
     async with server, anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve_forever)
-        print(server.get_addresses()[0].port, flush=True)
+        [address] = server.get_addresses()
+        print(getattr(address, "port", 0), flush=True)
         await anyio.wait_readable(sys.stdin)
         await server.shutdown()
 
@@ -126,6 +133,7 @@ def main() -> None:
     parser.add_argument("loop", choices=["asyncio", "uvloop", "trio"])
     parser.add_argument("--buffered", action="store_true", help="BufferedStreamProtocol")
     parser.add_argument("--survives", action="store_true", help="catch parse errors")
+    parser.add_argument("--unix", help="path of a Unix socket")
     parser.add_argument("--tls", help="file with a certificate and its key")
     parser.add_argument("--handshake-timeout", type=float, help="in seconds")
     parser.add_argument("--descriptors", type=int, help="how many there may be")

@@ -30,9 +30,9 @@ def storm(server: ServerProcess, lines: int) -> None:
         reader.join()
 
 
-def test_storm_of_empty_lines(loop: str, scale: int) -> None:
+def test_storm_of_empty_lines(loop: str, plain: list[str], scale: int) -> None:
     """64 KiB of the smallest packets from each of four peers do not silence a fifth."""
-    with ServerProcess(loop) as server:
+    with ServerProcess(loop, *plain) as server:
         with Heartbeat(server) as heartbeat:
             peers = [threading.Thread(target=storm, args=(server, 65536 * scale)) for _ in range(4)]
             for peer in peers:
@@ -43,10 +43,10 @@ def test_storm_of_empty_lines(loop: str, scale: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["", "--buffered"])
-def test_one_byte_at_a_time(loop: str, protocol: str) -> None:
+def test_one_byte_at_a_time(loop: str, plain: list[str], protocol: str) -> None:
     """300 peers who send their lines byte by byte are served like everybody else."""
     line = b"echo how are you\n"
-    with ServerProcess(loop, *filter(None, [protocol])) as server:
+    with ServerProcess(loop, *plain, *filter(None, [protocol])) as server:
         with Heartbeat(server) as heartbeat:
             socks = [connect(server) for _ in range(300)]
             for index in range(len(line) - 1):

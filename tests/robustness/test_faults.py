@@ -17,9 +17,9 @@ GARBAGE = [
 ]
 
 
-def test_peers_that_reset(loop: str) -> None:
+def test_peers_that_reset(loop: str, plain: list[str]) -> None:
     """2,000 peers that connect and reset, half of them in the middle of a line, are no news."""
-    with ServerProcess(loop) as server, Heartbeat(server) as heartbeat:
+    with ServerProcess(loop, *plain) as server, Heartbeat(server) as heartbeat:
         for _ in range(1000):
             reset(connect(server))
             sock = connect(server)
@@ -29,10 +29,10 @@ def test_peers_that_reset(loop: str) -> None:
         assert server.log().count("\n") == 1  # that it serves
 
 
-def test_peers_that_send_garbage(loop: str) -> None:
+def test_peers_that_send_garbage(loop: str, plain: list[str]) -> None:
     """200 such peers are cut off, with at most four lines per second in the log."""
     begin = time.monotonic()
-    with ServerProcess(loop) as server, Heartbeat(server) as heartbeat:
+    with ServerProcess(loop, *plain) as server, Heartbeat(server) as heartbeat:
         for number in range(200):
             with connect(server) as sock:
                 sock.sendall(GARBAGE[number % len(GARBAGE)])
@@ -48,11 +48,11 @@ def test_peers_that_send_garbage(loop: str) -> None:
     assert "\x1b" not in log
 
 
-def test_handler_that_raises_in_each_hook(loop: str) -> None:
+def test_handler_that_raises_in_each_hook(loop: str, plain: list[str]) -> None:
     """Each failure is one record with its traceback, ends that client and no other."""
     hooks = ["on_connection", "before_yield", "after_yield", "cleanup", "on_disconnection"]
     with (
-        ServerProcess(loop) as server,
+        ServerProcess(loop, *plain) as server,
         Heartbeat(server) as heartbeat,
         connect(server) as sock,
     ):

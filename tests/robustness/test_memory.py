@@ -64,9 +64,9 @@ def test_peer_that_never_reads(loop: str, transport: list[str], size: int) -> No
             assert 0 < sent < GIBIBYTE / 64
 
 
-def test_twenty_peers_that_never_read(loop: str) -> None:
+def test_twenty_peers_that_never_read(loop: str, plain: list[str]) -> None:
     """Each costs its high-water mark: 64 KiB, and the packet that exceeds it."""
-    with ServerProcess(loop) as server, bounded(server):
+    with ServerProcess(loop, *plain) as server, bounded(server):
         socks = [connect(server, receive_buffer=1024) for _ in range(20)]
         for sock in socks:
             sock.sendall(b"stream 65536 16384\n")
@@ -76,9 +76,11 @@ def test_twenty_peers_that_never_read(loop: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "volume"), [(65536, 64 * MEBIBYTE), (4, MEBIBYTE // 4)])
-def test_peer_that_reads_fast(loop: str, size: int, volume: int, scale: int) -> None:
+def test_peer_that_reads_fast(
+    loop: str, plain: list[str], size: int, volume: int, scale: int
+) -> None:
     """A peer that reads as fast as a handler writes does not keep the loop to itself."""
-    with ServerProcess(loop) as server, bounded(server):
+    with ServerProcess(loop, *plain) as server, bounded(server):
         with connect(server) as sock:
             sock.sendall(b"stream %d %d\n" % (size, volume * scale // size))
             receive_exactly(sock, volume * scale)
@@ -97,10 +99,12 @@ def test_line_without_end(loop: str, transport: list[str], protocol: str) -> Non
 
 
 @pytest.mark.parametrize("protocol", ["", "--buffered"])
-def test_line_without_end_that_is_forgiven(loop: str, protocol: str, scale: int) -> None:
+def test_line_without_end_that_is_forgiven(
+    loop: str, plain: list[str], protocol: str, scale: int
+) -> None:
     """A handler that catches the error and goes on costs no memory either, and sees the end."""
     options = ["--survives", *filter(None, [protocol])]
-    with ServerProcess(loop, *options) as server, bounded(server):
+    with ServerProcess(loop, *plain, *options) as server, bounded(server):
         with connect(server) as sock:
             send_until(sock, b"x" * 65536, 64 * MEBIBYTE * scale)
             sock.sendall(b"x\n")  # no command: not answered
