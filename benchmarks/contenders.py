@@ -21,7 +21,8 @@ class Contender:
 
     Attributes:
         name: What it is called on the command line and in tables.
-        family: "tcp", "tls", "udp", a format (over TCP) or "import".
+        family: "tcp", "tls", "udp", "unix-streams", "unix-datagrams", a format (over TCP) or
+            "import".
         program: File in ``servers/``; for "import", the statement.
         arguments: What the program gets besides the limit and, with TLS, the certificate.
         requires: Modules without which it is skipped.
@@ -66,6 +67,20 @@ def _easynetwork_tls(loop: str) -> Contender:
     return Contender(f"easynetwork-{loop}-tls", "tls", "easynetwork_tcp.py", arguments, requires)
 
 
+def _unix(kind: str) -> Iterator[Contender]:
+    """Return the contenders over Unix sockets: "streams" or "datagrams"."""
+    family = f"unix-{kind}"
+    for loop in "asyncio", "uvloop", "trio":
+        requires = ("easynetwork",) if loop == "asyncio" else ("easynetwork", loop)
+        name = f"easynetwork-{family}-{loop}"
+        yield Contender(name, family, "easynetwork_unix.py", (loop, kind), requires)
+    # uvloop sends no datagrams to Unix sockets.
+    for loop in ("asyncio", "uvloop") if kind == "streams" else ("asyncio",):
+        needed = () if loop == "asyncio" else (loop,)
+        yield Contender(f"{loop}-{family}", family, "asyncio_unix.py", (loop, kind), needed)
+    yield Contender(f"socketserver-{family}", family, "socketserver_unix.py", (kind,))
+
+
 CONTENDERS = (
     _easynetwork("tcp", "asyncio", "loop"),
     _easynetwork("tcp", "asyncio", "request"),
@@ -100,6 +115,8 @@ CONTENDERS = (
     Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
     Contender("socketserver-udp", "udp", "socketserver_udp.py"),
     Contender("socket-floor", "udp", "socket_udp.py"),
+    *_unix("streams"),
+    *_unix("datagrams"),
     *_formats(),
     Contender(
         "import-easynetwork",
@@ -125,6 +142,8 @@ REFERENCES = {
     "tcp": "asyncio-streams",
     "tls": "asyncio-streams-tls",
     "udp": "asyncio-datagrams",
+    "unix-streams": "asyncio-unix-streams",
+    "unix-datagrams": "asyncio-unix-datagrams",
     **{name: f"asyncio-streams-{name}" for name in FORMATS},
     "import": "import-asyncio",
 }

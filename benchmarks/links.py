@@ -68,13 +68,18 @@ class StreamLink:
             cycle: The line over and over, longer than CHUNK by one line; shared by all links.
             greeting: A short request.
         """
-        self.sock = socket.create_connection((HOST, port), timeout=PATIENCE)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self._connect(port)
         self.batch, self.cycle, self.line_size = line * in_flight, cycle, len(line)
         self.greeting = greeting
         self.unsent = b""
         self.missing = self.offset = 0
         self.asked_at = 0.0
+
+    @staticmethod
+    def _connect(port: int) -> socket.socket:
+        sock = socket.create_connection((HOST, port), timeout=PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def greet(self) -> None:
         """Have a short line answered: then the server has accepted, however short its queue."""
@@ -175,6 +180,24 @@ class TLSLink(StreamLink):
         return plaintext
 
 
+def unix_name(number: int) -> str:
+    """Return the abstract name of a server on a Unix socket; for a port, it prints its number."""
+    return f"\0easynetwork-benchmark-{number}"
+
+
+class UnixLink(StreamLink):
+    """A connection over a Unix socket."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _connect(port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE)
+        sock.connect(unix_name(port))
+        return sock
+
+
 class DatagramLink:
     """A connected UDP socket; each line of a batch is a datagram."""
 
@@ -188,13 +211,18 @@ class DatagramLink:
             line: What to send, newline included.
             in_flight: How many lines make a batch.
         """
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.connect((HOST, port))
+        self.sock = self._connect(port)
         self.sock.setblocking(False)
         self.line, self.line_size, self.in_flight = line, len(line), in_flight
         self.unsent = b""  # always: a datagram leaves whole or is lost
         self.missing = 0
         self.asked_at = 0.0
+
+    @staticmethod
+    def _connect(port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.connect((HOST, port))
+        return sock
 
     def greet(self) -> None:
         """Do nothing: there is no connection to wait for."""
@@ -224,7 +252,23 @@ class DatagramLink:
         """Leave what is outstanding: a server of datagrams does not notice."""
 
 
+class UnixDatagramLink(DatagramLink):
+    """A connected Unix datagram socket."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _connect(port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.bind("")
+        sock.connect(unix_name(port))
+        return sock
+
+
 Link = StreamLink | DatagramLink
+
+_STREAMS = {"tcp": StreamLink, "tls": TLSLink, "unix-streams": UnixLink}
+_DATAGRAMS = {"udp": DatagramLink, "unix-datagrams": UnixDatagramLink}
 
 
 def make_line(size: int) -> bytes:
@@ -239,7 +283,7 @@ def open_links(
     """Open links to a server; at the end take what is outstanding and close them.
 
     Args:
-        family: "tcp", "tls", "udp" or a format.
+        family: As of a `Contender`.
         port: The server's port.
         count: How many links.
         size: Bytes of each line, newline included. A format's packets have a size of their own.
@@ -251,13 +295,12 @@ def open_links(
     with contextlib.ExitStack() as stack:
         links: list[Link] = []
         for _ in range(count):
-            if family == "udp":
-                links.append(DatagramLink(port, line, in_flight))
+            if family in _DATAGRAMS:
+                links.append(_DATAGRAMS[family](port, line, in_flight))
             elif packet:
                 links.append(StreamLink(port, packet, in_flight, cycle, greeting=packet))
             else:
-                kind = TLSLink if family == "tls" else StreamLink
-                links.append(kind(port, line, in_flight, cycle))
+                links.append(_STREAMS[family](port, line, in_flight, cycle))
             stack.enter_context(links[-1].sock)
             links[-1].greet()
         yield links

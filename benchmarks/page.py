@@ -69,6 +69,18 @@ TABLES = (
     ),
     *(
         (
+            f"Unix {kind}, 64 bytes, 50 {what}: processor time per request, µs",
+            tuple(
+                (f"{depth} in flight", f"unix-{kind}-50x64x{depth}", "cpu_us") for depth in depths
+            ),
+        )
+        for kind, what, depths in (
+            ("streams", "connections", (1, 16)),
+            ("datagrams", "sockets", (1, 8)),
+        )
+    ),
+    *(
+        (
             f"TCP, packets in the format {name}, 50 connections: processor time per request, µs",
             tuple(
                 (f"{in_flight} in flight{text}", f"{name}-50x{in_flight}{young}", "cpu_us")

@@ -218,6 +218,20 @@ def _encrypted() -> Iterator[Scenario]:
     yield Scenario("tls-idle", "TLS, idle connections", "tls", IDLE, _idle, rounds=2)
 
 
+def _unix() -> Iterator[Scenario]:
+    for kind, what, depths in (
+        ("streams", "connections", (1, 16)),
+        ("datagrams", "sockets", (1, 8)),
+    ):
+        for in_flight in depths:
+            yield _load(
+                f"unix-{kind}-50x64x{in_flight}",
+                f"Unix {kind}, 50 {what}, 64 B, {in_flight} in flight",
+                f"unix-{kind}",
+                in_flight=in_flight,
+            )
+
+
 def _datagrams() -> Iterator[Scenario]:
     for in_flight in (1, 8):
         yield _load(
@@ -300,6 +314,7 @@ SCENARIOS = (
     ),
     *_encrypted(),
     *_datagrams(),
+    *_unix(),
     *_formats(),
     Scenario(
         "import",

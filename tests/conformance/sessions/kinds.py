@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import ssl
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, TypeAlias
@@ -17,6 +18,8 @@ from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolPar
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer
+from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import (
     AsyncDatagramClient,
     AsyncDatagramRequestHandler,
@@ -215,10 +218,33 @@ class UDPv6Kind(UDPKind):
     host = "::1"
 
 
+def unused_name() -> str:
+    """Return an abstract name for a Unix socket."""
+    return f"\0easynetwork-{uuid.uuid4()}"
+
+
+class UnixStreamKind(TCPKind):
+    """A connection over a Unix socket."""
+
+    def new_server(self, handler: Handler, converter: Any = None, **options: Any) -> Any:
+        protocol = self.protocol_class(StringLineSerializer(), converter)
+        return AsyncUnixStreamServer(unused_name(), protocol, handler, **options)
+
+
+class UnixDatagramKind(UDPKind):
+    """Datagrams over a Unix socket."""
+
+    def new_server(self, handler: Handler, converter: Any = None, **options: Any) -> Any:
+        protocol = DatagramProtocol(StringLineSerializer(), converter)
+        return AsyncUnixDatagramServer(unused_name(), protocol, handler, **options)
+
+
 KINDS: dict[str, type[Kind]] = {
     "tcp": TCPKind,
     "buffer": BufferedTCPKind,
     "tls": TLSKind,
     "udp": UDPKind,
     "udp-ipv6": UDPv6Kind,
+    "unix-stream": UnixStreamKind,
+    "unix-datagram": UnixDatagramKind,
 }
