@@ -248,3 +248,8 @@ KINDS: dict[str, type[Kind]] = {
     "unix-stream": UnixStreamKind,
     "unix-datagram": UnixDatagramKind,
 }
+
+# For tests of addresses that have a host and a port.
+on_ip = pytest.mark.parametrize(
+    "kind", [name for name in KINDS if not name.startswith("unix")], indirect=True
+)

@@ -19,7 +19,7 @@ from easynetwork.addresses import (
     TLSAttribute,
 )
 from easynetwork.servers.handlers import INETClientAttribute
-from tests.conformance.sessions.kinds import Handler, Kind, Requests
+from tests.conformance.sessions.kinds import Handler, Kind, Requests, on_ip
 from tests.conformance.support import Records, restarting
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +55,7 @@ async def test_repr(kind: Kind) -> None:
         assert repr(handler.client) == address
 
 
+@on_ip
 @pytest.mark.parametrize("moment", ["serving", "closed"])
 async def test_addresses(kind: Kind, moment: str) -> None:
     """Both addresses are known, even after the server has been closed."""
@@ -76,6 +77,7 @@ async def test_addresses(kind: Kind, moment: str) -> None:
         assert (remote.host, remote.port) == peer.address[:2]
 
 
+@on_ip
 async def test_attribute_aliases(kind: Kind) -> None:
     """The names for sockets in general lead to the same values; others are unknown."""
     handler = Keeping()
