@@ -13,11 +13,16 @@ CLIENTS: Final = 4
 
 
 def new_bound_socket(kind: socket.SocketKind, host: str = "127.0.0.1") -> socket.socket:
-    """Return a socket as a supervisor passes it: bound, blocking, listening if it can."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, kind)
+    """Return a socket as a supervisor passes it: bound, blocking, listening if it can.
+
+    Args:
+        kind: The type.
+        host: A numeric host; or "" for a Unix socket with an abstract name.
+    """
+    address: Any = (host, 0) if "." in host or ":" in host else host
+    sock = socket.socket(family_of(address), kind)
     try:
-        sock.bind((host, 0))
+        sock.bind(address)
         if kind == socket.SOCK_STREAM:
             sock.listen(1024)
     except BaseException:
@@ -26,11 +31,20 @@ def new_bound_socket(kind: socket.SocketKind, host: str = "127.0.0.1") -> socket
     return sock
 
 
+def family_of(address: Any) -> socket.AddressFamily:
+    """Return the family of an address of the socket module."""
+    if not isinstance(address, tuple):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
 def ask(kind: socket.SocketKind, address: Any, request: str, timeout: float = PATIENCE) -> str:
     """Send one request from a new socket, and return the answer; "" at the end of a stream."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    family = family_of(address)
     with socket.socket(family, kind) as sock:
         sock.settimeout(timeout)
+        if family == socket.AF_UNIX:
+            sock.bind("")  # else, datagrams could not be answered
         sock.connect(address)
         sock.sendall(f"{request}\n".encode() if kind == socket.SOCK_STREAM else request.encode())
         return sock.recv(1000).decode().strip()

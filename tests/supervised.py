@@ -8,6 +8,7 @@ its children would see.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -27,11 +28,28 @@ from easynetwork.servers import (
     StandaloneTCPNetworkServer,
     StandaloneUDPNetworkServer,
 )
+from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, AsyncStreamRequestHandler
+from easynetwork.servers.standalone_unix_datagram import StandaloneUnixDatagramServer
+from easynetwork.servers.standalone_unix_stream import StandaloneUnixStreamServer
 from easynetwork.sockets import inherited_sockets, notify_systemd
 
 LINES: Any = StreamProtocol(StringLineSerializer())
 DATAGRAMS: Any = DatagramProtocol(StringLineSerializer())
+
+
+# By family and type: the asynchronous and the standalone server.
+CLASSES = {
+    (False, socket.SOCK_STREAM): (AsyncTCPNetworkServer, StandaloneTCPNetworkServer),
+    (False, socket.SOCK_DGRAM): (AsyncUDPNetworkServer, StandaloneUDPNetworkServer),
+    (True, socket.SOCK_STREAM): (AsyncUnixStreamServer, StandaloneUnixStreamServer),
+    (True, socket.SOCK_DGRAM): (AsyncUnixDatagramServer, StandaloneUnixDatagramServer),
+}
+WITHOUT_CONNECTIONS = (
+    *(AsyncUDPNetworkServer, StandaloneUDPNetworkServer),
+    *(AsyncUnixDatagramServer, StandaloneUnixDatagramServer),
+)
 
 
 class Handler(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[str, str]):
@@ -50,7 +68,8 @@ class Handler(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[s
                 found = [name for name in os.environ if name.startswith("LISTEN_")]
                 await client.send_packet(" ".join(["variables:", *found]))
             case other:
-                await client.send_packet(other)
+                with contextlib.suppress(ConnectionRefusedError):  # it has given up
+                    await client.send_packet(other)
 
 
 def new_servers(is_standalone: bool, backend: Any, **options: Any) -> list[Any]:
@@ -59,15 +78,13 @@ def new_servers(is_standalone: bool, backend: Any, **options: Any) -> list[Any]:
     assert inherited_sockets() == {}
     handler = Handler([name for name, sockets in inherited.items() for _ in sockets])
     sockets = [sock for named in inherited.values() for sock in named]
-    tcp = [sock for sock in sockets if sock.type == socket.SOCK_STREAM]
-    udp = [sock for sock in sockets if sock.type == socket.SOCK_DGRAM]
     servers: list[Any] = []
-    if tcp:
-        cls: Any = StandaloneTCPNetworkServer if is_standalone else AsyncTCPNetworkServer
-        servers.append(cls.from_sockets(tcp, LINES, handler, backend, **options))
-    if udp:
-        cls = StandaloneUDPNetworkServer if is_standalone else AsyncUDPNetworkServer
-        servers.append(cls.from_sockets(udp, DATAGRAMS, handler, backend, **options))
+    for (is_unix, kind), classes in CLASSES.items():
+        own = [s for s in sockets if (s.family == socket.AF_UNIX, s.type) == (is_unix, kind)]
+        if own:
+            cls: Any = classes[is_standalone]
+            protocol = LINES if kind == socket.SOCK_STREAM else DATAGRAMS
+            servers.append(cls.from_sockets(own, protocol, handler, backend, **options))
     return servers
 
 
@@ -83,7 +100,7 @@ async def serve(backend: Any) -> None:
             async for _ in signals:
                 break
         for server in servers:
-            if isinstance(server, AsyncUDPNetworkServer):
+            if type(server) in WITHOUT_CONNECTIONS:
                 await server.shutdown()
             await server.server_close()
 
@@ -101,7 +118,7 @@ def serve_standalone(loop: str, runner_options: Any) -> None:
     notify_systemd("READY=1")
     signal.sigwait([signal.SIGTERM])
     for server in servers:
-        if isinstance(server, StandaloneUDPNetworkServer):
+        if type(server) in WITHOUT_CONNECTIONS:
             server.shutdown()
         server.server_close()
     for thread in threads:

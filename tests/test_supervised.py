@@ -31,7 +31,11 @@ UVLOOP = pytest.param(
 )
 each_loop = pytest.mark.parametrize("loop", ["asyncio", UVLOOP, "trio"])
 each_way = pytest.mark.parametrize("way", [[], ["--standalone"]], ids=["async", "standalone"])
-each_type = pytest.mark.parametrize("kind", [STREAM, DATAGRAM], ids=["tcp", "udp"])
+each_type = pytest.mark.parametrize(
+    ("kind", "host"),
+    [(STREAM, "127.0.0.1"), (DATAGRAM, "127.0.0.1"), (STREAM, ""), (DATAGRAM, "")],
+    ids=["tcp", "udp", "unix-stream", "unix-datagram"],
+)
 
 
 @pytest.fixture
@@ -47,13 +51,16 @@ def test_service(loop: str, way: list[str], supervisor: contextlib.ExitStack) ->
     """A service serves on all that it is passed, by name; its children are passed nothing."""
     sockets = [
         supervisor.enter_context(new_bound_socket(kind, host))
-        for kind, host in [(STREAM, "127.0.0.1"), (DATAGRAM, "127.0.0.1"), (STREAM, "::1")]
+        for kind, host in [
+            *((STREAM, "127.0.0.1"), (DATAGRAM, "127.0.0.1"), (STREAM, "::1")),
+            *((STREAM, ""), (DATAGRAM, "")),
+        ]
     ]
-    with Service(sockets, loop, *way, LISTEN_FDNAMES="web:dns:web") as service:
+    with Service(sockets, loop, *way, LISTEN_FDNAMES="web:dns:web:x:y") as service:
         for sock in sockets:
             address = sock.getsockname()
             assert ask(sock.type, address, "pid") == str(service.pid)
-            assert ask(sock.type, address, "names") == "web web dns"
+            assert ask(sock.type, address, "names") == "web web dns x y"
             assert ask(sock.type, address, "variables") == "variables:"
     # The sockets are the supervisor's as before.
     with socket.create_connection(sockets[0].getsockname(), PATIENCE):
@@ -65,10 +72,14 @@ def test_service(loop: str, way: list[str], supervisor: contextlib.ExitStack) ->
 @each_loop
 @each_way
 def test_restarts(
-    loop: str, way: list[str], kind: socket.SocketKind, supervisor: contextlib.ExitStack
+    loop: str,
+    way: list[str],
+    kind: socket.SocketKind,
+    host: str,
+    supervisor: contextlib.ExitStack,
 ) -> None:
     """While a service restarts, clients wait: none is refused, no TCP request is lost."""
-    sock = supervisor.enter_context(new_bound_socket(kind))
+    sock = supervisor.enter_context(new_bound_socket(kind, host))
     with Load(kind, sock.getsockname()) as load:
         for _ in range(3):
             goal = load.answered + CLIENTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -18,9 +19,11 @@ from easynetwork.exceptions import ServerClosedError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer
+from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, AsyncStreamRequestHandler
-from tests.adopting import CLIENTS, Load, ask, new_bound_socket
-from tests.conformance.support import Records, restarting, serving
+from tests.adopting import CLIENTS, Load, ask, family_of, new_bound_socket
+from tests.conformance.support import Records, raw, restarting, serving
 from tests.conftest import descriptors
 from tests.times import PATIENCE
 from tests.tls_peers import client_context, server_context
@@ -33,19 +36,28 @@ class Echo(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[str,
 
     async def handle(self, client: Any) -> AsyncGenerator[None, str]:
         request = yield
-        await client.send_packet(request)
+        with contextlib.suppress(ConnectionRefusedError):  # a datagram socket has given up
+            await client.send_packet(request)
 
 
 class Kind:
-    """TCP or UDP."""
+    """TCP, UDP, or a Unix socket."""
 
-    def __init__(self, server_class: Any, protocol: Any, socket_type: socket.SocketKind) -> None:
+    def __init__(
+        self,
+        server_class: Any,
+        protocol: Any,
+        socket_type: socket.SocketKind,
+        *,
+        is_unix: bool = False,
+    ) -> None:
         self.server_class = server_class
         self.protocol = protocol
         self.socket_type = socket_type
+        self.is_unix = is_unix
 
     def new_socket(self, host: str = "127.0.0.1") -> socket.socket:
-        return new_bound_socket(self.socket_type, host)
+        return new_bound_socket(self.socket_type, "" if self.is_unix else host)
 
     def from_sockets(self, *sockets: socket.socket, **options: Any) -> Any:
         return self.server_class.from_sockets(sockets, self.protocol, Echo(), **options)
@@ -53,8 +65,10 @@ class Kind:
     @contextlib.contextmanager
     def connected(self, address: Any) -> Iterator[socket.socket]:
         """Connect a client and send its request, whether anything is served or not."""
-        with socket.socket(socket.AF_INET, self.socket_type) as client:
+        with socket.socket(family_of(address), self.socket_type) as client:
             client.settimeout(PATIENCE)
+            if self.is_unix:
+                client.bind("")
             client.connect(address)
             client.sendall(b"hello\n" if self.socket_type == socket.SOCK_STREAM else b"hello")
             yield client
@@ -72,7 +86,14 @@ TCP = Kind(AsyncTCPNetworkServer, StreamProtocol(StringLineSerializer()), socket
 UDP = Kind(AsyncUDPNetworkServer, DatagramProtocol(StringLineSerializer()), socket.SOCK_DGRAM)
 
 
-@pytest.fixture(params=[TCP, UDP], ids=["tcp", "udp"])
+UNIX_STREAM = Kind(AsyncUnixStreamServer, TCP.protocol, socket.SOCK_STREAM, is_unix=True)
+UNIX_DATAGRAM = Kind(AsyncUnixDatagramServer, UDP.protocol, socket.SOCK_DGRAM, is_unix=True)
+
+
+@pytest.fixture(
+    params=[TCP, UDP, UNIX_STREAM, UNIX_DATAGRAM],
+    ids=["tcp", "udp", "unix-stream", "unix-datagram"],
+)
 def kind(request: pytest.FixtureRequest) -> Any:
     """Return what is served."""
     return request.param
@@ -98,7 +119,7 @@ async def test_serving(kind: Kind) -> None:
     assert server.get_addresses() == ()
     async with serving(server):
         assert server.is_listening()
-        assert list(server.get_addresses()) == addresses
+        assert [raw(address) for address in server.get_addresses()] == addresses
         proxies = server.get_sockets()
         assert [sock.fileno() for sock in proxies] == [sock.fileno() for sock in sockets]
         for address in addresses:
@@ -125,7 +146,7 @@ async def test_serve_again(kind: Kind) -> None:
                 async with restarting(server):
                     assert await kind.receive(client) == "hello"
                     assert await kind.ask(address, "hello again") == "hello again"
-            assert server.get_addresses() == (address,)
+            assert [raw(where) for where in server.get_addresses()] == [address]
             assert sock.fileno() >= 0
 
 
@@ -197,9 +218,10 @@ async def test_closing(kind: Kind, close: Close, supervisor: ExitStack) -> None:
     with pytest.raises(ServerClosedError):
         await server.server_activate()
     # Other processes may have the socket: it still receives.
-    with socket.socket(socket.AF_INET, kind.socket_type) as client:
-        client.connect(kept.getsockname())
-        if kind is TCP:
+    address = kept.getsockname()
+    with socket.socket(family_of(address), kind.socket_type) as client:
+        client.connect(address)
+        if kind.socket_type == socket.SOCK_STREAM:
             kept.settimeout(PATIENCE)
             kept.accept()[0].close()
 
@@ -262,13 +284,34 @@ async def test_errors(
 
 async def test_other_kind(kind: Kind, supervisor: ExitStack) -> None:
     """A server of streams refuses datagram sockets, and the other way round."""
-    other = UDP if kind is TCP else TCP
-    sock = supervisor.enter_context(other.new_socket())
-    with pytest.raises(ValueError, match=rf"is of type {sock.type.name}, expected SOCK_"):
-        kind.from_sockets(sock)
-    with supervisor.enter_context(socket.socket(socket.AF_UNIX, kind.socket_type)) as unix:
-        with pytest.raises(ValueError, match="is of family AF_UNIX, expected AF_INET or AF_INET6"):
-            kind.from_sockets(unix)
+    for other in TCP, UDP, UNIX_STREAM, UNIX_DATAGRAM:
+        if other is not kind:
+            sock = supervisor.enter_context(other.new_socket())
+            match = rf"is of type {sock.type.name}, expected SOCK_"
+            if other.is_unix != kind.is_unix:
+                expected = "AF_UNIX" if kind.is_unix else "AF_INET or AF_INET6"
+                match = rf"is of family {sock.family.name}, expected {expected}"
+            with pytest.raises(ValueError, match=match):
+                kind.from_sockets(sock)
+
+
+@pytest.mark.parametrize("kind", [UNIX_STREAM, UNIX_DATAGRAM], ids=["stream", "datagram"])
+async def test_path_of_a_supervisor(kind: Kind, unix_path: str) -> None:
+    """A path that was not bound here is not removed."""
+    with new_bound_socket(kind.socket_type, unix_path) as kept:
+        for _ in range(2):
+            async with serving(kind.from_sockets(kept.dup())) as service:
+                assert [raw(where) for where in service.server.get_addresses()] == [unix_path]
+                assert await kind.ask(unix_path, "hello") == "hello"
+            assert os.path.exists(unix_path)  # noqa: ASYNC240
+
+
+@pytest.mark.parametrize("kind", [UNIX_STREAM, UNIX_DATAGRAM], ids=["stream", "datagram"])
+@pytest.mark.parametrize("option", ["path", "mode", "unlink_stale"])
+async def test_options_of_a_path(kind: Kind, option: str, supervisor: ExitStack) -> None:
+    sock = supervisor.enter_context(kind.new_socket())
+    with pytest.raises(TypeError, match=f"does not take '{option}'"):
+        kind.from_sockets(sock, **{option: None})
 
 
 # -- a new server takes over, while the supervisor keeps the socket
@@ -289,7 +332,9 @@ async def restart_under_load(kind: Kind, count: int) -> Load:
                 await is_up.wait()
                 while load.answered < goal:
                     await anyio.sleep(0.001)
-                if kind is UDP:  # a handler cannot answer once the socket is closed
+                if (
+                    kind.socket_type == socket.SOCK_DGRAM
+                ):  # a handler cannot answer once the socket is closed
                     await server.shutdown()
                 await server.server_close()
         async with serving(kind.from_sockets(kept.dup())):  # the last requests are answered, too
@@ -297,15 +342,17 @@ async def restart_under_load(kind: Kind, count: int) -> Load:
     return load
 
 
-async def test_restarts_tcp() -> None:
+@pytest.mark.parametrize("kind", [TCP, UNIX_STREAM], ids=["tcp", "unix"])
+async def test_restarts_of_streams(kind: Kind) -> None:
     """50 restarts under load: no connection is refused, and each request is answered."""
-    load = await restart_under_load(TCP, 50)
+    load = await restart_under_load(kind, 50)
     assert (load.refused, load.lost) == (0, 0)
     assert load.answered >= 50 * CLIENTS
 
 
-async def test_restarts_udp() -> None:
-    """10 restarts under load: no datagram finds the port closed."""
-    load = await restart_under_load(UDP, 10)
+@pytest.mark.parametrize("kind", [UDP, UNIX_DATAGRAM], ids=["udp", "unix"])
+async def test_restarts_of_datagrams(kind: Kind) -> None:
+    """50 restarts under load: no datagram finds the socket closed."""
+    load = await restart_under_load(kind, 50)
     assert load.refused == 0
-    assert load.answered >= 10 * CLIENTS
+    assert load.answered >= 50 * CLIENTS
