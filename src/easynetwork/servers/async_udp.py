@@ -28,6 +28,7 @@ from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_udp_sockets
 from easynetwork.sockets.closing import close_on_error
+from easynetwork.sockets.datagrams import ask_for_sources
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -38,7 +39,8 @@ class AsyncUDPNetworkServer(
 ):
     """Serves packets over UDP.
 
-    A peer is known by its address. A datagram of a peer starts a generator of the request handler,
+    A peer is known by its address; on all interfaces, together with the one of the server's that it
+    has asked. A datagram of a peer starts a generator of the request handler,
     in a task of its own; peers are served concurrently, the datagrams of one peer in order.
 
     What waits is bounded: 64 datagrams and 256 KiB for each peer, and 1,000 peers that have a
@@ -76,9 +78,8 @@ class AsyncUDPNetworkServer(
         Args:
             host: Where to listen: a name or a numeric address, several of them, or None (or `""`)
                 for all interfaces. A name stands for all its addresses that this machine has; the
-                others are named in the log, at level INFO. On all interfaces, a response may leave
-                from another address of the machine than the one that was asked; list the addresses
-                if there are several.
+                others are named in the log, at level INFO. On all interfaces, a response leaves
+                from the address that was asked, where the platform lets it (Linux does).
             port: The port; 0 for a random one that is free, the same for all addresses.
             protocol: The protocol object.
             request_handler: The request handler: an instance, for all peers.
@@ -173,6 +174,7 @@ class AsyncUDPNetworkServer(
             return [self._new_table(sock) for sock in sockets]
 
     def _new_table(self, sock: socket.socket) -> PeerTable:
+        ask_for_sources(sock, sock.getsockname()[0])  # those that other code has bound, too
         endpoint = self._backend.wrap_datagram_socket(sock)
         return PeerTable(self._service, ServerSocket(self._backend, endpoint, self._encode))
 

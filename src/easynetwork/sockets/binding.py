@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from easynetwork.sockets.closing import close_all
+from easynetwork.sockets.datagrams import ask_for_sources
 from easynetwork.sockets.resolving import AddressInfo, bind_error, resolve
 
 _Bind: TypeAlias = Callable[[socket.socket, tuple[Any, ...]], None]
@@ -101,7 +102,7 @@ async def open_udp_sockets(
     `SO_REUSEADDR` is left off: it would let another process bind the same port, and take datagrams
     away, without being asked for permission (socket(7)).
     """
-    bind = functools.partial(_bind, reuse_port=reuse_port)
+    bind = functools.partial(_bind_udp, reuse_port=reuse_port)
     return await _open(hosts, port, socket.SOCK_DGRAM, bind, logger)
 
 
@@ -114,6 +115,11 @@ def _listen(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _bind(sock, address, reuse_port=reuse_port)
     sock.listen(backlog)
+
+
+def _bind_udp(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) -> None:
+    ask_for_sources(sock, address[0])
+    _bind(sock, address, reuse_port=reuse_port)
 
 
 def _bind(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) -> None:

@@ -14,7 +14,8 @@ from easynetwork.addresses.unix import AnySocketAddress
 from easynetwork.exceptions import UnsupportedOperation
 
 Batch: TypeAlias = list[tuple[bytes, Any]]
-"""Datagrams, with their senders' addresses as the socket module says them."""
+"""Datagrams, with their senders' addresses as the socket module says them, or, on all interfaces,
+with a source: see `easynetwork.sockets.datagrams`."""
 
 
 class DatagramEndpoint(ABC):

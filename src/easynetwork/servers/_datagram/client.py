@@ -17,6 +17,7 @@ from easynetwork.backends.abc import AsyncBackend, DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._core.unix_names import unix_names
 from easynetwork.servers.handlers import AsyncDatagramClient
+from easynetwork.sockets.datagrams import asked_address, remote_address
 
 
 class ServerSocket:
@@ -47,7 +48,7 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     """A peer, as its handler sees it.
 
     Attributes:
-        raw_address: Its address, as the socket module says it; few handlers ask for the other one.
+        raw_address: Its address, as `DatagramCalls` have it; few handlers ask for the other one.
     """
 
     __slots__ = ("_sent_in_a_row", "_server_socket", "raw_address")
@@ -71,7 +72,7 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     @property
     def address(self) -> AnySocketAddress:
         """Its address, as users see it."""
-        return typed_address(self.raw_address, self._server_socket.family)
+        return typed_address(remote_address(self.raw_address), self._server_socket.family)
 
     def backend(self) -> AsyncBackend:
         return self._server_socket.backend
@@ -79,9 +80,15 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         known = self._server_socket.endpoint.extra_attributes
+        local_address = self._server_socket.endpoint.local_address
         name = self._server_socket.unix_name
         unix = {} if name is None else unix_names(name, lambda: self.address)
-        return {**known, SocketAttribute.peername: lambda: self.address, **unix}
+        return {
+            **known,
+            SocketAttribute.sockname: lambda: asked_address(self.raw_address, local_address),
+            SocketAttribute.peername: lambda: self.address,
+            **unix,
+        }
 
     def is_closing(self) -> bool:
         return not self._server_socket.is_up

@@ -1,0 +1,55 @@
+"""A network of the test's own: only the loopback interface, with the addresses that it wants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.times import PATIENCE
+
+
+@contextlib.contextmanager
+def own_network(*commands: str) -> Iterator[None]:
+    """Let the current thread make its sockets in a network namespace of its own (Linux).
+
+    Skips the test where that takes rights that it does not have, or a newer Python.
+
+    Args:
+        commands: What `ip` does there first, for example "addr add 192.0.2.1 dev lo".
+    """
+    with contextlib.ExitStack() as stack:
+        if sys.platform != "linux" or sys.version_info < (3, 12):
+            pytest.skip("network namespaces need Linux and Python 3.12")
+        before = stack.enter_context(open("/proc/thread-self/ns/net", "rb"))
+        try:
+            os.unshare(os.CLONE_NEWNET)
+        except OSError as exc:
+            pytest.skip(f"there is no network of its own for this test: {exc}")
+        stack.callback(os.setns, before.fileno(), os.CLONE_NEWNET)
+        try:
+            ip("link set lo up")
+            for command in commands:
+                ip(command)
+        except (OSError, subprocess.CalledProcessError) as exc:
+            pytest.skip(f"`ip` cannot set up a network: {exc}")
+        yield
+
+
+def ip(command: str) -> None:
+    """Run a command of the program `ip`."""
+    subprocess.run(["ip", *command.split()], check=True)
+
+
+def wait_for_address(address: tuple[str, int, int, int]) -> None:
+    """Wait until an IPv6 address can be used, which is later than `ip` has added it."""
+    deadline = time.monotonic() + PATIENCE
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        while sock.connect_ex(address) and time.monotonic() < deadline:
+            time.sleep(0.001)
