@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from easynetwork.addresses import IPv6SocketAddress, UnixSocketAddress
 from easynetwork.addresses.ancillary import DEFAULT_ANCILLARY_BUFSIZE
@@ -65,6 +65,30 @@ def parse_address(address: object) -> tuple[str, int] | None:
         case (str(host), int(port), int(), int(scope_id)):
             return IPv6SocketAddress(host, validated_port(port), 0, scope_id).for_connection()
     return None
+
+
+def parse_numeric_address(address: object) -> tuple[int, Any]:
+    """Return the family of an address to send datagrams to, and how the socket module has it.
+
+    Args:
+        address: See `parse_address`. The host has to be numeric: a name may take long to resolve.
+
+    Raises:
+        TypeError: It is not an address.
+        ValueError: The host is a name, or datagrams cannot be sent to that port.
+    """
+    parsed = parse_address(address)
+    if parsed is None:
+        raise TypeError(f"Expected a host and a port, got {address!r}")
+    host, port = parsed
+    if port == 0:
+        raise ValueError("Nothing can be sent to port 0 (RFC 768)")
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+    except (socket.gaierror, UnicodeError) as exc:
+        raise ValueError(f"Expected a numeric host, got {host!r}") from exc
+    return infos[0][0], infos[0][4]
 
 
 def validated_local_address(address: object) -> tuple[str, int] | None:

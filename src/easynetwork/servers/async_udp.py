@@ -12,7 +12,12 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio.abc
 
-from easynetwork._arguments import validated_hosts, validated_port, validated_reuse_port
+from easynetwork._arguments import (
+    parse_numeric_address,
+    validated_hosts,
+    validated_port,
+    validated_reuse_port,
+)
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
@@ -23,7 +28,7 @@ from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
-from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_udp_sockets
@@ -156,6 +161,33 @@ class AsyncUDPNetworkServer(
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""
         return self._counts.snapshot()
+
+    def client_for(
+        self, address: tuple[str, int] | tuple[str, int, int, int]
+    ) -> AsyncDatagramClient[_T_Response]:
+        """Return the client object of an address, for example to send the first packet.
+
+        It sends from the first address of its family that the server listens on. On an address
+        that is not a wildcard, it is equal to what `handle()` gets for datagrams from there; it is
+        the same object as long as the caller keeps it.
+
+        Args:
+            address: A numeric host and a port, for example ``("192.0.2.1", 9000)`` or
+                ``("fe80::1%eth0", 9000)``. Or the four items of an IPv6 address of the socket
+                module.
+
+        Raises:
+            TypeError: This is not an address.
+            ValueError: The host is a name, the port is 0, or the server does not listen on any
+                address of that family.
+            ServerClosedError: The server is closed.
+        """
+        self._check_open("Closed server")
+        family, raw_address = parse_numeric_address(address)
+        for table in self._listeners:
+            if table.server_socket.family == family:
+                return table.client_for(raw_address)
+        raise ValueError(f"The server does not listen on an address of the family of {address!r}")
 
     async def server_close(self) -> None:
         """Close the sockets for good, and cancel the tasks of all peers.

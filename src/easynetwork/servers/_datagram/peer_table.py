@@ -79,7 +79,7 @@ class PeerTable:
         self.service: DatagramService = service
         self.server_socket: ServerSocket = server_socket
         self._sessions: dict[Any, DatagramSession] = {}  # of the peers that have a generator
-        # Client objects of other peers, as far as a handler keeps them; most keep none.
+        # Client objects of other peers, as far as other code keeps them; most keeps none.
         self._kept_clients: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
 
     @property
@@ -108,6 +108,25 @@ class PeerTable:
             for session in self._runner.clear():
                 self.service.counts.dropped_by_stop += 1
                 self._forget(session)
+
+    def client_for(self, address: Any) -> ServedDatagramClient:
+        """Return the client object of an address of the socket module."""
+        session = self._sessions.get(address)
+        if session is not None:
+            return session.client
+        client = None if self._kept_clients is None else self._kept_clients.get(address)
+        return client or self._keep(ServedDatagramClient(self.server_socket, address))
+
+    def _keep(self, client: ServedDatagramClient) -> ServedDatagramClient:
+        """Have the peer's next datagram handled with this object, if there is still a use for it.
+
+        Returns:
+            The same object.
+        """
+        if self._kept_clients is None:
+            self._kept_clients = weakref.WeakValueDictionary()
+        self._kept_clients[client.raw_address] = client
+        return client
 
     def close(self) -> None:
         """Close the socket."""
@@ -189,9 +208,7 @@ class PeerTable:
         reference = weakref.ref(session.client)
         del session.client
         if (client := reference()) is not None:  # the handler keeps it
-            if self._kept_clients is None:
-                self._kept_clients = weakref.WeakValueDictionary()
-            self._kept_clients[client.raw_address] = client
+            self._keep(client)
 
 
 def _is_misuse(exc: BaseException) -> bool:
