@@ -256,7 +256,14 @@ class BaseProtocolParseError(Exception):
 
 
 class DatagramProtocolParseError(BaseProtocolParseError):
-    """A datagram is not a packet. It is discarded; later datagrams are unaffected."""
+    """A datagram is not a packet. It is discarded; later datagrams are unaffected.
+
+    Attributes:
+        sender_address: The `SocketAddress` that it came from, if an `AsyncUDPNetworkEndpoint` or a
+            `UDPNetworkEndpoint` has received it; None otherwise.
+    """
+
+    sender_address: Any = None
 
 
 class StreamProtocolParseError(BaseProtocolParseError):

@@ -83,7 +83,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         finally:
             keep_in_children(self.socket)
 
-    async def receive(self, deadline: float = math.inf) -> bytes:
+    async def receive(self, deadline: float = math.inf) -> Any:
         if self._in_a_row == BATCH_SIZE:
             await anyio.lowlevel.checkpoint()
             self._in_a_row = 0
@@ -100,7 +100,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         reader = MessageReader(self.socket, bufsize, received)
         self._calls = calls._replace(receive=reader.recv_into)
         try:
-            datagram = await self.receive()
+            datagram: bytes = await self.receive()
         finally:
             self._calls = calls
         if reader.error is not None:
@@ -181,9 +181,12 @@ class SocketDatagramEndpoint(DatagramEndpoint):
 
     # -- for the loop
 
-    def _take(self) -> bytes | None:
-        """Return the next datagram, None if there is none."""
+    def _take(self) -> Any:
+        """Return the next datagram, see `receive`; None if there is none."""
         try:
+            if self.address is None:
+                nbytes, sender = self._calls.receive_from(self._view)
+                return self._view[:nbytes].tobytes(), sender
             nbytes = self._calls.receive(self._view)
         except BlockingIOError:
             return None

@@ -1,4 +1,4 @@
-"""The base class of asynchronous clients, which tasks share, and which connect when needed.
+"""The base classes of asynchronous clients, which tasks share, and which connect when needed.
 
 There is one attempt to connect at a time. A task that needs the connection waits for it; if the
 attempt fails or its task is cancelled, the next task that waits tries again. Closing a client is
@@ -12,7 +12,7 @@ import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -35,12 +35,11 @@ _T_Received = TypeVar("_T_Received")
 _T_Transport = TypeVar("_T_Transport", StreamTransport, DatagramEndpoint)
 
 
-class AsyncClient(
-    AbstractAsyncNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received, _T_Transport]
-):
-    """A client whose socket is in the care of an event loop, once it is connected."""
+class LazyTransport(ABC, Generic[_T_Transport]):
+    """The owner of a socket that is in the care of an event loop, once it is needed."""
 
     __slots__ = (
+        "__weakref__",
         "_attempt",
         "_backend",
         "_connecting",
@@ -74,7 +73,8 @@ class AsyncClient(
     def __repr__(self) -> str:
         if self._transport is None:
             return f"<{type(self).__name__} (partially initialized)>"
-        return f"<{type(self).__name__} endpoint={self._transport.address}>"
+        address = self._transport.address or self._transport.local_address
+        return f"<{type(self).__name__} endpoint={address}>"
 
     def backend(self) -> AsyncBackend:
         return self._backend
@@ -83,23 +83,17 @@ class AsyncClient(
 
     @abstractmethod
     async def _new_socket(self) -> _socket.socket:
-        """Return a socket that is connected to the target."""
+        """Return a socket that is connected, or bound, to the target."""
 
     @abstractmethod
     async def _wrap(self, sock: _socket.socket) -> _T_Transport:
-        """Put a connected socket under the loop's care. It is closed if this fails."""
+        """Put a socket under the loop's care. It is closed if this fails."""
 
     @abstractmethod
     async def _close(self, transport: _T_Transport) -> None:
         """Close it when tasks that are sending a packet are through."""
 
     # -- the connection
-
-    def is_connected(self) -> bool:
-        return self._transport is not None
-
-    async def wait_connected(self) -> None:
-        await self._connected()
 
     async def _connected(self, deadline: float = math.inf) -> _T_Transport:
         if self._is_closing:
@@ -146,9 +140,6 @@ class AsyncClient(
 
     # -- packets
 
-    async def recv_packet(self) -> _T_Received:
-        return await self._receive(math.inf)
-
     async def _acquire_receiving(self, deadline: float) -> None:
         try:
             self._receiving.acquire_nowait()
@@ -173,17 +164,36 @@ class AsyncClient(
             self._proxy = self._transport.extra_attributes[SocketAttribute.socket]()
         return self._proxy
 
-    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress]:
-        transport = self._open_transport()
-        assert transport.address is not None  # the socket is connected
-        return transport.local_address, transport.address
-
     def _open_transport(self) -> _T_Transport:
         if self._is_closing:
             raise closed_error()
         if self._transport is None:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         return self._transport
+
+
+class AsyncClient(  # type: ignore[misc]  # only one base has slots besides __weakref__
+    LazyTransport[_T_Transport],
+    AbstractAsyncNetworkClient[_T_Sent, _T_Received],
+    Generic[_T_Sent, _T_Received, _T_Transport],
+):
+    """A client that is connected to one peer."""
+
+    __slots__ = ()
+
+    def is_connected(self) -> bool:
+        return self._transport is not None
+
+    async def wait_connected(self) -> None:
+        await self._connected()
+
+    async def recv_packet(self) -> _T_Received:
+        return await self._receive(math.inf)
+
+    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress]:
+        transport = self._open_transport()
+        assert transport.address is not None  # the socket is connected
+        return transport.local_address, transport.address
 
 
 def closed_error() -> ClientClosedError:

@@ -14,7 +14,7 @@ from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
 from easynetwork.addresses.ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
-from easynetwork.clients._async_client import AsyncClient, closed_error
+from easynetwork.clients._async_client import AsyncClient, LazyTransport, closed_error
 from easynetwork.clients._errors import explain_descriptor
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol
@@ -23,21 +23,19 @@ _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
 
 
-class BaseAsyncDatagramClient(
-    AsyncClient[_T_Sent, _T_Received, DatagramEndpoint], Generic[_T_Sent, _T_Received]
-):
-    """A client that sends and receives packets over a connected datagram socket."""
+class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
+    """Sends and receives packets over a datagram socket."""
 
     __slots__ = ("_build", "_encode", "_sending", "_sent_in_a_row")
 
     def __init__(
         self,
         target: Any,
-        protocol: DatagramProtocol[_T_Sent, _T_Received],
+        protocol: DatagramProtocol[Any, Any],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
     ) -> None:
         super().__init__(target, backend)
-        self._build = datagram_builder(protocol)
+        self._build: Callable[[Any], Any] = datagram_builder(protocol)
         self._encode = datagram_encoder(protocol)
         self._sending = anyio.Lock(fast_acquire=True)
         self._sent_in_a_row = 0
@@ -58,7 +56,9 @@ class BaseAsyncDatagramClient(
 
     # -- packets
 
-    async def _send(self, packet: _T_Sent, ancillary: RawAncillary | None = None) -> None:
+    async def _send(
+        self, packet: Any, ancillary: RawAncillary | None = None, address: Any = None
+    ) -> None:
         endpoint = await self._connected()
         data = self._encode(packet)
         self._sent_in_a_row += 1
@@ -66,9 +66,9 @@ class BaseAsyncDatagramClient(
             self._sent_in_a_row = 1
             await anyio.lowlevel.checkpoint()
         try:
-            if self._sending.locked() or not endpoint.send(data, None, ancillary):
+            if self._sending.locked() or not endpoint.send(data, address, ancillary):
                 async with self._sending:
-                    while not endpoint.send(data, None, ancillary):
+                    while not endpoint.send(data, address, ancillary):
                         await endpoint.writable()
             endpoint.raise_pending_error()
         except OSError as exc:
@@ -79,7 +79,7 @@ class BaseAsyncDatagramClient(
         self,
         deadline: float,
         receive: Callable[[DatagramEndpoint], Awaitable[bytes]] | None = None,
-    ) -> _T_Received:
+    ) -> Any:
         endpoint = await self._connected(deadline)
         await self._acquire_receiving(deadline)
         try:
@@ -89,10 +89,19 @@ class BaseAsyncDatagramClient(
             raise
         finally:
             self._receiving.release()
-        received: _T_Received = self._build(datagram)
-        return received
+        return self._build(datagram)
 
     def _explain(self, exc: OSError) -> None:
         if self._is_closing:
             raise closed_error() from exc
         explain_descriptor(exc)
+
+
+class BaseAsyncDatagramClient(
+    AsyncDatagrams,
+    AsyncClient[_T_Sent, _T_Received, DatagramEndpoint],
+    Generic[_T_Sent, _T_Received],
+):
+    """A client that is connected to one peer."""
+
+    __slots__ = ()

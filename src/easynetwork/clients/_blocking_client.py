@@ -1,4 +1,4 @@
-"""The base of all blocking clients: a socket that threads share.
+"""The bases of all blocking clients: a socket that threads share.
 
 Three locks: one for the thread that sends, one for the thread that receives, so that they can do so
 at the same time, and one for the descriptor. A thread closes the descriptor under all three, so
@@ -19,10 +19,10 @@ import selectors
 import socket as _socket  # the property of this name hides the module inside the class
 import time
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from easynetwork._forks import call_after_fork
 from easynetwork._tuning import CLOSE_TIMEOUT
@@ -47,10 +47,11 @@ _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
 
 
-class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
-    """A client with a connected socket. How packets become bytes is up to the subclass."""
+class SharedSocket(ABC):
+    """A socket that threads share. How packets become bytes is up to the subclass."""
 
     __slots__ = (
+        "__weakref__",
         "_close_timeout",
         "_given_back",
         "_is_closed",
@@ -66,11 +67,16 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         "_socket",
     )
 
-    def __init__(self, sock: _socket.socket, retry_interval: float) -> None:
-        # The connected socket stays the caller's if this raises an exception.
+    def __init__(
+        self,
+        sock: _socket.socket,
+        retry_interval: float,
+        remote_address: AnySocketAddress | None = None,
+    ) -> None:
+        # The socket stays the caller's if this raises an exception.
         sock.setblocking(False)
         self._local_address = typed_address(sock.getsockname(), sock.family)
-        self._remote_address = typed_address(sock.getpeername(), sock.family)
+        self._remote_address = remote_address
         # The longest wait until a thread looks whether the client is closed, in seconds.
         self._retry_interval = retry_interval
         self._prepare(sock)
@@ -78,13 +84,13 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         self._locks = locks = ClientLocks()
         self._proxy = SocketProxy(sock, lock=lambda: locks.descriptor.lock)
         self._close_timeout = CLOSE_TIMEOUT
-        self._given_back: list[_T_Received] = []
+        self._given_back: list[Any] = []
         self._received_unsure = False
         self._is_reset = False
         self._is_shut_down = False  # nothing is received any more
         self._is_closed = False
         self._socket = sock
-        call_after_fork(self, BlockingClient._after_fork)
+        call_after_fork(self, SharedSocket._after_fork)
 
     def _after_fork(self) -> None:
         """Renew the locks in the child. A packet on its way to another thread is the parent's."""
@@ -102,7 +108,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} endpoint={self._remote_address}>"
+        return f"<{type(self).__name__} endpoint={self._remote_address or self._local_address}>"
 
     # -- what the subclass adds
 
@@ -110,11 +116,11 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         """Do what comes before packets, on a non-blocking socket that no other thread has yet."""
 
     @abstractmethod
-    def _send(self, packet: _T_Sent, deadline: float) -> None:
+    def _send(self, packet: Any, deadline: float) -> None:
         """Send a packet. Called with the lock for sending."""
 
     @abstractmethod
-    def _receive(self, deadline: float) -> _T_Received:
+    def _receive(self, deadline: float) -> Any:
         """Wait for a packet and return it. Called with the lock for receiving."""
 
     def _explain(self, exc: OSError) -> None:
@@ -229,11 +235,8 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
 
     # -- packets
 
-    def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
-        self._run_sending(self._send, packet, timeout)
-
     def _run_sending(
-        self, send: Callable[[_T_Sent, float], None], packet: _T_Sent, timeout: float | None
+        self, send: Callable[[Any, float], None], packet: Any, timeout: float | None
     ) -> None:
         deadline = math.inf if timeout is None else deadline_after(timeout)
         turn = self._locks.sending
@@ -272,9 +275,6 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             while not wait_ready(selector, deadline, interval):
                 self._check_open()
         self._check_open()
-
-    def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
-        return self._run_receiving(self._receive, timeout)
 
     def _run_receiving(
         self, receive: Callable[[float], _T_Received], timeout: float | None
@@ -315,9 +315,7 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
             raise
         return packet  # nothing is called on its way to the caller, so no exception can lose it
 
-    def _read(
-        self, size: int, deadline: float, read: Callable[[int], bytes] | None = None
-    ) -> bytes:
+    def _read(self, size: int, deadline: float, read: Callable[[int], Any] | None = None) -> Any:
         """Wait until something arrives, and return it.
 
         Sets `_received_unsure`, which the caller clears when the bytes are in their place.
@@ -360,12 +358,29 @@ class BlockingClient(AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sen
         """
         return self._proxy
 
-    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress]:
-        self._check_open()
-        return self._local_address, self._remote_address
-
     def fileno(self) -> int:
         return -1 if self._is_closed else self._socket.fileno()
+
+
+class BlockingClient(  # type: ignore[misc]  # only one base has slots besides __weakref__
+    SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
+):
+    """A client that is connected to one peer."""
+
+    __slots__ = ()
+
+    def __init__(self, sock: _socket.socket, retry_interval: float) -> None:
+        super().__init__(sock, retry_interval, typed_address(sock.getpeername(), sock.family))
+
+    def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
+        self._run_sending(self._send, packet, timeout)
+
+    def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
+        return self._run_receiving(self._receive, timeout)  # type: ignore[no-any-return]
+
+    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress | None]:
+        self._check_open()
+        return self._local_address, self._remote_address
 
 
 def closed_error() -> ClientClosedError:

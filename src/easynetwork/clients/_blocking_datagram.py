@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from easynetwork.clients._blocking_client import BlockingClient, closed_error
+from easynetwork.clients._blocking_client import BlockingClient, SharedSocket, closed_error
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol
@@ -19,20 +20,20 @@ _T_Sent = TypeVar("_T_Sent")
 _T_Received = TypeVar("_T_Received")
 
 
-class BlockingDatagramClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
-    """A client that sends and receives packets over a connected datagram socket."""
+class BlockingDatagrams(SharedSocket):
+    """Sends and receives packets over a datagram socket."""
 
     __slots__ = ("_build", "_datagram", "_encode")
 
     def __init__(
         self,
-        protocol: DatagramProtocol[_T_Sent, _T_Received],
+        protocol: DatagramProtocol[Any, Any],
         connect: Callable[[], socket.socket],
         retry_interval: float,
     ) -> None:
-        self._build = datagram_builder(protocol)
+        self._build: Callable[[Any], Any] = datagram_builder(protocol)
         self._encode = datagram_encoder(protocol)
-        self._datagram: bytes | None = None  # received, and not a packet yet
+        self._datagram: Any = None  # received, and not a packet yet
         sock = connect()
         with close_on_error(sock):
             super().__init__(sock, retry_interval)
@@ -42,7 +43,7 @@ class BlockingDatagramClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Se
 
     def _send(
         self,
-        packet: _T_Sent,
+        packet: Any,
         deadline: float,
         send: Callable[[bytes], object] | None = None,
     ) -> None:
@@ -69,18 +70,29 @@ class BlockingDatagramClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Se
                 self._explain(exc)
                 raise
 
-    def _read_datagram(self, size: int) -> bytes:
+    @abstractmethod
+    def _read_datagram(self, size: int) -> Any:
         """Receive a datagram; called when the socket is readable."""
-        return self._socket.recv(size)
 
-    def _receive(self, deadline: float, read: Callable[[int], bytes] | None = None) -> _T_Received:
+    def _receive(self, deadline: float, read: Callable[[int], bytes] | None = None) -> Any:
         if self._datagram is None:
             size = largest_datagram(self._socket.family)
             self._datagram = self._read(size, deadline, read or self._read_datagram)
         try:
-            packet: _T_Received = self._build(self._datagram)
+            packet = self._build(self._datagram)
         except (DatagramProtocolParseError, RuntimeError):
             self._datagram = None
             raise
         self._datagram = None
         return packet
+
+
+class BlockingDatagramClient(
+    BlockingDatagrams, BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
+):
+    """A client that is connected to one peer."""
+
+    __slots__ = ()
+
+    def _read_datagram(self, size: int) -> bytes:
+        return self._socket.recv(size)

@@ -60,11 +60,21 @@ def check_family(family: int) -> None:
 
 
 def _check_socket(sock: socket.socket, kind: socket.SocketKind) -> None:
+    check_kind(sock, kind)
+    sock.getpeername()  # ENOTCONN if it is not connected
+
+
+def check_kind(sock: socket.socket, kind: socket.SocketKind) -> None:
+    """Make sure that a socket is of a certain type.
+
+    Raises:
+        TypeError: It does TLS.
+        ValueError: It is of another type.
+    """
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("ssl.SSLSocket instances are forbidden")
     if sock.type != kind:
         raise ValueError(f"Only this type of socket is supported: {kind.name}")
-    sock.getpeername()  # ENOTCONN if it is not connected
 
 
 def validated_unix_target(

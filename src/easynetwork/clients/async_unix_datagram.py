@@ -126,6 +126,7 @@ class AsyncUnixDatagramClient(
         if ancillary_data is None:
             return await super().recv_packet()
         with collecting(ancillary_data) as received:
-            return await self._receive(
+            packet: _T_Received = await self._receive(
                 math.inf, lambda endpoint: endpoint.receive_with_ancillary(bufsize, received)
             )
+            return packet

@@ -163,4 +163,5 @@ class UnixDatagramClient(
                     raise reader.error
                 return datagram
 
-            return self._receive(deadline, read)
+            packet: _T_Received = self._receive(deadline, read)
+            return packet

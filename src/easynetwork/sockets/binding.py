@@ -9,7 +9,7 @@ address of each host must be bound; a numeric host has only one.
 
 from __future__ import annotations
 
-__all__ = ["HostSockets", "SocketSource", "open_tcp_listeners", "open_udp_sockets"]
+__all__ = ["HostSockets", "SocketSource", "bind_udp", "open_tcp_listeners", "open_udp_sockets"]
 
 import errno
 import functools
@@ -104,6 +104,30 @@ async def open_udp_sockets(
     """
     bind = functools.partial(_bind_udp, reuse_port=reuse_port)
     return await _open(hosts, port, socket.SOCK_DGRAM, bind, logger)
+
+
+def bind_udp(infos: Iterable[AddressInfo], options: Iterable[int]) -> socket.socket:
+    """Return a non-blocking UDP socket that is bound to the first address that will do.
+
+    Args:
+        infos: The addresses, at least one.
+        options: The options to turn on before, for example `socket.SO_BROADCAST`.
+
+    Raises:
+        OSError: No address can be bound.
+    """
+
+    def bind(sock: socket.socket, address: tuple[Any, ...]) -> None:
+        for option in options:
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        _bind(sock, address, reuse_port=False)
+
+    for info in infos:
+        try:
+            return _new_bound_socket(info, info[4], bind)
+        except OSError as exc:
+            error = bind_error(exc, info[0], info[4])
+    raise error
 
 
 def _listen(

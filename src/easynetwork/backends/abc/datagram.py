@@ -60,8 +60,11 @@ class DatagramEndpoint(ABC):
         """
 
     @abstractmethod
-    async def receive(self, deadline: float = math.inf) -> bytes:
+    async def receive(self, deadline: float = math.inf) -> Any:
         """Return the next datagram. At most one task may wait at a time.
+
+        If the socket is not connected, this returns a pair: the datagram and its sender's address,
+        as in `Batch`.
 
         Args:
             deadline: As for `StreamTransport.receive`.

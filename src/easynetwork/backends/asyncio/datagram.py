@@ -14,6 +14,7 @@ import math
 import socket
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from easynetwork.backends.abc import Batch
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error
@@ -33,7 +34,7 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         self._fd = sock.fileno()
         self._is_reading = False
         self._waiter: asyncio.Future[None] | None = None
-        self._next: bytes | OSError | None = None  # what `receive` is about to return or raise
+        self._next: Any = None  # what `receive` is about to return or raise
 
     async def _serve(
         self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
@@ -71,7 +72,7 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         finally:
             timer.cancel()
 
-    def _take(self) -> bytes | None:
+    def _take(self) -> Any:
         taken, self._next = self._next, None
         if taken is None:
             return super()._take()
