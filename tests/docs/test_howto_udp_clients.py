@@ -9,6 +9,7 @@ On the loopback interface, datagrams arrive in the order in which they were sent
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -23,12 +24,17 @@ import sniffio
 from docs._include.examples.howto.udp_clients import (
     asynchronous,
     blocking,
+    discovery_broadcast,
+    discovery_multicast,
     simple_client_asyncio,
     simple_client_blocking,
     simple_client_trio,
 )
+from docs._include.examples.howto.udp_servers.multicast_request_handler import (
+    MulticastRequestHandler,
+)
 from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
-from easynetwork.clients import AsyncUDPNetworkClient
+from easynetwork.clients import AsyncUDPNetworkClient, UDPNetworkEndpoint
 from easynetwork.exceptions import (
     ClientClosedError,
     DatagramProtocolParseError,
@@ -36,6 +42,8 @@ from easynetwork.exceptions import (
 )
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import StandaloneUDPNetworkServer
+from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.clients.threads_support import InThread
 from tests.docs.client_support import (
     call,
@@ -779,3 +787,96 @@ async def test_not_yet_connected() -> None:
     for get_address in client.get_local_address, client.get_remote_address:
         with pytest.raises(OSError, match="not connected"):
             get_address()
+
+
+# Talking to several addresses
+
+
+class Discovered:
+    """A server on all interfaces in another thread, with its own event loop."""
+
+    def __init__(self, handler: Any) -> None:
+        protocol: DatagramProtocol[str, str] = DatagramProtocol(
+            StringLineSerializer(encoding="utf-8")
+        )
+        self.server = StandaloneUDPNetworkServer("", 0, protocol, handler)
+
+    def __enter__(self) -> int:
+        self.thread = NetworkServerThread(self.server)
+        self.thread.start()
+        return self.server.get_addresses()[0].port
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.thread.join()
+        self.server.server_close()
+
+
+def test_discovery_by_broadcast() -> None:
+    """The recipe finds a server on all interfaces.
+
+    "Without broadcast=True, send_packet_to() raises PermissionError."
+
+    "it must only listen on all interfaces"
+    """
+    with Discovered(GreetingRequestHandler()) as port:
+        find_servers = discovery_broadcast.find_servers
+        found = asyncio.run(find_servers("127.255.255.255", port, SOON))
+        assert found == {("127.0.0.1", port): "Hello, Zoë!"}
+    with UDPNetworkEndpoint(PROTOCOL) as endpoint, pytest.raises(PermissionError):
+        endpoint.send_packet_to("Zoë", ("127.255.255.255", port))
+
+
+def test_other_responses(capsys: pytest.CaptureFixture[str]) -> None:
+    """A datagram that is not a response does not end the search.
+
+    "If a datagram is not a valid packet, the DatagramProtocolParseError has the attribute
+    sender_address."
+    """
+
+    def disturb(sock: socket.socket) -> None:
+        _, sender = sock.recvfrom(100)
+        sock.sendto(b"\xff", sender)
+        sock.sendto("Zoë".encode(), sender)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        host, port = sock.getsockname()
+        thread = threading.Thread(target=disturb, args=(sock,))
+        thread.start()
+        found = asyncio.run(discovery_broadcast.find_servers(host, port, SOON))
+        thread.join()
+    assert found == {(host, port): "Zoë"}
+    assert f"Not a server: ({host!r}, {port})" in capsys.readouterr().out
+
+
+def test_discovery_by_multicast() -> None:
+    """The recipe finds a server that has joined the group.
+
+    "Only machines that have joined a multicast group receive what is sent to its address"
+    """
+    for handler, answers in (
+        (MulticastRequestHandler("127.0.0.1"), ["Hello, Zoë!"]),
+        (GreetingRequestHandler(), []),
+    ):
+        with Discovered(handler) as port:
+            found = asyncio.run(discovery_multicast.find_servers(port, SOON, "127.0.0.1"))
+        assert list(found.values()) == answers
+
+
+def test_several_addresses() -> None:
+    """Endpoints send to any address and receive from any.
+
+    "By default, an endpoint uses a random port on all IPv4 interfaces."
+
+    "There is no error if nobody listens at an address."
+    """
+    with UDPNetworkEndpoint(PROTOCOL) as one, UDPNetworkEndpoint(PROTOCOL) as other:
+        port = one.get_local_address().port
+        assert one.get_local_address() == ("0.0.0.0", port)
+        other.send_packet_to("hello", ("127.0.0.1", port))
+        packet, address = one.recv_packet_from(timeout=PATIENCE)
+        assert (packet, address) == ("hello", ("127.0.0.1", other.get_local_address().port))
+        with deaf(socket.SOCK_DGRAM) as gone:
+            nowhere = gone.getsockname()
+        for _ in range(2):
+            one.send_packet_to("hello", nowhere)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import math
@@ -29,8 +30,13 @@ import anyio
 import pytest
 
 from docs._include.examples.howto.udp_servers import request_handler_explanation as examples
+from docs._include.examples.howto.udp_servers.multicast_request_handler import (
+    GROUP,
+    MulticastRequestHandler,
+)
 from docs._include.examples.howto.udp_servers.request_handler_explanation import Request, Response
 from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork.clients import AsyncUDPNetworkEndpoint
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -59,6 +65,7 @@ from tests.docs.howto_support import (
     until,
     visiting,
 )
+from tests.times import SOON
 
 pytestmark = pytest.mark.anyio
 
@@ -800,6 +807,72 @@ async def test_send_later() -> None:
             await server.shutdown()
             with pytest.raises(ClientClosedError):
                 await client.send_packet(Response("too late"))
+
+
+# Sending the first packet
+
+
+async def test_first_packet() -> None:
+    """The server sends first, and the response is handled with an equal client.
+
+    "client_for() returns the client object of an address"
+
+    "What the client sends back starts handle(), as always. If the server listens on a single
+    address, handle() gets an equal client object."
+
+    "The host must be numeric" "If the server has no socket of that family, ValueError is raised."
+    """
+
+    class Handler(WatchedDatagrams, examples.MinimumRequestHandler):
+        pass
+
+    handler = Handler()
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            await examples.announce(server, [peer.address])
+            assert await peer.receive() == "Response I am here"
+            assert await peer.ask("hello") == "Response hello"
+            assert handler.clients == [server.client_for(peer.address)]
+        for address in (("localhost", 9000), ("::1", 9000)):
+            with pytest.raises(ValueError, match=address[0]):
+                server.client_for(address)
+
+
+# Receiving multicast
+
+
+async def test_multicast() -> None:
+    """A server that has joined a group receives what is sent to it, on all interfaces only.
+
+    "Join the group in service_init()"
+
+    "The server must listen on all interfaces, because a socket that is bound to an address receives
+    no multicast on Linux"
+    """
+    for host, is_received in (("127.0.0.1", False), ("", True)):
+        handler = MulticastRequestHandler("127.0.0.1")
+        text: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer(encoding="utf-8"))
+        async with AsyncUDPNetworkServer(host, 0, text, handler) as server:
+            async with anyio.create_task_group() as tasks:
+                is_up = anyio.Event()
+                tasks.start_soon(functools.partial(server.serve_forever, is_up_event=is_up))
+                await is_up.wait()
+                found = await _find(server.get_addresses()[0].port)
+                assert found == (["Hello, Zoë!"] if is_received else [])
+                await server.shutdown()
+
+
+async def _find(port: int) -> list[str]:
+    responses: list[str] = []
+    protocol: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer(encoding="utf-8"))
+    async with AsyncUDPNetworkEndpoint(protocol) as endpoint:
+        interface = socket.inet_aton("127.0.0.1")
+        endpoint.socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
+        await endpoint.send_packet_to("Zoë", (GROUP, port))
+        with anyio.move_on_after(SOON):
+            async for response, _ in endpoint:
+                responses.append(response)
+    return responses
 
 
 # Service initialization

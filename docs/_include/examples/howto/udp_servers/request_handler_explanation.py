@@ -308,3 +308,11 @@ class ClientContextRequestHandler(AsyncDatagramRequestHandler[Request, Response]
         # There is no client argument: the context variable holds the address.
         peer = self.peer.get()
         return f"{text}, {peer.host}:{peer.port}"
+
+
+async def announce(
+    server: AsyncUDPNetworkServer[Request, Response], addresses: list[tuple[str, int]]
+) -> None:
+    for address in addresses:
+        client = server.client_for(address)
+        await client.send_packet(Response("I am here"))
