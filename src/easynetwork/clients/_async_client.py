@@ -77,6 +77,7 @@ class LazyTransport(ABC, Generic[_T_Transport]):
         return f"<{type(self).__name__} endpoint={address}>"
 
     def backend(self) -> AsyncBackend:
+        """Return the backend that the client runs on."""
         return self._backend
 
     # -- what the subclass adds
@@ -127,9 +128,18 @@ class LazyTransport(ABC, Generic[_T_Transport]):
         self._transport = await self._wrap(sock)
 
     def is_closing(self) -> bool:
+        """Whether `aclose()` has been called."""
         return self._is_closing
 
     async def aclose(self) -> None:
+        """Close the client for good; what was sent still arrives. May be called several times.
+
+        Tasks that wait for the connection or for a packet get a `ClientClosedError`.
+
+        Over a connection, this waits until the kernel has taken what was sent, for at most 30
+        seconds, or `ssl_shutdown_timeout`. At this deadline, or if it is cancelled, the connection
+        is reset. The kernel delivers what it has taken in the background.
+        """
         self._is_closing = True
         if self._attempt is not None:
             self._attempt.cancel()  # its task closes what there is to close

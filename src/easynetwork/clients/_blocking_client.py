@@ -143,6 +143,7 @@ class SharedSocket(ABC):
     # -- the connection
 
     def is_closed(self) -> bool:
+        """Whether `close()` has been called."""
         return self._is_closed
 
     def close(self) -> None:
@@ -359,6 +360,7 @@ class SharedSocket(ABC):
         return self._proxy
 
     def fileno(self) -> int:
+        """Return the socket's file descriptor, -1 if the client is closed."""
         return -1 if self._is_closed else self._socket.fileno()
 
 

@@ -130,6 +130,14 @@ class UDPNetworkEndpoint(BlockingDatagrams, Generic[_T_Sent, _T_Received]):
         """Call `close()`."""
         self.close()
 
+    def close(self) -> None:
+        """Close the socket for good. May be called several times.
+
+        Does not wait for a thread that is receiving: that one gets a `ClientClosedError`, and
+        ``for`` ends. Waits for a thread that is sending, for at most 30 seconds.
+        """
+        super().close()
+
     def get_local_address(self) -> SocketAddress:
         """Return the address that the socket is bound to.
 
