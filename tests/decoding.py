@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from easynetwork.codec import new_decoder_factory
-from easynetwork.decoder import NEED_DATA, StreamDecoder
+from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import StreamProtocolParseError
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,

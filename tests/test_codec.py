@@ -8,7 +8,7 @@ import pytest
 
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.converter import AbstractPacketConverter
-from easynetwork.decoder import NEED_DATA, FramedDecoder, GeneratorDecoder, StreamDecoder
+from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
@@ -16,6 +16,7 @@ from easynetwork.exceptions import (
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.serializers.abc import (

@@ -11,17 +11,19 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from easynetwork import decoder as decoder_module
-from easynetwork.decoder import MAX_BATCH, NEED_DATA, FramedDecoder, GeneratorDecoder
+from easynetwork.decoder import FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
     LimitOverrunError,
     StreamProtocolParseError,
 )
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.framing import FixedSizePacketSerializer, framers as framers_module
+from easynetwork.serializers.framing.framers import MAX_BATCH
 from tests.decoding import (
     PROTOCOLS,
     GeneratorBufferedProtocol,

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from easynetwork.decoder import NEED_DATA
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from tests.decoding import MakeProtocol, Script, new_decoder, outcomes

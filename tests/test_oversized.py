@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import (
     BZ2CompressorSerializer,

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from easynetwork.converter import AbstractPacketConverter
-from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import (
     IncrementalDeserializeError,
     LimitOverrunError,
@@ -19,6 +18,7 @@ from easynetwork.exceptions import (
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from tests.decoding import (

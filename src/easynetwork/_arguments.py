@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from easynetwork.addresses import IPv6SocketAddress, UnixSocketAddress
-from easynetwork.addresses.ancillary import DEFAULT_ANCILLARY_BUFSIZE
+from easynetwork.addresses._ancillary import DEFAULT_ANCILLARY_BUFSIZE
 
 _DEFAULT_MAX_RECV_SIZE: Final = 64 * 1024
 """Bytes taken from one connection per turn of the loop: decisive for throughput up to about this

@@ -7,14 +7,6 @@ directly. This is where the two are told apart, once for a server or a client.
 
 from __future__ import annotations
 
-__all__ = [
-    "datagram_builder",
-    "datagram_encoder",
-    "generator_decoder_factory",
-    "new_decoder_factory",
-    "packet_encoder",
-]
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

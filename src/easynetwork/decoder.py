@@ -17,14 +17,6 @@ owner feeds, and at most `MAX_BATCH` packets are taken before the owner gives th
 
 from __future__ import annotations
 
-__all__ = [
-    "MAX_BATCH",
-    "NEED_DATA",
-    "FramedDecoder",
-    "GeneratorDecoder",
-    "StreamDecoder",
-]
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final

@@ -7,17 +7,6 @@ so. Without the last of these checks, a connection would go round in circles for
 
 from __future__ import annotations
 
-__all__ = [
-    "NEED_DATA",
-    "BufferParser",
-    "ChunkParser",
-    "Parser",
-    "Source",
-    "buffer_source",
-    "chunk_source",
-    "crash",
-]
-
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator

@@ -19,16 +19,6 @@ RFC 8996.)
 
 from __future__ import annotations
 
-__all__ = [
-    "MAX_EMPTY_RECORDS",
-    "MAX_HANDSHAKE_BYTES",
-    "MAX_REPLIES",
-    "PIECE_SIZE",
-    "RECORD_SIZE",
-    "TLSSession",
-    "pieces",
-]
-
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress

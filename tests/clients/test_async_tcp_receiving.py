@@ -15,7 +15,6 @@ import pytest
 
 from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.converter import AbstractPacketConverter
-from easynetwork.decoder import MAX_BATCH
 from easynetwork.exceptions import (
     ClientClosedError,
     EndOfStreamError,
@@ -25,6 +24,7 @@ from easynetwork.exceptions import (
     StreamProtocolParseError,
 )
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
+from easynetwork.serializers.framing.framers import MAX_BATCH
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.async_tcp_support import (
     LINES,

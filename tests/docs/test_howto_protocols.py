@@ -19,7 +19,7 @@ from docs._include.examples.howto.protocols import reading_protocols as examples
 from docs._include.examples.howto.protocols.reading_protocols import Reading, ReadingConverter
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.codec import new_decoder_factory
-from easynetwork.decoder import NEED_DATA, FramedDecoder, GeneratorDecoder
+from easynetwork.decoder import FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
@@ -28,6 +28,7 @@ from easynetwork.exceptions import (
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
 from easynetwork.serializers import (
     JSONSerializer,

@@ -31,8 +31,8 @@ from typing import Any, Final, NamedTuple
 import cbor2
 import pytest
 
-from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import StreamProtocolParseError
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import (
     Base64EncoderSerializer,

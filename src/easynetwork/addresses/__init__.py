@@ -12,26 +12,26 @@
 
 from __future__ import annotations
 
-from easynetwork.addresses.ancillary import (
+from easynetwork.addresses._ancillary import (
     SCMCredentials,
     SCMRights,
     SocketAncillary,
     SocketAncillaryMessages,
     SocketCredential,
 )
-from easynetwork.addresses.attributes import (
+from easynetwork.addresses._attributes import (
     INETSocketAttribute,
     SocketAttribute,
     TLSAttribute,
     UNIXSocketAttribute,
 )
-from easynetwork.addresses.inet import (
+from easynetwork.addresses._inet import (
     IPv4SocketAddress,
     IPv6SocketAddress,
     SocketAddress,
     new_socket_address,
 )
-from easynetwork.addresses.options import (
+from easynetwork.addresses._options import (
     disable_socket_linger,
     enable_socket_linger,
     get_socket_linger,
@@ -40,8 +40,8 @@ from easynetwork.addresses.options import (
     set_tcp_nodelay,
     socket_linger,
 )
-from easynetwork.addresses.proxies import ISocket, SocketProxy, SupportsSocketOptions
-from easynetwork.addresses.unix import RawUnixSocketAddress, UnixCredentials, UnixSocketAddress
+from easynetwork.addresses._proxies import ISocket, SocketProxy, SupportsSocketOptions
+from easynetwork.addresses._unix import RawUnixSocketAddress, UnixCredentials, UnixSocketAddress
 
 __all__ = [
     "INETSocketAttribute",

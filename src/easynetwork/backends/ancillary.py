@@ -7,15 +7,13 @@ read that returns this byte. A read without room for it drops it, and closes des
 
 from __future__ import annotations
 
-__all__ = ["receive_with_ancillary", "send_with_ancillary"]
-
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.backends.abc import broken_connection
 from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary

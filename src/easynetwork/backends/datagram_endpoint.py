@@ -7,8 +7,6 @@ another (`receive`). Loops differ only in how they wait until the socket is read
 
 from __future__ import annotations
 
-__all__ = ["SocketDatagramEndpoint"]
-
 import errno
 import math
 import socket as _socket  # the attribute of this name hides the module inside the class
@@ -21,9 +19,9 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
-from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
-from easynetwork.addresses.attributes import socket_attributes
-from easynetwork.addresses.unix import AnySocketAddress, typed_address
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses._attributes import socket_attributes
+from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import Batch, DatagramEndpoint
 from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.connecting import raise_pending_error

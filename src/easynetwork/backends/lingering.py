@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["has_unread", "linger"]
-
 import socket
 from collections.abc import Callable
 from contextlib import suppress

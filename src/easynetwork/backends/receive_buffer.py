@@ -6,8 +6,6 @@ read does not allocate the most that could arrive (asyncio's own streams allocat
 
 from __future__ import annotations
 
-__all__ = ["receive_view"]
-
 from typing import Final
 
 from anyio.lowlevel import RunVar

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["SocketListener", "UnixListening"]
-
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,8 +12,8 @@ from typing import Any
 import anyio
 
 from easynetwork._forks import close_in_children, keep_in_children, take_descriptor
-from easynetwork.addresses.attributes import socket_attributes
-from easynetwork.addresses.unix import AnySocketAddress, UnixSocketAddress, typed_address
+from easynetwork.addresses._attributes import socket_attributes
+from easynetwork.addresses._unix import AnySocketAddress, UnixSocketAddress, typed_address
 from easynetwork.backends.abc import AsyncBackend, Incoming, Listener, discard
 from easynetwork.sockets.accepting import PAUSE, Acceptor, Log
 from easynetwork.sockets.connecting import tune_tcp

@@ -20,8 +20,6 @@ leave phases out:
 
 from __future__ import annotations
 
-__all__ = ["SocketStreamTransport"]
-
 import enum
 import errno
 import math
@@ -44,9 +42,9 @@ from easynetwork._tuning import (
     SEND_BUDGET_PER_PACKET,
 )
 from easynetwork.addresses import enable_socket_linger
-from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
-from easynetwork.addresses.attributes import socket_attributes
-from easynetwork.addresses.unix import AnySocketAddress, typed_address
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses._attributes import socket_attributes
+from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
 from easynetwork.backends.lingering import has_unread, linger

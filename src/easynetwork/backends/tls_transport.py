@@ -8,8 +8,6 @@ is sent is encrypted at once; a chunk of answers is still one write.
 
 from __future__ import annotations
 
-__all__ = ["TLSStreamTransport", "start_tls"]
-
 import errno
 import math
 import ssl
@@ -21,7 +19,7 @@ import anyio
 
 from easynetwork._tls_options import TLSOptions
 from easynetwork.addresses import TLSAttribute
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from easynetwork.addresses import SocketAddress, SocketProxy, UnixCredentials, UnixSocketAddress
-from easynetwork.addresses.unix import get_peer_credentials
+from easynetwork.addresses._unix import get_peer_credentials
 
 
 class INETAddresses(ABC):

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from easynetwork.addresses import SocketAttribute, SocketProxy
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends import (
     AsyncBackend,
     BuiltinAsyncBackendLiteral,

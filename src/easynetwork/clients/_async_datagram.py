@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
-from easynetwork.addresses.ancillary import RawAncillary
+from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients._async_client import AsyncClient, LazyTransport, closed_error

@@ -15,7 +15,7 @@ from easynetwork.backends.tls_transport import start_tls
 from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
 from easynetwork.codec import new_decoder_factory, packet_encoder
-from easynetwork.decoder import NEED_DATA
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType
 
 _T_Sent = TypeVar("_T_Sent")

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from easynetwork._forks import call_after_fork
 from easynetwork._tuning import CLOSE_TIMEOUT
 from easynetwork.addresses import SocketProxy, enable_socket_linger
-from easynetwork.addresses.unix import AnySocketAddress, typed_address
+from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.clients._errors import explain_descriptor
 from easynetwork.clients._waiting import (
     RECEIVER_TIME,

@@ -16,12 +16,12 @@ from easynetwork.clients._blocking_tls import BlockingTLS
 from easynetwork.clients._errors import aborted, ended, explain_stream
 from easynetwork.clients._waiting import LockTimeoutError, end_stream, timed_out
 from easynetwork.codec import new_decoder_factory, packet_encoder
-from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import (
     ProtocolCrashedError,
     StreamProtocolParseError,
     UnsupportedOperation,
 )
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.tls import PIECE_SIZE, pieces

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from easynetwork._arguments import validated_ancillary_bufsize
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
-from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.sockets.unix import BoundPath, open_unix_socket
 
 

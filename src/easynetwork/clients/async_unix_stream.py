@@ -22,7 +22,7 @@ from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
 from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
-from easynetwork.decoder import NEED_DATA
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix

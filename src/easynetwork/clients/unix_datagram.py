@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_unix_path
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
-from easynetwork.addresses.ancillary import RawAncillary
+from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.clients._addresses import UnixNames
 from easynetwork.clients._blocking_datagram import BlockingDatagramClient
 from easynetwork.clients._target import validated_unix_datagram_target

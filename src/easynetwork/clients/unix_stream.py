@@ -14,14 +14,14 @@ from typing import Generic, TypeVar
 from easynetwork._arguments import validated_local_path, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
-from easynetwork.addresses.ancillary import RawAncillary
+from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
 from easynetwork.clients._waiting import deadline_after, validated_retry_interval
-from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import UnsupportedOperation
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary

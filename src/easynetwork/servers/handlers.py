@@ -36,7 +36,7 @@ from easynetwork.addresses import (
     UnixSocketAddress,
     UNIXSocketAttribute,
 )
-from easynetwork.addresses.ancillary import RawAncillary
+from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 

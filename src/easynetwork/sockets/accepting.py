@@ -8,8 +8,6 @@ descriptor that is kept in reserve for that.
 
 from __future__ import annotations
 
-__all__ = ["PAUSE", "Acceptor", "Log"]
-
 import errno
 import logging
 import os

@@ -9,8 +9,6 @@ descriptors: `shutdown()` would end the socket for all of them.
 
 from __future__ import annotations
 
-__all__ = ["INET_FAMILIES", "UNIX_FAMILIES", "AdoptedSockets", "check_adopting_options"]
-
 import errno
 import os
 import socket

@@ -9,8 +9,6 @@ address of each host must be bound; a numeric host has only one.
 
 from __future__ import annotations
 
-__all__ = ["HostSockets", "SocketSource", "bind_udp", "open_tcp_listeners", "open_udp_sockets"]
-
 import errno
 import functools
 import itertools

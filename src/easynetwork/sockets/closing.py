@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["close_all", "close_on_error", "construct_or_close", "get_unacknowledged_size"]
-
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator

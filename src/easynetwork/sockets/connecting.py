@@ -10,19 +10,6 @@ resolver's order of addresses is kept (RFC 6724): the first one that there is a 
 
 from __future__ import annotations
 
-__all__ = [
-    "check_connected",
-    "connect_call_error",
-    "connect_tcp",
-    "connect_udp",
-    "connect_udp_blocking",
-    "connection_error",
-    "new_client_socket",
-    "raise_pending_error",
-    "start_connecting",
-    "tune_tcp",
-]
-
 import errno
 import os
 import socket
@@ -34,7 +21,7 @@ import anyio
 
 from easynetwork._forks import take_descriptor
 from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
-from easynetwork.addresses.unix import typed_address
+from easynetwork.addresses._unix import typed_address
 from easynetwork.sockets.closing import close_all
 from easynetwork.sockets.resolving import (
     AddressInfo,

@@ -9,21 +9,6 @@ makes a response leave from there. Such an address can be hashed and compared li
 
 from __future__ import annotations
 
-__all__ = [
-    "MSG_TRUNC",
-    "DatagramCalls",
-    "ask_for_sources",
-    "asked_address",
-    "cut_off",
-    "explain_unix",
-    "get_next_size",
-    "is_unix",
-    "largest_datagram",
-    "new_datagram_calls",
-    "remote_address",
-    "too_long",
-]
-
 import errno
 import functools
 import math
@@ -34,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, UnixSocketAddress
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._unix import AnySocketAddress
 
 _MAX_UDP_SIZE: Final = 64 * 1024
 """Bytes; no UDP datagram is longer: its length has 16 bits (RFC 768)."""

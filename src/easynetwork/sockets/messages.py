@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AncillaryInbox",
-    "Message",
-    "MessageReader",
-    "ReceivedDatagram",
-    "receive_message",
-    "too_long_for_ancillary",
-]
-
 import contextlib
 import errno
 import socket
 from typing import Any, Final, NamedTuple
 
-from easynetwork.addresses.ancillary import (
+from easynetwork.addresses._ancillary import (
     AncillaryCallback,
     RawAncillary,
     close_descriptors,

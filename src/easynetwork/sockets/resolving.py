@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["AddressInfo", "bind_error", "interleave", "resolve", "resolve_blocking"]
-
 import itertools
 import socket
 from collections.abc import Iterator, Sequence
@@ -12,7 +10,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from easynetwork.addresses.unix import typed_address
+from easynetwork.addresses._unix import typed_address
 
 AddressInfo: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 """What getaddrinfo(3) says of one address: family, type, protocol, name, and the address itself."""

@@ -6,8 +6,6 @@ sd_notify(3).
 
 from __future__ import annotations
 
-__all__ = ["inherited_sockets", "notify_systemd"]
-
 import os
 import socket
 import stat

@@ -7,14 +7,6 @@ and *stale* ones. Only an attempt to connect tells them apart.
 
 from __future__ import annotations
 
-__all__ = [
-    "BoundPath",
-    "bind_unix",
-    "connect_unix",
-    "connect_unix_blocking",
-    "open_unix_socket",
-]
-
 import contextlib
 import errno
 import os

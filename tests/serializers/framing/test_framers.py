@@ -15,8 +15,9 @@ from hypothesis import given, settings, strategies as st
 
 from easynetwork import decoder as decoder_module
 from easynetwork.codec import new_decoder_factory
-from easynetwork.decoder import NEED_DATA, FramedDecoder, GeneratorDecoder, StreamDecoder
+from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.framing import framers as framers_module
 from easynetwork.serializers.framing.framers import MAX_BATCH

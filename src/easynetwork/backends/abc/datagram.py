@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.exceptions import UnsupportedOperation
 
 Batch: TypeAlias = list[tuple[bytes, Any]]

@@ -13,8 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from easynetwork.addresses.ancillary import AncillaryCallback, RawAncillary
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.exceptions import UnsupportedOperation
 
 

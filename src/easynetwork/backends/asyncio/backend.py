@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["AsyncIOBackend"]
-
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping

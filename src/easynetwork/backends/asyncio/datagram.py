@@ -7,8 +7,6 @@ asked for in a buffer without bounds.
 
 from __future__ import annotations
 
-__all__ = ["AsyncIODatagramEndpoint"]
-
 import asyncio
 import math
 import socket

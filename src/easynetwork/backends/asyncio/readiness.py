@@ -10,8 +10,6 @@ with it all that waits. So sockets beyond a limit are refused.
 
 from __future__ import annotations
 
-__all__ = ["selector_of", "stops_watching_on_error"]
-
 import asyncio
 import errno
 import logging

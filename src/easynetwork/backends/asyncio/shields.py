@@ -10,8 +10,6 @@ The request is passed on when the work is over. It stays counted (`Task.cancelli
 
 from __future__ import annotations
 
-__all__ = ["finish", "finish_in_thread", "yield_once"]
-
 import asyncio
 import contextvars
 import threading

@@ -11,8 +11,6 @@ to a peer that does not read would stop the loop for seconds.
 
 from __future__ import annotations
 
-__all__ = ["AsyncIOStreamTransport"]
-
 import asyncio
 import math
 import os

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["TrioBackend"]
-
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar, TypeVar, TypeVarTuple

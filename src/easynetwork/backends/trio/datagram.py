@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["TrioDatagramEndpoint"]
-
 import math
 from collections.abc import Callable
 from contextlib import suppress

@@ -7,8 +7,6 @@ so that `write` needs no task of its own and never leaves bytes behind.
 
 from __future__ import annotations
 
-__all__ = ["TrioStreamTransport"]
-
 import math
 import socket
 from collections.abc import Callable

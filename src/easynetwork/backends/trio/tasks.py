@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["TrioSessionTasks"]
-
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress

@@ -12,16 +12,6 @@ have no state, and all connections share one.
 
 from __future__ import annotations
 
-__all__ = [
-    "MAX_BATCH",
-    "FixedSizeFramer",
-    "Framer",
-    "LengthPrefixFramer",
-    "Overrun",
-    "SeparatorFramer",
-    "new_framer",
-]
-
 from abc import ABC, abstractmethod
 from typing import Final
 

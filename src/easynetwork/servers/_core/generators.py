@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 
 from easynetwork._arguments import validated_delay
-from easynetwork.addresses.ancillary import RawAncillary
+from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.servers.handlers import RecvAncillaryDataParams, RecvParams, Yielded
 
 Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None

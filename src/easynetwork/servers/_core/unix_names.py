@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from easynetwork.addresses import UnixCredentials, UnixSocketAddress, UNIXSocketAttribute
-from easynetwork.addresses.unix import get_peer_credentials
+from easynetwork.addresses._unix import get_peer_credentials
 from easynetwork.exceptions import TypedAttributeLookupError
 from easynetwork.servers.handlers import UNIXClientAttribute
 

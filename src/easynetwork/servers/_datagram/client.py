@@ -11,8 +11,8 @@ import anyio.lowlevel
 
 from easynetwork._tuning import CLOSE_TIMEOUT, SEND_BUDGET_DATAGRAMS
 from easynetwork.addresses import SocketAttribute, UnixSocketAddress
-from easynetwork.addresses.ancillary import RawAncillary
-from easynetwork.addresses.unix import AnySocketAddress, typed_address
+from easynetwork.addresses._ancillary import RawAncillary
+from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import AsyncBackend, DatagramEndpoint
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._core.unix_names import unix_names

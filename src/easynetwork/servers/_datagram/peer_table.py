@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import Batch, SessionTasks
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._core.fault_log import printable

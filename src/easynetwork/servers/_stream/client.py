@@ -13,8 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from easynetwork.addresses.ancillary import RawAncillary
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._ancillary import RawAncillary
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import AsyncBackend, Incoming, StreamTransport, discard
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import ClientClosedError

@@ -25,10 +25,10 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import UnixSocketAddress
-from easynetwork.addresses.ancillary import close_descriptors
+from easynetwork.addresses._ancillary import close_descriptors
 from easynetwork.backends.abc import SessionTasks
-from easynetwork.decoder import NEED_DATA
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.servers._core.generators import (
     close,

@@ -11,7 +11,7 @@ import logging
 import ssl
 
 from easynetwork._tls_options import TLSOptions
-from easynetwork.addresses.unix import AnySocketAddress
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import Incoming, StreamTransport
 from easynetwork.backends.tls_transport import TLSStreamTransport, start_tls
 from easynetwork.servers._core.fault_log import ServerLog, printable

@@ -5,22 +5,12 @@ All functions raise `OSError` if the socket is closed or has no such option.
 
 from __future__ import annotations
 
-__all__ = [
-    "disable_socket_linger",
-    "enable_socket_linger",
-    "get_socket_linger",
-    "get_socket_linger_struct",
-    "set_tcp_keepalive",
-    "set_tcp_nodelay",
-    "socket_linger",
-]
-
 import socket as _socket
 import struct
 import sys
 from typing import NamedTuple
 
-from easynetwork.addresses.proxies import SupportsSocketOptions
+from easynetwork.addresses._proxies import SupportsSocketOptions
 
 
 def set_tcp_nodelay(sock: SupportsSocketOptions, state: bool) -> None:

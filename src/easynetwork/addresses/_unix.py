@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AnySocketAddress",
-    "RawUnixSocketAddress",
-    "UnixCredentials",
-    "UnixSocketAddress",
-    "get_peer_credentials",
-    "typed_address",
-]
-
 import errno
 import os
 import pathlib
@@ -19,8 +10,8 @@ import struct
 import sys
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, final
 
-from easynetwork.addresses.inet import SocketAddress, new_socket_address
-from easynetwork.addresses.proxies import SupportsSocketOptions
+from easynetwork.addresses._inet import SocketAddress, new_socket_address
+from easynetwork.addresses._proxies import SupportsSocketOptions
 
 RawUnixSocketAddress: TypeAlias = str | bytes
 """A name of a Unix socket, as the socket module takes it: a path, or abstract bytes with a leading

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "INETSocketAttribute",
-    "SocketAttribute",
-    "TLSAttribute",
-    "UNIXSocketAttribute",
-    "socket_attributes",
-]
-
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from anyio import TypedAttributeSet, typed_attribute
 
-from easynetwork.addresses.inet import SocketAddress
-from easynetwork.addresses.proxies import ISocket, SocketProxy
-from easynetwork.addresses.unix import AnySocketAddress, UnixSocketAddress
+from easynetwork.addresses._inet import SocketAddress
+from easynetwork.addresses._proxies import ISocket, SocketProxy
+from easynetwork.addresses._unix import AnySocketAddress, UnixSocketAddress
 
 if TYPE_CHECKING:
     import ssl

@@ -6,19 +6,6 @@ to close it. What is received and not asked for is closed by `close_descriptors`
 
 from __future__ import annotations
 
-__all__ = [
-    "DEFAULT_ANCILLARY_BUFSIZE",
-    "AncillaryCallback",
-    "RawAncillary",
-    "SCMCredentials",
-    "SCMRights",
-    "SocketAncillary",
-    "SocketAncillaryMessages",
-    "SocketCredential",
-    "close_descriptors",
-    "count_descriptors",
-]
-
 import array
 import contextlib
 import os

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["IPv4SocketAddress", "IPv6SocketAddress", "SocketAddress", "new_socket_address"]
-
 import socket as _socket
 from typing import Any, NamedTuple, TypeAlias
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ISocket", "SocketProxy", "SupportsSocketOptions"]
-
 import contextlib
 import functools
 import socket as _socket
