@@ -8,6 +8,7 @@ import pathlib
 import socket as _socket
 import struct
 import sys
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, final
 
 from easynetwork.addresses._inet import SocketAddress, new_socket_address
@@ -22,6 +23,7 @@ _UCRED: Final = struct.Struct("@iII")
 
 
 @final
+@dataclass(frozen=True, slots=True, weakref_slot=True, repr=False)
 class UnixSocketAddress:
     """The name of a Unix socket: a path, an abstract name (on Linux), or none.
 
@@ -30,27 +32,16 @@ class UnixSocketAddress:
     abstract name, ``<unnamed>``. A peer chooses its name, so what is not printable is escaped.
     """
 
-    __slots__ = ("__weakref__", "_raw")
-
-    _raw: RawUnixSocketAddress
-
-    def __new__(cls) -> UnixSocketAddress:
-        return cls._new("")
+    _raw: RawUnixSocketAddress = field(init=False, default_factory=str)
 
     @classmethod
     def _new(cls, raw: RawUnixSocketAddress) -> UnixSocketAddress:
-        self = object.__new__(cls)
+        self = cls()
         object.__setattr__(self, "_raw", raw)
         return self
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("UnixSocketAddress is final: it cannot be subclassed")
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("UnixSocketAddress is immutable")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError("UnixSocketAddress is immutable")
 
     @classmethod
     def from_pathname(cls, path: str | os.PathLike[str], /) -> UnixSocketAddress:
@@ -114,17 +105,6 @@ class UnixSocketAddress:
     def as_raw(self) -> RawUnixSocketAddress:
         """Return what the socket module takes: see `RawUnixSocketAddress`."""
         return self._raw
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, UnixSocketAddress):
-            return NotImplemented
-        return self._raw == other._raw
-
-    def __hash__(self) -> int:
-        return hash((UnixSocketAddress, self._raw))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return UnixSocketAddress.from_raw, (self._raw,)
 
     def __str__(self) -> str:
         if not self._raw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DatagramStatistics"]
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,5 @@ class DatagramStatistics:
     @property
     def dropped(self) -> int:
         """All that were dropped."""
-        return (
-            self.dropped_by_count
-            + self.dropped_by_size
-            + self.dropped_by_peers
-            + self.dropped_by_port
-            + self.dropped_by_name
-            + self.dropped_by_length
-            + self.dropped_by_stop
-        )
+        counts = asdict(self).items()
+        return sum(count for name, count in counts if name.startswith("dropped_by_"))
