@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import pytest
 
-from easynetwork.sockets.closing import close_all, close_on_error, construct_or_close
+from easynetwork.sockets.closing import (
+    close_all,
+    close_on_error,
+    construct_or_close,
+    get_unacknowledged_size,
+)
 
 
 @pytest.fixture
@@ -41,3 +47,25 @@ def test_construct_or_close(sockets: list[socket.socket]) -> None:
     with pytest.raises(ZeroDivisionError):
         construct_or_close(make, bad, 0)
     assert bad.fileno() == -1
+
+
+def test_unacknowledged_by_a_unix_socket() -> None:
+    """What was sent over a Unix socket has arrived, whether or not the peer has read it."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.send(b"hello")
+        assert get_unacknowledged_size(one) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SIOCOUTQ is Linux's")
+def test_unacknowledged() -> None:
+    """Bytes that the peer's system has no room for are not acknowledged."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as sock, listener.accept()[0]:
+            assert get_unacknowledged_size(sock) == 0
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    sock.send(bytes(1 << 18))
+            assert get_unacknowledged_size(sock) > 0
+    assert get_unacknowledged_size(sock) == 0

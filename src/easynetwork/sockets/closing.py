@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple
 
+from easynetwork.sockets.datagrams import is_unix
+
 if sys.platform != "win32":
     import fcntl
     import termios
@@ -49,9 +51,10 @@ def construct_or_close(
 def get_unacknowledged_size(sock: socket.socket) -> int:
     """Return how many of the bytes sent over a connection its peer's system has not acknowledged.
 
-    It is 0 where the system cannot tell. On Linux, that is SIOCOUTQ of tcp(7).
+    It is 0 where the system cannot tell. On Linux, that is SIOCOUTQ of tcp(7). On a Unix socket, it
+    is 0, too: what was sent is with the peer at once, and SIOCOUTQ counts what that has not read.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or is_unix(sock):
         return 0
     try:
         return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
