@@ -11,12 +11,18 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
+import anyio
+
 from easynetwork.clients.abc import AbstractAsyncNetworkClient
 from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.clients.async_udp import AsyncUDPNetworkClient
+from easynetwork.clients.async_unix_datagram import AsyncUnixDatagramClient
+from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
-from tests.clients import async_tcp_support as tcp, udp_support as udp
+from tests.clients import async_tcp_support as tcp, udp_support as udp, unix_support as unix
+from tests.clients.families import IP, Family, Unix
+from tests.times import PATIENCE
 
 
 class Peer(abc.ABC):
@@ -44,12 +50,14 @@ class AsyncKind(abc.ABC):
 
     Attributes:
         client_class: The class of the client.
+        family: The family of its sockets.
         protocol: A protocol object whose packets are short texts.
         socket_type: The type of the sockets that the client accepts.
         options_of_addresses: Options that only go with an address.
     """
 
     client_class: ClassVar[Any]
+    family: ClassVar[Family] = IP()
     protocol: Any
     socket_type: ClassVar[socket.SocketKind]
     options_of_addresses: ClassVar[dict[str, Any]]
@@ -70,7 +78,7 @@ class AsyncKind(abc.ABC):
 
     def connected_socket(self, listener: socket.socket) -> socket.socket:
         """Return a plain socket that is connected to what listens."""
-        sock = socket.socket(listener.family, self.socket_type)
+        sock = self.family.new_socket(self.socket_type)
         sock.connect(listener.getsockname())
         return sock
 
@@ -94,7 +102,7 @@ class StreamPeer(Peer):
 
 
 class AsyncTCP(AsyncKind):
-    client_class = AsyncTCPNetworkClient
+    client_class: ClassVar[Any] = AsyncTCPNetworkClient
     socket_type = socket.SOCK_STREAM
     options_of_addresses: ClassVar = {"local_address": ("", 0), "happy_eyeballs_delay": 1.0}
 
@@ -143,8 +151,50 @@ class AsyncUDP(AsyncKind):
             yield client, DatagramPeer(client, sock)
 
 
+class AsyncUnixStream(AsyncTCP):
+    client_class = AsyncUnixStreamClient
+    family = Unix()
+    options_of_addresses: ClassVar = {"local_path": "/nowhere/client.sock"}
+
+    def listening(self) -> socket.socket:
+        return unix.named()
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[Any, Peer]]:
+        with anyio.fail_after(PATIENCE), self.listening() as listener:
+            async with self.new(listener.getsockname()) as client:
+                with contextlib.closing(tcp.Accepted(listener)) as accepted:
+                    yield client, StreamPeer(client, accepted)
+
+
+class UnixDatagramPeer(DatagramPeer):
+    def deliver(self, *packets: str) -> None:
+        self.send(*packets)  # a datagram is in the queue of the receiver when send(2) returns
+
+
+class AsyncUnixDatagram(AsyncKind):
+    client_class = AsyncUnixDatagramClient
+    family = Unix()
+    protocol = udp.TEXT
+    socket_type = socket.SOCK_DGRAM
+    options_of_addresses: ClassVar = {"local_path": "/nowhere/client.sock"}
+
+    def listening(self) -> socket.socket:
+        return unix.named(self.socket_type)
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[Any, Peer]]:
+        with anyio.fail_after(PATIENCE), self.listening() as sock:
+            async with self.new(sock.getsockname()) as client:
+                sock.connect(client.socket.getsockname())
+                yield client, UnixDatagramPeer(client, sock)
+
+
 ASYNC_KINDS: dict[str, AsyncKind] = {
     "TCP": AsyncTCP(StreamProtocol),
     "TCP-buffered": AsyncTCP(BufferedStreamProtocol),
     "UDP": AsyncUDP(),
+    "Unix-stream": AsyncUnixStream(StreamProtocol),
+    "Unix-stream-buffered": AsyncUnixStream(BufferedStreamProtocol),
+    "Unix-datagram": AsyncUnixDatagram(),
 }

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.clients.udp import UDPNetworkClient
+from easynetwork.clients.unix_datagram import UnixDatagramClient
+from easynetwork.clients.unix_stream import UnixStreamClient
 from easynetwork.converter import AbstractPacketConverter
 from easynetwork.exceptions import (
     BaseProtocolParseError,
@@ -22,8 +24,9 @@ from easynetwork.exceptions import (
 )
 from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
-from tests.clients import udp_support as udp
-from tests.clients.async_tcp_support import address_of, listening
+from tests.clients import udp_support as udp, unix_support as unix
+from tests.clients.async_tcp_support import listening
+from tests.clients.families import IP, Family, Unix
 from tests.times import PATIENCE
 
 
@@ -146,6 +149,7 @@ class BlockingKind(abc.ABC):
 
     Attributes:
         client_class: The class of the client.
+        family: The family of its sockets.
         protocol_class: The class of the protocol object.
         expected_protocols: How the client names the classes that it accepts.
         parse_error: What a client raises if it receives something that is not a packet.
@@ -158,6 +162,7 @@ class BlockingKind(abc.ABC):
     """
 
     client_class: ClassVar[Any]
+    family: ClassVar[Family] = IP()
     protocol_class: ClassVar[Any]
     expected_protocols: ClassVar[str]
     parse_error: ClassVar[type[BaseProtocolParseError]]
@@ -178,15 +183,16 @@ class BlockingKind(abc.ABC):
 
     @abc.abstractmethod
     def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
-        """Return a context manager of a socket that clients can connect to."""
+        """Return a context manager of a socket that clients can connect to.
 
-    @abc.abstractmethod
-    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
-        """Return one that clients can connect to by IPv4 and by IPv6."""
+        Args:
+            host: See the fixture `host`.
+        """
 
     def connected_socket(self, target: socket.socket) -> socket.socket:
         """Return a plain socket that is connected to a target."""
-        sock = socket.socket(target.family, self.socket_type)
+        host = "::1" if target.family == socket.AF_INET6 else "127.0.0.1"
+        sock = self.family.new_socket(self.socket_type, host)
         sock.connect(target.getsockname())
         return sock
 
@@ -207,31 +213,31 @@ class BlockingKind(abc.ABC):
         """Yield a client and its other end; both are closed when the block ends."""
         with self.target(host) as target:
             protocol = self.new_protocol(converter)
-            with self.client_class(address_of(target), protocol, **options) as client:
+            with self.client_class(self.family.address_of(target), protocol, **options) as client:
                 peer = self.peer_of(target, client)
                 with peer.socket:
                     yield client, peer
 
 
-class TCPKind(BlockingKind):
-    """TCP, and a protocol object that gets the received bytes in chunks."""
+class IPKind(BlockingKind):
+    """A kind whose addresses are a host and a port."""
 
-    client_class = TCPNetworkClient
+    @abc.abstractmethod
+    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
+        """Return a target that clients can connect to by IPv4 and by IPv6."""
+
+
+class StreamKind(BlockingKind):
+    """A connection, and a protocol object that gets the received bytes in chunks."""
+
     protocol_class: ClassVar[Any] = StreamProtocol
     expected_protocols = "a StreamProtocol or a BufferedStreamProtocol"
     parse_error = StreamProtocolParseError
     socket_type = socket.SOCK_STREAM
-    options_of_addresses: ClassVar = {"local_address": ("127.0.0.1", 0), "connect_timeout": 1}
     deserializing = "build_packet_from_chunks"
     serializing = "generate_chunks"
     burst = 10_000
     long = "x" * 1_000_000
-
-    def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
-        return listening(host)
-
-    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
-        return listening("::", dualstack_ipv6=True)
 
     def peer_of(self, target: socket.socket, client: Any) -> Peer:
         return StreamPeer(target.accept()[0])
@@ -243,6 +249,19 @@ class TCPKind(BlockingKind):
             yield client, peer, lambda: None  # the other end makes room when it receives
 
 
+class TCPKind(StreamKind, IPKind):
+    """TCP, and a protocol object that gets the received bytes in chunks."""
+
+    client_class = TCPNetworkClient
+    options_of_addresses: ClassVar = {"local_address": ("127.0.0.1", 0), "connect_timeout": 1}
+
+    def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
+        return listening(host)
+
+    def target_of_both_families(self) -> contextlib.AbstractContextManager[socket.socket]:
+        return listening("::", dualstack_ipv6=True)
+
+
 class BufferedTCPKind(TCPKind):
     """TCP, and a protocol object that gets the received bytes in its own buffer."""
 
@@ -250,21 +269,26 @@ class BufferedTCPKind(TCPKind):
     deserializing = "build_packet_from_buffer"
 
 
-class UDPKind(BlockingKind):
-    """UDP."""
+class DatagramKind(BlockingKind):
+    """One datagram for each packet."""
 
-    client_class = UDPNetworkClient
     protocol_class = DatagramProtocol
     expected_protocols = "a DatagramProtocol"
     parse_error = DatagramProtocolParseError
     socket_type = socket.SOCK_DGRAM
+    deserializing = "build_packet_from_datagram"
+    serializing = "make_datagram"
+    burst = 80
+
+
+class UDPKind(DatagramKind, IPKind):
+    """UDP."""
+
+    client_class = UDPNetworkClient
     options_of_addresses: ClassVar = {
         "local_address": ("127.0.0.1", 0),
         "family": socket.AF_INET,
     }
-    deserializing = "build_packet_from_datagram"
-    serializing = "make_datagram"
-    burst = 80
     long = "x" * 1000
 
     def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
@@ -291,8 +315,70 @@ class UDPKind(BlockingKind):
                     sock.make_room()  # else the client would wait for its senders
 
 
+class UnixStreamKind(StreamKind):
+    """A Unix stream, and a protocol object that gets the received bytes in chunks."""
+
+    client_class = UnixStreamClient
+    family = Unix()
+    options_of_addresses: ClassVar = {"local_path": "/nowhere/client.sock", "connect_timeout": 1}
+
+    def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
+        return unix.named(is_abstract=":" in host)
+
+
+class BufferedUnixStreamKind(UnixStreamKind):
+    """A Unix stream, and a protocol object that gets the received bytes in its own buffer."""
+
+    protocol_class = BufferedStreamProtocol
+    deserializing = "build_packet_from_buffer"
+
+
+class UnixDatagramPeer(DatagramPeer):
+    """A Unix datagram socket that is connected to the client's."""
+
+    def deliver(self, client: Any, *packets: str) -> None:
+        self.send(*packets)  # a datagram is in the queue of the receiver when send(2) returns
+
+
+class UnixDatagramKind(DatagramKind):
+    """Unix datagrams."""
+
+    client_class = UnixDatagramClient
+    family = Unix()
+    options_of_addresses: ClassVar = {"local_path": "/nowhere/client.sock"}
+    burst = 50  # poll(2) calls a sender writable while a quarter of its buffer is in use
+    long = "x" * 50_000
+
+    def target(self, host: str) -> contextlib.AbstractContextManager[socket.socket]:
+        return unix.named(self.socket_type, is_abstract=":" in host)
+
+    def peer_of(self, target: socket.socket, client: Any) -> Peer:
+        target.connect(client.socket.getsockname())
+        return UnixDatagramPeer(target)
+
+    @contextlib.contextmanager
+    def congested(self, host: str, **options: Any) -> Iterator[Congested]:
+        with self.open(host, **options) as (client, peer):
+            # Here, a real kernel is full when its other end does not read.
+            fillers = unix.fill(client, b"x" * len(self.long))
+
+            def make_room() -> None:
+                nonlocal fillers
+                for _ in range(fillers):
+                    peer.receive()
+                fillers = 0
+
+            try:
+                yield client, peer, make_room
+            finally:
+                make_room()  # else the client would wait for its senders
+
+
 BLOCKING_KINDS: dict[str, BlockingKind] = {
     "TCP": TCPKind(),
     "TCP-buffered": BufferedTCPKind(),
     "UDP": UDPKind(),
+    "Unix-stream": UnixStreamKind(),
+    "Unix-stream-buffered": BufferedUnixStreamKind(),
+    "Unix-datagram": UnixDatagramKind(),
 }

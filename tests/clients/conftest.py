@@ -14,15 +14,20 @@ import pytest
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
-from tests.clients.blocking_kinds import BLOCKING_KINDS, BlockingKind, Opened
+from tests.clients.blocking_kinds import BLOCKING_KINDS, BlockingKind, IPKind, Opened
 
 Lines: TypeAlias = AnyStreamProtocolType[str, str]
 Pair: TypeAlias = tuple[TCPNetworkClient[str, str], socket.socket]
 
+IP_KINDS = {name: kind for name, kind in BLOCKING_KINDS.items() if isinstance(kind, IPKind)}
 
-@pytest.fixture(params=["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["ipv4-or-path", "ipv6-or-abstract"])
 def host(request: pytest.FixtureRequest) -> str:
-    """Return the address of the loopback interface in one of the families."""
+    """Return the address of the loopback interface in one of the families.
+
+    For a Unix socket, the one means a path, the other an abstract name.
+    """
     return str(request.param)
 
 
@@ -30,6 +35,16 @@ def host(request: pytest.FixtureRequest) -> str:
 def kind(request: pytest.FixtureRequest) -> BlockingKind:
     """Return a kind of client."""
     return BLOCKING_KINDS[request.param]
+
+
+@pytest.fixture(params=IP_KINDS)
+def ip_kind(request: pytest.FixtureRequest) -> IPKind:
+    """Return a kind of client over IP.
+
+    The address of a Unix socket has no host and no port: any text is a path, and an error names
+    that. The tests of one kind say which paths are refused, and what becomes of a local path.
+    """
+    return IP_KINDS[request.param]
 
 
 @pytest.fixture

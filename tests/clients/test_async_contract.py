@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import socket
 import ssl
 import weakref
 from collections.abc import Callable
@@ -18,7 +17,8 @@ import pytest
 from easynetwork.backends import new_builtin_backend
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_kinds import ASYNC_KINDS, AsyncKind
-from tests.clients.async_tcp_support import Outcomes, address_of
+from tests.clients.async_tcp_support import Outcomes
+from tests.clients.families import IP
 from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +39,16 @@ def kind(request: pytest.FixtureRequest) -> AsyncKind:
     return ASYNC_KINDS[request.param]
 
 
+@pytest.fixture(params=[name for name, kind in ASYNC_KINDS.items() if isinstance(kind.family, IP)])
+def ip_kind(request: pytest.FixtureRequest) -> AsyncKind:
+    """Return a kind of client over IP.
+
+    The address of a Unix socket has no host and no port: any text is a path. The tests of one kind
+    say which paths are refused.
+    """
+    return ASYNC_KINDS[request.param]
+
+
 # -- Arguments ---------------------------------------------------------------------------------
 
 
@@ -47,17 +57,17 @@ def kind(request: pytest.FixtureRequest) -> AsyncKind:
     ["127.0.0.1", ("127.0.0.1",), ("127.0.0.1", "80"), (b"127.0.0.1", 80), (1, 2, 3), None, 3],
     ids=repr,
 )
-def test_neither_address_nor_socket(kind: AsyncKind, address: Any) -> None:
+def test_neither_address_nor_socket(ip_kind: AsyncKind, address: Any) -> None:
     """The first argument is a host and a port, or a socket."""
     with pytest.raises(TypeError, match="^Invalid arguments\n"):
-        kind.new(address, "asyncio")
+        ip_kind.new(address, "asyncio")
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 70_000])
-def test_port_out_of_range(kind: AsyncKind, port: int) -> None:
+def test_port_out_of_range(ip_kind: AsyncKind, port: int) -> None:
     """A port that does not exist is an error."""
     with pytest.raises(ValueError, match=f"^port must be between 0 and 65535, got {port}$"):
-        kind.new(("127.0.0.1", port), "asyncio")
+        ip_kind.new(("127.0.0.1", port), "asyncio")
 
 
 def test_options_of_an_address_with_a_socket(kind: AsyncKind) -> None:
@@ -69,11 +79,12 @@ def test_options_of_an_address_with_a_socket(kind: AsyncKind) -> None:
             assert sock.fileno() == -1
 
 
-def test_no_unix_socket(kind: AsyncKind) -> None:
-    """A socket of another family than IPv4 and IPv6 is refused and closed."""
-    left, right = socket.socketpair(type=kind.socket_type)
+def test_socket_of_another_family(kind: AsyncKind) -> None:
+    """A socket of a family that the client is not for is refused and closed."""
+    left, right = kind.family.strangers(kind.socket_type)
+    message = f"^Only these families are supported: {kind.family.names}$"
     with left, right:
-        with pytest.raises(ValueError, match="^Only these families are supported: AF_INET, AF_I"):
+        with pytest.raises(ValueError, match=message):
             kind.new(left, "asyncio")
         assert left.fileno() == -1
 
@@ -82,8 +93,8 @@ def test_no_tls_socket(kind: AsyncKind) -> None:
     """A socket that encrypts is refused and closed."""
     context = ssl.create_default_context()
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        plain = stack.enter_context(socket.create_connection(listener.getsockname()))
+        plain, other = kind.family.streams()
+        stack.enter_context(other)
         sock = stack.enter_context(
             context.wrap_socket(plain, do_handshake_on_connect=False, server_hostname="localhost")
         )
@@ -93,21 +104,20 @@ def test_no_tls_socket(kind: AsyncKind) -> None:
 
 
 def test_no_unconnected_socket(kind: AsyncKind) -> None:
-    """A socket that is not connected is refused and closed."""
-    with socket.socket(type=kind.socket_type) as sock:
-        sock.bind(("127.0.0.1", 0))
+    """A socket that is not connected is refused and closed, even if it has an address."""
+    with kind.listening() as listener:
         with pytest.raises(OSError, match="not connected") as caught:
-            kind.new(sock, "asyncio")
+            kind.new(listener, "asyncio")
         assert caught.value.errno == errno.ENOTCONN
-        assert sock.fileno() == -1
+        assert listener.fileno() == -1
 
 
 async def test_backend(kind: AsyncKind, anyio_backend: Any) -> None:
     """By default the backend is the framework that is running; a given one is used as it is."""
     name = "trio" if anyio_backend[0] == "trio" else "asyncio"
-    assert kind.new(("host", 1)).backend().name == name
+    assert kind.new(kind.family.nowhere).backend().name == name
     backend = new_builtin_backend(name)
-    assert kind.new(("host", 1), backend).backend() is backend
+    assert kind.new(kind.family.nowhere, backend).backend() is backend
 
 
 # -- States ------------------------------------------------------------------------------------
@@ -115,15 +125,15 @@ async def test_backend(kind: AsyncKind, anyio_backend: Any) -> None:
 
 async def test_new(kind: AsyncKind) -> None:
     """Before it is connected, a client has neither a socket nor addresses."""
-    client = kind.new(("host", 1))
+    client = kind.new(kind.family.nowhere)
     assert not client.is_connected()
     assert not client.is_closing()
     assert repr(client) == f"<{kind.client_class.__name__} (partially initialized)>"
     with pytest.raises(AttributeError, match="^Socket not connected$"):
         _ = client.socket
-    for get in (client.get_local_address, client.get_remote_address):
+    for getter in kind.family.getters:
         with pytest.raises(OSError, match="not connected") as caught:
-            get()
+            getattr(client, getter)()
         assert caught.value.errno == errno.ENOTCONN
         assert not isinstance(caught.value, ConnectionError)
 
@@ -150,15 +160,15 @@ async def test_closed_state(kind: AsyncKind) -> None:
         assert repr(client) == name
         assert client.socket is proxy
         assert proxy.fileno() == -1
-        for get in (client.get_local_address, client.get_remote_address):
+        for getter in kind.family.getters:
             with pytest.raises(ClientClosedError, match=CLOSED):
-                get()
+                getattr(client, getter)()
 
 
 async def test_context_manager(kind: AsyncKind) -> None:
     """`async with` connects, returns the client, and closes it, whatever is raised."""
     with kind.listening() as listener:
-        client = kind.new(address_of(listener))
+        client = kind.new(kind.family.address_of(listener))
         with pytest.raises(ZeroDivisionError):
             async with client as entered:
                 assert entered is client
@@ -190,7 +200,7 @@ async def test_given_socket_closed_before_it_is_used(kind: AsyncKind) -> None:
 
 async def test_slots(kind: AsyncKind) -> None:
     """A client can be weakly referenced, and has no `__dict__`."""
-    client = kind.new(("host", 1))
+    client = kind.new(kind.family.nowhere)
     assert weakref.ref(client)() is client
     assert not hasattr(client, "__dict__")
 

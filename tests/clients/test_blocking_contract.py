@@ -8,24 +8,21 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress, SocketProxy
+from easynetwork.addresses import SocketProxy
 from easynetwork.exceptions import ClientClosedError
 from tests.clients.async_tcp_support import address_of
-from tests.clients.blocking_kinds import BlockingKind, Opened
+from tests.clients.blocking_kinds import BlockingKind, IPKind, Opened
 from tests.times import PATIENCE
-
-NO_PORT = ("127.0.0.1", 9)
 
 OPERATIONS: dict[str, Callable[[Any], object]] = {
     "recv_packet": lambda client: client.recv_packet(),
     "recv_packet at once": lambda client: client.recv_packet(timeout=0),
     "send_packet": lambda client: client.send_packet("hello"),
-    "get_local_address": lambda client: client.get_local_address(),
-    "get_remote_address": lambda client: client.get_remote_address(),
 }
 
 
@@ -33,19 +30,19 @@ OPERATIONS: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("address", [None, "localhost:80", ("localhost",), ("localhost", "80"), 3])
-def test_wrong_address(kind: BlockingKind, address: Any) -> None:
+def test_wrong_address(ip_kind: IPKind, address: Any) -> None:
     """An argument that is neither an address nor a socket is refused; a note says why."""
     with pytest.raises(TypeError, match=r"^Invalid arguments\n") as caught:
-        kind.new(address)
+        ip_kind.new(address)
     expected = f"Expected an address, (host, port), or a connected socket; got {address!r}"
     assert caught.value.__notes__ == [expected]
 
 
 @pytest.mark.parametrize("local", [80, "localhost", ("localhost", "80"), ("localhost",)])
-def test_wrong_local_address(kind: BlockingKind, local: Any) -> None:
+def test_wrong_local_address(ip_kind: IPKind, local: Any) -> None:
     """A local address that is not an address is refused."""
     with pytest.raises(TypeError, match="^local_address: Expected a host and a port, got "):
-        kind.new(NO_PORT, local_address=local)
+        ip_kind.new(ip_kind.family.nowhere, local_address=local)
 
 
 each_wrong_option = pytest.mark.parametrize(
@@ -65,7 +62,7 @@ def test_wrong_options(
 ) -> None:
     """Wrong options are refused before anything is tried."""
     with pytest.raises(error, match=message):
-        kind.new(NO_PORT, **options)
+        kind.new(kind.family.nowhere, **options)
 
 
 @each_wrong_option
@@ -82,13 +79,13 @@ def test_wrong_options_with_a_socket(
 def test_wrong_protocol(kind: BlockingKind) -> None:
     """The error names the classes of protocol objects that this kind accepts."""
     with pytest.raises(TypeError, match=f"^Expected {kind.expected_protocols} object, got <object"):
-        kind.client_class(NO_PORT, object())
+        kind.client_class(kind.family.nowhere, object())
 
 
 def test_option_that_does_not_exist(kind: BlockingKind) -> None:
     """Python itself refuses it, so that a socket stays the caller's."""
     with kind.target("127.0.0.1") as target, kind.connected_socket(target) as sock:
-        for address_or_socket in (NO_PORT, sock):
+        for address_or_socket in (kind.family.nowhere, sock):
             with pytest.raises(TypeError, match="no_such_option"):
                 kind.new(address_or_socket, no_such_option=1)
         assert sock.fileno() >= 0
@@ -109,8 +106,7 @@ def test_options_of_an_address_with_a_socket(kind: BlockingKind, host: str) -> N
 
 def test_socket_that_is_not_connected(kind: BlockingKind, host: str) -> None:
     """It is refused and closed."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, kind.socket_type)
+    sock = kind.family.new_socket(kind.socket_type, host)
     with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
         kind.new(sock)
     assert sock.fileno() == -1
@@ -119,7 +115,7 @@ def test_socket_that_is_not_connected(kind: BlockingKind, host: str) -> None:
 def test_socket_of_another_type(kind: BlockingKind) -> None:
     """It is refused and closed."""
     other = {socket.SOCK_DGRAM, socket.SOCK_STREAM} - {kind.socket_type}
-    sock = socket.socket(type=other.pop())
+    sock = kind.family.new_socket(other.pop())
     message = f"^Only this type of socket is supported: {kind.socket_type.name}$"
     with pytest.raises(ValueError, match=message):
         kind.new(sock)
@@ -128,72 +124,73 @@ def test_socket_of_another_type(kind: BlockingKind) -> None:
 
 def test_socket_of_another_family(kind: BlockingKind) -> None:
     """It is refused and closed."""
-    sock, other = socket.socketpair(type=kind.socket_type)
-    with other, pytest.raises(ValueError, match="^Only these families are supported: AF_INET, AF"):
+    sock, other = kind.family.strangers(kind.socket_type)
+    message = f"^Only these families are supported: {kind.family.names}$"
+    with other, pytest.raises(ValueError, match=message):
         kind.new(sock)
     assert sock.fileno() == -1
 
 
 @pytest.mark.parametrize("name", ["x" * 64, "nowhere.invalid"])
-def test_unknown_host(kind: BlockingKind, name: str) -> None:
+def test_unknown_host(ip_kind: IPKind, name: str) -> None:
     """A host that does not exist is named."""
     with pytest.raises(socket.gaierror, match=f"cannot resolve '{name}': "):
-        kind.new((name, 9))
+        ip_kind.new((name, 9))
 
 
 # -- Connecting --------------------------------------------------------------------------------
 
 
-def test_the_client_is_connected_when_it_is_made(opened: Opened, host: str) -> None:
+def test_the_client_is_connected_when_it_is_made(kind: BlockingKind, opened: Opened) -> None:
     """Both ends know each other's address."""
     client, peer = opened
-    address_type = IPv6SocketAddress if ":" in host else IPv4SocketAddress
-    assert client.get_local_address() == address_type(*peer.socket.getpeername())
-    assert client.get_local_address().port > 0
-    assert client.get_remote_address() == address_type(*peer.address)
-    assert repr(client) == f"<{type(client).__name__} endpoint={client.get_remote_address()}>"
+    local, remote = (getattr(client, getter)() for getter in kind.family.getters)
+    for address, expected in (local, peer.socket.getpeername()), (remote, peer.address):
+        assert address == kind.family.typed(expected)
+        assert type(address) is type(kind.family.typed(expected))
+    assert repr(client) == f"<{type(client).__name__} endpoint={remote}>"
     assert not client.is_closed()
 
 
-def test_address_as_a_list(kind: BlockingKind) -> None:
+def test_address_as_a_list(ip_kind: IPKind) -> None:
     """An address may be a list."""
-    with kind.target("127.0.0.1") as target:
-        with kind.new([*address_of(target)]) as client:
+    with ip_kind.target("127.0.0.1") as target:
+        with ip_kind.new([*address_of(target)]) as client:
             assert client.get_remote_address() == address_of(target)
 
 
-def test_host_name(kind: BlockingKind) -> None:
+def test_host_name(ip_kind: IPKind) -> None:
     """A host may have a name."""
-    with kind.target_of_both_families() as target:
+    with ip_kind.target_of_both_families() as target:
         port = target.getsockname()[1]
-        with kind.new(("localhost", port)) as client:
+        with ip_kind.new(("localhost", port)) as client:
             address = client.get_remote_address()
             assert (address.host, address.port) in [("127.0.0.1", port), ("::1", port)]
 
 
-def test_local_address(kind: BlockingKind, host: str) -> None:
+def test_local_address(ip_kind: IPKind, host: str) -> None:
     """The client has the address that it was told to have."""
-    with kind.target(host) as free:
+    with ip_kind.target(host) as free:
         address = address_of(free)
-    with kind.open(host, local_address=address) as (client, peer):
+    with ip_kind.open(host, local_address=address) as (client, peer):
         assert client.get_local_address()[:2] == peer.socket.getpeername()[:2] == address
         client.send_packet("hello")
         assert peer.receive() == "hello"
 
 
-def test_local_host(kind: BlockingKind, host: str) -> None:
+def test_local_host(ip_kind: IPKind, host: str) -> None:
     """The port of the local address may be left to the kernel."""
-    with kind.open(host, local_address=(host, 0)) as (client, peer):
+    with ip_kind.open(host, local_address=(host, 0)) as (client, peer):
         assert client.get_local_address().host == host
         assert client.get_local_address() == peer.socket.getpeername()
 
 
-def test_local_address_in_use(kind: BlockingKind, host: str) -> None:
+def test_local_address_in_use(ip_kind: IPKind, host: str) -> None:
     """An address that cannot be bound is named."""
-    with kind.target(host) as target:
+    with ip_kind.target(host) as target:
         host, port = address = address_of(target)
         with pytest.raises(OSError, match=f"cannot connect to '{host}', port {port}: ") as caught:
-            kind.new(address, local_address=address)
+            ip_kind.new(address, local_address=address)
     assert caught.value.errno == errno.EADDRINUSE
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     [error] = caught.value.__cause__.exceptions
@@ -264,10 +261,10 @@ def test_with(opened: Opened) -> None:
     assert client.is_closed()
 
 
-def test_close(opened: Opened) -> None:
+def test_close(kind: BlockingKind, opened: Opened) -> None:
     """A packet that was sent arrives, and then nothing; no operation can be done any more."""
     client, peer = opened
-    endpoint = client.get_remote_address()
+    name = repr(client)
     client.send_packet("bye")
     peer.send("read", "unread")
     assert client.recv_packet() == "read"
@@ -279,17 +276,18 @@ def test_close(opened: Opened) -> None:
         assert client.fileno() == -1
     assert peer.receive() == "bye"
     assert peer.rest() == []
-    for operation in OPERATIONS.values():
+    getters = [getattr(client, getter) for getter in kind.family.getters]
+    for operation in (*(partial(each, client) for each in OPERATIONS.values()), *getters):
         with pytest.raises(ClientClosedError, match=r"^Closed client$"):
-            operation(client)
+            operation()
     assert client.socket.fileno() == -1
-    assert repr(client) == f"<{type(client).__name__} endpoint={endpoint}>"
+    assert repr(client) == name
 
 
 def test_forgotten(kind: BlockingKind, host: str) -> None:
     """A client that is forgotten open says so, and closes its socket."""
     with kind.target(host) as target:
-        clients = [kind.new(address_of(target))]
+        clients = [kind.new(kind.family.address_of(target))]
         descriptor = clients[0].fileno()
         message = rf"^unclosed client <{kind.client_class.__name__} endpoint="
         with pytest.warns(ResourceWarning, match=message):
