@@ -72,7 +72,8 @@ class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
                         await endpoint.writable()
             endpoint.raise_pending_error()
         except OSError as exc:
-            self._explain(exc)
+            if ancillary is None or self._is_closing:  # else, EBADF is about what was to be sent
+                self._explain(exc)
             raise
 
     async def _receive(

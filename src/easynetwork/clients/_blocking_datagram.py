@@ -51,23 +51,25 @@ class BlockingDatagrams(SharedSocket):
         if self._is_closed:  # meanwhile, because that took too long
             raise closed_error()
         try:
-            self._write(data, deadline, send or self._socket.send)
+            self._write(data, deadline, send)
         except OSError as exc:
             if exc.errno == errno.EMSGSIZE:
                 raise too_long(data, self._socket.family) from None
             raise
         raise_pending_error(self._socket)
 
-    def _write(self, data: bytes, deadline: float, send: Callable[[bytes], object]) -> None:
+    def _write(self, data: bytes, deadline: float, send: Callable[[bytes], object] | None) -> None:
+        call = send or self._socket.send
         while True:
             try:
-                send(data)
+                call(data)
                 return
             except BlockingIOError:
                 self._wait_writable(deadline)
             except OSError as exc:
                 self._check_open()
-                self._explain(exc)
+                if send is None:  # else, EBADF is about what was to be sent
+                    self._explain(exc)
                 raise
 
     @abstractmethod
