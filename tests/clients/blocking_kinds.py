@@ -360,7 +360,7 @@ class UnixDatagramKind(DatagramKind):
     def congested(self, host: str, **options: Any) -> Iterator[Congested]:
         with self.open(host, **options) as (client, peer):
             # Here, a real kernel is full when its other end does not read.
-            fillers = unix.fill(client, b"x" * len(self.long))
+            fillers = unix.fill(client, b"x" * len(self.long)) // len(self.long)
 
             def make_room() -> None:
                 nonlocal fillers

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -15,6 +17,7 @@ from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.protocol import AnyStreamProtocolType, BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.blocking_kinds import BLOCKING_KINDS, BlockingKind, IPKind, Opened
+from tests.clients.unix_support import Descriptors
 
 Lines: TypeAlias = AnyStreamProtocolType[str, str]
 Pair: TypeAlias = tuple[TCPNetworkClient[str, str], socket.socket]
@@ -52,6 +55,22 @@ def opened(kind: BlockingKind, host: str) -> Iterator[Opened]:
     """Yield a connected client of some kind, which seldom looks around, and its other end."""
     with kind.open(host, retry_interval=3600) as client_and_peer:
         yield client_and_peer
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    """Return a folder for Unix sockets, whose paths have to be short."""
+    with tempfile.TemporaryDirectory(prefix="unix-") as path:
+        yield path
+
+
+@pytest.fixture
+def pipe() -> Iterator[Descriptors]:
+    """Return descriptors to send."""
+    descriptors = Descriptors(*os.pipe())
+    yield descriptors
+    os.close(descriptors.reading)
+    os.close(descriptors.writing)
 
 
 @pytest.fixture

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
+import pathlib
 import socket
 import sys
 import tempfile
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
+from easynetwork.addresses import UnixSocketAddress
 from tests.times import PATIENCE
 
 _numbers = itertools.count()
@@ -65,17 +70,102 @@ class HasDescriptor(Protocol):
 
 
 def fill(sock: HasDescriptor, data: bytes) -> int:
-    """Send the same again and again until the kernel takes no more; return how often it did.
+    """Send the same again and again until the kernel takes no more; return how many bytes it did.
 
     Args:
         sock: A socket, or what has one.
         data: What to send.
     """
+    total = 0
     with socket.socket(fileno=os.dup(sock.fileno())) as copy:
         copy.setblocking(False)  # as those of clients are; the mode is not that of the descriptor
-        for count in itertools.count():
-            try:
-                copy.send(data)
-            except BlockingIOError:
-                return count
-    raise AssertionError
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                total += copy.send(data)
+    return total
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be a user whom permissions concern."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65_534)  # nobody
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+# What a path may be given as.
+FORMS: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "bytes": os.fsencode,
+    "path object": pathlib.Path,
+    "address": UnixSocketAddress.from_pathname,
+}
+
+# Whether a path, and what is there, is no server: the error, and what it says.
+Obstacle: TypeAlias = tuple[Callable[[str], str], type[OSError], int]
+
+
+def missing(folder: str) -> str:
+    return f"{folder}/missing"
+
+
+def in_no_folder(folder: str) -> str:
+    return f"{folder}/missing/server"
+
+
+def too_long(folder: str) -> str:
+    return f"{folder}/" + "x" * (108 - len(folder) - 1)
+
+
+def ordinary_file(folder: str) -> str:
+    path = f"{folder}/file"
+    pathlib.Path(path).touch()
+    return path
+
+
+def directory(folder: str) -> str:
+    return folder
+
+
+OBSTACLES: list[Obstacle] = [
+    (missing, FileNotFoundError, errno.ENOENT),
+    (in_no_folder, FileNotFoundError, errno.ENOENT),
+    (too_long, OSError, errno.ENAMETOOLONG),
+    (ordinary_file, ConnectionRefusedError, errno.ECONNREFUSED),
+    (directory, ConnectionRefusedError, errno.ECONNREFUSED),
+]
+
+
+@dataclass
+class Descriptors:
+    """Both ends of a pipe: whether a descriptor is the reading one is seen by what it reads."""
+
+    reading: int
+    writing: int
+
+    def check(self, number: int) -> None:
+        """Assert that a descriptor is a copy of the reading end; close it."""
+        os.write(self.writing, b"!")
+        assert number != self.reading
+        assert os.read(number, 1) == b"!"
+        os.close(number)
+
+
+def receive_fds(sock: socket.socket, size: int = 1 << 18) -> tuple[bytes, list[int]]:
+    """Return what one call receives: bytes and descriptors."""
+    data, descriptors, _, _ = socket.recv_fds(sock, size, 300)
+    return data, descriptors
+
+
+def receive_all(sock: socket.socket, size: int) -> bytes:
+    """Return a number of bytes, of a stream."""
+    data = b""
+    while len(data) < size:
+        chunk = sock.recv(size - len(data))
+        assert chunk, f"the end, after {len(data)} bytes"
+        data += chunk
+    return data
