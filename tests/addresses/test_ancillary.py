@@ -17,9 +17,9 @@ from easynetwork.addresses import (
     SCMRights,
     SocketAncillary,
     SocketCredential,
-    ancillary as module,
+    _ancillary as module,
 )
-from easynetwork.addresses.ancillary import (
+from easynetwork.addresses._ancillary import (
     DEFAULT_ANCILLARY_BUFSIZE,
     RawAncillary,
     close_descriptors,

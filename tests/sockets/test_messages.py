@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from easynetwork.addresses import SocketAncillary
-from easynetwork.addresses.ancillary import DEFAULT_ANCILLARY_BUFSIZE, RawAncillary
+from easynetwork.addresses._ancillary import DEFAULT_ANCILLARY_BUFSIZE, RawAncillary
 from easynetwork.sockets.datagrams import DatagramCalls, new_datagram_calls
 from easynetwork.sockets.messages import (
     AncillaryInbox,
