@@ -10,8 +10,6 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
-import anyio.abc
-
 from easynetwork._arguments import (
     parse_numeric_address,
     validated_hosts,
@@ -19,29 +17,21 @@ from easynetwork._arguments import (
     validated_reuse_port,
 )
 from easynetwork.addresses import SocketAddress
-from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends.abc import SessionTasks
-from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
-from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._datagram.client import ServerSocket
-from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable
-from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
+from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
-from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_udp_sockets
-from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.datagrams import ask_for_sources
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class AsyncUDPNetworkServer(
-    BaseAsyncNetworkServer[PeerTable, SocketAddress], Generic[_T_Request, _T_Response]
-):
+class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Request, _T_Response]):
     """Serves packets over UDP.
 
     A peer is known by its address; on all interfaces, together with the one of the server's that it
@@ -65,7 +55,7 @@ class AsyncUDPNetworkServer(
     its generator only. The log is limited as with `AsyncTCPNetworkServer`.
     """
 
-    __slots__ = ("_counts", "_encode", "_service")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -99,10 +89,7 @@ class AsyncUDPNetworkServer(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_datagram_arguments(protocol, request_handler)
-        super().__init__(
-            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
-        )
+        super().__init__(protocol, request_handler, backend, logger or logging.getLogger(__name__))
         self._source = HostSockets(
             functools.partial(
                 open_udp_sockets,
@@ -111,14 +98,6 @@ class AsyncUDPNetworkServer(
                 reuse_port=validated_reuse_port(reuse_port),
                 logger=self.logger,
             )
-        )
-        self._encode = datagram_encoder(protocol)
-        self._counts = DatagramCounts(self._log)
-        self._service = DatagramService(
-            handler=request_handler,
-            build=datagram_builder(protocol),
-            log=self._log,
-            counts=self._counts,
         )
 
     @classmethod
@@ -158,10 +137,6 @@ class AsyncUDPNetworkServer(
         server._source = AdoptedSockets(sockets, socket.SOCK_DGRAM, INET_FAMILIES)
         return server
 
-    def get_statistics(self) -> DatagramStatistics:
-        """Return what became of the datagrams that have arrived so far."""
-        return self._counts.snapshot()
-
     def client_for(
         self, address: tuple[str, int] | tuple[str, int, int, int]
     ) -> AsyncDatagramClient[_T_Response]:
@@ -189,32 +164,7 @@ class AsyncUDPNetworkServer(
                 return table.client_for(raw_address)
         raise ValueError(f"The server does not listen on an address of the family of {address!r}")
 
-    async def server_close(self) -> None:
-        """Close the sockets for good, and cancel the tasks of all peers.
-
-        There is no connection that could go on without the socket.
-
-        Raises:
-            BusyResourceError: `serve_forever()` is about to start.
-        """
-        self._stop_sessions()
-        await super().server_close()
-
-    async def _open_listeners(self) -> list[PeerTable]:
-        sockets = await self._source.open()
-        with close_on_error(*sockets):
-            return [self._new_table(sock) for sock in sockets]
-
     def _new_table(self, sock: socket.socket) -> PeerTable:
         ask_for_sources(sock, sock.getsockname()[0])  # those that other code has bound, too
         endpoint = self._backend.wrap_datagram_socket(sock)
         return PeerTable(self._service, ServerSocket(self._backend, endpoint, self._encode))
-
-    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        for table in self._listeners:
-            table.server_socket.is_up = True
-            receivers.start_soon(table.serve, sessions)
-
-    def _end_serving(self) -> None:
-        for table in self._listeners:
-            table.server_socket.is_up = False

@@ -7,29 +7,21 @@ __all__ = ["AsyncUnixDatagramServer"]
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, Generic, Literal, Self, TypeVar
-
-import anyio.abc
 
 from easynetwork._arguments import validated_ancillary_bufsize
 from easynetwork.addresses import UnixSocketAddress
-from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends.abc import SessionTasks
-from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
-from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._datagram.client import ServerSocket
-from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable, UnixDatagrams
-from easynetwork.servers._datagram.session import DatagramService, check_datagram_arguments
+from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
-from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
-from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.datagrams import new_datagram_calls
-from easynetwork.sockets.messages import AncillaryInbox, ReceivedDatagram
+from easynetwork.sockets.messages import AncillaryInbox
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
@@ -38,7 +30,7 @@ _UNNAMED: Final = ("ignore", "handle", "warn")
 
 
 class AsyncUnixDatagramServer(
-    BaseAsyncNetworkServer[PeerTable, UnixSocketAddress], Generic[_T_Request, _T_Response]
+    BaseDatagramServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
 ):
     """Serves packets over Unix datagrams. Not available on Windows.
 
@@ -63,7 +55,7 @@ class AsyncUnixDatagramServer(
     datagrams of a server: those that come on top of that are closed, and are cut off.
     """
 
-    __slots__ = ("_ancillary_bufsize", "_counts", "_encode", "_service", "_unnamed")
+    __slots__ = ("_ancillary_bufsize", "_unnamed")
 
     def __init__(
         self,
@@ -103,9 +95,12 @@ class AsyncUnixDatagramServer(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_datagram_arguments(protocol, request_handler)
         super().__init__(
-            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
+            protocol,
+            request_handler,
+            backend,
+            logger or logging.getLogger(__name__),
+            has_ancillary=bool(receive_ancillary_data),
         )
         self._source = PathSource(path, mode, unlink_stale, self._backend, socket.SOCK_DGRAM, None)
         self._unnamed = unnamed_addresses_behavior or "ignore"
@@ -120,29 +115,6 @@ class AsyncUnixDatagramServer(
             raise ValueError(
                 "ancillary_bufsize is only meaningful with receive_ancillary_data set to True"
             )
-        self._encode = datagram_encoder(protocol)
-        self._counts = DatagramCounts(self._log)
-        build = datagram_builder(protocol)
-        self._service = DatagramService(
-            handler=request_handler,
-            build=_without_ancillary(build) if receive_ancillary_data else build,
-            log=self._log,
-            counts=self._counts,
-            has_ancillary=bool(receive_ancillary_data),
-        )
-
-    def get_statistics(self) -> DatagramStatistics:
-        """Return what became of the datagrams that have arrived so far."""
-        return self._counts.snapshot()
-
-    async def server_close(self) -> None:
-        """Close the socket for good, remove its path, and cancel the tasks of all peers.
-
-        Raises:
-            BusyResourceError: `serve_forever()` is about to start.
-        """
-        self._stop_sessions()
-        await super().server_close()
 
     @classmethod
     def from_sockets(
@@ -163,11 +135,6 @@ class AsyncUnixDatagramServer(
         server._source = AdoptedSockets(sockets, socket.SOCK_DGRAM, UNIX_FAMILIES)
         return server
 
-    async def _open_listeners(self) -> list[PeerTable]:
-        sockets = await self._source.open()
-        with close_on_error(*sockets):
-            return [self._new_table(sock) for sock in sockets]
-
     def _new_table(self, sock: socket.socket) -> PeerTable:
         calls = new_datagram_calls(sock)
         if self._ancillary_bufsize is not None:
@@ -176,23 +143,3 @@ class AsyncUnixDatagramServer(
         server_socket = ServerSocket(self._backend, endpoint, self._encode)
         server_socket.unix_name, release = name_and_release(self._source, sock, self._log)
         return PeerTable(self._service, server_socket, UnixDatagrams(self._unnamed, release))
-
-    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        for table in self._listeners:
-            table.server_socket.is_up = True
-            receivers.start_soon(table.serve, sessions)
-
-    def _end_serving(self) -> None:
-        for table in self._listeners:
-            table.server_socket.is_up = False
-
-
-def _without_ancillary(build: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a function that closes what came with a datagram, before it makes a packet of it."""
-
-    def build_packet(datagram: bytes) -> Any:
-        if isinstance(datagram, ReceivedDatagram):
-            datagram.close()
-        return build(bytes(datagram))
-
-    return build_packet

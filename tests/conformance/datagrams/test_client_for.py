@@ -20,11 +20,12 @@ from tests.conformance.datagrams.support import (
     Recorder,
     Requests,
     Serve,
+    on_ip,
     server_on,
 )
 from tests.networks import own_network, wait_for_address
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, on_ip]
 
 
 class Waiting(Recorder):

@@ -12,7 +12,6 @@ import anyio
 
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import DatagramProtocolParseError, UnsupportedOperation
-from easynetwork.protocol import check_datagram_protocol
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers._core.generators import (
     Hook,
@@ -49,17 +48,6 @@ class DatagramService:
     counts: DatagramCounts
     has_ancillary: bool = False
     tasks: SessionTasks | None = None
-
-
-def check_datagram_arguments(protocol: object, handler: object) -> None:
-    """Make sure that a server has a protocol object and a request handler for datagrams.
-
-    Raises:
-        TypeError: One of them is something else.
-    """
-    check_datagram_protocol(protocol)
-    if not isinstance(handler, AsyncDatagramRequestHandler):
-        raise TypeError(f"Expected an AsyncDatagramRequestHandler object, got {handler!r}")
 
 
 class _StoppedError(Exception):

@@ -1,0 +1,102 @@
+"""What servers of datagrams have in common."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import anyio.abc
+
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
+from easynetwork.backends.abc import SessionTasks
+from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._datagram.counts import DatagramCounts
+from easynetwork.servers._datagram.peer_table import PeerTable
+from easynetwork.servers._datagram.session import DatagramService
+from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.sockets.closing import close_on_error
+from easynetwork.sockets.messages import ReceivedDatagram
+
+_T_Address = TypeVar("_T_Address")
+
+
+class BaseDatagramServer(BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[_T_Address]):
+    """Everything but where the sockets come from, and what kind they are."""
+
+    __slots__ = ("_counts", "_encode", "_service")
+
+    def __init__(
+        self,
+        protocol: DatagramProtocol[Any, Any],
+        request_handler: AsyncDatagramRequestHandler[Any, Any],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
+        logger: logging.Logger,
+        *,
+        has_ancillary: bool = False,
+    ) -> None:
+        check_datagram_protocol(protocol)
+        if not isinstance(request_handler, AsyncDatagramRequestHandler):
+            raise TypeError(
+                f"Expected an AsyncDatagramRequestHandler object, got {request_handler!r}"
+            )
+        super().__init__(ensure_backend(backend), request_handler, logger)
+        self._encode = datagram_encoder(protocol)
+        self._counts = DatagramCounts(self._log)
+        build = datagram_builder(protocol)
+        self._service = DatagramService(
+            handler=request_handler,
+            build=_without_ancillary(build) if has_ancillary else build,
+            log=self._log,
+            counts=self._counts,
+            has_ancillary=has_ancillary,
+        )
+
+    def get_statistics(self) -> DatagramStatistics:
+        """Return what became of the datagrams that have arrived so far."""
+        return self._counts.snapshot()
+
+    async def server_close(self) -> None:
+        """Close the sockets for good, and cancel the tasks of all peers.
+
+        There is no connection that could go on without the socket.
+
+        Raises:
+            BusyResourceError: `serve_forever()` is about to start.
+        """
+        self._stop_sessions()
+        await super().server_close()
+
+    async def _open_listeners(self) -> list[PeerTable]:
+        sockets = await self._source.open()
+        with close_on_error(*sockets):
+            return [self._new_table(sock) for sock in sockets]
+
+    @abstractmethod
+    def _new_table(self, sock: socket.socket) -> PeerTable:
+        """Return the table of the peers of one socket."""
+
+    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
+        for table in self._listeners:
+            table.server_socket.is_up = True
+            receivers.start_soon(table.serve, sessions)
+
+    def _end_serving(self) -> None:
+        for table in self._listeners:
+            table.server_socket.is_up = False
+
+
+def _without_ancillary(build: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a function that closes what came with a datagram, before it makes a packet of it."""
+
+    def build_packet(datagram: bytes) -> Any:
+        if isinstance(datagram, ReceivedDatagram):
+            datagram.close()
+        return build(bytes(datagram))
+
+    return build_packet
