@@ -25,7 +25,7 @@ from tests.conformance.datagrams.support import (
 )
 from tests.networks import own_network, wait_for_address
 
-pytestmark = [pytest.mark.anyio, on_ip]
+pytestmark = pytest.mark.anyio
 
 
 class Waiting(Recorder):
@@ -43,6 +43,7 @@ def forms(address: tuple[Any, ...]) -> list[Any]:
     return [address, address[:2], new_socket_address(address, family)]
 
 
+@on_ip
 async def test_talk_first(serve: Serve) -> None:
     """The server sends the first packet, and gets the response in its handler."""
     handler = Recorder()
@@ -56,6 +57,7 @@ async def test_talk_first(serve: Serve) -> None:
         assert handler.clients[0] is client
 
 
+@on_ip
 async def test_attributes(serve: Serve) -> None:
     """It is like any other client of the server."""
     async with serve(Recorder()) as service:
@@ -68,6 +70,7 @@ async def test_attributes(serve: Serve) -> None:
         assert peer.name in repr(client)
 
 
+@on_ip
 async def test_one_object(serve: Serve) -> None:
     """There is one object for a peer, however its address is written, as long as it is kept."""
     handler = Waiting()
@@ -84,6 +87,7 @@ async def test_one_object(serve: Serve) -> None:
         assert handler.clients == [client]
 
 
+@on_ip
 async def test_memory(serve: Serve) -> None:
     """The server does not keep it."""
     async with serve(Recorder()) as service:
@@ -92,6 +96,7 @@ async def test_memory(serve: Serve) -> None:
         assert client() is None
 
 
+@on_ip
 async def test_object_of_the_handler(serve: Serve) -> None:
     """The object of a running generator is found, whether or not other code keeps it."""
     handler = Waiting()
@@ -102,6 +107,7 @@ async def test_object_of_the_handler(serve: Serve) -> None:
         assert service.server.client_for(peer.address) is handler.clients[0]
 
 
+@on_ip
 async def test_first_listener_of_the_family(serve: Serve) -> None:
     """The first socket of the address's family sends."""
     async with serve(Recorder(), host=["::1", "127.0.0.2", "127.0.0.1"]) as service:
@@ -113,6 +119,7 @@ async def test_first_listener_of_the_family(serve: Serve) -> None:
         assert received == (b"hello", service.server.get_addresses()[1])
 
 
+@on_ip
 @pytest.mark.parametrize("wildcard", ["0.0.0.0", "::"])
 async def test_wildcard(serve: Serve, wildcard: str) -> None:
     """On a wildcard address, the system chooses where the first packet leaves from."""
@@ -165,6 +172,7 @@ async def serve_forever(server: Any, *, task_status: Any) -> None:
     await server.serve_forever(is_up_event=Event())
 
 
+@on_ip
 @pytest.mark.parametrize(
     ("address", "error", "message"),
     [
@@ -188,6 +196,7 @@ async def test_no_address(serve: Serve, address: Any, error: type[Exception], me
             service.server.client_for(address)
 
 
+@on_ip
 async def test_no_listener(serve: Serve, host: str) -> None:
     """There has to be a listener of the family."""
     other = "127.0.0.1" if ":" in host else "::1"
@@ -196,6 +205,7 @@ async def test_no_listener(serve: Serve, host: str) -> None:
             service.server.client_for((other, 9))
 
 
+@on_ip
 async def test_not_serving(new_server: NewServer, host: str) -> None:
     """Before the server listens there is no client, and before it serves, a closed one."""
     server = new_server(Recorder())
@@ -211,6 +221,7 @@ async def test_not_serving(new_server: NewServer, host: str) -> None:
         server.client_for((host, 9))
 
 
+@on_ip
 async def test_after_shutdown(serve: Serve) -> None:
     """When the server stops, the client is closed."""
     async with serve(Recorder()) as service:
@@ -221,6 +232,7 @@ async def test_after_shutdown(serve: Serve) -> None:
             await client.send_packet("hello")
 
 
+@on_ip
 async def test_too_long(serve: Serve) -> None:
     """Errors are what they are for any other client."""
     async with serve(Recorder()) as service:
