@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -89,10 +90,8 @@ async def _try_to_send(
 async def _wait_writable(transport: SocketStreamTransport) -> None:
     """Wait until the peer has read something, or the time to send is up."""
     with anyio.move_on_after(_DEADLINE_INTERVAL):
-        try:
+        with suppress(anyio.ClosedResourceError):  # maybe receive() was to be woken up, not this
             await anyio.wait_writable(transport.socket)
-        except anyio.ClosedResourceError:
-            raise broken_connection(transport._error) from None
         return
     if anyio.current_time() >= transport._deadline:
         transport.abort()
