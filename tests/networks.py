@@ -9,17 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import anyio
 import pytest
 
 from tests.times import PATIENCE
+
+LINK = (
+    "link add link0 type veth peer name link1",
+    "link set link0 addrgenmode none up",
+    "link set link1 addrgenmode none up",
+    "addr add fe80::1/64 dev link0 nodad",
+)
+"""What makes an interface with an address that is only valid on its link: see `own_network`."""
 
 
 @contextlib.contextmanager
 def own_network(*commands: str) -> Iterator[None]:
     """Let the current thread make its sockets in a network namespace of its own (Linux).
 
-    Skips the test where that takes rights that it does not have, or a newer Python.
+    Skips the test where that takes rights that it does not have, or a newer Python. The test must
+    not start threads: they would stay in that network, and trio's wait for more work afterwards.
 
     Args:
         commands: What `ip` does there first, for example "addr add 192.0.2.1 dev lo".
@@ -49,7 +60,21 @@ def ip(command: str) -> None:
 
 def wait_for_address(address: tuple[str, int, int, int]) -> None:
     """Wait until an IPv6 address can be used, which is later than `ip` has added it."""
+    host, port, *scope = address
     deadline = time.monotonic() + PATIENCE
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-        while sock.connect_ex(address) and time.monotonic() < deadline:
-            time.sleep(0.001)
+    while time.monotonic() < deadline:
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
+            contextlib.suppress(OSError),
+        ):
+            sock.bind((host, 0, *scope))
+            sock.connect((host, port, *scope))
+            return
+        time.sleep(0.001)
+
+
+async def received_by(sock: socket.socket) -> tuple[bytes, tuple[Any, ...]]:
+    """Return the next datagram of a socket and its sender, without a thread that waits."""
+    await anyio.wait_readable(sock)
+    data, sender = sock.recvfrom(100)
+    return data, sender

@@ -30,7 +30,7 @@ from easynetwork.exceptions import (
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
 from tests.clients.udp_support import NOT_A_PACKET, TEXT, bound, each_family
-from tests.networks import own_network, wait_for_address
+from tests.networks import LINK, own_network, wait_for_address
 from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
@@ -241,13 +241,13 @@ async def test_no_address(
 
 async def test_link_local() -> None:
     """Addresses that are only valid on a link have their zone, in all notations."""
-    with own_network("addr add fe80::1/64 dev lo"):
-        number = socket.if_nametoindex("lo")
+    with own_network(*LINK):
+        number = socket.if_nametoindex("link0")
         wait_for_address(("fe80::1", 1, 0, number))
-        async with on("fe80::1%lo") as endpoint, on("::") as other:
+        async with on("fe80::1%link0") as endpoint, on("::") as other:
             address = endpoint.get_local_address()
             assert address.for_connection()[0] == f"fe80::1%{number}"
-            forms: list[Any] = [address, tuple(address), ("fe80::1%lo", address.port)]
+            forms: list[Any] = [address, tuple(address), ("fe80::1%link0", address.port)]
             for form in forms:
                 await other.send_packet_to("hello", form)
                 packet, sender = await endpoint.recv_packet_from()

@@ -26,7 +26,7 @@ from easynetwork.exceptions import (
 )
 from easynetwork.serializers import StringLineSerializer
 from tests.clients.udp_support import NOT_A_PACKET, TEXT, bound, each_family, wait_until
-from tests.networks import own_network, wait_for_address
+from tests.networks import LINK, own_network, wait_for_address
 from tests.times import PATIENCE, SOON
 
 Endpoint: TypeAlias = UDPNetworkEndpoint[str, str]
@@ -183,11 +183,11 @@ def test_no_address(endpoint: Endpoint, address: Any, error: type[Exception]) ->
 
 def test_link_local() -> None:
     """Addresses that are only valid on a link have their zone."""
-    with own_network("addr add fe80::1/64 dev lo"):
-        number = socket.if_nametoindex("lo")
+    with own_network(*LINK):
+        number = socket.if_nametoindex("link0")
         wait_for_address(("fe80::1", 1, 0, number))
-        with on("fe80::1%lo") as endpoint, on("::") as other:
-            other.send_packet_to("hello", ("fe80::1%lo", endpoint.get_local_address().port))
+        with on("fe80::1%link0") as endpoint, on("::") as other:
+            other.send_packet_to("hello", ("fe80::1%link0", endpoint.get_local_address().port))
             _, sender = endpoint.recv_packet_from(timeout=PATIENCE)
             assert isinstance(sender, IPv6SocketAddress)
             assert sender.scope_id == number

@@ -19,7 +19,7 @@ from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from tests.networks import own_network, wait_for_address
+from tests.networks import LINK, own_network, wait_for_address
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +30,8 @@ DATAGRAM: Any = DatagramProtocol(StringLineSerializer())
 @pytest.fixture
 def number() -> Iterator[int]:
     """Return the number of an interface that has the address fe80::1."""
-    with own_network("addr add fe80::1/64 dev lo"):
-        index = socket.if_nametoindex("lo")
+    with own_network(*LINK):
+        index = socket.if_nametoindex("link0")
         wait_for_address(("fe80::1", 1, 0, index))
         yield index
 
@@ -45,7 +45,7 @@ def listening(kind: socket.SocketKind, number: int) -> socket.socket:
 
 
 def notations(port: int, number: int) -> list[Any]:
-    return [("fe80::1%lo", port), (f"fe80::1%{number}", port), ("fe80::1", port, 0, number)]
+    return [("fe80::1%link0", port), (f"fe80::1%{number}", port), ("fe80::1", port, 0, number)]
 
 
 def check_addresses(client: Any, listener: socket.socket, number: int) -> None:
@@ -102,7 +102,7 @@ class Silent(AsyncStreamRequestHandler[str, str]):
 
 async def test_server(number: int) -> None:
     """A server listens on it, and what it says of its address is what a client connects to."""
-    server = AsyncTCPNetworkServer("fe80::1%lo", 0, STREAM, Silent())
+    server = AsyncTCPNetworkServer("fe80::1%link0", 0, STREAM, Silent())
     async with server, anyio.create_task_group() as tasks:
         [address] = server.get_addresses()
         assert address.for_connection() == (f"fe80::1%{number}", address.port)

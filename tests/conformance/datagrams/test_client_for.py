@@ -23,9 +23,15 @@ from tests.conformance.datagrams.support import (
     on_ip,
     server_on,
 )
-from tests.networks import own_network, wait_for_address
+from tests.networks import LINK, own_network, received_by, wait_for_address
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
+def host(request: pytest.FixtureRequest) -> str:
+    """Return the address that the server listens on."""
+    return str(request.param)
 
 
 class Waiting(Recorder):
@@ -115,7 +121,7 @@ async def test_first_listener_of_the_family(serve: Serve) -> None:
             sock.settimeout(10)
             sock.bind(("127.0.0.1", 0))
             await service.server.client_for(sock.getsockname()).send_packet("hello")
-            received = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+            received = await received_by(sock)
         assert received == (b"hello", service.server.get_addresses()[1])
 
 
@@ -136,10 +142,10 @@ async def test_wildcard(serve: Serve, wildcard: str) -> None:
 
 async def test_link_local() -> None:
     """An address that is only valid on a link needs its zone, in any notation."""
-    with own_network("addr add fe80::1/64 dev lo"):
-        number = socket.if_nametoindex("lo")
+    with own_network(*LINK):
+        number = socket.if_nametoindex("link0")
         wait_for_address(("fe80::1", 1, 0, number))
-        server = server_on("fe80::1%lo")
+        server = server_on("fe80::1%link0")
         async with server, anyio.create_task_group() as tasks:
             assert server.get_addresses()[0].for_connection()[0] == f"fe80::1%{number}"
             await tasks.start(serve_forever, server)
@@ -150,7 +156,7 @@ async def test_link_local() -> None:
                 clients = [
                     server.client_for(address)
                     for address in (
-                        ("fe80::1%lo", port),
+                        ("fe80::1%link0", port),
                         (f"fe80::1%{number}", port),
                         ("fe80::1", port, 0, number),
                         new_socket_address(sock.getsockname(), socket.AF_INET6),
@@ -160,7 +166,7 @@ async def test_link_local() -> None:
                 assert str(port) in repr(clients[0])
                 assert f"fe80::1%{number}" in repr(clients[0])
                 await clients[0].send_packet("hello")
-                data, sender = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+                data, sender = await received_by(sock)
             assert (data, sender) == (b"hello", tuple(server.get_addresses()[0]))
             await server.shutdown()
 

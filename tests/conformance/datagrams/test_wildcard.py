@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import pytest
 
 from easynetwork.servers.handlers import INETClientAttribute
@@ -26,7 +25,7 @@ from tests.conformance.datagrams.support import (
     Service,
     serving,
 )
-from tests.networks import ip, own_network, wait_for_address
+from tests.networks import ip, own_network, received_by, wait_for_address
 
 pytestmark = [
     pytest.mark.anyio,
@@ -95,7 +94,8 @@ async def check_hosts(serve: Serve, wildcard: str, *addresses: tuple[Any, ...]) 
     async with serve(handler, host=wildcard) as service:
         for host, *scope in addresses * 2:
             with asking(service, host, *scope) as peer:
-                assert await peer.ask("hello") == "hello"
+                peer.send("hello")
+                assert (await received_by(peer.socket))[0] == b"hello"
                 client = handler.clients[-1]
                 assert client.extra(INETClientAttribute.remote_address) == peer.address
             asked = local_address(client)
@@ -156,7 +156,7 @@ async def test_equality(serve: Serve) -> None:
         with open_to_all(socket.AF_INET) as sock:
             for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
                 sock.sendto(b"hello", (host, port))
-                received = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+                received = await received_by(sock)
                 assert received == (b"hello", (host, port))
                 await service.statistics(peers=0)
         first, second, third = handler.clients
@@ -175,7 +175,7 @@ async def test_broadcast(serve: Serve) -> None:
         with open_to_all(socket.AF_INET) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             sock.sendto(b"hello", ("127.255.255.255", port))
-            received = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+            received = await received_by(sock)
         assert received == (b"hello", ("127.0.0.1", port))
         assert local_address(handler.clients[0]) == ("127.0.0.1", port)
 
@@ -192,7 +192,7 @@ async def test_multicast_ipv4(serve: Serve) -> None:
         with open_to_all(socket.AF_INET) as sock:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
             sock.sendto(b"hello", (GROUP_IPV4, port))
-            received = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+            received = await received_by(sock)
         assert received == (b"hello", ("127.0.0.1", port))
         assert local_address(handler.clients[0]) == ("127.0.0.1", port)
 
@@ -205,7 +205,7 @@ async def test_multicast_ipv6(serve: Serve, link: int) -> None:
         with open_to_all(socket.AF_INET6) as sock:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
             sock.sendto(b"hello", (GROUP_IPV6, port, 0, link))
-            received = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+            received = await received_by(sock)
         assert received == (b"hello", ("fe80::1:1", port, 0, link))
         assert local_address(handler.clients[0]) == service.server.get_addresses()[0]
 
@@ -224,7 +224,7 @@ async def test_lost_address(serve: Serve, link: int) -> None:
         with open_to_all(socket.AF_INET) as sock:
             sock.bind(("127.0.0.9", 0))
             sock.sendto(b"hello", ("192.0.2.1", port))
-            received, sender = await anyio.to_thread.run_sync(sock.recvfrom, 100)
+            received, sender = await received_by(sock)
         assert received == b"hello"
         assert sender != ("192.0.2.1", port)
 
