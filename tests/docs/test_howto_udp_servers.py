@@ -580,13 +580,13 @@ async def test_server_stops() -> None:
 
     "Datagrams that are still in a queue are dropped."
 
-    "dropped is the sum of five counters, one for each reason."
+    "dropped is the sum of seven counters, one for each reason."
 
     "dropped_by_stop counts datagrams that were waiting when the server stopped."
     """
     names = [field.name for field in fields(DatagramStatistics) if "dropped" in field.name]
-    assert len(names) == 5
-    assert DatagramStatistics(**dict.fromkeys(names, 1)).dropped == 5
+    assert len(names) == 7
+    assert DatagramStatistics(**dict.fromkeys(names, 1)).dropped == 7
     raised: list[type[BaseException]] = []
 
     class Handler(Handling):
