@@ -34,7 +34,14 @@ from easynetwork.servers.handlers import (
     RecvParams,
 )
 from tests.clients.async_tcp_support import Outcomes
-from tests.clients.unix_support import Descriptors, fill, named, receive_all, receive_fds
+from tests.clients.unix_support import (
+    Descriptors,
+    ancillary_of,
+    fill,
+    named,
+    receive_all,
+    receive_fds,
+)
 from tests.times import PATIENCE
 from tests.tls_peers import client_context, server_context
 
@@ -49,12 +56,6 @@ BUFFERED: BufferedStreamProtocol[str, str, Any] = BufferedStreamProtocol(
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="credentials are Linux's")
 each_protocol = pytest.mark.parametrize("protocol", [LINES, BUFFERED], ids=["chunks", "buffer"])
-
-
-def ancillary_of(*numbers: int) -> SocketAncillary:
-    ancillary = SocketAncillary()
-    ancillary.add_fds(numbers)
-    return ancillary
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from easynetwork.addresses import UnixSocketAddress
+from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from tests.times import PATIENCE
 
 _numbers = itertools.count()
@@ -153,6 +153,13 @@ class Descriptors:
         assert number != self.reading
         assert os.read(number, 1) == b"!"
         os.close(number)
+
+
+def ancillary_of(*numbers: int) -> SocketAncillary:
+    """Return ancillary data with some descriptors."""
+    ancillary = SocketAncillary()
+    ancillary.add_fds(numbers)
+    return ancillary
 
 
 def receive_fds(sock: socket.socket, size: int = 1 << 18) -> tuple[bytes, list[int]]:
