@@ -8,6 +8,7 @@ compressed, as Sphinx wants them, when a build starts.
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import zlib
 from abc import ABC
@@ -165,6 +166,27 @@ def adjust_page(app: Sphinx, page: nodes.document) -> None:
             topic["classes"].append("this-will-duplicate-information-and-it-is-still-useful-here")
 
 
+def prepare_tables(app: Sphinx, page: nodes.document, name: str) -> None:
+    """Repeat the headings of wide tables in their cells, and mark the cells that hold a figure.
+
+    On a phone the cells of a row are below each other, and the heading row is hidden (custom.css).
+    """
+    for table in page.findall(nodes.table):
+        rows = [*table.findall(nodes.row)]
+        headings = rows[0].children if any(table.findall(nodes.thead)) else []
+        for row, column in itertools.product(rows[1:], range(1, len(headings))):
+            cell = row[column]
+            if FIGURE.fullmatch(cell.astext()):
+                cell["classes"].append("figure")
+            if len(headings) > 2 and cell.children:
+                heading = nodes.inline(classes=["column-heading"])
+                heading += nodes.Text(headings[column].astext())
+                cell[0].insert(0, heading)
+
+
+FIGURE = re.compile(r"[\d.,]+( †)?")
+
+
 class Listing(LiteralInclude):
     """A listing of an example, with the name of its file and a link to the whole file."""
 
@@ -238,7 +260,10 @@ def description(tree: nodes.document, page: str) -> str:
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx. Each before the one who would look (intersphinx: 800, Napoleon: 500)."""
+    """Register the above with Sphinx, which calls this.
+
+    A priority below that of intersphinx (800) or Napoleon (500) runs before it.
+    """
     app.add_directive("literalinclude", Listing, override=True)
     app.connect("html-collect-pages", pages_of_examples)
     app.connect("build-finished", write_texts)
@@ -247,3 +272,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-docstring", tidy_docstring, priority=400)
     app.connect("doctree-read", adjust_page)
+    app.connect("doctree-resolved", prepare_tables)
