@@ -18,14 +18,14 @@ from .scenarios import SCENARIOS
 def main() -> int:
     """Return the exit status: 0 unless a server failed, whatever the figures are."""
     if sys.platform != "linux":
-        print("The benchmarks need Linux: they read the kernel's books in /proc.", file=sys.stderr)
+        print("The benchmarks need Linux: they read counters in /proc.", file=sys.stderr)
         return 2
     options = parse()
     if options.list:
         for title, items in (("scenarios", SCENARIOS), ("contenders", CONTENDERS)):
             print(f"{title}:", *(f"  {item.name}" for item in items), sep="\n")
         return 0
-    # Whoever ends the run ends its servers: an exception unwinds, a signal would not.
+    # The servers end with the run: an exception unwinds, the default action of SIGTERM does not.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         results = Results.read(options.source) if options.source else _measure(options)

@@ -1,4 +1,4 @@
-"""The certificate of servers with TLS: made once for each run, gone with it."""
+"""The certificate of servers with TLS: made once for each run, and deleted at its end."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def certificate() -> str:
 
 @functools.cache
 def client_context() -> ssl.SSLContext:
-    """Return what connects to the servers."""
+    """Return the TLS context of clients, which trusts that authority."""
     return ssl.create_default_context(cafile=str(_folder() / "authority.pem"))

@@ -1,4 +1,4 @@
-"""Who is compared: one line for each server, and for each library whose import is timed.
+"""The contenders: one line for each server, and for each library whose import is timed.
 
 To add a contender, write a file in ``servers/`` and name it here. Within a family all do the same
 work, so within a family figures can be compared.
@@ -20,11 +20,11 @@ class Contender:
     """One server, or one import.
 
     Attributes:
-        name: What it is called on the command line and in tables.
+        name: Its name on the command line and in tables.
         family: "tcp", "tls", "udp", "unix-streams", "unix-datagrams", a format (over TCP) or
             "import".
         program: File in ``servers/``; for "import", the statement.
-        arguments: What the program gets besides the limit and, with TLS, the certificate.
+        arguments: Of the program, besides the limit and, with TLS, the certificate.
         requires: Modules without which it is skipped.
     """
 
@@ -147,4 +147,4 @@ REFERENCES = {
     **{name: f"asyncio-streams-{name}" for name in FORMATS},
     "import": "import-asyncio",
 }
-"""Whom the ratios of a family are against, unless the command line says otherwise."""
+"""By family: the contender that ratios are relative to, unless `--against` names another one."""

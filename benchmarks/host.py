@@ -1,10 +1,10 @@
 """The servers of a round, and the past that each is given before it is measured.
 
-The past matters: some clients have come and gone. asyncio reads 256 KiB at a time; glibc maps
+The past is a few clients that have left. It matters: asyncio reads 256 KiB at a time; glibc maps
 memory for each such buffer and gives most of it back (``mmap``, ``mremap``, ``munmap``: three
 system calls a read), until a buffer of that size is freed whole, as happens when a client leaves.
 From then on it keeps them, for the rest of the process's life, and a request costs less than half.
-Without a past, the order of the scenarios would decide who wins.
+Without a past, the ratios would depend on the order of the scenarios.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Host:
 
     @contextlib.contextmanager
     def fresh(self, contender: Contender, *, past: bool = True) -> Iterator[ServerProcess]:
-        """Lend a server of its own, and end it; raises as `server` does."""
+        """Start a server for the block alone; raises as `server` does."""
         with self._start(contender, LINE_LIMIT) as server, _blamed(server):
             if past:
                 _give_a_past(contender, server)
@@ -73,7 +73,7 @@ def _give_a_past(contender: Contender, server: ServerProcess) -> None:
 
 @contextlib.contextmanager
 def _blamed(server: ServerProcess) -> Iterator[ServerProcess]:
-    """Let what goes wrong say with which server, and what that has to say."""
+    """Add the server's name, and the end of its standard error, to an error."""
     try:
         yield server
     except (OSError, WrongAnswerError) as exc:

@@ -2,7 +2,7 @@
 
 Where a format is measured, the "line" is a packet of that format.
 
-All kinds have the same face: `ask` sends a batch, `take` reads what has come, `missing` says how
+All links have the same methods: `ask` sends a batch, `take` reads what has come, `missing` says how
 many bytes of answers are still to come. Sockets are non-blocking; what the kernel does not take
 at once waits in `unsent` for `flush`.
 """
@@ -38,7 +38,7 @@ PATIENCE = 20.0
 
 
 class WrongAnswerError(Exception):
-    """A server answered something else than the echo of the line, or left."""
+    """A server answered something else than the echo of the line, or closed."""
 
 
 class StreamLink:
@@ -169,7 +169,7 @@ class TLSLink(StreamLink):
         return len(data)
 
     def _decrypt(self, ciphertext: bytes) -> bytes:
-        """Return what is complete."""
+        """Return the data of all complete records."""
         if not ciphertext:
             raise WrongAnswerError("the server has left")
         self._incoming.write(ciphertext)
@@ -249,7 +249,7 @@ class DatagramLink:
         return len(data)
 
     def finish(self) -> None:
-        """Leave what is outstanding: a server of datagrams does not notice."""
+        """Do nothing: a server of datagrams does not notice unread answers."""
 
 
 class UnixDatagramLink(DatagramLink):
@@ -280,7 +280,7 @@ def make_line(size: int) -> bytes:
 def open_links(
     family: str, port: int, count: int, *, size: int, in_flight: int = 1
 ) -> Iterator[Sequence[Link]]:
-    """Open links to a server; at the end take what is outstanding and close them.
+    """Open links to a server; at the end take the outstanding answers and close them.
 
     Args:
         family: As of a `Contender`.

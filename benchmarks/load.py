@@ -7,7 +7,7 @@ or not earlier ones were answered, and a latency counts from the time at which t
 due. It shows what a user waits for; a closed loop hides that, since it does not ask a stalled
 server.
 
-The load must not be what is measured, so it says when it was. In a closed loop it waits for the
+The load must not limit what is measured, so it says when it did. In a closed loop it waits for the
 server; if it hardly ever had to while the server did, the load was the limit. In an open loop it
 spins, for the clock of ``epoll`` ticks in milliseconds, and keeps how late its own requests left.
 """
@@ -59,7 +59,7 @@ class Load:
 
     @property
     def seconds(self) -> float:
-        """How long was measured."""
+        """The seconds between the two readings."""
         return self.after.clock - self.before.clock
 
     @property

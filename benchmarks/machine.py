@@ -1,4 +1,4 @@
-"""What a reader has to know about the machine to place the figures; nothing that names it."""
+"""The facts about the machine that a reader needs to judge the figures; no names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def describe() -> dict[str, str]:
     """Return facts by topic."""
     facts = {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        # The version alone: what distributions and clouds append says where, not what.
+        # Without the suffix, which names the distribution or the cloud.
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
     }

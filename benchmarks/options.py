@@ -17,11 +17,12 @@ from .settings import FULL, QUICK, Settings, default_cores
 __all__ = ["Options", "parse"]
 
 DESCRIPTION = """\
-Measure easynetwork against what a user would pick instead.
+Measure easynetwork against its alternatives.
 
 Every server runs in a process of its own on one core, the load on another. All contenders of a
-family do the same work: cut lines (or packets in a format), decode, encode, answer. Ratios are the
-result; absolute times are weather. "spread" is half the distance between the extreme rounds.
+family do the same work: split lines (or packets in a format), decode, encode, answer. Ratios are
+the result; absolute times depend on the machine. "spread" is half the distance between the extreme
+rounds.
 """
 EPILOG = """\
 examples:
@@ -30,10 +31,10 @@ examples:
   python -m benchmarks --scenarios 'tcp-50x*' --contenders 'easynetwork-asyncio-*,asyncio-*'
   python -m benchmarks --from full.json --plot plot.svg --rst tables.rst
 
-Linux only. A contender whose library is not installed is skipped, and said to be. Machines with
-other work to do give figures with a large spread: the remark "disturbed" marks measurements during
-which the server's core had other work, "load was the limit" those in which the load could not
-keep the server busy.
+Linux only. A contender whose library is not installed is skipped, and the report says so. Machines
+with other work to do give figures with a large spread: the remark "disturbed" marks measurements
+during which the server's core had other work, "load was the limit" those in which the load could
+not keep the server busy.
 """
 
 
@@ -47,7 +48,7 @@ N = TypeVar("N", bound=_Named)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     scenarios: list[Scenario]
     contenders: list[Contender]
@@ -61,7 +62,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Parse, and exit with an explanation if there is nothing to make of it."""
+    """Parse the command line; exit with an explanation if it is not valid."""
     parser = _parser()
     given = parser.parse_args(arguments)
     settings = QUICK if given.quick else FULL
@@ -95,7 +96,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _select(parser: argparse.ArgumentParser, known: Iterable[N], patterns: str | None) -> list[N]:
-    """Return what matches any of the patterns, in the order in which it is known."""
+    """Return the items that match any of the patterns, in their own order."""
     if patterns is None:
         return list(known)
     names = [item.name for item in known]
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--quick", action="store_true", help="fewer scenarios, one short round")
     what.add_argument("--scenarios", metavar="NAMES", help="only these; comma, * and ? allowed")
     what.add_argument("--contenders", metavar="NAMES", help="only these; likewise")
-    what.add_argument("--against", metavar="NAME", help="whom ratios are against in its family")
+    what.add_argument("--against", metavar="NAME", help="divide figures of its family by its own")
     what.add_argument("--list", action="store_true", help="show the names and stop")
     how = parser.add_argument_group("how")
     how.add_argument("--rounds", type=_positive_int, metavar="N", help="full: 3, quick: 1")
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--rate", type=_positive, metavar="R", help="requests/s of the open loop")
     how.add_argument("--cores", type=_cores, metavar="S,L", help="core of the server, of the load")
-    out = parser.add_argument_group("what becomes of the figures, besides the tables shown")
+    out = parser.add_argument_group("files, besides the tables on the terminal")
     out.add_argument(
         "--json", type=_output, metavar="FILE", help="write every figure of every round"
     )
@@ -165,7 +166,7 @@ def _cores(text: str) -> tuple[int, int]:
 
 
 def _output(text: str) -> Path:
-    """Refuse before anything is measured, not when it is to be written."""
+    """Reject a folder that does not exist before anything is measured."""
     if not (path := Path(text)).parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     return path

@@ -1,7 +1,7 @@
-"""What is sent in each format: one small packet, byte for byte as any program would write it.
+"""The packet of each format: a small one, byte for byte as any program would write it.
 
-Written down, not made by a serializer: a load that asked the code under test what is right could
-not notice that it is wrong, and would need the formats' libraries.
+Written by hand, not made by a serializer: a load that takes the bytes from the code under test
+cannot notice that they are wrong, and needs the formats' libraries.
 """
 
 from __future__ import annotations

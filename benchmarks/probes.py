@@ -1,6 +1,6 @@
 """The measurements that are not a plain load: memory, connection churn, fairness, imports.
 
-Each takes a running server (or a statement) and returns figures by name. Those about memory want a
+Each takes a running server (or a statement) and returns figures by name. Those about memory need a
 server that was started for them alone.
 """
 
@@ -29,8 +29,8 @@ from .results import percentile
 __all__ = ["churn", "fairness", "idle", "import_time", "never_reader"]
 
 MS, US, KIB, MIB = 1e3, 1e6, 1024, 1024 * 1024
-# Connections that use up what a server has left over from its start, before its memory is read; as
-# a share of those that are measured.
+# Connections that use up memory that a server has reserved at its start, before it is read; as a
+# share of those that are measured.
 FIRST_CONNECTIONS = 1 / 4
 # Connections at a time of the churn: enough for several accepts in one turn of a loop.
 CHURNING = 8

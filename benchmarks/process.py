@@ -1,9 +1,9 @@
-"""A server in a process of its own, pinned to a core, and the kernel's books about it.
+"""A server in a process of its own, pinned to a core, and what the kernel counts of it.
 
 Processor time is read from the process's own clock (``clock_getcpuclockid(3)``): nanoseconds of
 user and system time of all its threads, those that have ended included. ``/proc/PID/stat`` has the
 same sum in ticks of 10 ms, ``/proc/PID/schedstat`` only that of one living thread. Memory is
-``Rss`` of ``/proc/PID/smaps_rollup``: exact, where that of ``statm`` lags behind.
+``Rss`` of ``/proc/PID/smaps_rollup``: exact, whereas ``statm`` is updated late.
 
 Linux only.
 """
@@ -41,9 +41,9 @@ class Reading:
     """The meters at one moment, all in seconds.
 
     Attributes:
-        clock: The clock on the wall.
+        clock: A monotonic clock.
         processor: Processor time of the server so far.
-        core: Time that the server's core has been busy so far, with whatever; to 10 ms.
+        core: Time that the server's core has been busy so far, with any process; to 10 ms.
     """
 
     clock: float
@@ -65,7 +65,7 @@ class ServerProcess:
             core: The processor core to pin it to.
 
         Raises:
-            ServerError: It ended or stayed silent instead.
+            ServerError: It ended, or printed no port.
         """
         self.name = " ".join([program, *arguments])
         self._core = core
@@ -91,7 +91,7 @@ class ServerProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End the process; at once if it does not go by itself."""
+        """Terminate the process; kill it if that takes too long."""
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT)

@@ -27,7 +27,7 @@ def render(results: Results, references: Mapping[str, str]) -> str:
 
 
 def figure(value: float) -> str:
-    """Return a number with three digits that mean something."""
+    """Return a number with three significant digits."""
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".") if value else "0"

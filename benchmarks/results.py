@@ -1,7 +1,7 @@
-"""The figures of a run: what each round gave, what they come to, and JSON of both.
+"""The figures of a run: the samples of each round, their medians and ratios, and JSON.
 
 Rounds are interleaved: every contender is measured before any is measured again. So a ratio is
-taken within each round, where the weather was the same, and then its median over the rounds.
+taken within each round, where the conditions were the same, and then its median over the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Metric:
-    """A kind of figure."""
+    """A quantity that a scenario measures."""
 
     key: str
     label: str

@@ -37,10 +37,10 @@ def run(
     """Measure.
 
     Args:
-        scenarios: What.
-        contenders: Whom; those that a scenario does not concern sit it out.
-        settings: How much.
-        progress: Is told of each step.
+        scenarios: The scenarios.
+        contenders: The contenders; each scenario takes those that it concerns.
+        settings: The sizes of the run.
+        progress: Shows each step.
 
     Raises:
         ServerError: A server did not start, ended, or answered something else than the echo.

@@ -1,4 +1,4 @@
-"""What is measured: each scenario turns a contender into figures, once per round.
+"""The scenarios: each one turns a contender into figures, once per round.
 
 The first metric of a scenario is the one that ratios are made of.
 """
@@ -42,10 +42,10 @@ class Scenario:
     """One measurement.
 
     Attributes:
-        name: What it is called on the command line.
-        title: What it is called in reports.
+        name: Its name on the command line.
+        title: Its title in reports.
         family: Of the contenders that take part.
-        metrics: What it yields.
+        metrics: The figures that it yields.
         measure: Measures one contender once.
         in_quick: Whether a quick run has it.
         rounds: At most so many rounds, for what hardly varies and takes long.

@@ -1,4 +1,4 @@
-"""How much is measured, and where: everything about a run that is not what is compared."""
+"""The sizes of a run, and the processor cores that it uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Settings:
             can do on the machines this was written on, so that none is saturated.
         idle_connections: Connections whose memory is measured.
         idle_seconds: How long their server's processor time is watched.
-        never_reader_bytes: How much is sent, at most, to a server whose answers nobody reads.
+        never_reader_bytes: The most bytes sent to a server whose answers are never read.
         server_core: The core of the servers.
         load_core: The core of the load.
     """

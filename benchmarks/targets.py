@@ -1,7 +1,7 @@
-"""What the library promises to be: ratios (and two sizes) that a run has to reach, and aims at.
+"""The library's promises: ratios (and two sizes) that a run has to reach, and aims at.
 
 A ratio is of the first metric of a scenario, within one run. "must" is a promise, "aim" the goal.
-When a new kind of server lands, its rows are added here and its contenders in `contenders`.
+For a new type of server, add its rows here and its contenders in `contenders`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Target:
         title: In words.
         scenario: Where it is measured.
         metric: Which of its figures.
-        contender: Whose.
-        against: Divided by whose; None if the figure itself is judged.
+        contender: The contender with this figure.
+        against: The contender to divide by; None if the figure itself is judged.
         must: The most it may be; None if it is shown for comparison only.
         aim: The most it should be; None if there is nothing to gain beyond `must`.
     """
@@ -125,7 +125,7 @@ TARGETS = (
         10,
         6,
     ),
-    # Nothing ticks: what is left is the interpreter's and the meter's own.
+    # No timer runs: the rest belongs to the interpreter and to the measurement.
     Target(
         "idle, ms of processor time per second: easynetwork-asyncio-loop",
         "tcp-idle",

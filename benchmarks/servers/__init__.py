@@ -1,6 +1,6 @@
 """The contenders: each file is one server, written as its own documentation would write it.
 
-All do the same work on lines that end in a newline: cut, decode ASCII to `str`, encode, answer.
+All do the same work on lines that end in a newline: split, decode ASCII to `str`, encode, answer.
 Those named after formats do it with packets in one of several formats, which is their VARIANT.
 All switch Nagle's algorithm off (asyncio and trio do it unasked). Each is started as
 ``python FILE LIMIT [VARIANT...]``, where LIMIT is the longest line in bytes that it has to accept,

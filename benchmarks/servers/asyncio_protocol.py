@@ -1,4 +1,4 @@
-"""asyncio: an ``asyncio.Protocol`` that cuts the lines itself.
+"""asyncio: an ``asyncio.Protocol`` that splits the lines itself.
 
 Usage: asyncio_protocol.py LIMIT {asyncio|uvloop}    (it has no limit of its own)
 """

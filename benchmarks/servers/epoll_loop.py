@@ -1,6 +1,6 @@
 """The floor: one ``epoll`` loop around bare sockets, nothing that a real server needs besides.
 
-It still does the work that is compared (cut lines, decode, encode, answer), answers all lines of
+It still does the work that is compared (split lines, decode, encode, answer), answers all lines of
 one ``recv`` with one ``send``, and reads no more from a peer that does not take its answers.
 
 Usage: epoll_loop.py LIMIT    (it has no limit of its own)

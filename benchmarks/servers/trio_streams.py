@@ -1,4 +1,4 @@
-"""trio: ``serve_tcp`` with the lines cut by hand, for trio has no ``readline``.
+"""trio: ``serve_tcp`` and lines split by hand, because trio has no ``readline``.
 
 Usage: trio_streams.py LIMIT [CERTIFICATE]    (it has no limit of its own; with one: over TLS)
 """

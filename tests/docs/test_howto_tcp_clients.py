@@ -415,7 +415,7 @@ async def test_status(examples: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert await call(examples.status, *listener.getsockname()) == "up"
     with deaf() as sock:
-        assert await call(examples.status, *sock.getsockname()) == "nobody listens at that port"
+        assert await call(examples.status, *sock.getsockname()) == "no program listens at that port"
     assert await call(examples.status, "nowhere.invalid", 80) == "there is no such host"
     with silent() as address:
         assert await call(examples.status, *address, patience=0.01) == "no answer"
@@ -884,7 +884,9 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"\xff\xfe\nhello\n")
         assert await call(examples.receive_text, client) == "hello"
-    assert capsys.readouterr().out.startswith("Skipped what is not text: 'utf-8' codec can't")
+    assert capsys.readouterr().out.startswith(
+        "Skipped a line that is not text: 'utf-8' codec can't"
+    )
 
 
 @each_variant

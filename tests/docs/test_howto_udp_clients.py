@@ -537,7 +537,9 @@ async def test_parse_error(examples: Any, capsys: pytest.CaptureFixture[str]) ->
     async with pair(examples.Client) as (client, peer):
         peer.send(b"\xff\xfe", b"hello")
         assert await call(examples.receive_text, client) == "hello"
-    assert capsys.readouterr().out.startswith("Skipped what is not text: 'utf-8' codec can't")
+    assert capsys.readouterr().out.startswith(
+        "Skipped a datagram that is not text: 'utf-8' codec can't"
+    )
 
 
 @each_variant
@@ -599,7 +601,7 @@ async def test_refused(examples: Any) -> None:
     with server() as peer:
         pass
     async with open_client(examples.Client, peer.address, PROTOCOL) as client:
-        refused = "nobody listens at that port, or nobody did before"
+        refused = "no program listens at that port, now or earlier"
         assert await call(examples.send, client, "hello") == refused
         await send_in_vain(client)
         with pytest.raises(ConnectionRefusedError):

@@ -60,7 +60,7 @@ async def status(host: str, port: int, patience: float = 5.0) -> str:
             await client.wait_connected()
             return "up"
     except ConnectionRefusedError:
-        return "nobody listens at that port"
+        return "no program listens at that port"
     except socket.gaierror:
         return "there is no such host"
     except TimeoutError:
@@ -149,7 +149,7 @@ async def receive_text(client: Client) -> str:
         try:
             return await client.recv_packet()
         except StreamProtocolParseError as exc:
-            print(f"Skipped what is not text: {exc.error}")
+            print(f"Skipped a line that is not text: {exc.error}")
 
 
 async def count_lines(client: Client, lines: Iterable[str]) -> int:

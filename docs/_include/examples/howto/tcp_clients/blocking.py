@@ -53,7 +53,7 @@ def status(host: str, port: int, patience: float = 5.0) -> str:
         with TCPNetworkClient((host, port), protocol, connect_timeout=patience):
             return "up"
     except ConnectionRefusedError:
-        return "nobody listens at that port"
+        return "no program listens at that port"
     except socket.gaierror:
         return "there is no such host"
     except TimeoutError:
@@ -119,7 +119,7 @@ def receive_text(client: Client) -> str:
         try:
             return client.recv_packet()
         except StreamProtocolParseError as exc:
-            print(f"Skipped what is not text: {exc.error}")
+            print(f"Skipped a line that is not text: {exc.error}")
 
 
 def count_lines(client: Client, lines: Iterable[str]) -> int:

@@ -108,14 +108,14 @@ async def receive_text(client: Client) -> str:
             try:
                 return await client.recv_packet()
             except DatagramProtocolParseError as exc:
-                print(f"Skipped what is not text: {exc.error}")
+                print(f"Skipped a datagram that is not text: {exc.error}")
 
 
 async def send(client: Client, packet: str) -> str:
     try:
         await client.send_packet(packet)
     except ConnectionRefusedError:
-        return "nobody listens at that port, or nobody did before"
+        return "no program listens at that port, now or earlier"
     except OSError as exc:
         if exc.errno == errno.EMSGSIZE:
             return "too long"

@@ -85,14 +85,14 @@ def receive_text(client: Client) -> str:
         try:
             return client.recv_packet(timeout=30.0)
         except DatagramProtocolParseError as exc:
-            print(f"Skipped what is not text: {exc.error}")
+            print(f"Skipped a datagram that is not text: {exc.error}")
 
 
 def send(client: Client, packet: str) -> str:
     try:
         client.send_packet(packet)
     except ConnectionRefusedError:
-        return "nobody listens at that port, or nobody did before"
+        return "no program listens at that port, now or earlier"
     except OSError as exc:
         if exc.errno == errno.EMSGSIZE:
             return "too long"
