@@ -108,7 +108,7 @@ def tidy_docstring(
     """
     generated = ("Alias for field number", "Create new instance of")
     lines[:] = [line for line in lines if not line.startswith(generated)]
-    if lines and what in ("attribute", "data", "property"):
+    if any(lines) and what in ("attribute", "data", "property"):
         lines[0] = f": {lines[0]}"
 
 
@@ -117,9 +117,14 @@ def show_import(
 ) -> None:
     """Begin the docstring of a class with the statement that imports it.
 
-    Sphinx calls this for the docstring of the constructor as well.
+    Sphinx calls this for the docstring of the constructor as well, which follows that of the class.
     """
-    if what in ("class", "exception") and lines and lines[0] in str(obj.__doc__):
+    if what not in ("class", "exception") or not any(lines):
+        return
+    if lines[0] not in str(obj.__doc__):
+        if not lines[0].startswith(":"):
+            lines[0] = f"*Constructor:* {lines[0]}"
+    else:
         packages = itertools.accumulate(obj.__module__.split("."), "{}.{}".format)
         exporting = (
             p for p in packages if obj.__name__ in getattr(sys.modules.get(p), "__all__", ())
@@ -147,6 +152,17 @@ def public_bases(base: type[Any]) -> Iterator[type[Any]]:
         yield cls
 
 
+def module_of_source(app: Sphinx, module: str, name: str) -> str | None:
+    """Return the module of an alias of a built-in class; None, the default, for other names.
+
+    Otherwise viewcode would look for its source in `builtins`, and list a page that does not exist.
+    """
+    value: Any = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return module if getattr(value, "__module__", None) == "builtins" else None
+
+
 MEANT = {"type": "builtins.type", "BlockingPortal": "anyio.from_thread.BlockingPortal"}
 
 
@@ -159,6 +175,9 @@ def adjust_page(app: Sphinx, page: nodes.document) -> None:
     for paragraph in [*page.findall(nodes.paragraph)]:
         if paragraph.astext() == "Bases: object":
             paragraph.parent.remove(paragraph)
+    for annotation in [*page.findall(addnodes.desc_annotation)]:
+        if annotation.astext().endswith("<object object>"):  # a key: its value tells nothing
+            annotation.parent.remove(annotation)
     for reference in page.findall(addnodes.pending_xref):
         reference["reftarget"] = MEANT.get(reference["reftarget"], reference["reftarget"])
     for topic in page.findall(nodes.topic):
@@ -271,5 +290,6 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", show_import, priority=600)
     app.connect("autodoc-process-bases", show_public_bases)
     app.connect("autodoc-process-docstring", tidy_docstring, priority=400)
+    app.connect("viewcode-follow-imported", module_of_source)
     app.connect("doctree-read", adjust_page)
     app.connect("doctree-resolved", prepare_tables)
