@@ -160,6 +160,7 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
     __slots__ = ("__weakref__",)
 
     def __enter__(self) -> Self:
+        """Return the client, which is already connected."""
         return self
 
     def __exit__(

@@ -116,6 +116,7 @@ class AbstractNetworkServer(ABC):
     __slots__ = ("__weakref__",)
 
     def __enter__(self) -> Self:
+        """Return the server, which `serve_forever()` opens."""
         return self
 
     def __exit__(

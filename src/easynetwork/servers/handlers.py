@@ -237,10 +237,12 @@ class AsyncDatagramClient(AsyncBaseClientInterface[_T_Response]):
     __slots__ = ()
 
     @abstractmethod
-    def __eq__(self, other: object, /) -> bool: ...
+    def __eq__(self, other: object, /) -> bool:
+        """Whether both have the same address, at the same socket of the server."""
 
     @abstractmethod
-    def __hash__(self) -> int: ...
+    def __hash__(self) -> int:
+        """Return the hash of the address and of the server's socket."""
 
 
 class BaseRequestHandler:
