@@ -11,35 +11,26 @@ import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
-import anyio.abc
-
 from easynetwork._arguments import (
     validated_backlog,
     validated_hosts,
-    validated_max_recv_size,
     validated_port,
     validated_reuse_port,
 )
 from easynetwork.addresses import SocketAddress
-from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.protocol import AnyStreamProtocolType
-from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
-from easynetwork.servers._stream.options import check_stream_arguments, new_stream_options
-from easynetwork.servers._stream.service import StreamService
+from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_tcp_listeners
-from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class AsyncTCPNetworkServer(
-    BaseAsyncNetworkServer[SocketListener, SocketAddress], Generic[_T_Request, _T_Response]
-):
+class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request, _T_Response]):
     """Serves packets over TCP.
 
     Each connection is served in a task of its own, by the generators of one request handler.
@@ -59,7 +50,7 @@ class AsyncTCPNetworkServer(
     is left out is counted, and the log says how much that was.
     """
 
-    __slots__ = ("_max_recv_size", "_service")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -111,9 +102,19 @@ class AsyncTCPNetworkServer(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_stream_arguments(protocol, request_handler)
         super().__init__(
-            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
+            protocol,
+            request_handler,
+            backend,
+            logger or logging.getLogger(__name__),
+            max_recv_size=max_recv_size,
+            log_client_connection=log_client_connection,
+            tls={
+                "context": ssl,
+                "ssl_handshake_timeout": ssl_handshake_timeout,
+                "ssl_shutdown_timeout": ssl_shutdown_timeout,
+                "ssl_standard_compatible": ssl_standard_compatible,
+            },
         )
         self._source = HostSockets(
             functools.partial(
@@ -125,23 +126,6 @@ class AsyncTCPNetworkServer(
                 logger=self.logger,
             )
         )
-        self._max_recv_size = validated_max_recv_size(max_recv_size)
-        tls = {
-            "context": ssl,
-            "ssl_handshake_timeout": ssl_handshake_timeout,
-            "ssl_shutdown_timeout": ssl_shutdown_timeout,
-            "ssl_standard_compatible": ssl_standard_compatible,
-        }
-        options = new_stream_options(
-            self._backend,
-            protocol,
-            request_handler,
-            self._log,
-            max_recv_size=self._max_recv_size,
-            log_client_connection=log_client_connection,
-            tls=tls,
-        )
-        self._service = StreamService(options)
 
     @classmethod
     def from_sockets(
@@ -180,11 +164,5 @@ class AsyncTCPNetworkServer(
         server._source = AdoptedSockets(sockets, socket.SOCK_STREAM, INET_FAMILIES)
         return server
 
-    async def _open_listeners(self) -> list[SocketListener]:
-        sockets = await self._source.open()
-        options = self._backend, self._max_recv_size, self._log.log
-        with close_on_error(*sockets):
-            return [SocketListener(sock, *options) for sock in sockets]
-
-    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        self._service.start(self._listeners, receivers, sessions)
+    def _new_listener(self, sock: socket.socket) -> SocketListener:
+        return SocketListener(sock, self._backend, self._max_recv_size, self._log.log)

@@ -8,37 +8,28 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Generic, Self, TypeVar
-
-import anyio.abc
 
 from easynetwork._arguments import (
     validated_ancillary_bufsize,
     validated_backlog,
-    validated_max_recv_size,
 )
 from easynetwork.addresses import UnixSocketAddress
-from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener, UnixListening
 from easynetwork.protocol import AnyStreamProtocolType
-from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.unix_names import UnixPeer
 from easynetwork.servers._core.unix_paths import PathSource, name_and_release
-from easynetwork.servers._stream.options import check_stream_arguments, new_stream_options
-from easynetwork.servers._stream.service import StreamService
+from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
-from easynetwork.sockets.closing import close_on_error
 
 _T_Request = TypeVar("_T_Request")
 _T_Response = TypeVar("_T_Response")
 
 
-class AsyncUnixStreamServer(
-    BaseAsyncNetworkServer[SocketListener, UnixSocketAddress], Generic[_T_Request, _T_Response]
-):
+class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Request, _T_Response]):
     """Serves packets over Unix streams. Not available on Windows.
 
     It is like `AsyncTCPNetworkServer`, except for what is said here.
@@ -59,7 +50,7 @@ class AsyncUnixStreamServer(
     user and group of each client that connects.
     """
 
-    __slots__ = ("_max_recv_size", "_service")
+    __slots__ = ()
 
     def __init__(  # noqa: D417 - AsyncTCPNetworkServer explains the others
         self,
@@ -106,9 +97,20 @@ class AsyncUnixStreamServer(
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_stream_arguments(protocol, request_handler)
         super().__init__(
-            ensure_backend(backend), request_handler, logger or logging.getLogger(__name__)
+            protocol,
+            request_handler,
+            backend,
+            logger or logging.getLogger(__name__),
+            max_recv_size=max_recv_size,
+            log_client_connection=log_client_connection,
+            ancillary_bufsize=validated_ancillary_bufsize(ancillary_bufsize),
+            tls={
+                "context": ssl,
+                "ssl_handshake_timeout": ssl_handshake_timeout,
+                "ssl_shutdown_timeout": ssl_shutdown_timeout,
+                "ssl_standard_compatible": ssl_standard_compatible,
+            },
         )
         self._source = PathSource(
             path,
@@ -118,24 +120,6 @@ class AsyncUnixStreamServer(
             socket.SOCK_STREAM,
             validated_backlog(backlog),
         )
-        self._max_recv_size = validated_max_recv_size(max_recv_size)
-        tls = {
-            "context": ssl,
-            "ssl_handshake_timeout": ssl_handshake_timeout,
-            "ssl_shutdown_timeout": ssl_shutdown_timeout,
-            "ssl_standard_compatible": ssl_standard_compatible,
-        }
-        options = new_stream_options(
-            self._backend,
-            protocol,
-            request_handler,
-            self._log,
-            max_recv_size=self._max_recv_size,
-            log_client_connection=log_client_connection,
-            ancillary_bufsize=validated_ancillary_bufsize(ancillary_bufsize),
-            tls=tls,
-        )
-        self._service = StreamService(options)
 
     @classmethod
     def from_sockets(
@@ -156,19 +140,7 @@ class AsyncUnixStreamServer(
         server._source = AdoptedSockets(sockets, socket.SOCK_STREAM, UNIX_FAMILIES)
         return server
 
-    async def _open_listeners(self) -> list[SocketListener]:
-        sockets = await self._source.open()
-        with close_on_error(*sockets):
-            return [self._new_listener(sock) for sock in sockets]
-
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         name, release = name_and_release(self._source, sock, self._log)
-
-        def attributes_of(connection: socket.socket) -> Mapping[Any, Callable[[], Any]]:
-            return UnixPeer(connection).attributes(name)
-
-        unix = UnixListening(name, attributes_of, release)
+        unix = UnixListening(name, lambda sock: UnixPeer(sock).attributes(name), release)
         return SocketListener(sock, self._backend, self._max_recv_size, self._log.log, unix)
-
-    def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        self._service.start(self._listeners, receivers, sessions)
