@@ -1,10 +1,11 @@
-"""easynetwork: TCP and UDP servers and clients that exchange packets, not bytes.
+"""easynetwork: servers and clients over TCP, UDP and Unix sockets that exchange packets.
 
 The modules, in import order: each one imports only those above it. (A received byte goes another
 way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your request handler.)
 
 * `easynetwork.exceptions`: every error on one page, grouped by the side at fault.
-* `easynetwork.addresses`: socket addresses, the socket proxy, socket options, typed attributes.
+* `easynetwork.addresses`: socket addresses, the socket proxy, socket options, typed attributes,
+  ancillary data.
 * `easynetwork.serializers`: bytes <-> plain objects, one packet at a time; `framing` splits a
   stream into frames.
 * `easynetwork.converter`: plain object <-> your object.
@@ -13,8 +14,7 @@ way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your r
 * `easynetwork.decoder`: bytes in, packets out, whatever the network.
 * `easynetwork.codec`: drives a protocol object by whole frames, or by its generators.
 * `easynetwork.tls`: ciphertext to plaintext and back.
-* `easynetwork.sockets`: plain sockets: names resolved, connected, bound, accepted,
-  adopted.
+* `easynetwork.sockets`: plain sockets: names resolved, connected, bound, accepted, adopted.
 * `easynetwork.backends`: the event loop, asyncio or trio. `abc` holds the contracts: a new kind of
   connection is a `Listener` and a `StreamTransport`.
 * `easynetwork.servers`: the request handlers you write, and what serves them: `_stream` takes a
