@@ -370,14 +370,14 @@ async def test_cancelled_send(pipe: Descriptors) -> None:
 async def test_earlier_bytes_first(pipe: Descriptors) -> None:
     """Bytes that wait to be sent leave before a packet with ancillary data."""
     async with connected() as (client, peer), anyio.create_task_group() as tasks:
-        long = "y" * 300_000
-        await client.send_packet("x" * 250_000)
-        tasks.start_soon(client.send_packet, long)
-        await anyio.wait_all_tasks_blocked()
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        size = fill(client.socket, b"x" * 1000)
+        await client.send_packet("y" * 50_000)  # less than makes a task wait
         send = partial(client.send_packet, "last", ancillary_data=ancillary_of(pipe.reading))
         tasks.start_soon(send)
-        data = await in_thread(receive_all, peer, 550_002)
-        assert data == f"{'x' * 250_000}\n{long}\n".encode()
+        await anyio.wait_all_tasks_blocked()
+        data = await in_thread(receive_all, peer, size + 50_001)
+        assert data == b"x" * size + b"y" * 50_000 + b"\n"
         data, [number] = await in_thread(receive_fds, peer)
         assert data == b"last\n"
         pipe.check(number)
