@@ -48,6 +48,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Type variables and aliases of the interpreter's own: there is nothing to link to.
     (r"py:.*", r"(.*\.)?(_T\w*|(Sent|Received)(DTO)?|Buffer|Serializer)"),
+    (r"py:.*", r"AnySocketAddress|RawAncillary"),
     (r"py:.*", r"(_typeshed\.)?(ReadableBuffer|WriteableBuffer)"),
 ]
 # A `name` in a docstring is code.
