@@ -390,6 +390,21 @@ def test_removal_under_the_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         assert path.exists()
 
 
+@pytest.mark.parametrize("unlink_stale", [False, True])
+def test_folder_is_changed_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, unlink_stale: bool
+) -> None:
+    """A relative path is removed where it was made."""
+    (folder / "inner").mkdir()
+    monkeypatch.chdir(folder)
+    if unlink_stale:
+        make_stale(folder / "socket")
+    with opened("socket", unlink_stale=unlink_stale):
+        monkeypatch.chdir(folder / "inner")
+        assert (folder / "socket").exists()
+    assert not (folder / "socket").exists()
+
+
 # -- connecting
 
 

@@ -57,7 +57,7 @@ class BoundPath:
 
     def __init__(self, path: str) -> None:
         self.is_locked: bool = False
-        self._path = path
+        self._path = os.path.abspath(path)  # the program may change its folder meanwhile
         self._identity = _identity(path)
         self._pid: int | None = os.getpid()
 
@@ -67,7 +67,7 @@ class BoundPath:
     def rename(self, path: str) -> None:
         """Move the socket to another path, and replace what is there."""
         os.rename(self._path, path)
-        self._path = path
+        self._path = os.path.abspath(path)
 
     def remove(self) -> None:
         """Remove the path, unless another file is there now, or this is a child of fork.
