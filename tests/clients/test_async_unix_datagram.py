@@ -140,6 +140,12 @@ async def test_peer_that_is_gone(pipe: Descriptors, has_ancillary: bool) -> None
             await client.send_packet("hello", **options)
         with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
             await client.send_packet("hello", **options)
+        # From now on, the kernel would deliver what any other process sends.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+            for ancillary in None, SocketAncillary():
+                stranger.sendto(b"forged", client.socket.getsockname())
+                with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+                    await client.recv_packet(ancillary_data=ancillary)
 
 
 # -- A peer that does not read -----------------------------------------------------------------

@@ -132,8 +132,9 @@ async def test_credentials() -> None:
     assert caught.value.errno == errno.ENOTCONN
     async with connected() as (client, _):
         expected = UnixCredentials(os.getpid(), os.geteuid(), os.getegid())
-        assert client.get_peer_credentials() == expected
-        assert client.get_peer_credentials() == expected
+        credentials = client.get_peer_credentials()
+        assert credentials == expected
+        assert client.get_peer_credentials() is credentials
         await client.aclose()
         with pytest.raises(ClientClosedError):
             client.get_peer_credentials()

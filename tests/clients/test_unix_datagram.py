@@ -156,6 +156,12 @@ def test_peer_that_is_gone(pair: Pair, ancillary: SocketAncillary | None) -> Non
         client.send_packet("hello", ancillary_data=ancillary)
     with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
         client.send_packet("hello", ancillary_data=ancillary)
+    # From now on, the kernel would deliver what any other process sends.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        for received in None, SocketAncillary():
+            stranger.sendto(b"forged", client.socket.getsockname())
+            with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+                client.recv_packet(ancillary_data=received)
 
 
 # -- A peer that does not read -----------------------------------------------------------------

@@ -27,6 +27,7 @@ from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.connecting import raise_pending_error
 from easynetwork.sockets.datagrams import (
     DatagramCalls,
+    check_still_connected,
     explain_unix,
     is_unix,
     largest_datagram,
@@ -101,6 +102,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
             datagram: bytes = await self.receive()
         finally:
             self._calls = calls
+        check_still_connected(self.socket)
         if reader.error is not None:
             raise reader.error
         return datagram

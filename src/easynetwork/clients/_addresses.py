@@ -64,6 +64,8 @@ class UnixStreamNames(UnixNames):
 
     __slots__ = ()
 
+    _credentials: UnixCredentials | None  # a subclass has the slot
+
     @property
     @abstractmethod
     def socket(self) -> SocketProxy:
@@ -78,4 +80,6 @@ class UnixStreamNames(UnixNames):
             NotImplementedError: The platform cannot tell.
         """
         self._addresses()
-        return get_peer_credentials(self.socket)
+        if self._credentials is None:
+            self._credentials = get_peer_credentials(self.socket)  # type: ignore[misc]  # a slot
+        return self._credentials

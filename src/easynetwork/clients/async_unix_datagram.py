@@ -32,6 +32,10 @@ class AsyncUnixDatagramClient(
 
     It is like `AsyncUDPNetworkClient`, except that nothing is lost on the way: sending waits while
     the peer does not read. Packets may have ancillary data.
+
+    Error handling: if the server is gone, sending raises `ConnectionRefusedError`. Linux has
+    disconnected the client's socket then: further operations raise `OSError` (`ENOTCONN`). Close
+    the client and make another one.
     """
 
     __slots__ = ("_local_path",)

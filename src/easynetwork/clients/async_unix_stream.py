@@ -22,6 +22,7 @@ from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
 from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
+from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
@@ -39,7 +40,7 @@ class AsyncUnixStreamClient(
     It is like `AsyncTCPNetworkClient`, except that packets may have ancillary data.
     """
 
-    __slots__ = ("_local_path",)
+    __slots__ = ("_credentials", "_local_path")
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class AsyncUnixStreamClient(
             max_recv_size = validated_max_recv_size(max_recv_size)
             super().__init__(target, protocol, backend, max_recv_size, tls)
         self._local_path = LocalPath(local)
+        self._credentials = None
 
     async def _new_socket(self) -> _socket.socket:
         with self._local_path.new_socket(_socket.SOCK_STREAM) as sock:
@@ -174,6 +176,8 @@ class AsyncUnixStreamClient(
         if ancillary_data is None:
             return await super().recv_packet()
         transport = await self._connected()
+        if self._tls is not None:  # even if a packet is here already
+            raise UnsupportedOperation("This transport does not have ancillary data support.")
         await self._acquire_receiving(math.inf)
         try:
             packet = await self._take()

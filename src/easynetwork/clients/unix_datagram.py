@@ -19,7 +19,7 @@ from easynetwork.clients._unix import LocalPath, collecting, validated_reception
 from easynetwork.clients._waiting import validated_retry_interval
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
-from easynetwork.sockets.datagrams import get_next_size
+from easynetwork.sockets.datagrams import check_still_connected, get_next_size
 from easynetwork.sockets.messages import MessageReader
 from easynetwork.sockets.unix import connect_unix_blocking
 
@@ -34,6 +34,10 @@ class UnixDatagramClient(
 
     It is like `UDPNetworkClient`, except that nothing is lost on the way: sending waits while the
     peer does not read. Packets may have ancillary data.
+
+    Error handling: if the server is gone, sending raises `ConnectionRefusedError`. Linux has
+    disconnected the client's socket then: further operations raise `OSError` (`ENOTCONN`). Close
+    the client and make another one.
     """
 
     __slots__ = ("_local_path",)
@@ -88,7 +92,9 @@ class UnixDatagramClient(
         super()._close_descriptor()
 
     def _read_datagram(self, size: int) -> bytes:
-        return self._socket.recv(get_next_size(self._socket, size))
+        datagram = self._socket.recv(get_next_size(self._socket, size))
+        check_still_connected(self._socket)
+        return datagram
 
     def send_packet(
         self,
@@ -159,6 +165,7 @@ class UnixDatagramClient(
 
             def read(size: int) -> bytes:
                 datagram = reader.recv(get_next_size(self._socket, size))
+                check_still_connected(self._socket)
                 if reader.error is not None:
                     raise reader.error
                 return datagram

@@ -39,7 +39,7 @@ class UnixStreamClient(
     It is like `TCPNetworkClient`, except that packets may have ancillary data.
     """
 
-    __slots__ = ("_local_path",)
+    __slots__ = ("_credentials", "_local_path")
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class UnixStreamClient(
                 ssl_standard_compatible=ssl_standard_compatible,
             )
             self._local_path = LocalPath(local)
+            self._credentials = None
 
             def connect() -> _socket.socket:
                 if isinstance(target, _socket.socket):

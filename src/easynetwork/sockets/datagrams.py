@@ -82,7 +82,21 @@ def _receive_whole_from(sock: socket.socket, view: memoryview) -> tuple[int, Any
 
 
 def _receive_whole(sock: socket.socket, view: memoryview) -> int:
-    return _receive_whole_from(sock, view)[0]
+    nbytes, _ = _receive_whole_from(sock, view)
+    check_still_connected(sock)
+    return nbytes
+
+
+def check_still_connected(sock: socket.socket) -> None:
+    """Make sure that a datagram has come from the peer to which a Unix socket is connected.
+
+    When its peer is gone, Linux disconnects a socket that sends. From then on, it would receive
+    from any other.
+
+    Raises:
+        OSError: It is not connected any more (`ENOTCONN`): drop the datagram.
+    """
+    sock.getpeername()
 
 
 def get_next_size(sock: socket.socket, size: int) -> int:
