@@ -50,6 +50,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(.*\.)?(_T\w*|(Sent|Received)(DTO)?|Buffer|Serializer)"),
     (r"py:.*", r"AnySocketAddress|RawAncillary"),
     (r"py:.*", r"(_typeshed\.)?(ReadableBuffer|WriteableBuffer)"),
+    # Aliases that annotations name, unqualified: the page about addresses describes them.
+    (r"py:.*", r"AnySocketAddress|RawAncillary"),
 ]
 # A `name` in a docstring is code.
 default_role = "literal"
