@@ -98,7 +98,7 @@ def test_refused_at_once(protocol_class: Any) -> None:
 async def test_stream(protocol: Any, data: bytes) -> None:
     """Servers with the page's protocol objects for streams serve clients that do not use them.
 
-    "TCP servers and clients"
+    "servers and clients for TCP and Unix streams"
 
     "In a stream, the receiver must be able to find the end of each packet. Here, the first protocol
     object adds a newline, and the second one adds a length prefix."
