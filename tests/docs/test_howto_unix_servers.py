@@ -324,15 +324,15 @@ async def test_path(folder: Path) -> None:
 
 
 async def test_relative_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is looked up in the current folder, when the server is closed, too.
+    """A relative path is looked up once.
 
-    "If the program changes its current folder, a relative path means another file, and the server
-    does not find its own file when it closes its socket."
+    "A relative path is looked up in the folder that is current when the server is activated."
     """
     monkeypatch.chdir(folder)
     async with new_server("greeting.sock", Greeter()):
         monkeypatch.chdir("/")
-    assert os.listdir(folder) == ["greeting.sock"]
+        assert os.listdir(folder) == ["greeting.sock"]
+    assert os.listdir(folder) == []
 
 
 async def test_abstract_name(folder: Path) -> None:
