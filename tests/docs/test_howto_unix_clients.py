@@ -605,11 +605,11 @@ async def test_read_received_file(examples: Any, folder: Path, path: str) -> Non
     "The descriptors belong to you: close each of them, also if recv_packet() raises an error."
     """
     write(folder / "file", "content")
-    with open_for_appending(folder / "file") as unreadable:
-        assert unreadable.fileno()
     fd = os.open(folder / "file", os.O_RDONLY)
     with os.fdopen(fd, "rb") as file:
         async with serving(new_server(path, FileRequestHandler(file))):
+            assert await call(examples.read_received_file, path) == b"content"
+            # The server has opened its descriptor in reserve by now (/dev/null).
             before = open_descriptors()
             assert await call(examples.read_received_file, path) == b"content"
             await until(lambda: open_descriptors() <= before)
