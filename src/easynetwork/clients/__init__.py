@@ -1,4 +1,7 @@
-"""Clients for TCP and UDP, asynchronous and blocking."""
+"""Clients for TCP, UDP and Unix sockets, asynchronous and blocking.
+
+Those for Unix sockets, which Windows does not have, are imported from their modules.
+"""
 
 from __future__ import annotations
 

@@ -156,9 +156,9 @@ class AsyncUnixStreamClient(
         """Wait for a packet and return it; connect first if need be.
 
         With `ancillary_data`: if a packet is here already, it is returned without any. Otherwise
-        the socket is read once, and what comes with the bytes is added; the descriptors belong to
-        the caller, who has to close them. What is not asked for is dropped, and its descriptors are
-        closed.
+        the socket is read once, and what comes with the bytes is added, also what belongs to the
+        next packet if both have arrived. The descriptors belong to the caller, who has to close
+        them. What is not asked for is dropped, and its descriptors are closed.
 
         Args:
             ancillary_data: Where to add ancillary data.

@@ -42,9 +42,10 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Requ
     descriptors and credentials that the client sent with the packet. If the packet is here already,
     it is delivered without any. Otherwise the socket is read once, and `data_received` is called,
     maybe with nothing; if the packet is not complete then, `EOFError` is raised at the `yield`, and
-    its bytes are kept for the next one. If ancillary data was cut off, that is an `OSError`
-    (`EMSGSIZE`). What is not asked for is dropped, and its descriptors are closed. There is none
-    over TLS (`UnsupportedOperation`).
+    its bytes are kept for the next one. Packets that have arrived together are read together, and
+    what came with the second is handed over with the first. If ancillary data was cut off, that is
+    an `OSError` (`EMSGSIZE`). What is not asked for is dropped, and its descriptors are closed.
+    There is none over TLS (`UnsupportedOperation`).
 
     Clients: `client.extra()` takes the keys of `UNIXClientAttribute`. The log names the process,
     user and group of each client that connects.
