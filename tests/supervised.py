@@ -8,7 +8,6 @@ its children would see.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
@@ -68,8 +67,7 @@ class Handler(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[s
                 found = [name for name in os.environ if name.startswith("LISTEN_")]
                 await client.send_packet(" ".join(["variables:", *found]))
             case other:
-                with contextlib.suppress(ConnectionRefusedError):  # it has given up
-                    await client.send_packet(other)
+                await client.send_packet(other)
 
 
 def new_servers(is_standalone: bool, backend: Any, **options: Any) -> list[Any]:

@@ -388,7 +388,6 @@ async def test_earlier_bytes_first(pipe: Descriptors) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let transports give up early."""
     monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.05)
-    monkeypatch.setattr("easynetwork.backends.ancillary._DEADLINE_INTERVAL", 0.01)
 
 
 async def test_close_waits_for_a_send(pipe: Descriptors) -> None:
@@ -426,7 +425,6 @@ async def test_cancelled_close(monkeypatch: pytest.MonkeyPatch, pipe: Descriptor
 
     It may not go on to wait for a number that another socket may have by then.
     """
-    monkeypatch.setattr("easynetwork.backends.ancillary._DEADLINE_INTERVAL", 3600)
     outcomes = Outcomes()
     async with connected() as (client, peer), anyio.create_task_group() as tasks:
         size = fill(client.socket, b"x" * 1000)

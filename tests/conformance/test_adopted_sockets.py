@@ -36,8 +36,7 @@ class Echo(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[str,
 
     async def handle(self, client: Any) -> AsyncGenerator[None, str]:
         request = yield
-        with contextlib.suppress(ConnectionRefusedError):  # a datagram socket has given up
-            await client.send_packet(request)
+        await client.send_packet(request)
 
 
 class Kind:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -21,9 +20,6 @@ from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary
 
 if TYPE_CHECKING:
     from easynetwork.backends.stream_transport import SocketStreamTransport
-
-_DEADLINE_INTERVAL: Final = 1.0
-"""Seconds after which a sender looks whether a deadline was set while it waited for the peer."""
 
 
 async def receive_with_ancillary(
@@ -65,7 +61,7 @@ async def send_with_ancillary(
         if error := too_long_for_ancillary(transport.socket, data):
             raise error
         while (sent := await _try_to_send(transport, data, ancillary)) is None:
-            await _wait_writable(transport)
+            _watch(transport)
         if sent < len(data):
             transport.write(data[sent:])
 
@@ -87,14 +83,15 @@ async def _try_to_send(
         raise broken_connection(exc) from None
 
 
-async def _wait_writable(transport: SocketStreamTransport) -> None:
-    """Wait until the peer has read something, or the time to send is up."""
-    with anyio.move_on_after(_DEADLINE_INTERVAL):
-        with suppress(anyio.ClosedResourceError):  # maybe receive() was to be woken up, not this
-            await anyio.wait_writable(transport.socket)
-        return
-    if anyio.current_time() >= transport._deadline:
-        transport.abort()
+def _watch(transport: SocketStreamTransport) -> None:
+    """Have `_all_sent` set when the kernel has room again, as if nothing were waiting to be sent.
+
+    So there is only one that waits for the socket, also if another task writes meanwhile, and the
+    deadline for sending holds.
+    """
+    transport._unsent = memoryview(b"")
+    transport._all_sent = anyio.Event()
+    transport._send_later()
 
 
 def _check_supported(transport: SocketStreamTransport) -> None:

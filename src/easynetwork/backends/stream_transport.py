@@ -364,7 +364,7 @@ class SocketStreamTransport(StreamTransport):
         self._end()
         if self.socket.fileno() < 0:
             return
-        if self._linger_done is not None or self._turns is not None:  # a task may wait for it
+        if self._linger_done is not None:
             anyio.notify_closing(self.socket)
         if self._phase != _Phase.BROKEN:
             # The end of the stream, though another process may have a copy of the descriptor.

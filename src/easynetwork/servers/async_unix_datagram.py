@@ -48,6 +48,9 @@ class AsyncUnixDatagramServer(
     waits, to whichever peer, for at most 30 seconds; after that, it raises `TimeoutError`. So do
     not send much to a peer that does not ask for it.
 
+    Peers that have left: sending to them raises `ConnectionRefusedError`. If that leaves the
+    handler, nothing is logged.
+
     Ancillary data: with `receive_ancillary_data`, a handler that yields `RecvParams` with
     `recv_with_ancillary` gets the descriptors and credentials that came with the datagram. If it
     was cut off, an `OSError` (`EMSGSIZE`) is raised at the `yield`, and the datagram is what the

@@ -91,13 +91,14 @@ class TrioStreamTransport(SocketStreamTransport):
 
     async def _send_unsent(self) -> None:
         with trio.CancelScope(deadline=self._deadline) as self._sending:
-            while not self._send_some():
+            while self._unsent is not None:
                 try:
                     await trio.lowlevel.wait_writable(self.socket)
                 except trio.ClosedResourceError:
                     pass  # receive() was to be woken up, not this
                 except OSError as exc:  # other code has closed the descriptor
                     self._break_sending(exc)
+                self._send_some()
         if self._sending.cancelled_caught:
             self._give_up()
         self._sending = None

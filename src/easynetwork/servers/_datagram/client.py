@@ -98,8 +98,12 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
         if not server_socket.is_up:
             raise ClientClosedError("Closed client")
         data = server_socket.encode(packet)
-        if not server_socket.endpoint.send(data, self.raw_address):
-            await self._send_later(data, None)
+        try:
+            if not server_socket.endpoint.send(data, self.raw_address):
+                await self._send_later(data, None)
+        except ConnectionError as exc:
+            self._tag(exc)
+            raise
         # Counted for each client: one budget for the socket would make all handlers of a busy
         # server wait for each other.
         self._sent_in_a_row += 1
@@ -115,8 +119,17 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
         if self.is_closing():
             raise ClientClosedError("Closed client")
         data = self._server_socket.encode(packet)
-        if not self._server_socket.endpoint.send(data, self.raw_address, ancillary_data):
-            await self._send_later(data, ancillary_data)
+        try:
+            if not self._server_socket.endpoint.send(data, self.raw_address, ancillary_data):
+                await self._send_later(data, ancillary_data)
+        except ConnectionError as exc:
+            self._tag(exc)
+            raise
+
+    def _tag(self, exc: ConnectionError) -> None:
+        """Mark an error as due to this client, which is gone. Over UDP it may be due to others."""
+        if self._server_socket.unix_name is not None:
+            vars(exc)["_easynetwork_client"] = self
 
     async def _send_later(self, data: bytes, ancillary: RawAncillary | None) -> None:
         """Send a datagram when the kernel has room for it: on Unix, when the peer has read some."""

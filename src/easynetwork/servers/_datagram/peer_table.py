@@ -14,6 +14,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from easynetwork.addresses._unix import AnySocketAddress
@@ -197,7 +198,8 @@ class PeerTable:
         if is_stopping or is_interrupt:
             session.drop_waiting()
         thrown, session.thrown = session.thrown, None
-        verdict = judge(end, thrown=thrown, is_excused=_is_misuse, is_stopping=is_stopping)
+        is_excused = partial(_is_excused, session.client)
+        verdict = judge(end, thrown=thrown, is_excused=is_excused, is_stopping=is_stopping)
         verdict.report(session.client.address, self.service.log)
         if is_interrupt:
             raise end
@@ -211,5 +213,6 @@ class PeerTable:
             self._keep(client)
 
 
-def _is_misuse(exc: BaseException) -> bool:
-    return isinstance(exc, ClientClosedError)
+def _is_excused(client: ServedDatagramClient, exc: BaseException) -> bool:
+    """Whether an exception is due to a client that is closed, or that has left (Unix sockets)."""
+    return isinstance(exc, ClientClosedError) or vars(exc).get("_easynetwork_client") is client
