@@ -104,6 +104,19 @@ def datagram_socket(path: Any, name: str | None = "") -> Iterator[socket.socket]
         yield sock
 
 
+def is_open(pid: int, socket_name: str) -> bool:
+    """Whether a process can be talked to over a socket: its path exists before it listens."""
+    descriptors = Path(f"/proc/{pid}/fd")
+    inodes: set[str] = set()
+    with contextlib.suppress(OSError):
+        inodes = {os.readlink(link).strip("socket:[]") for link in descriptors.iterdir()}
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        _, _, _, flags, kind, _, inode, *path = line.split()
+        if inode in inodes and path[-1:] == [socket_name]:
+            return flags == "00010000" or kind == "0002"  # it listens, or it is for datagrams
+    return False
+
+
 @contextlib.contextmanager
 def example(file: Path, folder: Path, socket_name: str) -> Iterator[subprocess.Popen[str]]:
     """Run a program of a page in a folder, until the block ends; wait for its socket first."""
@@ -117,7 +130,7 @@ def example(file: Path, folder: Path, socket_name: str) -> Iterator[subprocess.P
     ) as program:
         try:
             deadline = time.monotonic() + PATIENCE
-            while not (folder / socket_name).exists():
+            while not is_open(program.pid, socket_name):
                 assert program.poll() is None, program.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
