@@ -47,6 +47,10 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Requ
     an `OSError` (`EMSGSIZE`). What is not asked for is dropped, and its descriptors are closed.
     There is none over TLS (`UnsupportedOperation`).
 
+    Trust: whatever a server does, the kernel receives the descriptors that a client passes, and
+    closing some of them takes time: a TCP socket with SO_LINGER holds up the process that closes it
+    last (:manpage:`socket(7)`). So let only users connect that you trust: see `mode`.
+
     Clients: `client.extra()` takes the keys of `UNIXClientAttribute`. The log names the process,
     user and group of each client that connects.
     """
