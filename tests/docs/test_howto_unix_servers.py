@@ -213,7 +213,8 @@ def test_same_handlers() -> None:
 
     "Request handlers and protocol objects are the same as for TCP and UDP."
 
-    "Only the class of the server and its first argument differ from TCP"
+    "Only the class of the server, which has a module of its own, and its first argument differ from
+    TCP"
     """
     tcp = (DOCS / "_include/examples/howto/tcp_servers/standalone/server.py").read_text("utf-8")
     text = (FOLDER / "stream_server_standalone.py").read_text("utf-8")
@@ -440,9 +441,9 @@ async def test_group(folder: Path, path: str) -> None:
 async def test_stale(folder: Path, path: str) -> None:
     """A stale socket is replaced on request, and only then.
 
-    "No server listens on it, and still the next server cannot bind the path: async with raises an
-    OSError that ends with Address already in use. With unlink_stale=True, the server replaces such
-    a file"
+    "No server listens on the file, and still the next server cannot bind the path: async with
+    raises an OSError that ends with Address already in use. With unlink_stale=True, the server
+    replaces such a file"
 
     "The lock file stays when the server is closed."
     """
@@ -457,13 +458,15 @@ async def test_stale(folder: Path, path: str) -> None:
     assert os.listdir(folder) == ["greeting.sock.lock"]
 
 
-def test_killed_process(folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_process(folder: Path, number: signal.Signals) -> None:
     """A killed process leaves its file.
 
-    "But if the process is killed, the file stays."
+    "But if the process is killed, the file stays. SIGTERM kills it, too, if your program does not
+    handle this signal."
     """
     with example(FOLDER / "stream_server.py", folder, "greeting.sock") as program:
-        program.kill()
+        program.send_signal(number)
         program.wait()
         assert (folder / "greeting.sock").is_socket()
 
@@ -515,7 +518,8 @@ def described(path: str, reason: str) -> str:
     """Return the text of an error, which must be on the page, with a path in place of its own."""
     texts = re.findall(r"^``(error while attempting to bind .*)``$", PAGE, re.MULTILINE)
     start = "error while attempting to bind on address"
-    assert [text for text in texts if re.fullmatch(rf"{start} \S+: {re.escape(reason)}", text)]
+    shown = re.escape(reason.replace(path, "greeting.sock"))
+    assert [text for text in texts if re.fullmatch(rf"{start} \S+: {shown}", text)]
     return f"{start} {path}: {reason}"
 
 
@@ -581,12 +585,18 @@ async def test_no_permission(folder: Path, path: str, unlink_stale: bool) -> Non
     "PermissionError: you cannot create files in this folder."
 
     "The server needs permission to create files in the folder."
+
+    "The reason can also be that another user, for example root, has run the server before."
     """
-    os.chmod(folder, 0o755)
-    server = new_server(path, Greeter(), unlink_stale=unlink_stale)
-    with as_nobody(), pytest.raises(PermissionError) as caught:
-        await server.server_activate()
-    assert caught.value.strerror == described(path, "Permission denied")
+    reason = f"Permission denied: {path}.lock" if unlink_stale else "Permission denied"
+    for mode in (0o755, 0o777) if unlink_stale else (0o755,):
+        os.chmod(folder, mode)
+        server = new_server(path, Greeter(), unlink_stale=unlink_stale)
+        with as_nobody(), pytest.raises(PermissionError) as caught:
+            await server.server_activate()
+        assert caught.value.strerror == described(path, reason)
+        async with new_server(path, Greeter(), unlink_stale=unlink_stale):
+            pass
 
 
 @pytest.mark.parametrize("kind", ["stream", "datagram"])
@@ -608,7 +618,8 @@ async def test_ss(path: str) -> None:
 
     "To show the process that listens, run ss -lxp | grep greeting.sock."
     """
-    async with new_server(path, Greeter()):
+    stale(path)
+    async with new_server(path, Greeter(), unlink_stale=True):
         output = await in_thread(lambda: run(["ss", "-lxp"], Path("/")))
         [line] = [line for line in output.splitlines() if path in line]
         assert f"pid={os.getpid()}," in line

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import socket
 import stat
 import sys
@@ -39,8 +38,14 @@ _RETRY_INTERVAL: Final = 0.005
 """Seconds between attempts to connect to a server that is slow to accept. Linux does not tell when
 its backlog has room again: connect(2) fails with EAGAIN, and poll(2) says that all is well."""
 
-_LOCK_ATTEMPTS: Final = 100
-"""Milliseconds that the end of a server waits for another one that looks at its path."""
+_LOCK_INTERVAL: Final = 0.001
+"""Seconds between attempts to lock a path. Servers hold the lock for less than that."""
+
+_BEGIN_TIMEOUT: Final = 5.0
+"""Seconds that a server tries to lock its path before it binds it, in a thread."""
+
+_END_TIMEOUT: Final = 0.1
+"""Seconds that a server tries to lock its path at its end, when its event loop waits."""
 
 
 class BoundPath:
@@ -64,11 +69,6 @@ class BoundPath:
     def __str__(self) -> str:
         return self._path
 
-    def rename(self, path: str) -> None:
-        """Move the socket to another path, and replace what is there."""
-        os.rename(self._path, path)
-        self._path = os.path.abspath(path)
-
     def remove(self) -> None:
         """Remove the path, unless another file is there now, or this is a child of fork.
 
@@ -79,7 +79,7 @@ class BoundPath:
         if pid != os.getpid():
             return
         with contextlib.suppress(FileNotFoundError):
-            with _lock(self._path, blocking=False) if self.is_locked else contextlib.nullcontext():
+            with _lock(self._path, _END_TIMEOUT) if self.is_locked else contextlib.nullcontext():
                 if _identity(self._path) == self._identity:
                     os.unlink(self._path)
 
@@ -129,8 +129,14 @@ def open_unix_socket(
         with _naming(address):
             if not unlink_stale:
                 return sock, address, _bind_path(sock, path, mode, backlog)
-            with _lock(path):
-                return sock, address, _replace_stale(sock, path, mode, backlog)
+            with _lock(path, _BEGIN_TIMEOUT):
+                # Not bound beside it and renamed: the kernel would go on to tell clients and ss(8)
+                # the first name, and peers answer to the name that a datagram comes from.
+                if _is_stale(path, kind):
+                    os.unlink(path)
+                bound = _bind_path(sock, path, mode, backlog)
+                bound.is_locked = True
+                return sock, address, bound
 
 
 def _bind_path(sock: socket.socket, path: str, mode: int | None, backlog: int | None) -> BoundPath:
@@ -149,28 +155,6 @@ def _bind_path(sock: socket.socket, path: str, mode: int | None, backlog: int | 
 def _listen(sock: socket.socket, backlog: int | None) -> None:
     if backlog is not None:
         sock.listen(backlog)
-
-
-def _replace_stale(
-    sock: socket.socket, path: str, mode: int | None, backlog: int | None
-) -> BoundPath:
-    """Bind to a path that may have a stale socket. Called with the lock of the path.
-
-    In the place of a stale one, the new socket listens first, under another name. So there is no
-    moment without a path, and none in which a foreign server could be in its place.
-    """
-    if not _is_stale(path, sock.type):
-        bound = _bind_path(sock, path, mode, backlog)
-    else:
-        name = os.path.join(os.path.dirname(path), f".{secrets.token_hex(4)}")
-        bound = _bind_path(sock, name, mode, backlog)
-        try:
-            bound.rename(path)
-        except BaseException:
-            bound.remove()
-            raise
-    bound.is_locked = True
-    return bound
 
 
 def _is_stale(path: str, kind: int) -> bool:
@@ -197,31 +181,38 @@ def _is_stale(path: str, kind: int) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(path: str, *, blocking: bool = True) -> Iterator[None]:
+def _lock(path: str, seconds: float) -> Iterator[None]:
     """Hold the lock of a path: flock(2) on ``<path>.lock``, which stays there.
 
+    Args:
+        path: The path.
+        seconds: How long to try: another program may hold it for ever.
+
     Raises:
-        OSError: It cannot be made, or (`EAGAIN`) other servers hold it all the time.
+        OSError: It cannot be made, or other programs hold it all the time (`EAGAIN`).
     """
-    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    name = f"{path}.lock"
     try:
-        if blocking:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        else:
-            _try_to_lock(fd)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise OSError(exc.errno, f"{exc.strerror}: {name}") from None
+    deadline = time.monotonic() + seconds
+    try:
+        while not _try_to_lock(fd):
+            if time.monotonic() >= deadline:
+                raise OSError(errno.EAGAIN, f"another program holds the lock {name}")
+            time.sleep(_LOCK_INTERVAL)
         yield
     finally:
         os.close(fd)
 
 
-def _try_to_lock(fd: int) -> None:
-    for attempt in range(_LOCK_ATTEMPTS):
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt == _LOCK_ATTEMPTS - 1:
-                raise
-            time.sleep(0.001)
+def _try_to_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def bind_unix(sock: socket.socket, address: UnixSocketAddress) -> None:
