@@ -138,11 +138,11 @@ class SocketDatagramEndpoint(DatagramEndpoint):
         return True
 
     async def writable(self) -> None:
+        if self.address is None and is_unix(self.socket):
+            # Another socket is full, and the kernel does not tell when it has room again.
+            return await anyio.sleep(_RETRY_INTERVAL)
         async with self._writing:  # tasks take turns: loops let only one of them wait
-            if self.address is None and is_unix(self.socket):
-                # Another socket is full, and the kernel does not tell when it has room again.
-                await anyio.sleep(_RETRY_INTERVAL)
-            elif not self.is_closing():
+            if not self.is_closing():
                 with suppress(anyio.ClosedResourceError):
                     await anyio.wait_writable(self.socket)
 

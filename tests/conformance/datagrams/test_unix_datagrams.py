@@ -246,7 +246,7 @@ async def test_peer_that_never_reads(
     if end == "deadline":
         [(level, _, exc)] = log.problems()
         assert level == "ERROR"
-        assert "does not read what is sent to it" in str(exc)
+        assert "peers do not read what was sent before" in str(exc)
 
 
 async def test_peer_that_has_left(unix_path: str, log: Records) -> None:

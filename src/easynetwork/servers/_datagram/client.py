@@ -143,4 +143,5 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
                     raise ClientClosedError("Closed client")
                 is_sent = endpoint.send(data, self.raw_address, ancillary)
         if scope.cancelled_caught:
-            raise TimeoutError(errno.ETIMEDOUT, f"{self.address} does not read what is sent to it")
+            reason = "peers do not read what was sent before"
+            raise TimeoutError(errno.ETIMEDOUT, f"nothing can be sent to {self.address}: {reason}")
