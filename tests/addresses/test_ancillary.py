@@ -83,6 +83,9 @@ def test_descriptors() -> None:
     """Descriptors are kept in order, and packed into one message."""
     ancillary = SocketAncillary()
     ancillary.add_fds([3, 5])
+    for wrong in "x", 1.0, sys.stdout:
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            ancillary.add_fds([6, wrong])  # type: ignore[list-item]
     ancillary.add_fds(iter([4]))
     assert contents(ancillary) == [[3, 5, 4]]
     assert list(ancillary.iter_fds()) == [3, 5, 4]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import operator
 import os
 import socket as _socket
 import struct
@@ -78,8 +79,12 @@ class SocketAncillary:
         raise TypeError("SocketAncillary is final: it cannot be subclassed")
 
     def add_fds(self, fds: Iterable[int]) -> None:
-        """Add descriptors."""
-        self._fds.extend(fds)
+        """Add descriptors of open files, which stay open until they have been sent.
+
+        Raises:
+            TypeError: One is not a number: pass ``file.fileno()``, not a file. None is added.
+        """
+        self._fds += [operator.index(fd) for fd in fds]
 
     def add_creds(self, credentials: Iterable[SocketCredential]) -> None:
         """Add credentials. Only a privileged process may send others than its own.
