@@ -107,10 +107,12 @@ def test_without_supervisor() -> None:
     """Without a supervisor the example says what is missing.
 
     "Without a supervisor that expects this message, it does nothing."
+
+    "inherited_sockets() returns nothing if the environment variable LISTEN_PID names another
+    process"
     """
     assert not notify_systemd("READY=1")
-    names = {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
-    environment = {name: text for name, text in os.environ.items() if name not in names}
+    environment = os.environ | {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     done = subprocess.run(
         [sys.executable, str(PROGRAM)],
         env=environment,

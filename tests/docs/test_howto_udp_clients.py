@@ -34,6 +34,7 @@ from docs._include.examples.howto.udp_servers.multicast_request_handler import (
     MulticastRequestHandler,
 )
 from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork.addresses import IPv4SocketAddress, SocketAddress
 from easynetwork.clients import AsyncUDPNetworkClient, UDPNetworkEndpoint
 from easynetwork.exceptions import (
     ClientClosedError,
@@ -863,6 +864,19 @@ def test_discovery_by_multicast() -> None:
         with Discovered(handler) as port:
             found = asyncio.run(discovery_multicast.find_servers(port, SOON, "127.0.0.1"))
         assert list(found.values()) == answers
+
+
+@each_variant
+async def test_ask_all(examples: Any) -> None:
+    """It returns one response for each server, and ignores strangers.
+
+    "This function sends one request to several servers, and returns the response of each"
+    """
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(Discovered(GreetingRequestHandler())) for _ in range(3)]
+        addresses: set[SocketAddress] = {IPv4SocketAddress("127.0.0.1", port) for port in ports}
+        found = await call(examples.ask_all, addresses, "Zoë")
+    assert found == dict.fromkeys(addresses, "Hello, Zoë!")
 
 
 def test_several_addresses() -> None:

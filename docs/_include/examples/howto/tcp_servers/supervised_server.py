@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -41,4 +42,7 @@ async def main() -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main())
+
+    # Control-C is a normal way to stop this program, so it is not an error.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

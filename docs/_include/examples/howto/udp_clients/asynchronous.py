@@ -11,7 +11,8 @@ from typing import TypeAlias
 
 import trio
 
-from easynetwork.clients import AsyncUDPNetworkClient
+from easynetwork.addresses import SocketAddress
+from easynetwork.clients import AsyncUDPNetworkClient, AsyncUDPNetworkEndpoint
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -121,6 +122,23 @@ async def send(client: Client, packet: str) -> str:
             return "too long"
         return f"not sent: {exc}"
     return "sent"
+
+
+async def ask_all(
+    addresses: set[SocketAddress],
+    request: str,
+    patience: float = 1.0,
+) -> dict[SocketAddress, str]:
+    responses: dict[SocketAddress, str] = {}
+    async with AsyncUDPNetworkEndpoint(protocol) as endpoint:
+        for address in addresses:
+            await endpoint.send_packet_to(request, address)
+        while responses.keys() != addresses:
+            with endpoint.backend().timeout(patience):
+                response, sender = await endpoint.recv_packet_from()
+            if sender in addresses:
+                responses[sender] = response
+    return responses
 
 
 async def make_room_for_bursts(client: Client) -> None:

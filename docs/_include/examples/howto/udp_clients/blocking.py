@@ -9,7 +9,8 @@ import socket
 import time
 from typing import TypeAlias
 
-from easynetwork.clients import UDPNetworkClient
+from easynetwork.addresses import SocketAddress
+from easynetwork.clients import UDPNetworkClient, UDPNetworkEndpoint
 from easynetwork.exceptions import DatagramProtocolParseError
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -98,6 +99,22 @@ def send(client: Client, packet: str) -> str:
             return "too long"
         return f"not sent: {exc}"
     return "sent"
+
+
+def ask_all(
+    addresses: set[SocketAddress],
+    request: str,
+    patience: float = 1.0,
+) -> dict[SocketAddress, str]:
+    responses: dict[SocketAddress, str] = {}
+    with UDPNetworkEndpoint(protocol) as endpoint:
+        for address in addresses:
+            endpoint.send_packet_to(request, address)
+        while responses.keys() != addresses:
+            response, sender = endpoint.recv_packet_from(timeout=patience)
+            if sender in addresses:
+                responses[sender] = response
+    return responses
 
 
 def make_room_for_bursts(client: Client) -> None:
