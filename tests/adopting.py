@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from types import TracebackType
@@ -17,9 +18,9 @@ def new_bound_socket(kind: socket.SocketKind, host: str = "127.0.0.1") -> socket
 
     Args:
         kind: The type.
-        host: A numeric host; or "" for a Unix socket with an abstract name.
+        host: A numeric host; or an absolute path, or "" for an abstract name, of a Unix socket.
     """
-    address: Any = (host, 0) if "." in host or ":" in host else host
+    address: Any = host if not host or os.path.isabs(host) else (host, 0)
     sock = socket.socket(family_of(address), kind)
     try:
         sock.bind(address)

@@ -64,6 +64,7 @@ class Service:
                 descriptor = fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, 100)
                 stack.callback(os.close, descriptor)
                 actions.append((os.POSIX_SPAWN_DUP2, descriptor, number))
+            self._is_told = False
             self.pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
 
     def __enter__(self) -> Self:
@@ -97,10 +98,11 @@ class Service:
 
     def terminate(self) -> None:
         """Tell the service to stop."""
+        self._is_told = True
         os.kill(self.pid, signal.SIGTERM)
 
     def _stop(self) -> int:
-        with contextlib.suppress(ProcessLookupError):
+        if not self._is_told:  # one that is about to end would be killed by a second signal
             self.terminate()
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:

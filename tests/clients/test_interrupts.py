@@ -308,7 +308,7 @@ def test_while_waiting_to_send(narrow: Pair, on_signal: Any) -> None:
             try:
                 sock.send(b"\n" * 1000)
             except BlockingIOError:
-                is_full = not select.select([], [sock], [], 0.05)[1]
+                is_full = not select.select([], [sock], [], 0.2)[1]
     on_signal(interrupt)
     with pytest.raises(Interruption):
         client.send_packet("interrupted")

@@ -36,6 +36,7 @@ from easynetwork.servers.handlers import (
     UNIXClientAttribute,
 )
 from easynetwork.servers.standalone_unix_stream import StandaloneUnixStreamServer
+from tests.clients.unix_support import fill
 from tests.conformance.support import Recorder, Records, restarting, serving
 from tests.times import PATIENCE, SOON
 from tests.tls_peers import client_context, server_context
@@ -621,6 +622,35 @@ async def test_peer_that_does_not_read(unix_path: str) -> None:
         await handler.noted("full")
         lines = [await peer.receive() for _ in range(handler.filled + 1)]
         assert lines == ["x" * 100] * handler.filled + ["end"]
+
+
+async def test_another_task_sends_beside(unix_path: str) -> None:
+    """While a packet with ancillary data waits for the peer, those of other tasks wait with it."""
+
+    class Handler(Recorder):
+        async def handle(self, client: AsyncStreamClient[str]) -> Requests:
+            yield
+            filled = fill(client.extra(UNIXClientAttribute.socket), b"x" * 99 + b"\n")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.send_packet_with_ancillary, "with", [])
+                await anyio.lowlevel.checkpoint()
+                tasks.start_soon(client.send_packet, "without")
+                await anyio.sleep(SOON)
+                self.filled = filled // 100
+                self.note("full")
+            yield
+            await client.send_packet("end")
+
+        filled = 0
+
+    handler = Handler()
+    async with serving(new(unix_path, handler)) as service:
+        peer = await service.connect()
+        peer.send("go", "on")  # two at once: what answers the first may be gathered
+        await handler.noted("full")
+        lines = [await peer.receive() for _ in range(handler.filled + 3)]
+        assert sorted(lines[-3:-1]) == ["with", "without"]
+        assert lines[-1] == "end"
 
 
 async def test_too_long(unix_path: str) -> None:
