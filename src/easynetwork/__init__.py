@@ -21,6 +21,7 @@ way: `backends`, `tls`, `decoder`, `serializers`, `converter`, `servers`, your r
   connection from its listener to the end of its session, `_datagram` the same for datagrams,
   `_core` is life cycle, log and faults.
 * `easynetwork.clients`: the other end.
+* `easynetwork.socketserver`: packets for programs on the standard module of that name.
 * `easynetwork.testing`: for your tests: checks that a serializer keeps its promises.
 """
 

@@ -22,7 +22,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._stream.server import BaseStreamServer
-from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_tcp_listeners
 
@@ -57,7 +57,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request,
         host: str | Sequence[str] | None,
         port: int,
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         ssl: ssl.SSLContext | None = None,
@@ -132,7 +132,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request,
         cls,
         sockets: Iterable[socket.socket],
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

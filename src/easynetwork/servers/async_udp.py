@@ -22,7 +22,8 @@ from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.server import BaseDatagramServer
-from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
+from easynetwork.servers.blocking import AnyDatagramRequestHandler
+from easynetwork.servers.handlers import AsyncDatagramClient
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_udp_sockets
 from easynetwork.sockets.datagrams import ask_for_sources
@@ -62,7 +63,7 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Reques
         host: str | Sequence[str] | None,
         port: int,
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         reuse_port: bool = False,
@@ -105,7 +106,7 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Reques
         cls,
         sockets: Iterable[socket.socket],
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

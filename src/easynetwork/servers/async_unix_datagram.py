@@ -18,7 +18,7 @@ from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.peer_table import PeerTable, UnixDatagrams
 from easynetwork.servers._datagram.server import BaseDatagramServer
-from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.datagrams import new_datagram_calls
 from easynetwork.sockets.messages import AncillaryInbox
@@ -64,7 +64,7 @@ class AsyncUnixDatagramServer(
         self,
         path: str | os.PathLike[str] | bytes | UnixSocketAddress,
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         mode: int | None = None,
@@ -124,7 +124,7 @@ class AsyncUnixDatagramServer(
         cls,
         sockets: Iterable[socket.socket],
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

@@ -22,7 +22,7 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.unix_names import UnixPeer
 from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._stream.server import BaseStreamServer
-from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 
 _T_Request = TypeVar("_T_Request")
@@ -61,7 +61,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Requ
         self,
         path: str | os.PathLike[str] | bytes | UnixSocketAddress,
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         ssl: ssl.SSLContext | None = None,
@@ -131,7 +131,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Requ
         cls,
         sockets: Iterable[socket.socket],
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

@@ -16,7 +16,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
-from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 
 _T_Request = TypeVar("_T_Request")
@@ -44,7 +44,7 @@ class StandaloneTCPNetworkServer(
         host: str | Sequence[str] | None,
         port: int,
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         runner_options: Mapping[str, Any] | None = None,
@@ -99,7 +99,7 @@ class StandaloneTCPNetworkServer(
         cls,
         sockets: Iterable[socket.socket],
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

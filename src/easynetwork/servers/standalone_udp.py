@@ -15,7 +15,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
-from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 
@@ -44,7 +44,7 @@ class StandaloneUDPNetworkServer(
         host: str | Sequence[str] | None,
         port: int,
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         runner_options: Mapping[str, Any] | None = None,
@@ -85,7 +85,7 @@ class StandaloneUDPNetworkServer(
         cls,
         sockets: Iterable[socket.socket],
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

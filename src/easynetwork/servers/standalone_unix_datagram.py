@@ -16,7 +16,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
-from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 
@@ -41,7 +41,7 @@ class StandaloneUnixDatagramServer(
         self,
         path: str | os.PathLike[str] | bytes | UnixSocketAddress,
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         runner_options: Mapping[str, Any] | None = None,
@@ -89,7 +89,7 @@ class StandaloneUnixDatagramServer(
         cls,
         sockets: Iterable[socket.socket],
         protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

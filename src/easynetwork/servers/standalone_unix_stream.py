@@ -17,7 +17,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
-from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 
 _T_Request = TypeVar("_T_Request")
@@ -41,7 +41,7 @@ class StandaloneUnixStreamServer(
         self,
         path: str | os.PathLike[str] | bytes | UnixSocketAddress,
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         runner_options: Mapping[str, Any] | None = None,
@@ -99,7 +99,7 @@ class StandaloneUnixStreamServer(
         cls,
         sockets: Iterable[socket.socket],
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
+        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         **options: Any,
     ) -> Self:

@@ -15,10 +15,11 @@ from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._core.threads import asynchronous_datagram_handler
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.session import DatagramService
-from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import ReceivedDatagram
@@ -34,23 +35,20 @@ class BaseDatagramServer(BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[
     def __init__(
         self,
         protocol: DatagramProtocol[Any, Any],
-        request_handler: AsyncDatagramRequestHandler[Any, Any],
+        request_handler: AnyDatagramRequestHandler[Any, Any],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         logger: logging.Logger,
         *,
         has_ancillary: bool = False,
     ) -> None:
         check_datagram_protocol(protocol)
-        if not isinstance(request_handler, AsyncDatagramRequestHandler):
-            raise TypeError(
-                f"Expected an AsyncDatagramRequestHandler object, got {request_handler!r}"
-            )
-        super().__init__(ensure_backend(backend), request_handler, logger)
+        handler = asynchronous_datagram_handler(request_handler)
+        super().__init__(ensure_backend(backend), handler, logger)
         self._encode = datagram_encoder(protocol)
         self._counts = DatagramCounts(self._log)
         build = datagram_builder(protocol)
         self._service = DatagramService(
-            handler=request_handler,
+            handler=handler,
             build=_without_ancillary(build) if has_ancillary else build,
             log=self._log,
             counts=self._counts,

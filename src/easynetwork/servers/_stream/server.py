@@ -17,10 +17,11 @@ from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._core.threads import asynchronous_stream_handler
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers._stream.tls import TLSAcceptor
-from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.sockets.closing import close_on_error
 
 _T_Address = TypeVar("_T_Address")
@@ -39,7 +40,7 @@ class BaseStreamServer(BaseAsyncNetworkServer[SocketListener, _T_Address], Gener
     def __init__(
         self,
         protocol: AnyStreamProtocolType[Any, Any],
-        request_handler: AsyncStreamRequestHandler[Any, Any],
+        request_handler: AnyStreamRequestHandler[Any, Any],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         logger: logging.Logger,
         *,
@@ -49,16 +50,13 @@ class BaseStreamServer(BaseAsyncNetworkServer[SocketListener, _T_Address], Gener
         ancillary_bufsize: int | None = None,
     ) -> None:
         check_stream_protocol(protocol)
-        if not isinstance(request_handler, AsyncStreamRequestHandler):
-            raise TypeError(
-                f"Expected an AsyncStreamRequestHandler object, got {request_handler!r}"
-            )
-        super().__init__(ensure_backend(backend), request_handler, logger)
+        handler = asynchronous_stream_handler(request_handler)
+        super().__init__(ensure_backend(backend), handler, logger)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         tls_options = new_server_tls(**tls)
         options = StreamOptions(
             backend=self._backend,
-            handler=request_handler,
+            handler=handler,
             new_decoder=new_decoder_factory(protocol, self._max_recv_size),
             encode=packet_encoder(protocol),
             log=self._log,

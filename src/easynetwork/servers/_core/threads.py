@@ -1,0 +1,201 @@
+"""The threads in which blocking handlers run, and what receives for them in the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import errno
+import logging
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import anyio
+
+from easynetwork._episode import Episode
+from easynetwork._tuning import STOP_TIMEOUT
+from easynetwork.exceptions import EndOfStreamError
+from easynetwork.servers.blocking import (
+    BlockingClient,
+    BlockingDatagramRequestHandler,
+    BlockingRequestHandler,
+    BlockingStreamRequestHandler,
+    stopped,
+)
+from easynetwork.servers.handlers import (
+    AsyncDatagramClient,
+    AsyncDatagramRequestHandler,
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+    Yielded,
+)
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+_T = TypeVar("_T")
+
+_BUSY_QUIET_TIME: Final = 10.0
+"""Seconds with a free thread after which it is logged again that there is none."""
+
+_POLL_INTERVAL: Final = 0.005
+
+
+class _Threads:
+    """The threads that run a handler's methods, while a server serves."""
+
+    __slots__ = ("_busy", "_executor", "_handler", "_jobs", "_logger", "portal")
+
+    def __init__(
+        self, handler: BlockingRequestHandler, portal: BlockingPortal, logger: logging.Logger
+    ) -> None:
+        self.portal = portal
+        self._handler = handler
+        self._logger = logger
+        self._executor = ThreadPoolExecutor(handler._max_threads, "request handler")
+        self._jobs: set[Future[None]] = set()  # that are not over
+        self._busy = Episode(_BUSY_QUIET_TIME)
+
+    @classmethod
+    async def start(
+        cls, handler: BlockingRequestHandler, exit_stack: contextlib.AsyncExitStack, server: Any
+    ) -> Self:
+        """Prepare the service: see `BaseRequestHandler.service_init()`."""
+        from anyio.from_thread import BlockingPortal
+
+        await handler.service_init(exit_stack, server)
+        portal = await BlockingPortal().__aenter__()
+        # No exception may leave through the portal: its task group would wrap it.
+        exit_stack.push_async_callback(portal.__aexit__, None, None, None)
+        threads = cls(handler, portal, server.logger)
+        exit_stack.push_async_callback(threads.stop)
+        return threads
+
+    def serve(self, client: Any, *, closes: bool) -> AsyncGenerator[Yielded, Any]:
+        """Have a client served by the next thread that is free; return what receives for it."""
+        blocking_client = BlockingClient[Any, Any](client, self.portal)
+        return _receive_for(blocking_client, self._start(blocking_client), closes=closes)
+
+    def _start(self, client: BlockingClient[Any, Any]) -> Future[None]:
+        context = contextvars.copy_context()
+        job = self._executor.submit(context.run, self._handler._serve, client)
+        self._jobs.add(job)
+        if len(self._jobs) > self._handler._max_threads and self._busy.begins():
+            message = "All %d threads of the request handler are busy: clients wait"
+            self._logger.warning(message, self._handler._max_threads)
+        job.add_done_callback(lambda _: self._end(job, client))
+        return job
+
+    def _end(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
+        self._jobs.discard(job)
+        with contextlib.suppress(RuntimeError):  # the server has stopped
+            self.portal.start_task_soon(client._wake_up.set)
+
+    async def stop(self) -> None:
+        """Let all threads go on that wait for the event loop, and wait a little for them."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        with anyio.CancelScope(shield=True):
+            await self.portal.stop(cancel_remaining=True)
+            with anyio.move_on_after(STOP_TIMEOUT / 2):
+                while self._jobs:  # noqa: ASYNC110 - threads end it, without the loop
+                    await anyio.sleep(_POLL_INTERVAL)
+        if self._jobs:
+            message = "%d request handlers are still running in their threads"
+            self._logger.error(message, len(self._jobs))
+
+
+async def _receive_for(
+    client: BlockingClient[Any, Any], job: Future[None], *, closes: bool
+) -> AsyncGenerator[Yielded, Any]:
+    """Receive what a thread wants, until it is done; raise what it raised, or close the client."""
+    try:
+        while not job.done():
+            if not client._wanted:
+                await client._wake_up.wait()
+                client._wake_up = anyio.Event()
+                continue
+            timeout, future = client._wanted[0]
+            try:
+                packet = yield timeout
+            except GeneratorExit:
+                client._finish(EndOfStreamError(errno.ECONNABORTED, "The client has left"))
+                continue
+            except Exception as exc:
+                future.set_exception(exc)
+            else:
+                future.set_result(packet)
+            del client._wanted[0]
+        error = job.exception()
+        if error is not None and error is not client._end:
+            raise error
+        if closes and client._end is None:
+            await client._client.aclose()
+    finally:
+        error = None  # its traceback refers to this frame
+        job.cancel()  # if it still waits for a thread
+        client._finish(client._end or stopped())
+
+
+class _StreamAdapter(AsyncStreamRequestHandler[Any, Any]):
+    """What a server with connections makes of a blocking handler."""
+
+    __slots__ = ("_handler", "_threads")
+
+    def __init__(self, handler: BlockingStreamRequestHandler[Any, Any]) -> None:
+        self._handler = handler
+
+    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any, /) -> None:
+        self._threads = await _Threads.start(self._handler, exit_stack, server)
+
+    def on_connection(self, client: AsyncStreamClient[Any], /) -> AsyncGenerator[Yielded, Any]:
+        return self._threads.serve(client, closes=True)
+
+    def handle(self, client: AsyncStreamClient[Any], /) -> AsyncGenerator[Yielded, Any]:
+        raise NotImplementedError  # on_connection() closes the client
+
+
+class _DatagramAdapter(AsyncDatagramRequestHandler[Any, Any]):
+    """What a server of datagrams makes of a blocking handler."""
+
+    __slots__ = ("_handler", "_threads")
+
+    def __init__(self, handler: BlockingDatagramRequestHandler[Any, Any]) -> None:
+        self._handler = handler
+
+    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any, /) -> None:
+        self._threads = await _Threads.start(self._handler, exit_stack, server)
+
+    def handle(self, client: AsyncDatagramClient[Any], /) -> AsyncGenerator[Yielded, Any]:
+        return self._threads.serve(client, closes=False)
+
+
+def asynchronous_stream_handler(handler: object) -> AsyncStreamRequestHandler[Any, Any]:
+    """Return what a server with connections drives for a request handler.
+
+    Raises:
+        TypeError: It is neither of the two kinds, or its constructor was not called.
+    """
+    if isinstance(handler, BlockingStreamRequestHandler):
+        return _StreamAdapter(_checked(handler))
+    if not isinstance(handler, AsyncStreamRequestHandler):
+        raise TypeError(f"Expected an AsyncStreamRequestHandler object, got {handler!r}")
+    return handler
+
+
+def asynchronous_datagram_handler(handler: object) -> AsyncDatagramRequestHandler[Any, Any]:
+    """Return what a server of datagrams drives for a request handler.
+
+    Raises:
+        TypeError: It is neither of the two kinds, or its constructor was not called.
+    """
+    if isinstance(handler, BlockingDatagramRequestHandler):
+        return _DatagramAdapter(_checked(handler))
+    if not isinstance(handler, AsyncDatagramRequestHandler):
+        raise TypeError(f"Expected an AsyncDatagramRequestHandler object, got {handler!r}")
+    return handler
+
+
+def _checked(handler: _T) -> _T:
+    if not hasattr(handler, "_max_threads"):
+        raise TypeError(f"{type(handler).__name__}.__init__() did not call super().__init__()")
+    return handler

@@ -1,0 +1,252 @@
+"""Request handlers whose methods may block, for asynchronous and standalone servers.
+
+A thread runs the methods of one client, and the generator that the server drives in the client's
+task receives for it: the thread posts what it wants into the event loop, and waits for the result.
+
+    waiting for a thread -> handled by it -> ended (the client has left, the server stops) -> over
+
+Whatever ends a client is raised where its thread receives or sends, so no thread waits for a client
+that is gone.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AnyDatagramRequestHandler",
+    "AnyStreamRequestHandler",
+    "BlockingClient",
+    "BlockingDatagramRequestHandler",
+    "BlockingStreamRequestHandler",
+]
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+
+import anyio
+
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers.handlers import (
+    AsyncDatagramRequestHandler,
+    AsyncStreamRequestHandler,
+    BaseRequestHandler,
+)
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+_T = TypeVar("_T")
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+_BUSY_QUIET_TIME: Final = 10.0
+"""Seconds with a free thread after which it is logged again that there is none."""
+
+_POLL_INTERVAL: Final = 0.005
+
+
+class BlockingClient(Generic[_T_Request, _T_Response]):
+    """A client, as the methods of blocking handlers see it. Any thread may call any method.
+
+    Not to be called in the event loop's thread.
+    """
+
+    __slots__ = ("__weakref__", "_client", "_end", "_portal", "_wake_up", "_wanted")
+
+    def __init__(self, client: Any, portal: BlockingPortal) -> None:
+        self._client = client
+        self._portal = portal
+        self._wanted: list[tuple[float | None, Future[_T_Request]]] = []
+        self._wake_up = anyio.Event()
+        self._end: Exception | None = None
+
+    # -- in any thread
+
+    def recv_packet(self, *, timeout: float | None = None) -> _T_Request:
+        """Wait for a packet and return it.
+
+        Args:
+            timeout: The most seconds to wait; None for no limit.
+
+        Raises:
+            TimeoutError: No packet came in this time.
+            EndOfStreamError: The client has left.
+            ClientClosedError: It was closed here, or the server stops.
+            BaseProtocolParseError: The client sent something that is not a packet. The next call
+                continues after it.
+            ProtocolCrashedError: The protocol object has a bug (the cause).
+        """
+        future: Future[_T_Request] = Future()
+        self._call(self._post, timeout, future)
+        return future.result()
+
+    def packets(self, *, timeout: float | None = None) -> Iterator[_T_Request]:
+        """Yield packets until the client has left, or is closed.
+
+        Args:
+            timeout: The most seconds to wait for each packet; None for no limit.
+
+        Raises:
+            Exception: What `recv_packet()` raises, but for a `ConnectionError`.
+        """
+        with contextlib.suppress(ConnectionError):
+            while True:
+                packet = self.recv_packet(timeout=timeout)
+                yield packet
+
+    def send_packet(self, packet: _T_Response) -> None:
+        """Send a packet; wait as long as too much waits for the client.
+
+        Raises:
+            ClientClosedError: The client was closed here, or the server stops.
+            Exception: What `AsyncStreamClient.send_packet()` raises, or that of a datagram.
+        """
+        self._call(self._client.send_packet, packet)
+
+    def close(self) -> None:
+        """Close the connection gracefully: see `AsyncStreamClient.aclose()`. Not for datagrams."""
+        self._call(self._client.aclose)
+
+    def is_closing(self) -> bool:
+        """Whether sending raises `ClientClosedError`."""
+        closing: bool = self._end is not None or self._client.is_closing()
+        return closing
+
+    def extra(self, *args: Any) -> Any:
+        """Return what is known of the client: see `AsyncStreamClient.extra()`."""
+        return self._client.extra(*args)
+
+    def _call(self, function: Any, *args: Any) -> None:
+        """Call a function in the event loop, and wait for it."""
+        try:
+            self._portal.start_task_soon(function, *args).result()
+        except CancelledError:
+            raise stopped() from None
+        except RuntimeError as exc:
+            if exc.args != ("This portal is not running",):
+                raise
+            raise stopped() from exc
+
+    # -- in the event loop
+
+    def _post(self, timeout: float | None, future: Future[_T_Request]) -> None:
+        if self._end is not None:
+            future.set_exception(self._end)
+        else:
+            self._wanted.append((timeout, future))
+            self._wake_up.set()
+
+    def _finish(self, end: Exception) -> None:
+        """Have all attempts to receive raise an exception."""
+        self._end = end
+        while self._wanted:
+            self._wanted.pop()[1].set_exception(end)
+
+
+def stopped() -> ClientClosedError:
+    return ClientClosedError("The server has stopped")
+
+
+class BlockingRequestHandler(BaseRequestHandler):
+    __slots__ = ("_max_threads",)
+
+    def __init__(self, *, max_threads: int = 100) -> None:
+        """Prepare the handler.
+
+        Args:
+            max_threads: How many clients may be served at the same time. More wait for their turn,
+                first come, first served. A server has so many threads at most, and starts them when
+                they are needed.
+
+        Raises:
+            ValueError: `max_threads` is not strictly positive.
+        """
+        if max_threads <= 0:
+            raise ValueError("max_threads must be a strictly positive int")
+        self._max_threads = max_threads
+
+    @abstractmethod
+    def _serve(self, client: BlockingClient[Any, Any]) -> None:
+        """Serve a client, in a thread."""
+
+
+class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Request, _T_Response]):
+    """The request handler of a server with connections, with plain methods.
+
+    All three run in one thread for each client, so they may block: neither the event loop nor other
+    clients wait for them. There is one handler for the whole service: what belongs to a client goes
+    into local variables of `handle()`.
+
+    `service_init()` is a coroutine function, as for asynchronous handlers, and runs in the event
+    loop. The context variables that it sets are visible in the methods.
+
+    An exception that leaves a method is dealt with like one that leaves
+    `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` or
+    `send_packet()` gets a `ClientClosedError` at once; other code cannot be interrupted.
+    """
+
+    __slots__ = ()
+
+    def on_connection(self, client: BlockingClient[_T_Request, _T_Response], /) -> None:
+        """Greet a client, before `handle()`. The default does nothing."""
+
+    @abstractmethod
+    def handle(self, client: BlockingClient[_T_Request, _T_Response], /) -> None:
+        """Serve a client. When this returns, the connection is closed.
+
+        Args:
+            client: The client.
+        """
+        raise NotImplementedError
+
+    def on_disconnection(self, client: BlockingClient[_T_Request, _T_Response], /) -> None:
+        """Clean up after a client, after `handle()`. The default does nothing.
+
+        Not called if `on_connection()` raised an exception.
+        """
+
+    def _serve(self, client: BlockingClient[Any, Any]) -> None:
+        self.on_connection(client)
+        try:
+            self.handle(client)
+        finally:
+            self.on_disconnection(client)
+
+
+class BlockingDatagramRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Request, _T_Response]):
+    """The request handler of a server without connections, with a plain method.
+
+    Everything is as for `BlockingStreamRequestHandler`, except for what is said here.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def handle(self, client: BlockingClient[_T_Request, _T_Response], /) -> None:
+        """Serve one datagram, or several of the same peer.
+
+        The first `recv_packet()` returns the datagram for which this is called. Further ones of
+        this peer wait, as `AsyncDatagramRequestHandler.handle()` says.
+
+        Args:
+            client: The sender.
+        """
+        raise NotImplementedError
+
+    def _serve(self, client: BlockingClient[Any, Any]) -> None:
+        self.handle(client)
+
+
+AnyStreamRequestHandler: TypeAlias = (
+    AsyncStreamRequestHandler[_T_Request, _T_Response]
+    | BlockingStreamRequestHandler[_T_Request, _T_Response]
+)
+"""What servers with connections take."""
+
+AnyDatagramRequestHandler: TypeAlias = (
+    AsyncDatagramRequestHandler[_T_Request, _T_Response]
+    | BlockingDatagramRequestHandler[_T_Request, _T_Response]
+)
+"""What servers of datagrams take."""

@@ -1,0 +1,48 @@
+"""Packets for the standard library's `socketserver`.
+
+The handlers work with every server class of `socketserver`. The server classes here are those of
+`socketserver`, made and overridden in the same way; they add TLS, bounded threads, a deadline for
+`server_close()`, and a log that no client can fill. As there, what the platform lacks is missing:
+`Forking…` on Windows, for example.
+"""
+
+from __future__ import annotations
+
+import socketserver
+
+from easynetwork.socketserver._handlers import DatagramPacketHandler, StreamPacketHandler
+from easynetwork.socketserver._mixins import ThreadingMixIn, ThreadingTCPServer, ThreadingUDPServer
+from easynetwork.socketserver._servers import TCPServer, UDPServer
+
+__all__ = [
+    "DatagramPacketHandler",
+    "StreamPacketHandler",
+    "TCPServer",
+    "ThreadingMixIn",
+    "ThreadingTCPServer",
+    "ThreadingUDPServer",
+    "UDPServer",
+]
+
+if hasattr(socketserver, "ForkingMixIn"):
+    from easynetwork.socketserver._mixins import ForkingMixIn, ForkingTCPServer, ForkingUDPServer
+
+    __all__ += ["ForkingMixIn", "ForkingTCPServer", "ForkingUDPServer"]
+
+if hasattr(socketserver, "UnixStreamServer"):
+    from easynetwork.socketserver._mixins import (
+        ForkingUnixDatagramServer,
+        ForkingUnixStreamServer,
+        ThreadingUnixDatagramServer,
+        ThreadingUnixStreamServer,
+    )
+    from easynetwork.socketserver._servers import UnixDatagramServer, UnixStreamServer
+
+    __all__ += [
+        "ForkingUnixDatagramServer",
+        "ForkingUnixStreamServer",
+        "ThreadingUnixDatagramServer",
+        "ThreadingUnixStreamServer",
+        "UnixDatagramServer",
+        "UnixStreamServer",
+    ]

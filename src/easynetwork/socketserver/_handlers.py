@@ -1,0 +1,216 @@
+"""Handlers that exchange packets, for all servers of `socketserver`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import socketserver
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from easynetwork._tls_options import TLSOptions
+from easynetwork._tuning import HIGH_WATER
+from easynetwork.addresses._unix import typed_address
+from easynetwork.clients._blocking_stream import BlockingStreamClient
+from easynetwork.clients.tcp import TCPNetworkClient
+from easynetwork.codec import datagram_builder, datagram_encoder
+from easynetwork.exceptions import DatagramProtocolParseError
+from easynetwork.protocol import (
+    AnyStreamProtocolType,
+    DatagramProtocol,
+    check_datagram_protocol,
+    check_stream_protocol,
+)
+from easynetwork.servers._core.fault_log import ServerLog, printable
+from easynetwork.sockets.connecting import tune_tcp
+from easynetwork.sockets.datagrams import explain_unix, is_unix, too_long
+
+_T_Request = TypeVar("_T_Request")
+_T_Response = TypeVar("_T_Response")
+
+_RETRY_INTERVAL: Final = 1.0
+"""As the default of `TCPNetworkClient`."""
+
+logger: Final = logging.getLogger("easynetwork.socketserver")
+
+
+class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _T_Response]):
+    """Serves one connection: receives and sends packets. For all servers with connections.
+
+    Like every handler of `socketserver`, there is one for each connection. Override `handle()`; if
+    you override `setup()` or `finish()`, call these here, too. What leaves `handle()` is passed to
+    the server's `handle_error()`.
+
+    Attributes:
+        protocol: The protocol object. If it is None, the server's `protocol` is used.
+        client: The connection as a blocking client: a `TCPNetworkClient` or a `UnixStreamClient`.
+            Other threads may use it, too. Not there before `setup()`.
+    """
+
+    protocol: ClassVar[AnyStreamProtocolType[Any, Any] | None] = None
+    client: BlockingStreamClient[_T_Response, _T_Request]
+
+    def setup(self) -> None:
+        """Make `client` of the connection; with TLS, do the handshake.
+
+        Raises:
+            TypeError: There is no protocol object.
+            OSError: The client has left already, or the handshake failed.
+        """
+        protocol = _protocol_of(self, check_stream_protocol)
+        new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
+        self.client = new_client(self.request, protocol, getattr(self.server, "_tls", None))
+        if (active := getattr(self.server, "_active", None)) is not None:
+            active[self.request] = self.client
+
+    def packets(self, *, timeout: float | None = None) -> Iterator[_T_Request]:
+        """Yield packets until the client has left.
+
+        Args:
+            timeout: The most seconds to wait for each packet; None for no limit.
+
+        Raises:
+            TimeoutError: No packet came in this time.
+            StreamProtocolParseError: What was received is not a packet. Use `recv_packet()` if you
+                want to go on.
+        """
+        with suppress(ConnectionError):
+            while True:
+                packet = self.client.recv_packet(timeout=timeout)
+                yield packet
+
+    def recv_packet(self, *, timeout: float | None = None) -> _T_Request:
+        """Wait for a packet, as `TCPNetworkClient.recv_packet()` does."""
+        return self.client.recv_packet(timeout=timeout)
+
+    def send_packet(self, packet: _T_Response, *, timeout: float | None = None) -> None:
+        """Send a packet, as `TCPNetworkClient.send_packet()` does."""
+        self.client.send_packet(packet, timeout=timeout)
+
+    def finish(self) -> None:
+        """Close the connection gracefully: see `TCPNetworkClient.close()`."""
+        self.client.close()
+
+
+class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _T_Response]):
+    """Handles one datagram. For all servers of datagrams.
+
+    Override `handle()`. It is not called, nor are `setup()` and `finish()`, if the datagram is not
+    a packet: see `handle_invalid()`.
+
+    Attributes:
+        protocol: The protocol object. If it is None, the server's `protocol` is used.
+        packet: What the datagram contains.
+    """
+
+    protocol: ClassVar[DatagramProtocol[Any, Any] | None] = None
+    packet: _T_Request
+
+    def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
+        self.request, self.client_address, self.server = request, client_address, server
+        self._protocol = _protocol_of(self, check_datagram_protocol)
+        try:
+            self.packet = datagram_builder(self._protocol)(request[0])
+        except DatagramProtocolParseError as exc:
+            self.handle_invalid(exc)
+        else:
+            super().__init__(request, client_address, server)
+
+    def handle_invalid(self, exc: DatagramProtocolParseError) -> None:
+        """Handle a datagram that is not a packet. The default logs one WARNING line, at most.
+
+        Args:
+            exc: What is wrong with it.
+        """
+        sender = name_of(self.client_address, self.request[1].family)
+        log_of(self.server).fault("%s sent invalid data: %s", sender, printable(exc.error))
+
+    def send_packet(self, packet: _T_Response) -> None:
+        """Send a packet to the sender of the datagram.
+
+        Raises:
+            ProtocolCrashedError: The protocol object cannot make a datagram of it (the cause).
+            OSError: The datagram is too long (`EMSGSIZE`), or its receiver has no name (`EINVAL`)
+                or has left (Unix).
+        """
+        sock = self.request[1]
+        data = datagram_encoder(self._protocol)(packet)
+        try:
+            sock.sendto(data, self.client_address or "")
+        except OSError as exc:
+            if exc.errno == errno.EMSGSIZE:
+                raise too_long(data, sock.family) from None
+            if is_unix(sock):
+                raise explain_unix(exc, self.client_address) from None
+            raise
+
+
+def _protocol_of(handler: Any, check: Callable[[object], None]) -> Any:
+    protocol = handler.protocol
+    if protocol is None:
+        protocol = getattr(handler.server, "protocol", None)
+    if protocol is None:
+        raise TypeError(
+            f"{type(handler).__name__} has no protocol object: set its attribute 'protocol', or "
+            "pass one to the server"
+        )
+    check(protocol)
+    return protocol
+
+
+def log_of(server: Any) -> ServerLog:
+    """Return the log of a server, of `socketserver` or of this module."""
+    log: ServerLog = vars(server).setdefault("_packet_log", ServerLog(logger))
+    return log
+
+
+def name_of(address: Any, family: int) -> object:
+    """Return an address as it is logged."""
+    try:
+        return typed_address(address, family)
+    except ValueError:  # of a family that only `socketserver` serves
+        return repr(address)
+
+
+class _TCPConnection(TCPNetworkClient[Any, Any]):
+    """The server's end of a TCP connection, as a client."""
+
+    __slots__ = ()
+
+    def __init__(self, sock: socket.socket, protocol: Any, tls: TLSOptions | None) -> None:
+        tune_tcp(sock)
+        _init_connection(self, sock, protocol, tls)
+
+
+def _init_connection(
+    client: BlockingStreamClient[Any, Any],
+    sock: socket.socket,
+    protocol: Any,
+    tls: TLSOptions | None,
+) -> None:
+    """Do what the constructors of clients do, for a socket that was accepted."""
+    BlockingStreamClient.__init__(
+        client,
+        protocol,
+        lambda: sock,
+        max_recv_size=HIGH_WATER,
+        retry_interval=_RETRY_INTERVAL,
+        tls=tls,
+    )
+
+
+if hasattr(socket, "AF_UNIX"):
+    from easynetwork.clients._unix import LocalPath
+    from easynetwork.clients.unix_stream import UnixStreamClient
+
+    class _UnixConnection(UnixStreamClient[Any, Any]):
+        """The server's end of a connection over a Unix socket, as a client."""
+
+        __slots__ = ()
+
+        def __init__(self, sock: socket.socket, protocol: Any, tls: TLSOptions | None) -> None:
+            self._local_path = LocalPath(None)
+            self._credentials = None
+            _init_connection(self, sock, protocol, tls)

@@ -1,0 +1,215 @@
+"""The servers of `socketserver`, with TLS, whole datagrams, and a log that clients cannot fill."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import socketserver
+import ssl as _ssl
+import sys
+import traceback
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from easynetwork._tls_options import new_server_tls
+from easynetwork.clients._blocking_stream import BlockingStreamClient
+from easynetwork.exceptions import BaseProtocolParseError
+from easynetwork.protocol import (
+    AnyStreamProtocolType,
+    DatagramProtocol,
+    check_datagram_protocol,
+    check_stream_protocol,
+)
+from easynetwork.servers._core.fault_log import printable
+from easynetwork.sockets.datagrams import largest_datagram
+from easynetwork.socketserver._handlers import StreamPacketHandler, log_of, name_of
+
+
+class _PacketServer(socketserver.TCPServer):
+    """What the servers here have in common.
+
+    Error handling: an exception that leaves a handler ends that request, and is logged by
+    `handle_error()`: a bug as an ERROR with its traceback, what a client sent as one WARNING line,
+    that a client has left as a DEBUG line. A client cannot fill the log.
+    """
+
+    def __init__(
+        self,
+        server_address: Any,
+        RequestHandlerClass: Callable[[Any, Any, Any], socketserver.BaseRequestHandler],  # noqa: N803
+        bind_and_activate: bool = True,
+        *,
+        protocol: Any = None,
+    ) -> None:
+        if protocol is not None:
+            self._check_protocol(protocol)
+        self.protocol = protocol
+        super().__init__(server_address, RequestHandlerClass, bind_and_activate)
+
+    @staticmethod
+    @abstractmethod
+    def _check_protocol(protocol: object) -> None:
+        """Raise TypeError for one of the wrong type."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log the exception that has left a handler; called where it is being handled."""
+        exc = sys.exception()
+        assert exc is not None
+        log, client = log_of(self), name_of(client_address, self.socket.family)
+        if not self._is_of_peer(exc, request):
+            log.error("Exception occurred during processing of request from %s", client, exc=exc)
+        elif isinstance(exc, BaseProtocolParseError):
+            log.fault("%s sent invalid data: %s", client, printable(exc.error))
+        elif isinstance(exc, _ssl.SSLError):
+            log.fault("TLS connection of %s broke: %s", client, printable(exc))
+        else:
+            log.log(logging.DEBUG, "%s has left or is silent: %s", client, printable(exc))
+
+    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
+        return False
+
+
+class TCPServer(_PacketServer):
+    """`socketserver.TCPServer` for packets, maybe over TLS. Handles one connection at a time."""
+
+    allow_reuse_address = os.name == "posix"  # elsewhere, it would let two servers share the port
+    request_queue_size = 100
+
+    def __init__(
+        self,
+        server_address: Any,
+        RequestHandlerClass: Callable[[Any, Any, Any], socketserver.BaseRequestHandler],  # noqa: N803
+        bind_and_activate: bool = True,
+        *,
+        protocol: AnyStreamProtocolType[Any, Any] | None = None,
+        ssl: _ssl.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+    ) -> None:
+        """Bind and listen, as `socketserver.TCPServer` does.
+
+        Args:
+            server_address: Where to listen, as the `socket` module has it.
+            RequestHandlerClass: The handler's class: a `StreamPacketHandler`, or any other of
+                `socketserver`, which exchanges bytes.
+            bind_and_activate: Whether to do that now; if not, call `server_bind()` and
+                `server_activate()`.
+            protocol: The protocol object of handlers that have none of their own.
+            ssl: Speak TLS, as this context says. The handshake is the first thing that the handler
+                does, in its own thread or process.
+            ssl_handshake_timeout: Seconds that it may take. 60 by default.
+            ssl_shutdown_timeout: Seconds that a client has, at the end of its connection, to take
+                what waits for it. 30 by default.
+            ssl_standard_compatible: Whether a connection ends with a closing alert (RFC 8446, 6.1).
+                True by default.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or `ssl` is used with another handler than
+                a `StreamPacketHandler`.
+            ValueError: An argument has a value that cannot be used.
+            OSError: The address cannot be bound.
+        """
+        self._active: dict[socket.socket, BlockingStreamClient[Any, Any] | None] = {}
+        self._tls = new_server_tls(
+            ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ssl_standard_compatible=ssl_standard_compatible,
+        )
+        handler: Any = RequestHandlerClass
+        if ssl and not (isinstance(handler, type) and issubclass(handler, StreamPacketHandler)):
+            raise TypeError(f"ssl needs a subclass of StreamPacketHandler, got {handler!r}")
+        super().__init__(server_address, handler, bind_and_activate, protocol=protocol)
+
+    @staticmethod
+    def _check_protocol(protocol: object) -> None:
+        check_stream_protocol(protocol)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection: make a handler, which does the rest."""
+        self._active[request] = None
+        super().finish_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        """Forget a connection, and close its socket if the handler has not."""
+        self._active.pop(request, None)
+        super().close_request(request)
+
+    def _abort_requests(self) -> None:
+        """Reset all connections, so that the threads that wait for them go on."""
+        for request, client in list(self._active.items()):
+            if client is not None:
+                client._reset()
+            else:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
+        client = self._active.get(request)
+        frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
+        if client is None:
+            in_setup = any(frame.f_code is StreamPacketHandler.setup.__code__ for frame in frames)
+            return in_setup and isinstance(exc, OSError)
+        return isinstance(
+            exc, (ConnectionError, TimeoutError, _ssl.SSLError, BaseProtocolParseError)
+        ) and any(frame.f_locals.get("self") is client for frame in frames)
+
+
+class UDPServer(_PacketServer, socketserver.UDPServer):
+    """`socketserver.UDPServer` for packets. Handles one datagram at a time."""
+
+    max_packet_size = largest_datagram(socket.AF_INET)
+
+    def __init__(
+        self,
+        server_address: Any,
+        RequestHandlerClass: Callable[[Any, Any, Any], socketserver.BaseRequestHandler],  # noqa: N803
+        bind_and_activate: bool = True,
+        *,
+        protocol: DatagramProtocol[Any, Any] | None = None,
+    ) -> None:
+        """Bind, as `socketserver.UDPServer` does.
+
+        Args:
+            server_address: Where to receive, as the `socket` module has it.
+            RequestHandlerClass: The handler's class: a `DatagramPacketHandler`, or any other of
+                `socketserver`, which gets bytes.
+            bind_and_activate: Whether to do that now.
+            protocol: The protocol object of handlers that have none of their own.
+
+        Raises:
+            TypeError: `protocol` is not a `DatagramProtocol`.
+            OSError: The address cannot be bound.
+        """
+        super().__init__(server_address, RequestHandlerClass, bind_and_activate, protocol=protocol)
+
+    @staticmethod
+    def _check_protocol(protocol: object) -> None:
+        check_datagram_protocol(protocol)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Receive a datagram. One that is longer than `max_packet_size` is logged and dropped."""
+        if not hasattr(self.socket, "recvmsg"):  # Windows, whose recvfrom() raises an error
+            return super().get_request()
+        data, _, flags, address = self.socket.recvmsg(self.max_packet_size)
+        if flags & socket.MSG_TRUNC:
+            sender = name_of(address, self.socket.family)
+            log_of(self).fault("%s sent more than %d bytes", sender, self.max_packet_size)
+            raise OSError(errno.EMSGSIZE, "a datagram was longer than max_packet_size")
+        return (data, self.socket), address
+
+
+if hasattr(socketserver, "UnixStreamServer"):
+
+    class UnixStreamServer(TCPServer, socketserver.UnixStreamServer):
+        """`socketserver.UnixStreamServer` for packets. Handles one connection at a time."""
+
+    class UnixDatagramServer(UDPServer, socketserver.UnixDatagramServer):
+        """`socketserver.UnixDatagramServer` for packets. Handles one datagram at a time."""
+
+        max_packet_size = largest_datagram(socket.AF_UNIX)
