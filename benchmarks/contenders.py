@@ -67,6 +67,11 @@ def _easynetwork_tls(loop: str) -> Contender:
     return Contender(f"easynetwork-{loop}-tls", "tls", "easynetwork_tcp.py", arguments, requires)
 
 
+def _easynetwork_socketserver(family: str) -> Contender:
+    name = f"easynetwork-socketserver-{family}"
+    return Contender(name, family, "easynetwork_socketserver.py", (family,), ("easynetwork",))
+
+
 def _unix(kind: str) -> Iterator[Contender]:
     """Return the contenders over Unix sockets: "streams" or "datagrams"."""
     family = f"unix-{kind}"
@@ -94,6 +99,7 @@ CONTENDERS = (
     Contender("uvloop-protocol", "tcp", "asyncio_protocol.py", ("uvloop",), ("uvloop",)),
     Contender("trio-streams", "tcp", "trio_streams.py", (), ("trio",)),
     Contender("socketserver", "tcp", "socketserver_tcp.py"),
+    _easynetwork_socketserver("tcp"),
     Contender("gevent", "tcp", "gevent_streams.py", (), ("gevent",)),
     Contender("twisted", "tcp", "twisted_lines.py", (), ("twisted",)),
     Contender("epoll-floor", "tcp", "epoll_loop.py"),
@@ -114,6 +120,7 @@ CONTENDERS = (
     Contender("asyncio-datagrams", "udp", "asyncio_datagrams.py", ("asyncio",)),
     Contender("uvloop-datagrams", "udp", "asyncio_datagrams.py", ("uvloop",), ("uvloop",)),
     Contender("socketserver-udp", "udp", "socketserver_udp.py"),
+    _easynetwork_socketserver("udp"),
     Contender("socket-floor", "udp", "socket_udp.py"),
     *_unix("streams"),
     *_unix("datagrams"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import socket
 import socketserver
@@ -59,7 +60,8 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
             TypeError: There is no protocol object.
             OSError: The client has left already, or the handshake failed.
         """
-        protocol = _protocol_of(self, check_stream_protocol)
+        protocol = _protocol_of(self)
+        _check_stream_protocol(protocol)
         new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
         self.client = new_client(self.request, protocol, getattr(self.server, "_tls", None))
         if (active := getattr(self.server, "_active", None)) is not None:
@@ -110,9 +112,9 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
 
     def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
         self.request, self.client_address, self.server = request, client_address, server
-        self._protocol = _protocol_of(self, check_datagram_protocol)
+        build, self._encode = _datagram_codec(_protocol_of(self))
         try:
-            self.packet = datagram_builder(self._protocol)(request[0])
+            self.packet = build(request[0])
         except DatagramProtocolParseError as exc:
             self.handle_invalid(exc)
         else:
@@ -136,7 +138,7 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
                 or has left (Unix).
         """
         sock = self.request[1]
-        data = datagram_encoder(self._protocol)(packet)
+        data = self._encode(packet)
         try:
             sock.sendto(data, self.client_address or "")
         except OSError as exc:
@@ -147,7 +149,19 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
             raise
 
 
-def _protocol_of(handler: Any, check: Callable[[object], None]) -> Any:
+# Once for each protocol object: there is one for all requests.
+_check_stream_protocol: Final = functools.lru_cache(check_stream_protocol)
+
+
+@functools.lru_cache
+def _datagram_codec(
+    protocol: DatagramProtocol[Any, Any],
+) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+    check_datagram_protocol(protocol)
+    return datagram_builder(protocol), datagram_encoder(protocol)
+
+
+def _protocol_of(handler: Any) -> Any:
     protocol = handler.protocol
     if protocol is None:
         protocol = getattr(handler.server, "protocol", None)
@@ -156,7 +170,6 @@ def _protocol_of(handler: Any, check: Callable[[object], None]) -> Any:
             f"{type(handler).__name__} has no protocol object: set its attribute 'protocol', or "
             "pass one to the server"
         )
-    check(protocol)
     return protocol
 
 
