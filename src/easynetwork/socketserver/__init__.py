@@ -3,20 +3,31 @@
 The handlers work with every server class of `socketserver`. The server classes here are those of
 `socketserver`, made and overridden in the same way; they add TLS, bounded threads, a deadline for
 `server_close()`, and a log that no client can fill. As there, what the platform lacks is missing:
-`Forking…` on Windows, for example.
+`Forking…` on Windows, for example. The other classes of the standard module can be imported from
+here, too, so a program need only change its imports.
 """
 
 from __future__ import annotations
 
 import socketserver
+from socketserver import (
+    BaseRequestHandler,
+    BaseServer,
+    DatagramRequestHandler,
+    StreamRequestHandler,
+)
 
 from easynetwork.socketserver._handlers import DatagramPacketHandler, StreamPacketHandler
 from easynetwork.socketserver._mixins import ThreadingMixIn, ThreadingTCPServer, ThreadingUDPServer
 from easynetwork.socketserver._servers import TCPServer, UDPServer
 
 __all__ = [
+    "BaseRequestHandler",
+    "BaseServer",
     "DatagramPacketHandler",
+    "DatagramRequestHandler",
     "StreamPacketHandler",
+    "StreamRequestHandler",
     "TCPServer",
     "ThreadingMixIn",
     "ThreadingTCPServer",
