@@ -71,10 +71,45 @@ class _Threads:
         exit_stack.push_async_callback(threads.stop)
         return threads
 
-    def serve(self, client: Any, *, closes: bool) -> AsyncGenerator[Yielded, Any]:
-        """Have a client served by the next thread that is free; return what receives for it."""
+    async def serve(self, client: Any, *, closes: bool) -> AsyncGenerator[Yielded, Any]:
+        """Have a client served by the next thread that is free, and receive for it.
+
+        Args:
+            client: The client.
+            closes: Whether to close it at the end.
+
+        Raises:
+            BaseException: What the handler raised.
+        """
         blocking_client = BlockingClient[Any, Any](client, self.portal)
-        return _receive_for(blocking_client, self._start(blocking_client), closes=closes)
+        job = self._start(blocking_client)
+        try:
+            while not job.done():
+                if not blocking_client._wanted:
+                    await blocking_client._wake_up.wait()
+                    blocking_client._wake_up = anyio.Event()
+                    continue
+                timeout, future = blocking_client._wanted[0]
+                try:
+                    packet = yield timeout
+                except GeneratorExit:
+                    end = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+                    blocking_client._finish(end)
+                    continue
+                except Exception as exc:
+                    future.set_exception(exc)
+                else:
+                    future.set_result(packet)
+                del blocking_client._wanted[0]
+            error = job.exception()
+            if error is not None and error is not blocking_client._end:
+                raise error
+            if closes and blocking_client._end is None:
+                await client.aclose()
+        finally:
+            error = None  # its traceback refers to this frame
+            job.cancel()  # if it still waits for a thread
+            blocking_client._finish(blocking_client._end or stopped())
 
     def _start(self, client: BlockingClient[Any, Any]) -> Future[None]:
         context = contextvars.copy_context()
@@ -102,38 +137,6 @@ class _Threads:
         if self._jobs:
             message = "%d request handlers are still running in their threads"
             self._logger.error(message, len(self._jobs))
-
-
-async def _receive_for(
-    client: BlockingClient[Any, Any], job: Future[None], *, closes: bool
-) -> AsyncGenerator[Yielded, Any]:
-    """Receive what a thread wants, until it is done; raise what it raised, or close the client."""
-    try:
-        while not job.done():
-            if not client._wanted:
-                await client._wake_up.wait()
-                client._wake_up = anyio.Event()
-                continue
-            timeout, future = client._wanted[0]
-            try:
-                packet = yield timeout
-            except GeneratorExit:
-                client._finish(EndOfStreamError(errno.ECONNABORTED, "The client has left"))
-                continue
-            except Exception as exc:
-                future.set_exception(exc)
-            else:
-                future.set_result(packet)
-            del client._wanted[0]
-        error = job.exception()
-        if error is not None and error is not client._end:
-            raise error
-        if closes and client._end is None:
-            await client._client.aclose()
-    finally:
-        error = None  # its traceback refers to this frame
-        job.cancel()  # if it still waits for a thread
-        client._finish(client._end or stopped())
 
 
 class _StreamAdapter(AsyncStreamRequestHandler[Any, Any]):
