@@ -11,14 +11,14 @@ import dataclasses
 from abc import ABCMeta, abstractmethod
 from typing import Any, Generic, TypeVar
 
+from easynetwork._typevars import Received, Sent
+
 __all__ = [
     "AbstractPacketConverter",
     "AbstractPacketConverterComposite",
     "StapledPacketConverter",
 ]
 
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 SentDTO = TypeVar("SentDTO", covariant=True)
 ReceivedDTO = TypeVar("ReceivedDTO", contravariant=True)
 Packet = TypeVar("Packet")

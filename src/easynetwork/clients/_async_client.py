@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAttribute, SocketProxy
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends import (
@@ -30,8 +31,6 @@ from easynetwork.clients.abc import AbstractAsyncNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.sockets.closing import close_on_error
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 _T_Transport = TypeVar("_T_Transport", StreamTransport, DatagramEndpoint)
 
 

@@ -22,10 +22,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from easynetwork._forks import call_after_fork
 from easynetwork._tuning import CLOSE_TIMEOUT
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketProxy, enable_socket_linger
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.clients._errors import explain_descriptor
@@ -42,9 +43,6 @@ from easynetwork.clients._waiting import (
 )
 from easynetwork.clients.abc import NO_PACKET, AbstractNetworkClient
 from easynetwork.exceptions import BusyResourceError, ClientClosedError
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 class SharedSocket(ABC):

@@ -7,9 +7,10 @@ __all__ = ["AsyncUnixDatagramClient"]
 import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic, TypeVar
+from typing import Generic
 
 from easynetwork._arguments import validated_unix_path
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
@@ -20,9 +21,6 @@ from easynetwork.clients._unix import LocalPath, collecting, validated_reception
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 class AsyncUnixDatagramClient(

@@ -7,9 +7,10 @@ __all__ = ["UnixDatagramClient"]
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic
 
 from easynetwork._arguments import validated_unix_path
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.clients._addresses import UnixNames
@@ -22,9 +23,6 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.datagrams import check_still_connected, get_next_size
 from easynetwork.sockets.messages import MessageReader
 from easynetwork.sockets.unix import connect_unix_blocking
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 class UnixDatagramClient(

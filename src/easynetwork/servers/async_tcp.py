@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from easynetwork._arguments import (
     validated_backlog,
@@ -17,6 +17,7 @@ from easynetwork._arguments import (
     validated_port,
     validated_reuse_port,
 )
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener
@@ -25,9 +26,6 @@ from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_tcp_listeners
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 
 class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request, _T_Response]):

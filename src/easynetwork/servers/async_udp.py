@@ -8,7 +8,7 @@ import functools
 import logging
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from easynetwork._arguments import (
     parse_numeric_address,
@@ -16,6 +16,7 @@ from easynetwork._arguments import (
     validated_port,
     validated_reuse_port,
 )
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
@@ -26,9 +27,6 @@ from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramReque
 from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.binding import HostSockets, open_udp_sockets
 from easynetwork.sockets.datagrams import ask_for_sources
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 
 class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Request, _T_Response]):

@@ -8,9 +8,10 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
-from typing import Any, Final, Generic, Literal, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Self
 
 from easynetwork._arguments import validated_ancillary_bufsize
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
@@ -22,9 +23,6 @@ from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
 from easynetwork.sockets.datagrams import new_datagram_calls
 from easynetwork.sockets.messages import AncillaryInbox
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 _UNNAMED: Final = ("ignore", "handle", "warn")
 

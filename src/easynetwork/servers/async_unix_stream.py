@@ -9,12 +9,13 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
 from easynetwork._arguments import (
     validated_ancillary_bufsize,
     validated_backlog,
 )
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener, UnixListening
@@ -24,9 +25,6 @@ from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 
 class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Request, _T_Response]):

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, TypeVarTuple
+from typing import Any
 
 import anyio
 
 from easynetwork._tuning import STOP_TIMEOUT
+from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
-
-_Ts = TypeVarTuple("_Ts")
 
 
 class AsyncIOSessionTasks(SessionTasks):

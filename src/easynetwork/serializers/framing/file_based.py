@@ -12,8 +12,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator
 from io import SEEK_END, BytesIO
-from typing import IO, Any, TypeVar, final
+from typing import IO, Any, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
@@ -24,9 +25,6 @@ from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit
 
 __all__ = ["FileBasedPacketSerializer"]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, memoryview]):

@@ -17,8 +17,9 @@ import bz2
 import zlib
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import Final, Protocol, TypeVar, final
+from typing import Final, Protocol, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.exceptions import (
     DeserializeError,
     IncrementalDeserializeError,
@@ -39,9 +40,6 @@ __all__ = [
     "DecompressorInterface",
     "ZlibCompressorSerializer",
 ]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class CompressorInterface(Protocol):

@@ -34,6 +34,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from easynetwork._tuning import STOP_TIMEOUT
+from easynetwork._typevars import _T_Address
 from easynetwork.addresses import SocketAttribute, SocketProxy
 from easynetwork.backends import AsyncBackend
 from easynetwork.backends.abc import SessionTasks
@@ -64,7 +65,6 @@ class Listening(Protocol):
 
 
 _T_Listening = TypeVar("_T_Listening", bound=Listening)
-_T_Address = TypeVar("_T_Address")
 
 _MAX_NAMES: Final = 10
 """Tasks that are named in one line of the log; it should be readable."""

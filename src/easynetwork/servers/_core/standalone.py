@@ -19,21 +19,19 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
 from easynetwork._forks import call_after_fork
+from easynetwork._typevars import _T, _T_Address
 from easynetwork.addresses import SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
 from easynetwork.sockets.adopting import AdoptedSockets
-
-_T = TypeVar("_T")
-_T_Address = TypeVar("_T_Address")
 
 
 class _Run:

@@ -6,10 +6,11 @@ import logging
 import socket
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import anyio.abc
 
+from easynetwork._typevars import _T_Address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
@@ -22,8 +23,6 @@ from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import ReceivedDatagram
-
-_T_Address = TypeVar("_T_Address")
 
 
 class BaseDatagramServer(BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[_T_Address]):

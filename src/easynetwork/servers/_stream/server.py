@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import anyio.abc
 
 from easynetwork._arguments import validated_max_recv_size
 from easynetwork._tls_options import new_server_tls
+from easynetwork._typevars import _T_Address
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.socket_listener import SocketListener
@@ -22,8 +23,6 @@ from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers._stream.tls import TLSAcceptor
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.sockets.closing import close_on_error
-
-_T_Address = TypeVar("_T_Address")
 
 
 class BaseStreamServer(BaseAsyncNetworkServer[SocketListener, _T_Address], Generic[_T_Address]):
