@@ -25,20 +25,6 @@ class AsyncIOSessionTasks(SessionTasks):
     cancellation of a single task.
     """
 
-    __slots__ = (
-        "_block",
-        "_deadline",
-        "_host",
-        "_host_cancelling",
-        "_idle",
-        "_interrupts",
-        "_is_cancelled",
-        "_loop",
-        "_observer",
-        "_scopes",
-        "_tasks",
-    )
-
     def __init__(self, observer: SessionObserver) -> None:
         super().__init__()
         self._observer = observer

@@ -86,16 +86,6 @@ class _Run:
         is_stuck: Whether something that should have ended was still running when the time was up.
     """
 
-    __slots__ = (
-        "_log",
-        "finished",
-        "is_stuck",
-        "phase",
-        "scope",
-        "sessions",
-        "sessions_scope",
-    )
-
     def __init__(self, log: ServerLog) -> None:
         self.phase = _Phase.STARTING
         self.scope = anyio.CancelScope()

@@ -44,20 +44,6 @@ class _Run:
             event loop waits for those when it ends.
     """
 
-    __slots__ = (
-        "_calls",
-        "_is_to_stop",
-        "_is_up_event",
-        "_lock",
-        "_portal",
-        "_reachable",
-        "_started",
-        "_thread",
-        "finished",
-        "server",
-        "stopped",
-    )
-
     def __init__(
         self, server: BaseAsyncNetworkServer[Any, Any], is_up_event: SupportsEventSet | None
     ) -> None:
