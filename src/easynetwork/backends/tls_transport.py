@@ -63,15 +63,8 @@ class TLSStreamTransport(StreamTransport):
     """
 
     __slots__ = (
-        "_inner",
-        "_is_closing",
-        "_options",
-        "_session",
-        "address",
-        "close_timeout",
-        "feed",
-        "is_truncated",
-        "local_address",
+        *("_inner", "_is_closing", "_options", "_session", "address"),
+        *("close_timeout", "feed", "is_truncated", "local_address"),
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:

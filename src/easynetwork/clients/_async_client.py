@@ -38,15 +38,8 @@ class LazyTransport(ABC, Generic[_T_Transport]):
     """The owner of a socket that is in the care of an event loop, once it is needed."""
 
     __slots__ = (
-        "__weakref__",
-        "_attempt",
-        "_backend",
-        "_connecting",
-        "_is_closing",
-        "_proxy",
-        "_receiving",
-        "_target",
-        "_transport",
+        *("__weakref__", "_attempt", "_backend", "_connecting"),
+        *("_is_closing", "_proxy", "_receiving", "_target", "_transport"),
     )
 
     def __init__(
@@ -181,7 +174,7 @@ class LazyTransport(ABC, Generic[_T_Transport]):
         return self._transport
 
 
-class AsyncClient(  # type: ignore[misc]  # only one base has slots besides __weakref__
+class AsyncClient(
     LazyTransport[_T_Transport],
     AbstractAsyncNetworkClient[_T_Sent, _T_Received],
     Generic[_T_Sent, _T_Received, _T_Transport],

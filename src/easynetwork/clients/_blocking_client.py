@@ -49,20 +49,9 @@ class SharedSocket(ABC):
     """A socket that threads share. How packets become bytes is up to the subclass."""
 
     __slots__ = (
-        "__weakref__",
-        "_close_timeout",
-        "_given_back",
-        "_is_closed",
-        "_is_reset",
-        "_is_shut_down",
-        "_local_address",
-        "_locks",
-        "_proxy",
-        "_readable",
-        "_received_unsure",
-        "_remote_address",
-        "_retry_interval",
-        "_socket",
+        *("__weakref__", "_close_timeout", "_given_back", "_is_closed", "_is_reset"),
+        *("_is_shut_down", "_local_address", "_locks", "_proxy", "_readable"),
+        *("_received_unsure", "_remote_address", "_retry_interval", "_socket"),
     )
 
     def __init__(
@@ -362,7 +351,7 @@ class SharedSocket(ABC):
         return -1 if self._is_closed else self._socket.fileno()
 
 
-class BlockingClient(  # type: ignore[misc]  # only one base has slots besides __weakref__
+class BlockingClient(
     SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
 ):
     """A client that is connected to one peer."""

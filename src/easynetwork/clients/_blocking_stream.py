@@ -32,13 +32,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent
     """A client that sends and receives packets over a connected stream socket."""
 
     __slots__ = (
-        "_decoder",
-        "_encode",
-        "_has_sent_eof",
-        "_is_broken",
-        "_max_recv_size",
-        "_partial_packet_sent",
-        "_tls",
+        *("_decoder", "_encode", "_has_sent_eof", "_is_broken"),
+        *("_max_recv_size", "_partial_packet_sent", "_tls"),
     )
 
     def __init__(

@@ -103,16 +103,8 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     """
 
     __slots__ = (
-        "_byte_order_mark",
-        "_debug",
-        "_encode",
-        "_encoding",
-        "_framing",
-        "_has_structure",
-        "_limit",
-        "_max_depth",
-        "_raw_decode",
-        "_unicode_errors",
+        *("_byte_order_mark", "_debug", "_encode", "_encoding", "_framing"),
+        *("_has_structure", "_limit", "_max_depth", "_raw_decode", "_unicode_errors"),
     )
 
     def __init__(

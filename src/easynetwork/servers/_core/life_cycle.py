@@ -128,15 +128,8 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
     """
 
     __slots__ = (
-        "_activation",
-        "_backend",
-        "_handler",
-        "_is_closed",
-        "_listeners",
-        "_log",
-        "_run",
-        "_source",
-        "logger",
+        *("_activation", "_backend", "_handler", "_is_closed"),
+        *("_listeners", "_log", "_run", "_source", "logger"),
     )
 
     logger: logging.Logger

@@ -62,13 +62,8 @@ class DatagramSession:
     """
 
     __slots__ = (
-        "_arrived",
-        "_datagram",
-        "_service",
-        "_waiting",
-        "_waiting_size",
-        "client",
-        "thrown",
+        *("_arrived", "_datagram", "_service", "_waiting"),
+        *("_waiting_size", "client", "thrown"),
     )
 
     def __init__(
