@@ -7,23 +7,22 @@ __all__ = ["StandaloneUnixDatagramServer"]
 import functools
 import logging
 import os
-import socket
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
-from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import StandaloneDatagramBase
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.adopting import UNIX_DATAGRAM_SOCKETS
 
 
 class StandaloneUnixDatagramServer(
-    BaseStandaloneNetworkServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
+    StandaloneDatagramBase[UnixSocketAddress, _T_Request, _T_Response]
 ):
     """Serves packets over Unix datagrams, from a thread. Not available on Windows.
 
@@ -34,6 +33,8 @@ class StandaloneUnixDatagramServer(
     """
 
     __slots__ = ()
+
+    _adoption = UNIX_DATAGRAM_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncUnixDatagramServer explains the others
         self,
@@ -81,25 +82,6 @@ class StandaloneUnixDatagramServer(
             backend,
             runner_options,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AsyncDatagramRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        As `StandaloneUDPNetworkServer.from_sockets()`, for Unix sockets. Their paths are not
-        removed.
-        """
-        check_adopting_options(options)
-        server = cls("/", protocol, request_handler, backend, **options)
-        server._adopted = AdoptedSockets(sockets, socket.SOCK_DGRAM, UNIX_FAMILIES)
-        return server
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

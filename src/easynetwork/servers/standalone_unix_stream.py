@@ -7,24 +7,21 @@ __all__ = ["StandaloneUnixStreamServer"]
 import functools
 import logging
 import os
-import socket
 import ssl
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Self
+from collections.abc import Mapping
+from typing import Any
 
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
-from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import StandaloneStreamBase
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.adopting import UNIX_STREAM_SOCKETS
 
 
-class StandaloneUnixStreamServer(
-    BaseStandaloneNetworkServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
-):
+class StandaloneUnixStreamServer(StandaloneStreamBase[UnixSocketAddress, _T_Request, _T_Response]):
     """Serves packets over Unix streams, from a thread. Not available on Windows.
 
     `serve_forever()` makes an `AsyncUnixStreamServer` and an event loop to run it, and returns when
@@ -34,6 +31,8 @@ class StandaloneUnixStreamServer(
     """
 
     __slots__ = ()
+
+    _adoption = UNIX_STREAM_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncUnixStreamServer explains the others
         self,
@@ -91,22 +90,3 @@ class StandaloneUnixStreamServer(
             backend,
             runner_options,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AsyncStreamRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        As `StandaloneTCPNetworkServer.from_sockets()`, for Unix sockets. Their paths are not
-        removed.
-        """
-        check_adopting_options(options)
-        server = cls("/", protocol, request_handler, backend, **options)
-        server._adopted = AdoptedSockets(sockets, socket.SOCK_STREAM, UNIX_FAMILIES)
-        return server
