@@ -13,11 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from easynetwork._typevars import Received, Sent
 
-__all__ = [
-    "AbstractPacketConverter",
-    "AbstractPacketConverterComposite",
-    "StapledPacketConverter",
-]
+__all__ = ["AbstractPacketConverter", "AbstractPacketConverterComposite", "StapledPacketConverter"]
 
 SentDTO = TypeVar("SentDTO", covariant=True)
 ReceivedDTO = TypeVar("ReceivedDTO", contravariant=True)

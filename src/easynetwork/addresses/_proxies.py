@@ -6,15 +6,7 @@ import contextlib
 import functools
 import socket as _socket
 from collections.abc import Callable
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    NoReturn,
-    Protocol,
-    final,
-    overload,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final, overload, runtime_checkable
 
 from easynetwork._typevars import _T
 

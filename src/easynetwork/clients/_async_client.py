@@ -43,9 +43,7 @@ class LazyTransport(ABC, Generic[_T_Transport]):
     )
 
     def __init__(
-        self,
-        target: Any,
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
+        self, target: Any, backend: AsyncBackend | BuiltinAsyncBackendLiteral | None
     ) -> None:
         self._backend = ensure_backend(backend)
         self._target = target  # an address, or a connected socket

@@ -75,9 +75,7 @@ class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
             raise
 
     async def _receive(
-        self,
-        deadline: float,
-        receive: Callable[[DatagramEndpoint], Awaitable[bytes]] | None = None,
+        self, deadline: float, receive: Callable[[DatagramEndpoint], Awaitable[bytes]] | None = None
     ) -> Any:
         endpoint = await self._connected(deadline)
         await self._acquire_receiving(deadline)

@@ -40,10 +40,7 @@ class BlockingDatagrams(SharedSocket):
         self._datagram = None
 
     def _send(
-        self,
-        packet: Any,
-        deadline: float,
-        send: Callable[[bytes], object] | None = None,
+        self, packet: Any, deadline: float, send: Callable[[bytes], object] | None = None
     ) -> None:
         data = self._encode(packet)
         if self._is_closed:  # meanwhile, because that took too long

@@ -106,10 +106,7 @@ class AsyncUnixDatagramClient(
         await self._send(packet, None if ancillary_data is None else ancillary_data.as_raw())
 
     async def recv_packet(
-        self,
-        *,
-        ancillary_data: SocketAncillary | None = None,
-        ancillary_bufsize: int | None = None,
+        self, *, ancillary_data: SocketAncillary | None = None, ancillary_bufsize: int | None = None
     ) -> _T_Received:
         """Wait for a packet and return it; connect first if need be.
 

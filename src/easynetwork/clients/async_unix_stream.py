@@ -146,10 +146,7 @@ class AsyncUnixStreamClient(
             raise self._ended(exc) from exc.__cause__ or exc
 
     async def recv_packet(
-        self,
-        *,
-        ancillary_data: SocketAncillary | None = None,
-        ancillary_bufsize: int | None = None,
+        self, *, ancillary_data: SocketAncillary | None = None, ancillary_bufsize: int | None = None
     ) -> _T_Received:
         """Wait for a packet and return it; connect first if need be.
 

@@ -24,12 +24,7 @@ from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Any, Final, final
 
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
-from easynetwork.serializers._json_documents import (
-    STRUCTURE,
-    TOO_DEEP,
-    WHITE_SPACE,
-    read_document,
-)
+from easynetwork.serializers._json_documents import STRUCTURE, TOO_DEEP, WHITE_SPACE, read_document
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
     SeparatorFraming,

@@ -9,10 +9,7 @@ import os
 import socket
 import ssl
 
-from easynetwork._arguments import (
-    validated_ancillary_bufsize,
-    validated_backlog,
-)
+from easynetwork._arguments import validated_ancillary_bufsize, validated_backlog
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -116,12 +113,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_R
             },
         )
         self._source = PathSource(
-            path,
-            mode,
-            unlink_stale,
-            self._backend,
-            socket.SOCK_STREAM,
-            validated_backlog(backlog),
+            path, mode, unlink_stale, self._backend, socket.SOCK_STREAM, validated_backlog(backlog)
         )
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:

@@ -15,11 +15,7 @@ from io import SEEK_END, BytesIO
 from typing import IO, Any, final
 
 from easynetwork._typevars import Received, Sent
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
-)
+from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, overrides
 from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit

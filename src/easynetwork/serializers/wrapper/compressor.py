@@ -20,11 +20,7 @@ from collections.abc import Generator
 from typing import Final, Protocol, final
 
 from easynetwork._typevars import Received, Sent
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
-)
+from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,

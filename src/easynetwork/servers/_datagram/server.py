@@ -27,8 +27,7 @@ from easynetwork.sockets.messages import ReceivedDatagram
 
 
 class BaseDatagramServer(
-    BaseAsyncNetworkServer[PeerTable, _T_Address],
-    Generic[_T_Address, _T_Request, _T_Response],
+    BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[_T_Address, _T_Request, _T_Response]
 ):
     """Everything but where the sockets come from, and what kind they are."""
 

@@ -67,10 +67,7 @@ class DatagramSession:
     )
 
     def __init__(
-        self,
-        service: DatagramService,
-        client: ServedDatagramClient,
-        datagram: bytes,
+        self, service: DatagramService, client: ServedDatagramClient, datagram: bytes
     ) -> None:
         self.client: ServedDatagramClient = client
         self._service = service

@@ -28,8 +28,7 @@ from easynetwork.sockets.closing import close_on_error
 
 
 class BaseStreamServer(
-    BaseAsyncNetworkServer[SocketListener, _T_Address],
-    Generic[_T_Address, _T_Request, _T_Response],
+    BaseAsyncNetworkServer[SocketListener, _T_Address], Generic[_T_Address, _T_Request, _T_Response]
 ):
     """Everything but where the sockets come from, and what kind they are.
 
