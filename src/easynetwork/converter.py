@@ -50,9 +50,7 @@ class AbstractPacketConverterComposite(
         raise NotImplementedError
 
 
-class AbstractPacketConverter(
-    AbstractPacketConverterComposite[Packet, Packet, DTO, DTO], Generic[Packet, DTO]
-):
+class AbstractPacketConverter(AbstractPacketConverterComposite[Packet, Packet, DTO, DTO]):
     """Converts packets of one type to and from plain data of one type."""
 
     __slots__ = ()

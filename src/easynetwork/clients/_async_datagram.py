@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Generic
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -94,11 +94,7 @@ class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
         explain_descriptor(exc)
 
 
-class BaseAsyncDatagramClient(
-    AsyncDatagrams,
-    AsyncClient[_T_Sent, _T_Received, DatagramEndpoint],
-    Generic[_T_Sent, _T_Received],
-):
+class BaseAsyncDatagramClient(AsyncDatagrams, AsyncClient[_T_Sent, _T_Received, DatagramEndpoint]):
     """A client that is connected to one peer."""
 
     __slots__ = ()

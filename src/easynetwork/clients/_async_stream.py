@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Generic
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -20,9 +20,7 @@ from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType
 
 
-class BaseAsyncStreamClient(
-    AsyncClient[_T_Sent, _T_Received, StreamTransport], Generic[_T_Sent, _T_Received]
-):
+class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
     """A client that sends and receives packets over a stream transport."""
 
     __slots__ = ("_decoder", "_encode", "_has_sent_eof", "_max_recv_size", "_tls")

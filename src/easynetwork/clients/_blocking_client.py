@@ -22,7 +22,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any, Generic
+from typing import Any
 
 from easynetwork._forks import call_after_fork
 from easynetwork._tuning import CLOSE_TIMEOUT
@@ -351,9 +351,7 @@ class SharedSocket(ABC):
         return -1 if self._is_closed else self._socket.fileno()
 
 
-class BlockingClient(
-    SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
-):
+class BlockingClient(SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received]):
     """A client that is connected to one peer."""
 
     __slots__ = ()

@@ -6,7 +6,7 @@ import errno
 import socket
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Any
 
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, SharedSocket, closed_error
@@ -84,9 +84,7 @@ class BlockingDatagrams(SharedSocket):
         return packet
 
 
-class BlockingDatagramClient(
-    BlockingDatagrams, BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
-):
+class BlockingDatagramClient(BlockingDatagrams, BlockingClient[_T_Sent, _T_Received]):
     """A client that is connected to one peer."""
 
     __slots__ = ()

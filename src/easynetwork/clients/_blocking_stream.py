@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic
+from typing import Any
 
 from easynetwork._tls_options import TLSOptions
 from easynetwork._typevars import _T_Received, _T_Sent
@@ -28,7 +28,7 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.tls import PIECE_SIZE, pieces
 
 
-class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
     """A client that sends and receives packets over a connected stream socket."""
 
     __slots__ = (

@@ -6,7 +6,7 @@ __all__ = ["AsyncTCPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from typing import Any, Generic
+from typing import Any
 
 from easynetwork._arguments import validated_delay, validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
@@ -21,9 +21,7 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_tcp, tune_tcp
 
 
-class AsyncTCPNetworkClient(
-    BaseAsyncStreamClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class AsyncTCPNetworkClient(BaseAsyncStreamClient[_T_Sent, _T_Received], INETAddresses):
     """Sends and receives packets over a TCP connection.
 
     It connects by `async with client:`, by `wait_connected()`, or by the first operation that needs

@@ -7,7 +7,6 @@ __all__ = ["AsyncUnixDatagramClient"]
 import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic
 
 from easynetwork._arguments import validated_unix_path
 from easynetwork._typevars import _T_Received, _T_Sent
@@ -23,9 +22,7 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
 
-class AsyncUnixDatagramClient(
-    BaseAsyncDatagramClient[_T_Sent, _T_Received], UnixNames, Generic[_T_Sent, _T_Received]
-):
+class AsyncUnixDatagramClient(BaseAsyncDatagramClient[_T_Sent, _T_Received], UnixNames):
     """Sends packets to one Unix socket and receives packets from there. Not available on Windows.
 
     It is like `AsyncUDPNetworkClient`, except that nothing is lost on the way: sending waits while

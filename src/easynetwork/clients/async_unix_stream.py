@@ -9,7 +9,7 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from functools import partial
-from typing import Any, Generic
+from typing import Any
 
 import anyio.lowlevel
 
@@ -30,9 +30,7 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
 
-class AsyncUnixStreamClient(
-    BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStreamNames, Generic[_T_Sent, _T_Received]
-):
+class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStreamNames):
     """Sends and receives packets over a Unix stream. Not available on Windows.
 
     It is like `AsyncTCPNetworkClient`, except that packets may have ancillary data.

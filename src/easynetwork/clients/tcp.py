@@ -6,7 +6,6 @@ __all__ = ["TCPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from typing import Generic
 
 from easynetwork._arguments import validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
@@ -20,9 +19,7 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import tune_tcp
 
 
-class TCPNetworkClient(
-    BlockingStreamClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses):
     """Sends and receives packets over a TCP connection.
 
     All methods may be called by any thread, at any time. Protocol objects are used by one thread to

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["UDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic
 
 from easynetwork._arguments import validated_local_address
 from easynetwork._typevars import _T_Received, _T_Sent
@@ -18,9 +17,7 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_udp_blocking
 
 
-class UDPNetworkClient(
-    BlockingDatagramClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class UDPNetworkClient(BlockingDatagramClient[_T_Sent, _T_Received], INETAddresses):
     """Sends packets to one address and receives packets from there, one datagram each.
 
     Packets may get lost, arrive twice or overtake others, and no error says so: UDP promises no

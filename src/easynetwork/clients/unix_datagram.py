@@ -7,7 +7,6 @@ __all__ = ["UnixDatagramClient"]
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 from functools import partial
-from typing import Generic
 
 from easynetwork._arguments import validated_unix_path
 from easynetwork._typevars import _T_Received, _T_Sent
@@ -25,9 +24,7 @@ from easynetwork.sockets.messages import MessageReader
 from easynetwork.sockets.unix import connect_unix_blocking
 
 
-class UnixDatagramClient(
-    BlockingDatagramClient[_T_Sent, _T_Received], UnixNames, Generic[_T_Sent, _T_Received]
-):
+class UnixDatagramClient(BlockingDatagramClient[_T_Sent, _T_Received], UnixNames):
     """Sends packets to one Unix socket and receives packets from there. Not available on Windows.
 
     It is like `UDPNetworkClient`, except that nothing is lost on the way: sending waits while the

@@ -9,7 +9,6 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from functools import partial
-from typing import Generic
 
 from easynetwork._arguments import validated_local_path, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
@@ -29,9 +28,7 @@ from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary
 from easynetwork.sockets.unix import connect_unix_blocking
 
 
-class UnixStreamClient(
-    BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNames, Generic[_T_Sent, _T_Received]
-):
+class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNames):
     """Sends and receives packets over a Unix stream. Not available on Windows.
 
     It is like `TCPNetworkClient`, except that packets may have ancillary data.
