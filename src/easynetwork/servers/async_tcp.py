@@ -115,16 +115,15 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
                 "ssl_standard_compatible": ssl_standard_compatible,
             },
         )
-        self._source = HostSockets(
-            functools.partial(
-                open_tcp_listeners,
-                validated_hosts(host),
-                validated_port(port),
-                backlog=validated_backlog(backlog),
-                reuse_port=validated_reuse_port(reuse_port),
-                logger=self.logger,
-            )
+        open_sockets = functools.partial(
+            open_tcp_listeners,
+            validated_hosts(host),
+            validated_port(port),
+            backlog=validated_backlog(backlog),
+            reuse_port=validated_reuse_port(reuse_port),
+            logger=self.logger,
         )
+        self._source = HostSockets(open_sockets)
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         return SocketListener(sock, self._backend, self._max_recv_size, self._log.log)

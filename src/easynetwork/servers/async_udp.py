@@ -89,15 +89,14 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         super().__init__(protocol, request_handler, backend, logger or logging.getLogger(__name__))
-        self._source = HostSockets(
-            functools.partial(
-                open_udp_sockets,
-                validated_hosts(host),
-                validated_port(port),
-                reuse_port=validated_reuse_port(reuse_port),
-                logger=self.logger,
-            )
+        open_sockets = functools.partial(
+            open_udp_sockets,
+            validated_hosts(host),
+            validated_port(port),
+            reuse_port=validated_reuse_port(reuse_port),
+            logger=self.logger,
         )
+        self._source = HostSockets(open_sockets)
 
     def client_for(
         self, address: tuple[str, int] | tuple[str, int, int, int]

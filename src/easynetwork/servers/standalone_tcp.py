@@ -70,23 +70,20 @@ class StandaloneTCPNetworkServer(StandaloneStreamBase[SocketAddress, _T_Request,
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncTCPNetworkServer[_T_Request, _T_Response],
-                host,
-                port,
-                protocol,
-                request_handler,
-                ssl=ssl,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-                backlog=backlog,
-                reuse_port=reuse_port,
-                max_recv_size=max_recv_size,
-                log_client_connection=log_client_connection,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncTCPNetworkServer[_T_Request, _T_Response],
+            host,
+            port,
+            protocol,
+            request_handler,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ssl_standard_compatible=ssl_standard_compatible,
+            backlog=backlog,
+            reuse_port=reuse_port,
+            max_recv_size=max_recv_size,
+            log_client_connection=log_client_connection,
+            logger=logger,
         )
+        super().__init__(new_server, backend, runner_options)

@@ -63,19 +63,16 @@ class StandaloneUDPNetworkServer(StandaloneDatagramBase[SocketAddress, _T_Reques
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncUDPNetworkServer[_T_Request, _T_Response],
-                host,
-                port,
-                protocol,
-                request_handler,
-                reuse_port=reuse_port,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncUDPNetworkServer[_T_Request, _T_Response],
+            host,
+            port,
+            protocol,
+            request_handler,
+            reuse_port=reuse_port,
+            logger=logger,
         )
+        super().__init__(new_server, backend, runner_options)
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

@@ -66,22 +66,19 @@ class StandaloneUnixDatagramServer(
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncUnixDatagramServer[_T_Request, _T_Response],
-                path,
-                protocol,
-                request_handler,
-                mode=mode,
-                unlink_stale=unlink_stale,
-                unnamed_addresses_behavior=unnamed_addresses_behavior,
-                receive_ancillary_data=receive_ancillary_data,
-                ancillary_bufsize=ancillary_bufsize,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncUnixDatagramServer[_T_Request, _T_Response],
+            path,
+            protocol,
+            request_handler,
+            mode=mode,
+            unlink_stale=unlink_stale,
+            unnamed_addresses_behavior=unnamed_addresses_behavior,
+            receive_ancillary_data=receive_ancillary_data,
+            ancillary_bufsize=ancillary_bufsize,
+            logger=logger,
         )
+        super().__init__(new_server, backend, runner_options)
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

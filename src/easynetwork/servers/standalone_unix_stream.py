@@ -69,24 +69,21 @@ class StandaloneUnixStreamServer(StandaloneStreamBase[UnixSocketAddress, _T_Requ
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncUnixStreamServer[_T_Request, _T_Response],
-                path,
-                protocol,
-                request_handler,
-                ssl=ssl,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-                backlog=backlog,
-                mode=mode,
-                unlink_stale=unlink_stale,
-                max_recv_size=max_recv_size,
-                ancillary_bufsize=ancillary_bufsize,
-                log_client_connection=log_client_connection,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncUnixStreamServer[_T_Request, _T_Response],
+            path,
+            protocol,
+            request_handler,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ssl_standard_compatible=ssl_standard_compatible,
+            backlog=backlog,
+            mode=mode,
+            unlink_stale=unlink_stale,
+            max_recv_size=max_recv_size,
+            ancillary_bufsize=ancillary_bufsize,
+            log_client_connection=log_client_connection,
+            logger=logger,
         )
+        super().__init__(new_server, backend, runner_options)
