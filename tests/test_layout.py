@@ -42,9 +42,9 @@ ECHO_FILES = 8
 
 # A room imports only itself and rooms before it; servers and clients do not know each other.
 ROOMS = (
-    *("_lazy", "exceptions", "addresses", "_tuning", "_episode", "_extras", "_arguments"),
-    *("_forks", "serializers", "converter", "protocol", "parsers", "decoder", "codec"),
-    *("tls", "_tls_options", "sockets", "backends", "servers", "clients"),
+    *("_typevars", "_lazy", "exceptions", "addresses", "_tuning", "_episode", "_extras"),
+    *("_arguments", "_forks", "serializers", "converter", "protocol", "parsers", "decoder"),
+    *("codec", "tls", "_tls_options", "sockets", "backends", "servers", "clients"),
     *("socketserver", "testing"),
 )
 STRANGERS = {("clients", "servers")}

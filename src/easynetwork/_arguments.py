@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from easynetwork.addresses import IPv6SocketAddress, UnixSocketAddress
@@ -47,6 +47,19 @@ def validated_delay(seconds: float | None) -> float:
     if seconds < 0:
         raise ValueError("Invalid delay: negative value")
     return seconds
+
+
+def validated_runner_options(options: object) -> Mapping[str, Any]:
+    """Return the options of what runs an event loop; nothing for None.
+
+    Raises:
+        TypeError: They are not a mapping.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"Expected a mapping as runner_options, got {options!r}")
+    return dict(options)
 
 
 def parse_address(address: object) -> tuple[str, int] | None:

@@ -16,9 +16,9 @@ import socket
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
-_T = TypeVar("_T")
+from easynetwork._typevars import _T
 
 _callbacks: Final[weakref.WeakKeyDictionary[Any, Callable[[Any], object]]] = (
     weakref.WeakKeyDictionary()

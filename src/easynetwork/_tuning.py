@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "CLOSE_TIMEOUT",
-    "HIGH_WATER",
-    "LINGER_SIZE",
-    "LINGER_TIME",
-    "SEND_BUDGET_BYTES",
-    "SEND_BUDGET_DATAGRAMS",
-    "SEND_BUDGET_PER_PACKET",
-    "STOP_TIMEOUT",
-]
-
 from typing import Final
 
 HIGH_WATER: Final = 64 * 1024

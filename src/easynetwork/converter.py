@@ -11,14 +11,10 @@ import dataclasses
 from abc import ABCMeta, abstractmethod
 from typing import Any, Generic, TypeVar
 
-__all__ = [
-    "AbstractPacketConverter",
-    "AbstractPacketConverterComposite",
-    "StapledPacketConverter",
-]
+from easynetwork._typevars import Received, Sent
 
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
+__all__ = ["AbstractPacketConverter", "AbstractPacketConverterComposite", "StapledPacketConverter"]
+
 SentDTO = TypeVar("SentDTO", covariant=True)
 ReceivedDTO = TypeVar("ReceivedDTO", contravariant=True)
 Packet = TypeVar("Packet")
@@ -54,9 +50,7 @@ class AbstractPacketConverterComposite(
         raise NotImplementedError
 
 
-class AbstractPacketConverter(
-    AbstractPacketConverterComposite[Packet, Packet, DTO, DTO], Generic[Packet, DTO]
-):
+class AbstractPacketConverter(AbstractPacketConverterComposite[Packet, Packet, DTO, DTO]):
     """Converts packets of one type to and from plain data of one type."""
 
     __slots__ = ()

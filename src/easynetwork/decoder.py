@@ -21,11 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from easynetwork.exceptions import (
-    LimitOverrunError,
-    ProtocolCrashedError,
-    StreamProtocolParseError,
-)
+from easynetwork.exceptions import LimitOverrunError, ProtocolCrashedError, StreamProtocolParseError
 from easynetwork.parsers import NEED_DATA, Parser
 from easynetwork.serializers.framing._lengths import Frame
 from easynetwork.serializers.framing.framers import MAX_BATCH, Framer, Overrun

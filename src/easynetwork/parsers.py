@@ -13,11 +13,7 @@ from collections.abc import Callable, Generator
 from enum import Enum
 from typing import Any, Final, NamedTuple, NoReturn
 
-from easynetwork.exceptions import (
-    DeserializeError,
-    ProtocolCrashedError,
-    StreamProtocolParseError,
-)
+from easynetwork.exceptions import DeserializeError, ProtocolCrashedError, StreamProtocolParseError
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol, raise_parse_error
 from easynetwork.serializers.abc import overrides
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar, overload
 
+from easynetwork._typevars import Buffer, Received, Sent
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
@@ -33,7 +34,7 @@ from easynetwork.serializers.abc import (
 )
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "AnyStreamProtocolType",
@@ -44,9 +45,6 @@ __all__ = [
     "check_stream_protocol",
 ]
 
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
-Buffer = TypeVar("Buffer", bound="WriteableBuffer")
 # Constructors only: these objects pass between the serializer and the converter and nowhere else.
 SentDTO = TypeVar("SentDTO")
 ReceivedDTO = TypeVar("ReceivedDTO")

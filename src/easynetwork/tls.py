@@ -76,19 +76,9 @@ class TLSSession:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_awaits_tickets",
-        "_empty_records",
-        "_incoming",
-        "_needs_more",
-        "_outgoing",
-        "_partial",
-        "_unanswered",
-        "error",
-        "has_output",
-        "is_established",
-        "is_over",
-        "object",
+        *("__weakref__", "_awaits_tickets", "_empty_records", "_incoming"),
+        *("_needs_more", "_outgoing", "_partial", "_unanswered", "error"),
+        *("has_output", "is_established", "is_over", "object"),
     )
 
     def __init__(

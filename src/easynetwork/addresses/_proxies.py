@@ -6,23 +6,14 @@ import contextlib
 import functools
 import socket as _socket
 from collections.abc import Callable
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    NoReturn,
-    Protocol,
-    TypeVar,
-    final,
-    overload,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final, overload, runtime_checkable
+
+from easynetwork._typevars import _T
 
 if TYPE_CHECKING:
     from enum import IntEnum
 
     from _typeshed import ReadableBuffer
-
-T = TypeVar("T")
 
 
 @runtime_checkable
@@ -119,13 +110,13 @@ class SocketProxy:
                 fields[name] = get_address()
         return f"<SocketProxy {', '.join(f'{name}={value}' for name, value in fields.items())}>"
 
-    def _run(self, func: Callable[..., T], *args: Any) -> T:
+    def _run(self, func: Callable[..., _T], *args: Any) -> _T:
         if args:
             func = functools.partial(func, *args)
         with self._lock():
             if self._runner is None:
                 return func()
-            result: T = self._runner(func)
+            result: _T = self._runner(func)
             return result
 
     @property

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 
 async def receive_with_ancillary(
-    transport: SocketStreamTransport,
-    bufsize: int,
-    received: AncillaryCallback,
-    deadline: float,
+    transport: SocketStreamTransport, bufsize: int, received: AncillaryCallback, deadline: float
 ) -> None:
     """Implement `StreamTransport.receive_with_ancillary`."""
     _check_supported(transport)

@@ -76,29 +76,10 @@ class SocketStreamTransport(StreamTransport):
     """
 
     __slots__ = (
-        "_all_sent",
-        "_at_eof",
-        "_below_low_water",
-        "_budget",
-        "_deadline",
-        "_error",
-        "_fd",
-        "_linger_done",
-        "_phase",
-        "_queued",
-        "_recv_into",
-        "_so_error_checked",
-        "_turns",
-        "_unsent",
-        "_view",
-        "_wants_linger",
-        "address",
-        "close_timeout",
-        "congested",
-        "feed",
-        "has_lost_descriptor",
-        "local_address",
-        "socket",
+        *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
+        *("_fd", "_linger_done", "_phase", "_queued", "_recv_into", "_so_error_checked"),
+        *("_turns", "_unsent", "_view", "_wants_linger", "address", "close_timeout"),
+        *("congested", "feed", "has_lost_descriptor", "local_address", "socket"),
     )
 
     def __init__(

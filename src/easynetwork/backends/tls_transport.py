@@ -13,18 +13,17 @@ import math
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 
 from easynetwork._tls_options import TLSOptions
+from easynetwork._typevars import _T
 from easynetwork.addresses import TLSAttribute
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces
-
-_T = TypeVar("_T")
 
 
 async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
@@ -64,15 +63,8 @@ class TLSStreamTransport(StreamTransport):
     """
 
     __slots__ = (
-        "_inner",
-        "_is_closing",
-        "_options",
-        "_session",
-        "address",
-        "close_timeout",
-        "feed",
-        "is_truncated",
-        "local_address",
+        *("_inner", "_is_closing", "_options", "_session", "address"),
+        *("close_timeout", "feed", "is_truncated", "local_address"),
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:

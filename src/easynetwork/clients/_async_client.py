@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAttribute, SocketProxy
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends import (
@@ -30,8 +31,6 @@ from easynetwork.clients.abc import AbstractAsyncNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.sockets.closing import close_on_error
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 _T_Transport = TypeVar("_T_Transport", StreamTransport, DatagramEndpoint)
 
 
@@ -39,21 +38,12 @@ class LazyTransport(ABC, Generic[_T_Transport]):
     """The owner of a socket that is in the care of an event loop, once it is needed."""
 
     __slots__ = (
-        "__weakref__",
-        "_attempt",
-        "_backend",
-        "_connecting",
-        "_is_closing",
-        "_proxy",
-        "_receiving",
-        "_target",
-        "_transport",
+        *("__weakref__", "_attempt", "_backend", "_connecting"),
+        *("_is_closing", "_proxy", "_receiving", "_target", "_transport"),
     )
 
     def __init__(
-        self,
-        target: Any,
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
+        self, target: Any, backend: AsyncBackend | BuiltinAsyncBackendLiteral | None
     ) -> None:
         self._backend = ensure_backend(backend)
         self._target = target  # an address, or a connected socket
@@ -182,7 +172,7 @@ class LazyTransport(ABC, Generic[_T_Transport]):
         return self._transport
 
 
-class AsyncClient(  # type: ignore[misc]  # only one base has slots besides __weakref__
+class AsyncClient(
     LazyTransport[_T_Transport],
     AbstractAsyncNetworkClient[_T_Sent, _T_Received],
     Generic[_T_Sent, _T_Received, _T_Transport],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from easynetwork._tuning import SEND_BUDGET_DATAGRAMS
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
@@ -18,9 +19,6 @@ from easynetwork.clients._async_client import AsyncClient, LazyTransport, closed
 from easynetwork.clients._errors import explain_descriptor
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
@@ -77,9 +75,7 @@ class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
             raise
 
     async def _receive(
-        self,
-        deadline: float,
-        receive: Callable[[DatagramEndpoint], Awaitable[bytes]] | None = None,
+        self, deadline: float, receive: Callable[[DatagramEndpoint], Awaitable[bytes]] | None = None
     ) -> Any:
         endpoint = await self._connected(deadline)
         await self._acquire_receiving(deadline)
@@ -98,11 +94,7 @@ class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
         explain_descriptor(exc)
 
 
-class BaseAsyncDatagramClient(
-    AsyncDatagrams,
-    AsyncClient[_T_Sent, _T_Received, DatagramEndpoint],
-    Generic[_T_Sent, _T_Received],
-):
+class BaseAsyncDatagramClient(AsyncDatagrams, AsyncClient[_T_Sent, _T_Received, DatagramEndpoint]):
     """A client that is connected to one peer."""
 
     __slots__ = ()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from easynetwork._tls_options import TLSOptions
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.tls_transport import start_tls
@@ -18,13 +19,8 @@ from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class BaseAsyncStreamClient(
-    AsyncClient[_T_Sent, _T_Received, StreamTransport], Generic[_T_Sent, _T_Received]
-):
+class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
     """A client that sends and receives packets over a stream transport."""
 
     __slots__ = ("_decoder", "_encode", "_has_sent_eof", "_max_recv_size", "_tls")

@@ -22,10 +22,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from easynetwork._forks import call_after_fork
 from easynetwork._tuning import CLOSE_TIMEOUT
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketProxy, enable_socket_linger
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.clients._errors import explain_descriptor
@@ -43,28 +44,14 @@ from easynetwork.clients._waiting import (
 from easynetwork.clients.abc import NO_PACKET, AbstractNetworkClient
 from easynetwork.exceptions import BusyResourceError, ClientClosedError
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
-
 
 class SharedSocket(ABC):
     """A socket that threads share. How packets become bytes is up to the subclass."""
 
     __slots__ = (
-        "__weakref__",
-        "_close_timeout",
-        "_given_back",
-        "_is_closed",
-        "_is_reset",
-        "_is_shut_down",
-        "_local_address",
-        "_locks",
-        "_proxy",
-        "_readable",
-        "_received_unsure",
-        "_remote_address",
-        "_retry_interval",
-        "_socket",
+        *("__weakref__", "_close_timeout", "_given_back", "_is_closed", "_is_reset"),
+        *("_is_shut_down", "_local_address", "_locks", "_proxy", "_readable"),
+        *("_received_unsure", "_remote_address", "_retry_interval", "_socket"),
     )
 
     def __init__(
@@ -364,9 +351,7 @@ class SharedSocket(ABC):
         return -1 if self._is_closed else self._socket.fileno()
 
 
-class BlockingClient(  # type: ignore[misc]  # only one base has slots besides __weakref__
-    SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
-):
+class BlockingClient(SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received]):
     """A client that is connected to one peer."""
 
     __slots__ = ()

@@ -6,8 +6,9 @@ import errno
 import socket
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, SharedSocket, closed_error
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
@@ -15,9 +16,6 @@ from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import raise_pending_error
 from easynetwork.sockets.datagrams import largest_datagram, too_long
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 class BlockingDatagrams(SharedSocket):
@@ -42,10 +40,7 @@ class BlockingDatagrams(SharedSocket):
         self._datagram = None
 
     def _send(
-        self,
-        packet: Any,
-        deadline: float,
-        send: Callable[[bytes], object] | None = None,
+        self, packet: Any, deadline: float, send: Callable[[bytes], object] | None = None
     ) -> None:
         data = self._encode(packet)
         if self._is_closed:  # meanwhile, because that took too long
@@ -89,9 +84,7 @@ class BlockingDatagrams(SharedSocket):
         return packet
 
 
-class BlockingDatagramClient(
-    BlockingDatagrams, BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]
-):
+class BlockingDatagramClient(BlockingDatagrams, BlockingClient[_T_Sent, _T_Received]):
     """A client that is connected to one peer."""
 
     __slots__ = ()

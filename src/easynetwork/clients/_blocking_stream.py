@@ -8,9 +8,10 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from easynetwork._tls_options import TLSOptions
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
 from easynetwork.clients._errors import aborted, ended, explain_stream
@@ -26,21 +27,13 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.tls import PIECE_SIZE, pieces
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received], Generic[_T_Sent, _T_Received]):
+class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
     """A client that sends and receives packets over a connected stream socket."""
 
     __slots__ = (
-        "_decoder",
-        "_encode",
-        "_has_sent_eof",
-        "_is_broken",
-        "_max_recv_size",
-        "_partial_packet_sent",
-        "_tls",
+        *("_decoder", "_encode", "_has_sent_eof", "_is_broken"),
+        *("_max_recv_size", "_partial_packet_sent", "_tls"),
     )
 
     def __init__(

@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from easynetwork._arguments import validated_delay
 from easynetwork._tuning import LINGER_TIME
+from easynetwork._typevars import _T
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.exceptions import BusyResourceError
 from easynetwork.sockets.closing import get_unacknowledged_size
@@ -54,8 +55,6 @@ _DISCARD_SIZE: Final = 64 * 1024
 
 _ACKNOWLEDGEMENT_INTERVAL: Final = 0.005
 """Seconds until the next look whether the peer has all bytes: nothing announces that."""
-
-_T = TypeVar("_T")
 
 
 # -- deadlines

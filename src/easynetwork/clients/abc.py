@@ -13,18 +13,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self
 
 import anyio
 
 from easynetwork._arguments import validated_delay
+from easynetwork._typevars import Received, Sent
 from easynetwork.backends import AsyncBackend
 
-_T_Sent = TypeVar("_T_Sent", contravariant=True)
-_T_Received = TypeVar("_T_Received", covariant=True)
 
-
-class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
+class AbstractAsyncNetworkClient(ABC, Generic[Sent, Received]):
     """A client inside an asynchronous program.
 
     It is *new*, then *connected* (from `wait_connected()` on), and in the end *closed*. Methods
@@ -79,7 +77,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """
 
     @abstractmethod
-    async def send_packet(self, packet: _T_Sent) -> None:
+    async def send_packet(self, packet: Sent) -> None:
         """Send a packet; connect first if needed. Several tasks may send at once.
 
         Over a connection, what the operating system does not take yet is sent in the background.
@@ -99,7 +97,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """
 
     @abstractmethod
-    async def recv_packet(self) -> _T_Received:
+    async def recv_packet(self) -> Received:
         """Wait for a packet and return it; connect first if need be.
 
         Several tasks may wait: each packet goes to one of them, in the order in which they asked.
@@ -115,7 +113,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """
 
     @abstractmethod
-    async def _receive(self, deadline: float) -> _T_Received:
+    async def _receive(self, deadline: float) -> Received:
         """Do what `recv_packet()` does, up to a deadline.
 
         Args:
@@ -127,7 +125,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
             TimeoutError: The deadline has passed.
         """
 
-    def iter_received_packets(self, *, timeout: float | None = 0) -> AsyncIterator[_T_Received]:
+    def iter_received_packets(self, *, timeout: float | None = 0) -> AsyncIterator[Received]:
         """Return an iterator over the packets that arrive in a given time.
 
         It ends, silently, when the time is up or when no packet can be received any more: at the
@@ -150,7 +148,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """Return the backend that the client runs on."""
 
 
-class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
+class AbstractNetworkClient(ABC, Generic[Sent, Received]):
     """A client for programs, or threads, that wait.
 
     It is connected when it is made, and in the end *closed*. All methods may be called by any
@@ -188,7 +186,7 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """
 
     @abstractmethod
-    def send_packet(self, packet: _T_Sent, *, timeout: float | None = None) -> None:
+    def send_packet(self, packet: Sent, *, timeout: float | None = None) -> None:
         """Send a packet. Several threads may send at once: packets are never mixed.
 
         Args:
@@ -207,7 +205,7 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
         """
 
     @abstractmethod
-    def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
+    def recv_packet(self, *, timeout: float | None = None) -> Received:
         """Wait for a packet and return it.
 
         Several threads may wait: each packet goes to one of them.
@@ -227,7 +225,7 @@ class AbstractNetworkClient(ABC, Generic[_T_Sent, _T_Received]):
             ValueError: `timeout` is negative or not a number.
         """
 
-    def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[_T_Received]:
+    def iter_received_packets(self, *, timeout: float | None = 0) -> Iterator[Received]:
         """Return an iterator over the packets that arrive in a given time.
 
         It ends, silently, when the time is up or when no packet can be received any more: at the
@@ -255,18 +253,16 @@ _OVER = -1.0
 """The time that is left when an iterator has ended; 0 stands for what has already been received."""
 
 
-class _AsyncPacketIterator(AsyncIterator[_T_Received]):
+class _AsyncPacketIterator(AsyncIterator[Received]):
     """Not an async generator: it need not be closed when the loop around it is left."""
 
     __slots__ = ("_client", "_left")
 
-    def __init__(
-        self, client: AbstractAsyncNetworkClient[Any, _T_Received], timeout: float
-    ) -> None:
+    def __init__(self, client: AbstractAsyncNetworkClient[Any, Received], timeout: float) -> None:
         self._client = client
         self._left = timeout
 
-    async def __anext__(self) -> _T_Received:
+    async def __anext__(self) -> Received:
         if self._left < 0:
             raise StopAsyncIteration
         start = anyio.current_time()
@@ -280,21 +276,21 @@ class _AsyncPacketIterator(AsyncIterator[_T_Received]):
                 self._left = max(self._left - (anyio.current_time() - start), 0)
 
 
-class _PacketIterator(Iterator[_T_Received]):
+class _PacketIterator(Iterator[Received]):
     """The same for threads."""
 
     __slots__ = ("_client", "_given_back", "_left")
 
-    def __init__(self, client: AbstractNetworkClient[Any, _T_Received], timeout: float) -> None:
+    def __init__(self, client: AbstractNetworkClient[Any, Received], timeout: float) -> None:
         self._client = client
         self._given_back = getattr(client, "_given_back", [])
         self._left = timeout
 
-    def __next__(self) -> _T_Received:
+    def __next__(self) -> Received:
         if self._left < 0:
             raise StopIteration
         start = time.monotonic()
-        packet: _T_Received = NO_PACKET
+        packet: Received = NO_PACKET
         try:
             try:
                 packet = self._client.recv_packet(timeout=self._left)

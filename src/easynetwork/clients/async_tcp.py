@@ -6,10 +6,11 @@ __all__ = ["AsyncTCPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from easynetwork._arguments import validated_delay, validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
 from easynetwork.clients._addresses import INETAddresses
@@ -19,13 +20,8 @@ from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_tcp, tune_tcp
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class AsyncTCPNetworkClient(
-    BaseAsyncStreamClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class AsyncTCPNetworkClient(BaseAsyncStreamClient[_T_Sent, _T_Received], INETAddresses):
     """Sends and receives packets over a TCP connection.
 
     It connects by `async with client:`, by `wait_connected()`, or by the first operation that needs

@@ -5,9 +5,10 @@ from __future__ import annotations
 __all__ = ["AsyncUDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from easynetwork._arguments import validated_local_address
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._async_datagram import BaseAsyncDatagramClient
@@ -16,13 +17,8 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_udp
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class AsyncUDPNetworkClient(
-    BaseAsyncDatagramClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class AsyncUDPNetworkClient(BaseAsyncDatagramClient[_T_Sent, _T_Received], INETAddresses):
     """Sends packets to one address and receives packets from there, one datagram each.
 
     Packets may get lost, arrive twice or overtake others, and no error says so: UDP promises no

@@ -6,9 +6,10 @@ __all__ = ["AsyncUDPNetworkEndpoint"]
 
 import math
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self
 
 from easynetwork._forks import close_in_children
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
@@ -24,9 +25,6 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.binding import bind_udp
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.resolving import resolve
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 class AsyncUDPNetworkEndpoint(AsyncDatagrams, Generic[_T_Sent, _T_Received]):

@@ -7,9 +7,9 @@ __all__ = ["AsyncUnixDatagramClient"]
 import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_unix_path
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import DatagramEndpoint
@@ -21,13 +21,8 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class AsyncUnixDatagramClient(
-    BaseAsyncDatagramClient[_T_Sent, _T_Received], UnixNames, Generic[_T_Sent, _T_Received]
-):
+class AsyncUnixDatagramClient(BaseAsyncDatagramClient[_T_Sent, _T_Received], UnixNames):
     """Sends packets to one Unix socket and receives packets from there. Not available on Windows.
 
     It is like `AsyncUDPNetworkClient`, except that nothing is lost on the way: sending waits while
@@ -108,10 +103,7 @@ class AsyncUnixDatagramClient(
         await self._send(packet, None if ancillary_data is None else ancillary_data.as_raw())
 
     async def recv_packet(
-        self,
-        *,
-        ancillary_data: SocketAncillary | None = None,
-        ancillary_bufsize: int | None = None,
+        self, *, ancillary_data: SocketAncillary | None = None, ancillary_bufsize: int | None = None
     ) -> _T_Received:
         """Wait for a packet and return it; connect first if need be.
 

@@ -9,12 +9,13 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import anyio.lowlevel
 
 from easynetwork._arguments import validated_local_path, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
@@ -28,13 +29,8 @@ from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class AsyncUnixStreamClient(
-    BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStreamNames, Generic[_T_Sent, _T_Received]
-):
+class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStreamNames):
     """Sends and receives packets over a Unix stream. Not available on Windows.
 
     It is like `AsyncTCPNetworkClient`, except that packets may have ancillary data.
@@ -148,10 +144,7 @@ class AsyncUnixStreamClient(
             raise self._ended(exc) from exc.__cause__ or exc
 
     async def recv_packet(
-        self,
-        *,
-        ancillary_data: SocketAncillary | None = None,
-        ancillary_bufsize: int | None = None,
+        self, *, ancillary_data: SocketAncillary | None = None, ancillary_bufsize: int | None = None
     ) -> _T_Received:
         """Wait for a packet and return it; connect first if need be.
 

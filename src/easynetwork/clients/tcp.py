@@ -6,10 +6,10 @@ __all__ = ["TCPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_local_address, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients._target import validated_target
@@ -18,13 +18,8 @@ from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import tune_tcp
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class TCPNetworkClient(
-    BlockingStreamClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses):
     """Sends and receives packets over a TCP connection.
 
     All methods may be called by any thread, at any time. Protocol objects are used by one thread to

@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["UDPNetworkClient"]
 
 import socket as _socket  # the property of this name hides the module inside the class
-from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_local_address
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._blocking_datagram import BlockingDatagramClient
 from easynetwork.clients._target import validated_udp_target
@@ -16,13 +16,8 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_udp_blocking
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class UDPNetworkClient(
-    BlockingDatagramClient[_T_Sent, _T_Received], INETAddresses, Generic[_T_Sent, _T_Received]
-):
+class UDPNetworkClient(BlockingDatagramClient[_T_Sent, _T_Received], INETAddresses):
     """Sends packets to one address and receives packets from there, one datagram each.
 
     Packets may get lost, arrive twice or overtake others, and no error says so: UDP promises no

@@ -7,8 +7,9 @@ __all__ = ["UDPNetworkEndpoint"]
 import socket as _socket  # the property of this name hides the module inside the class
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self
 
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAddress
 from easynetwork.clients._blocking_datagram import BlockingDatagrams
 from easynetwork.clients._endpoint import (
@@ -23,9 +24,6 @@ from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.binding import bind_udp
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.resolving import resolve_blocking
-
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
 
 def _bind(host: str, port: int, options: list[int]) -> _socket.socket:

@@ -7,9 +7,9 @@ __all__ = ["UnixDatagramClient"]
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 from functools import partial
-from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_unix_path
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.clients._addresses import UnixNames
@@ -23,13 +23,8 @@ from easynetwork.sockets.datagrams import check_still_connected, get_next_size
 from easynetwork.sockets.messages import MessageReader
 from easynetwork.sockets.unix import connect_unix_blocking
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class UnixDatagramClient(
-    BlockingDatagramClient[_T_Sent, _T_Received], UnixNames, Generic[_T_Sent, _T_Received]
-):
+class UnixDatagramClient(BlockingDatagramClient[_T_Sent, _T_Received], UnixNames):
     """Sends packets to one Unix socket and receives packets from there. Not available on Windows.
 
     It is like `UDPNetworkClient`, except that nothing is lost on the way: sending waits while the

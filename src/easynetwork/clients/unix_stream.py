@@ -9,10 +9,10 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from functools import partial
-from typing import Generic, TypeVar
 
 from easynetwork._arguments import validated_local_path, validated_max_recv_size
 from easynetwork._tls_options import new_client_tls
+from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.clients._addresses import UnixStreamNames
@@ -27,13 +27,8 @@ from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary
 from easynetwork.sockets.unix import connect_unix_blocking
 
-_T_Sent = TypeVar("_T_Sent")
-_T_Received = TypeVar("_T_Received")
 
-
-class UnixStreamClient(
-    BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNames, Generic[_T_Sent, _T_Received]
-):
+class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNames):
     """Sends and receives packets over a Unix stream. Not available on Windows.
 
     It is like `TCPNetworkClient`, except that packets may have ancillary data.

@@ -23,13 +23,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABCMeta, abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, get_args
 
+from easynetwork._typevars import Buffer, Received, Sent
 from easynetwork.exceptions import DeserializeError, UnsupportedOperation
 from easynetwork.serializers.tools import validated_limit, validated_positive
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "AbstractIncrementalPacketSerializer",
@@ -41,10 +42,6 @@ __all__ = [
     "LengthPrefixFraming",
     "SeparatorFraming",
 ]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
-Buffer = TypeVar("Buffer", bound="WriteableBuffer")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)

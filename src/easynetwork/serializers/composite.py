@@ -7,8 +7,9 @@ receives lines of text. What the pair can do is what both halves can: see `Stapl
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Self, final
 
+from easynetwork._typevars import Buffer, Received, Sent
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
     AbstractPacketSerializer,
@@ -18,17 +19,13 @@ from easynetwork.serializers.abc import (
 )
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
 
 __all__ = [
     "StapledBufferedIncrementalPacketSerializer",
     "StapledIncrementalPacketSerializer",
     "StapledPacketSerializer",
 ]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
-Buffer = TypeVar("Buffer", bound="WriteableBuffer")
 
 
 class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):

@@ -24,12 +24,7 @@ from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from typing import Any, Final, final
 
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
-from easynetwork.serializers._json_documents import (
-    STRUCTURE,
-    TOO_DEEP,
-    WHITE_SPACE,
-    read_document,
-)
+from easynetwork.serializers._json_documents import STRUCTURE, TOO_DEEP, WHITE_SPACE, read_document
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
     SeparatorFraming,
@@ -103,16 +98,8 @@ class JSONSerializer(AbstractIncrementalPacketSerializer[Any, Any]):
     """
 
     __slots__ = (
-        "_byte_order_mark",
-        "_debug",
-        "_encode",
-        "_encoding",
-        "_framing",
-        "_has_structure",
-        "_limit",
-        "_max_depth",
-        "_raw_decode",
-        "_unicode_errors",
+        *("_byte_order_mark", "_debug", "_encode", "_encoding", "_framing"),
+        *("_has_structure", "_limit", "_max_depth", "_raw_decode", "_unicode_errors"),
     )
 
     def __init__(

@@ -89,13 +89,8 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
     """
 
     __slots__ = (
-        "_max_depth",
-        "_new_packer",
-        "_out_of_data",
-        "_stack_error",
-        "_unpack",
-        "_unpack_error",
-        "_unpacker_class",
+        *("_max_depth", "_new_packer", "_out_of_data", "_stack_error"),
+        *("_unpack", "_unpack_error", "_unpacker_class"),
     )
 
     def __init__(

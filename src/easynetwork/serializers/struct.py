@@ -18,14 +18,13 @@ from struct import (
 )
 from typing import Any, Final, TypeVar, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.exceptions import DeserializeError
 from easynetwork.serializers.framing import FixedSizePacketSerializer
 from easynetwork.serializers.tools import check_encoding
 
 __all__ = ["AbstractStructSerializer", "NamedTupleStructSerializer", "StructSerializer"]
 
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 # A class made by typing.NamedTuple or collections.namedtuple().
 _TNamedTuple = TypeVar("_TNamedTuple", bound=tuple[Any, ...])
 

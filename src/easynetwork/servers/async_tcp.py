@@ -8,8 +8,7 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Sequence
 
 from easynetwork._arguments import (
     validated_backlog,
@@ -17,20 +16,18 @@ from easynetwork._arguments import (
     validated_port,
     validated_reuse_port,
 )
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
-from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.adopting import TCP_SOCKETS
 from easynetwork.sockets.binding import HostSockets, open_tcp_listeners
 
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
-
-class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request, _T_Response]):
+class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Response]):
     """Serves packets over TCP.
 
     Each connection is served in a task of its own, by the generators of one request handler.
@@ -51,6 +48,8 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request,
     """
 
     __slots__ = ()
+
+    _adoption = TCP_SOCKETS
 
     def __init__(
         self,
@@ -116,53 +115,15 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress], Generic[_T_Request,
                 "ssl_standard_compatible": ssl_standard_compatible,
             },
         )
-        self._source = HostSockets(
-            functools.partial(
-                open_tcp_listeners,
-                validated_hosts(host),
-                validated_port(port),
-                backlog=validated_backlog(backlog),
-                reuse_port=validated_reuse_port(reuse_port),
-                logger=self.logger,
-            )
+        open_sockets = functools.partial(
+            open_tcp_listeners,
+            validated_hosts(host),
+            validated_port(port),
+            backlog=validated_backlog(backlog),
+            reuse_port=validated_reuse_port(reuse_port),
+            logger=self.logger,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Clients that
-        have connected before wait in the backlog.
-
-        The sockets become non-blocking and non-inheritable, and belong to the server:
-        `server_close()` closes them, also if the server was never activated. It only closes its own
-        descriptors: other processes that have these sockets keep them.
-
-        Args:
-            sockets: Listening TCP sockets: at least one, and none twice.
-            protocol: The protocol object.
-            request_handler: The request handler: an instance, for all clients.
-            backend: The backend, or its name; by default, the framework that is running.
-            **options: Keyword arguments of the constructor, except `reuse_port` and `backlog`.
-
-        Raises:
-            TypeError: An argument is of the wrong type, or is about binding sockets.
-            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
-                any error, and they are unchanged.
-            NotImplementedError: The backend is not known.
-            anyio.NoEventLoopError: There is no backend, and no event loop is running.
-        """
-        check_adopting_options(options)
-        server = cls(None, 0, protocol, request_handler, backend, **options)
-        server._source = AdoptedSockets(sockets, socket.SOCK_STREAM, INET_FAMILIES)
-        return server
+        self._source = HostSockets(open_sockets)
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         return SocketListener(sock, self._backend, self._max_recv_size, self._log.log)

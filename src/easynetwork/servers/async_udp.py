@@ -7,8 +7,7 @@ __all__ = ["AsyncUDPNetworkServer"]
 import functools
 import logging
 import socket
-from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Sequence
 
 from easynetwork._arguments import (
     parse_numeric_address,
@@ -16,6 +15,7 @@ from easynetwork._arguments import (
     validated_port,
     validated_reuse_port,
 )
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
@@ -24,15 +24,12 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.handlers import AsyncDatagramClient
-from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.adopting import UDP_SOCKETS
 from easynetwork.sockets.binding import HostSockets, open_udp_sockets
 from easynetwork.sockets.datagrams import ask_for_sources
 
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
-
-class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Request, _T_Response]):
+class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Response]):
     """Serves packets over UDP.
 
     A peer is known by its address; on all interfaces, together with the one of the server's that it
@@ -57,6 +54,8 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Reques
     """
 
     __slots__ = ()
+
+    _adoption = UDP_SOCKETS
 
     def __init__(
         self,
@@ -91,52 +90,14 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress], Generic[_T_Reques
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         super().__init__(protocol, request_handler, backend, logger or logging.getLogger(__name__))
-        self._source = HostSockets(
-            functools.partial(
-                open_udp_sockets,
-                validated_hosts(host),
-                validated_port(port),
-                reuse_port=validated_reuse_port(reuse_port),
-                logger=self.logger,
-            )
+        open_sockets = functools.partial(
+            open_udp_sockets,
+            validated_hosts(host),
+            validated_port(port),
+            reuse_port=validated_reuse_port(reuse_port),
+            logger=self.logger,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Datagrams that
-        have arrived before wait in the kernel.
-
-        The sockets become non-blocking and non-inheritable, and belong to the server:
-        `server_close()` closes them, also if the server was never activated. It only closes its own
-        descriptors: other processes that have these sockets keep them.
-
-        Args:
-            sockets: UDP sockets that are bound and not connected: at least one, and none twice.
-            protocol: The protocol object.
-            request_handler: The request handler: an instance, for all peers.
-            backend: The backend, or its name; by default, the framework that is running.
-            **options: Keyword arguments of the constructor, except `reuse_port`.
-
-        Raises:
-            TypeError: An argument is of the wrong type, or is about binding sockets.
-            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
-                any error, and they are unchanged.
-            NotImplementedError: The backend is not known.
-            anyio.NoEventLoopError: There is no backend, and no event loop is running.
-        """
-        check_adopting_options(options)
-        server = cls(None, 0, protocol, request_handler, backend, **options)
-        server._source = AdoptedSockets(sockets, socket.SOCK_DGRAM, INET_FAMILIES)
-        return server
+        self._source = HostSockets(open_sockets)
 
     def client_for(
         self, address: tuple[str, int] | tuple[str, int, int, int]

@@ -7,10 +7,10 @@ __all__ = ["AsyncUnixDatagramServer"]
 import logging
 import os
 import socket
-from collections.abc import Iterable
-from typing import Any, Final, Generic, Literal, Self, TypeVar
+from typing import Final, Literal
 
 from easynetwork._arguments import validated_ancillary_bufsize
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
@@ -19,19 +19,14 @@ from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.peer_table import PeerTable, UnixDatagrams
 from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
-from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
+from easynetwork.sockets.adopting import UNIX_DATAGRAM_SOCKETS
 from easynetwork.sockets.datagrams import new_datagram_calls
 from easynetwork.sockets.messages import AncillaryInbox
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 _UNNAMED: Final = ("ignore", "handle", "warn")
 
 
-class AsyncUnixDatagramServer(
-    BaseDatagramServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
-):
+class AsyncUnixDatagramServer(BaseDatagramServer[UnixSocketAddress, _T_Request, _T_Response]):
     """Serves packets over Unix datagrams. Not available on Windows.
 
     It is like `AsyncUDPNetworkServer`, except that nothing is lost on the way, and for what is said
@@ -59,6 +54,8 @@ class AsyncUnixDatagramServer(
     """
 
     __slots__ = ("_ancillary_bufsize", "_unnamed")
+
+    _adoption = UNIX_DATAGRAM_SOCKETS
 
     def __init__(
         self,
@@ -118,25 +115,6 @@ class AsyncUnixDatagramServer(
             raise ValueError(
                 "ancillary_bufsize is only meaningful with receive_ancillary_data set to True"
             )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        As `AsyncUDPNetworkServer.from_sockets()`, for Unix datagram sockets. Their paths are not
-        removed.
-        """
-        check_adopting_options(options)
-        server = cls("/", protocol, request_handler, backend, **options)
-        server._source = AdoptedSockets(sockets, socket.SOCK_DGRAM, UNIX_FAMILIES)
-        return server
 
     def _new_table(self, sock: socket.socket) -> PeerTable:
         calls = new_datagram_calls(sock)

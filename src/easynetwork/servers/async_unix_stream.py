@@ -8,13 +8,9 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Iterable
-from typing import Any, Generic, Self, TypeVar
 
-from easynetwork._arguments import (
-    validated_ancillary_bufsize,
-    validated_backlog,
-)
+from easynetwork._arguments import validated_ancillary_bufsize, validated_backlog
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.socket_listener import SocketListener, UnixListening
@@ -23,13 +19,10 @@ from easynetwork.servers._core.unix_names import UnixPeer
 from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
-from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
+from easynetwork.sockets.adopting import UNIX_STREAM_SOCKETS
 
 
-class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Request, _T_Response]):
+class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_Response]):
     """Serves packets over Unix streams. Not available on Windows.
 
     It is like `AsyncTCPNetworkServer`, except for what is said here.
@@ -56,6 +49,8 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Requ
     """
 
     __slots__ = ()
+
+    _adoption = UNIX_STREAM_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncTCPNetworkServer explains the others
         self,
@@ -118,32 +113,8 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress], Generic[_T_Requ
             },
         )
         self._source = PathSource(
-            path,
-            mode,
-            unlink_stale,
-            self._backend,
-            socket.SOCK_STREAM,
-            validated_backlog(backlog),
+            path, mode, unlink_stale, self._backend, socket.SOCK_STREAM, validated_backlog(backlog)
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        As `AsyncTCPNetworkServer.from_sockets()`, for listening Unix stream sockets. Their paths
-        are not removed.
-        """
-        check_adopting_options(options)
-        server = cls("/", protocol, request_handler, backend, **options)
-        server._source = AdoptedSockets(sockets, socket.SOCK_STREAM, UNIX_FAMILIES)
-        return server
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         name, release = name_and_release(self._source, sock, self._log)

@@ -23,10 +23,11 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
 
 import anyio
 
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
@@ -37,9 +38,6 @@ from easynetwork.servers.handlers import (
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-_T = TypeVar("_T")
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 _BUSY_QUIET_TIME: Final = 10.0
 """Seconds with a free thread after which it is logged again that there is none."""

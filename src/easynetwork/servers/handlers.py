@@ -28,6 +28,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
 from anyio import TypedAttributeSet, typed_attribute
 
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import (
     INETSocketAttribute,
     ISocket,
@@ -40,8 +41,6 @@ from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 _T_Attribute = TypeVar("_T_Attribute")
 _T_Default = TypeVar("_T_Default")
 

@@ -6,26 +6,21 @@ __all__ = ["StandaloneTCPNetworkServer"]
 
 import functools
 import logging
-import socket
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
-from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import StandaloneStreamBase
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
-from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
+from easynetwork.sockets.adopting import TCP_SOCKETS
 
 
-class StandaloneTCPNetworkServer(
-    BaseStandaloneNetworkServer[SocketAddress], Generic[_T_Request, _T_Response]
-):
+class StandaloneTCPNetworkServer(StandaloneStreamBase[SocketAddress, _T_Request, _T_Response]):
     """Serves packets over TCP, from a thread.
 
     `serve_forever()` makes an `AsyncTCPNetworkServer` and an event loop to run it, and returns when
@@ -38,6 +33,8 @@ class StandaloneTCPNetworkServer(
     """
 
     __slots__ = ()
+
+    _adoption = TCP_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncTCPNetworkServer explains the others
         self,
@@ -73,63 +70,20 @@ class StandaloneTCPNetworkServer(
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncTCPNetworkServer[_T_Request, _T_Response],
-                host,
-                port,
-                protocol,
-                request_handler,
-                ssl=ssl,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-                backlog=backlog,
-                reuse_port=reuse_port,
-                max_recv_size=max_recv_size,
-                log_client_connection=log_client_connection,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncTCPNetworkServer[_T_Request, _T_Response],
+            host,
+            port,
+            protocol,
+            request_handler,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ssl_standard_compatible=ssl_standard_compatible,
+            backlog=backlog,
+            reuse_port=reuse_port,
+            max_recv_size=max_recv_size,
+            log_client_connection=log_client_connection,
+            logger=logger,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Clients that
-        have connected before wait in the backlog.
-
-        The sockets become non-blocking and non-inheritable, and belong to the server:
-        `server_close()` closes them, also if the server was never activated. It only closes its own
-        descriptors: other processes that have these sockets keep them.
-
-        Each run serves on duplicates, and closes these at its end. What arrives between two runs
-        waits for the next.
-
-        Args:
-            sockets: Listening TCP sockets: at least one, and none twice.
-            protocol: The protocol object.
-            request_handler: The request handler: an instance, for all clients.
-            backend: The backend, or its name; by default, asyncio.
-            **options: Keyword arguments of the constructor, except `reuse_port` and `backlog`.
-
-        Raises:
-            TypeError: An argument is of the wrong type, or is about binding sockets.
-            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
-                any error, and they are unchanged.
-            NotImplementedError: The backend is not known.
-            ModuleNotFoundError: The backend is not installed.
-        """
-        check_adopting_options(options)
-        server = cls(None, 0, protocol, request_handler, backend, **options)
-        server._adopted = AdoptedSockets(sockets, socket.SOCK_STREAM, INET_FAMILIES)
-        return server
+        super().__init__(new_server, backend, runner_options)

@@ -6,26 +6,21 @@ __all__ = ["StandaloneUDPNetworkServer"]
 
 import functools
 import logging
-import socket
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
-from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import StandaloneDatagramBase
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from easynetwork.sockets.adopting import INET_FAMILIES, AdoptedSockets, check_adopting_options
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
+from easynetwork.sockets.adopting import UDP_SOCKETS
 
 
-class StandaloneUDPNetworkServer(
-    BaseStandaloneNetworkServer[SocketAddress], Generic[_T_Request, _T_Response]
-):
+class StandaloneUDPNetworkServer(StandaloneDatagramBase[SocketAddress, _T_Request, _T_Response]):
     """Serves packets over UDP, from a thread.
 
     `serve_forever()` makes an `AsyncUDPNetworkServer` and an event loop to run it, and returns when
@@ -38,6 +33,8 @@ class StandaloneUDPNetworkServer(
     """
 
     __slots__ = ()
+
+    _adoption = UDP_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncUDPNetworkServer explains the others
         self,
@@ -66,59 +63,16 @@ class StandaloneUDPNetworkServer(
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncUDPNetworkServer[_T_Request, _T_Response],
-                host,
-                port,
-                protocol,
-                request_handler,
-                reuse_port=reuse_port,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncUDPNetworkServer[_T_Request, _T_Response],
+            host,
+            port,
+            protocol,
+            request_handler,
+            reuse_port=reuse_port,
+            logger=logger,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Datagrams that
-        have arrived before wait in the kernel.
-
-        The sockets become non-blocking and non-inheritable, and belong to the server:
-        `server_close()` closes them, also if the server was never activated. It only closes its own
-        descriptors: other processes that have these sockets keep them.
-
-        Each run serves on duplicates, and closes these at its end. What arrives between two runs
-        waits for the next.
-
-        Args:
-            sockets: UDP sockets that are bound and not connected: at least one, and none twice.
-            protocol: The protocol object.
-            request_handler: The request handler: an instance, for all peers.
-            backend: The backend, or its name; by default, asyncio.
-            **options: Keyword arguments of the constructor, except `reuse_port`.
-
-        Raises:
-            TypeError: An argument is of the wrong type, or is about binding sockets.
-            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
-                any error, and they are unchanged.
-            NotImplementedError: The backend is not known.
-            ModuleNotFoundError: The backend is not installed.
-        """
-        check_adopting_options(options)
-        server = cls(None, 0, protocol, request_handler, backend, **options)
-        server._adopted = AdoptedSockets(sockets, socket.SOCK_DGRAM, INET_FAMILIES)
-        return server
+        super().__init__(new_server, backend, runner_options)
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

@@ -7,25 +7,22 @@ __all__ = ["StandaloneUnixDatagramServer"]
 import functools
 import logging
 import os
-import socket
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import DatagramProtocol
-from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import StandaloneDatagramBase
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
+from easynetwork.sockets.adopting import UNIX_DATAGRAM_SOCKETS
 
 
 class StandaloneUnixDatagramServer(
-    BaseStandaloneNetworkServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
+    StandaloneDatagramBase[UnixSocketAddress, _T_Request, _T_Response]
 ):
     """Serves packets over Unix datagrams, from a thread. Not available on Windows.
 
@@ -36,6 +33,8 @@ class StandaloneUnixDatagramServer(
     """
 
     __slots__ = ()
+
+    _adoption = UNIX_DATAGRAM_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncUnixDatagramServer explains the others
         self,
@@ -67,41 +66,19 @@ class StandaloneUnixDatagramServer(
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncUnixDatagramServer[_T_Request, _T_Response],
-                path,
-                protocol,
-                request_handler,
-                mode=mode,
-                unlink_stale=unlink_stale,
-                unnamed_addresses_behavior=unnamed_addresses_behavior,
-                receive_ancillary_data=receive_ancillary_data,
-                ancillary_bufsize=ancillary_bufsize,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncUnixDatagramServer[_T_Request, _T_Response],
+            path,
+            protocol,
+            request_handler,
+            mode=mode,
+            unlink_stale=unlink_stale,
+            unnamed_addresses_behavior=unnamed_addresses_behavior,
+            receive_ancillary_data=receive_ancillary_data,
+            ancillary_bufsize=ancillary_bufsize,
+            logger=logger,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        As `StandaloneUDPNetworkServer.from_sockets()`, for Unix sockets. Their paths are not
-        removed.
-        """
-        check_adopting_options(options)
-        server = cls("/", protocol, request_handler, backend, **options)
-        server._adopted = AdoptedSockets(sockets, socket.SOCK_DGRAM, UNIX_FAMILIES)
-        return server
+        super().__init__(new_server, backend, runner_options)
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams of this run so far; zeros if the server does not run.

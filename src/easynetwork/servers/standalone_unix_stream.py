@@ -7,26 +7,21 @@ __all__ = ["StandaloneUnixStreamServer"]
 import functools
 import logging
 import os
-import socket
 import ssl
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.protocol import AnyStreamProtocolType
-from easynetwork.servers._core.standalone import BaseStandaloneNetworkServer
+from easynetwork.servers._core.standalone import StandaloneStreamBase
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
-from easynetwork.sockets.adopting import UNIX_FAMILIES, AdoptedSockets, check_adopting_options
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
+from easynetwork.sockets.adopting import UNIX_STREAM_SOCKETS
 
 
-class StandaloneUnixStreamServer(
-    BaseStandaloneNetworkServer[UnixSocketAddress], Generic[_T_Request, _T_Response]
-):
+class StandaloneUnixStreamServer(StandaloneStreamBase[UnixSocketAddress, _T_Request, _T_Response]):
     """Serves packets over Unix streams, from a thread. Not available on Windows.
 
     `serve_forever()` makes an `AsyncUnixStreamServer` and an event loop to run it, and returns when
@@ -36,6 +31,8 @@ class StandaloneUnixStreamServer(
     """
 
     __slots__ = ()
+
+    _adoption = UNIX_STREAM_SOCKETS
 
     def __init__(  # noqa: D417 - AsyncUnixStreamServer explains the others
         self,
@@ -72,43 +69,21 @@ class StandaloneUnixStreamServer(
             NotImplementedError: The backend is not known.
             ModuleNotFoundError: The backend is not installed.
         """
-        super().__init__(
-            functools.partial(
-                AsyncUnixStreamServer[_T_Request, _T_Response],
-                path,
-                protocol,
-                request_handler,
-                ssl=ssl,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-                backlog=backlog,
-                mode=mode,
-                unlink_stale=unlink_stale,
-                max_recv_size=max_recv_size,
-                ancillary_bufsize=ancillary_bufsize,
-                log_client_connection=log_client_connection,
-                logger=logger,
-            ),
-            backend,
-            runner_options,
+        new_server = functools.partial(
+            AsyncUnixStreamServer[_T_Request, _T_Response],
+            path,
+            protocol,
+            request_handler,
+            ssl=ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ssl_standard_compatible=ssl_standard_compatible,
+            backlog=backlog,
+            mode=mode,
+            unlink_stale=unlink_stale,
+            max_recv_size=max_recv_size,
+            ancillary_bufsize=ancillary_bufsize,
+            log_client_connection=log_client_connection,
+            logger=logger,
         )
-
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: AnyStreamProtocolType[_T_Response, _T_Request],
-        request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        As `StandaloneTCPNetworkServer.from_sockets()`, for Unix sockets. Their paths are not
-        removed.
-        """
-        check_adopting_options(options)
-        server = cls("/", protocol, request_handler, backend, **options)
-        server._adopted = AdoptedSockets(sockets, socket.SOCK_STREAM, UNIX_FAMILIES)
-        return server
+        super().__init__(new_server, backend, runner_options)

@@ -66,16 +66,6 @@ class Acceptor:
         has_failed: Whether the last batch ended with an error that is likely to come again.
     """
 
-    __slots__ = (
-        "_episode",
-        "_failures",
-        "_is_out_of_descriptors",
-        "_listener",
-        "_log",
-        "_reserve",
-        "has_failed",
-    )
-
     def __init__(self, listener: socket.socket, log: Log) -> None:
         self.has_failed: bool = False
         self._listener = listener

@@ -13,11 +13,12 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from easynetwork._forks import close_in_children, keep_in_children
+from easynetwork._typevars import _T
 from easynetwork.sockets.binding import SocketSource
 from easynetwork.sockets.closing import close_all
 
@@ -120,6 +121,47 @@ class _SocketCopies(SocketSource):
     def close(self) -> None:
         for sock in self._originals:
             keep_in_children(sock)
+
+
+class Adoption(NamedTuple):
+    """How `from_sockets()` makes a server of one class.
+
+    Attributes:
+        kind: The type of its sockets.
+        families: The families that they may have.
+        place: The constructor's first arguments, which say where to listen: anything valid, because
+            the server never binds it.
+    """
+
+    kind: socket.SocketKind
+    families: Collection[socket.AddressFamily]
+    place: tuple[object, ...]
+
+    def new_server(
+        self, cls: Callable[..., _T], options: Mapping[str, Any], *arguments: object
+    ) -> _T:
+        """Return a server that has nothing to listen on yet.
+
+        Args:
+            cls: Its class.
+            options: Keyword arguments of the class.
+            *arguments: Its arguments after those that say where to listen.
+
+        Raises:
+            TypeError: An option is about binding sockets.
+        """
+        check_adopting_options(options)
+        return cls(*self.place, *arguments, **options)
+
+    def adopt(self, sockets: Iterable[socket.socket]) -> AdoptedSockets:
+        """Return the sockets as a server's source. For the errors, see `AdoptedSockets`."""
+        return AdoptedSockets(sockets, self.kind, self.families)
+
+
+TCP_SOCKETS: Final = Adoption(socket.SOCK_STREAM, INET_FAMILIES, (None, 0))
+UDP_SOCKETS: Final = Adoption(socket.SOCK_DGRAM, INET_FAMILIES, (None, 0))
+UNIX_STREAM_SOCKETS: Final = Adoption(socket.SOCK_STREAM, UNIX_FAMILIES, ("/",))
+UNIX_DATAGRAM_SOCKETS: Final = Adoption(socket.SOCK_DGRAM, UNIX_FAMILIES, ("/",))
 
 
 def _check_open(sockets: Iterable[socket.socket]) -> None:

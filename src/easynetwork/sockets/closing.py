@@ -6,16 +6,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, TypeVarTuple
 
+from easynetwork._typevars import _T, _Ts
 from easynetwork.sockets.datagrams import is_unix
 
 if sys.platform != "win32":
     import fcntl
     import termios
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:

@@ -9,10 +9,11 @@ import socket
 import socketserver
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic
 
 from easynetwork._tls_options import TLSOptions
 from easynetwork._tuning import HIGH_WATER
+from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses._unix import typed_address
 from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients.tcp import TCPNetworkClient
@@ -27,9 +28,6 @@ from easynetwork.protocol import (
 from easynetwork.servers._core.fault_log import ServerLog, printable
 from easynetwork.sockets.connecting import tune_tcp
 from easynetwork.sockets.datagrams import explain_unix, is_unix, too_long
-
-_T_Request = TypeVar("_T_Request")
-_T_Response = TypeVar("_T_Response")
 
 _RETRY_INTERVAL: Final = 1.0
 """As the default of `TCPNetworkClient`."""

@@ -28,14 +28,7 @@ from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
     AbstractPacketSerializer,
 )
-from easynetwork.testing._streams import (
-    Equal,
-    Refusal,
-    are_equal,
-    check_stream,
-    require,
-    shown,
-)
+from easynetwork.testing._streams import Equal, Refusal, are_equal, check_stream, require, shown
 
 __all__ = ["check_serializer"]
 

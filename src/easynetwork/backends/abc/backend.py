@@ -9,13 +9,14 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 
+from easynetwork._typevars import _T, _Ts
 from easynetwork.backends.abc.datagram import DatagramEndpoint
 from easynetwork.backends.abc.stream import StreamTransport
 from easynetwork.backends.abc.tasks import SessionObserver, SessionTasks
@@ -23,9 +24,6 @@ from easynetwork.sockets.datagrams import DatagramCalls
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
 
 class AsyncBackend(ABC):

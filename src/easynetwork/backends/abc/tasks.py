@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, TypeVarTuple
+from typing import Any, Protocol
 
-_Ts = TypeVarTuple("_Ts")
+from easynetwork._typevars import _Ts
 
 
 class SessionObserver(Protocol):

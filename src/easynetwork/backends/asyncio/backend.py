@@ -6,8 +6,9 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeVar, TypeVarTuple
+from typing import Any, ClassVar
 
+from easynetwork._typevars import _T, _Ts
 from easynetwork.backends.abc import (
     AsyncBackend,
     DatagramEndpoint,
@@ -21,9 +22,6 @@ from easynetwork.backends.asyncio.stream import AsyncIOStreamTransport
 from easynetwork.backends.asyncio.tasks import AsyncIOSessionTasks
 from easynetwork.sockets.closing import construct_or_close
 from easynetwork.sockets.datagrams import DatagramCalls
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
 
 class AsyncIOBackend(AsyncBackend):

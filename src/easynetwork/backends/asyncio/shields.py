@@ -15,13 +15,13 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-_T = TypeVar("_T")
+from easynetwork._typevars import _T
 
 
 async def finish(awaitable: Awaitable[_T]) -> _T:

@@ -28,14 +28,8 @@ class AsyncIOStreamTransport(SocketStreamTransport):
     """A connected stream socket under asyncio's care."""
 
     __slots__ = (
-        "_fed",
-        "_is_reading",
-        "_is_unix",
-        "_loop",
-        "_must_rewatch",
-        "_selector",
-        "_timer",
-        "_waiter",
+        *("_fed", "_is_reading", "_is_unix", "_loop"),
+        *("_must_rewatch", "_selector", "_timer", "_waiter"),
     )
 
     def __init__(

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, TypeVarTuple
+from typing import Any
 
 import anyio
 
 from easynetwork._tuning import STOP_TIMEOUT
+from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
-
-_Ts = TypeVarTuple("_Ts")
 
 
 class AsyncIOSessionTasks(SessionTasks):
@@ -25,20 +24,6 @@ class AsyncIOSessionTasks(SessionTasks):
     itself, the host that waits here included. That tells the end of the program from the
     cancellation of a single task.
     """
-
-    __slots__ = (
-        "_block",
-        "_deadline",
-        "_host",
-        "_host_cancelling",
-        "_idle",
-        "_interrupts",
-        "_is_cancelled",
-        "_loop",
-        "_observer",
-        "_scopes",
-        "_tasks",
-    )
 
     def __init__(self, observer: SessionObserver) -> None:
         super().__init__()

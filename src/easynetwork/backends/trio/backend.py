@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, TypeVar, TypeVarTuple
+from typing import Any, ClassVar
 
 import trio
 
+from easynetwork._typevars import _T, _Ts
 from easynetwork.backends.abc import (
     AsyncBackend,
     DatagramEndpoint,
@@ -20,9 +21,6 @@ from easynetwork.backends.trio.stream import TrioStreamTransport
 from easynetwork.backends.trio.tasks import TrioSessionTasks
 from easynetwork.sockets.closing import construct_or_close
 from easynetwork.sockets.datagrams import DatagramCalls
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
 
 class TrioBackend(AsyncBackend):

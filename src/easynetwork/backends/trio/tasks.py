@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Any, TypeVarTuple
+from typing import Any
 
 import trio
 
+from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
-
-_Ts = TypeVarTuple("_Ts")
 
 
 class TrioSessionTasks(SessionTasks):

@@ -12,21 +12,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator
 from io import SEEK_END, BytesIO
-from typing import IO, Any, TypeVar, final
+from typing import IO, Any, final
 
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
-)
+from easynetwork._typevars import Received, Sent
+from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import BufferedIncrementalPacketSerializer, overrides
 from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit
 
 __all__ = ["FileBasedPacketSerializer"]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class FileBasedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, memoryview]):

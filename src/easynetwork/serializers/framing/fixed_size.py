@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, TypeVar, final
+from typing import Any, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.serializers.abc import FixedSizeFraming
 from easynetwork.serializers.framing.framed import FramedPacketSerializer
 
 __all__ = ["FixedSizePacketSerializer"]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class FixedSizePacketSerializer(FramedPacketSerializer[Sent, Received, memoryview]):

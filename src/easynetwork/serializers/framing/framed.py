@@ -11,8 +11,9 @@ __all__ = ["FramedPacketSerializer", "frame_error", "parse_frame", "parse_in_buf
 
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import Any, cast, final
 
+from easynetwork._typevars import _T, Buffer, Received, Sent
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
@@ -23,14 +24,6 @@ from easynetwork.serializers.abc import (
     overrides,
 )
 from easynetwork.serializers.framing.framers import Framer, new_framer
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-T = TypeVar("T")
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
-Buffer = TypeVar("Buffer", bound="WriteableBuffer")
 
 
 class FramedPacketSerializer(BufferedIncrementalPacketSerializer[Sent, Received, Buffer]):
@@ -157,8 +150,8 @@ def read_frame(framer: Framer) -> Generator[None, bytes, tuple[bytes, bytes]]:
 
 
 def parse_frame(
-    serializer: AbstractIncrementalPacketSerializer[Any, T], frame: bytes, remaining_data: bytes
-) -> tuple[T, bytes]:
+    serializer: AbstractIncrementalPacketSerializer[Any, _T], frame: bytes, remaining_data: bytes
+) -> tuple[_T, bytes]:
     """Finish a generator: make a packet of its frame, whatever the outcome keep what follows it."""
     try:
         return serializer.deserialize_frame(frame), remaining_data
@@ -174,8 +167,8 @@ def frame_error(exc: DeserializeError | RecursionError) -> IncrementalDeserializ
 
 
 def parse_in_buffer(
-    parser: Generator[None, bytes, T], buffer: memoryview
-) -> Generator[int, int, T]:
+    parser: Generator[None, bytes, _T], buffer: memoryview
+) -> Generator[int, int, _T]:
     """Run a generator that is sent chunks on what is received into `buffer`, each time all of it.
 
     The parser keeps what it needs of a packet, which may be larger than the buffer.
@@ -186,5 +179,5 @@ def parse_in_buffer(
         try:
             parser.send(bytes(buffer[:received]))
         except StopIteration as stop:
-            result: T = stop.value
+            result: _T = stop.value
             return result

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, TypeVar, final
+from typing import Any, Literal, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.serializers.abc import LengthFormat, LengthPrefixFraming
 from easynetwork.serializers.framing._lengths import new_length_field
 from easynetwork.serializers.framing.framed import FramedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 
 __all__ = ["LengthPrefixedPacketSerializer"]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class LengthPrefixedPacketSerializer(FramedPacketSerializer[Sent, Received, memoryview]):

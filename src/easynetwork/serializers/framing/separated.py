@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.serializers.abc import SeparatorFraming
 from easynetwork.serializers.framing.framed import FramedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["AutoSeparatedPacketSerializer", "strip_separators"]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 def strip_separators(data: bytes, separator: bytes) -> bytes:

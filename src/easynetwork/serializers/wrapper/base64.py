@@ -20,8 +20,9 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, final
+from typing import Any, Final, Literal, final
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.exceptions import DeserializeError
 from easynetwork.serializers.abc import AbstractPacketSerializer
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
@@ -29,8 +30,6 @@ from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 
 __all__ = ["Base64EncoderSerializer"]
 
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 _DIGEST_SIZE: Final = 32  # SHA-256
 _KEY_SIZE: Final = 32  # As much as the digest: RFC 2104, section 3, advises no less.

@@ -17,13 +17,10 @@ import bz2
 import zlib
 from abc import abstractmethod
 from collections.abc import Generator
-from typing import Final, Protocol, TypeVar, final
+from typing import Final, Protocol, final
 
-from easynetwork.exceptions import (
-    DeserializeError,
-    IncrementalDeserializeError,
-    LimitOverrunError,
-)
+from easynetwork._typevars import Received, Sent
+from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
@@ -39,9 +36,6 @@ __all__ = [
     "DecompressorInterface",
     "ZlibCompressorSerializer",
 ]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class CompressorInterface(Protocol):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Literal
 
+from easynetwork._typevars import Received, Sent
 from easynetwork.serializers.abc import AbstractPacketSerializer, LengthFormat
 from easynetwork.serializers.framing import LengthPrefixedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 
 __all__ = ["LengthPrefixedSerializer"]
-
-Sent = TypeVar("Sent", contravariant=True)
-Received = TypeVar("Received", covariant=True)
 
 
 class LengthPrefixedSerializer(LengthPrefixedPacketSerializer[Sent, Received]):

@@ -34,6 +34,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from easynetwork._tuning import STOP_TIMEOUT
+from easynetwork._typevars import _T_Address
 from easynetwork.addresses import SocketAttribute, SocketProxy
 from easynetwork.backends import AsyncBackend
 from easynetwork.backends.abc import SessionTasks
@@ -64,7 +65,6 @@ class Listening(Protocol):
 
 
 _T_Listening = TypeVar("_T_Listening", bound=Listening)
-_T_Address = TypeVar("_T_Address")
 
 _MAX_NAMES: Final = 10
 """Tasks that are named in one line of the log; it should be readable."""
@@ -85,16 +85,6 @@ class _Run:
     Attributes:
         is_stuck: Whether something that should have ended was still running when the time was up.
     """
-
-    __slots__ = (
-        "_log",
-        "finished",
-        "is_stuck",
-        "phase",
-        "scope",
-        "sessions",
-        "sessions_scope",
-    )
 
     def __init__(self, log: ServerLog) -> None:
         self.phase = _Phase.STARTING
@@ -138,15 +128,8 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
     """
 
     __slots__ = (
-        "_activation",
-        "_backend",
-        "_handler",
-        "_is_closed",
-        "_listeners",
-        "_log",
-        "_run",
-        "_source",
-        "logger",
+        *("_activation", "_backend", "_handler", "_is_closed"),
+        *("_listeners", "_log", "_run", "_source", "logger"),
     )
 
     logger: logging.Logger

@@ -16,24 +16,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
+from easynetwork._arguments import validated_runner_options
 from easynetwork._forks import call_after_fork
+from easynetwork._typevars import _T, _T_Address, _T_Request, _T_Response
 from easynetwork.addresses import SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
+from easynetwork.protocol import AnyStreamProtocolType, DatagramProtocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
-from easynetwork.sockets.adopting import AdoptedSockets
+from easynetwork.servers.blocking import AnyDatagramRequestHandler, AnyStreamRequestHandler
+from easynetwork.sockets.adopting import AdoptedSockets, Adoption
 
-_T = TypeVar("_T")
-_T_Address = TypeVar("_T_Address")
+_T_Handler = TypeVar("_T_Handler")
+_T_Protocol = TypeVar("_T_Protocol")
 
 
 class _Run:
@@ -45,20 +50,6 @@ class _Run:
         stopped: Set when it is over, or only handlers that ignore their cancellation still run. The
             event loop waits for those when it ends.
     """
-
-    __slots__ = (
-        "_calls",
-        "_is_to_stop",
-        "_is_up_event",
-        "_lock",
-        "_portal",
-        "_reachable",
-        "_started",
-        "_thread",
-        "finished",
-        "server",
-        "stopped",
-    )
 
     def __init__(
         self, server: BaseAsyncNetworkServer[Any, Any], is_up_event: SupportsEventSet | None
@@ -179,7 +170,9 @@ class _Run:
                 self._calls -= 1
 
 
-class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
+class BaseStandaloneNetworkServer(
+    AbstractNetworkServer, Generic[_T_Address, _T_Handler, _T_Protocol]
+):
     """Everything but what is served.
 
     Args:
@@ -192,6 +185,8 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
         *("_adopted", "_backend", "_is_closed", "_lock"),
         *("_new_server", "_run", "_runner_options"),
     )
+
+    _adoption: ClassVar[Adoption]
 
     def __init__(
         self,
@@ -208,6 +203,48 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
         self._run: _Run | None = None
         self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
         call_after_fork(self, BaseStandaloneNetworkServer._forget_threads)
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: _T_Protocol,
+        request_handler: _T_Handler,
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Clients that
+        have connected before, and datagrams that have arrived, wait in the kernel.
+
+        The sockets become non-blocking and non-inheritable, and belong to the server:
+        `server_close()` closes them, also if the server was never activated. It only closes its own
+        descriptors: other processes that have these sockets keep them. The paths of Unix sockets
+        are not removed.
+
+        Each run serves on duplicates, and closes these at its end. What arrives between two runs
+        waits for the next.
+
+        Args:
+            sockets: Sockets of the server's kind: those of connections listen; those of datagrams
+                are bound and not connected. At least one, and none twice.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all clients.
+            backend: The backend, or its name; by default, asyncio.
+            **options: Keyword arguments of the constructor, except those about binding:
+                `reuse_port`, `mode`, `unlink_stale` and `backlog`.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or is about binding sockets.
+            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
+                any error, and they are unchanged.
+            NotImplementedError: The backend is not known.
+            ModuleNotFoundError: The backend is not installed.
+        """
+        server = cls._adoption.new_server(cls, options, protocol, request_handler, backend)
+        server._adopted = cls._adoption.adopt(sockets)
+        return server
 
     def _forget_threads(self) -> None:
         self._lock = threading.RLock()
@@ -351,10 +388,13 @@ class BaseStandaloneNetworkServer(AbstractNetworkServer, Generic[_T_Address]):
                 self._adopted.close()
 
 
-def validated_runner_options(options: object) -> Mapping[str, Any]:
-    """Return the options of a runner; nothing for None."""
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise TypeError(f"Expected a mapping as runner_options, got {options!r}")
-    return dict(options)
+StandaloneStreamBase: TypeAlias = BaseStandaloneNetworkServer[
+    _T_Address,
+    AnyStreamRequestHandler[_T_Request, _T_Response],
+    AnyStreamProtocolType[_T_Response, _T_Request],
+]
+StandaloneDatagramBase: TypeAlias = BaseStandaloneNetworkServer[
+    _T_Address,
+    AnyDatagramRequestHandler[_T_Request, _T_Response],
+    DatagramProtocol[_T_Response, _T_Request],
+]

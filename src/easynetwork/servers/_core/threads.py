@@ -8,12 +8,13 @@ import errno
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 
 from easynetwork._episode import Episode
 from easynetwork._tuning import STOP_TIMEOUT
+from easynetwork._typevars import _T
 from easynetwork.exceptions import EndOfStreamError
 from easynetwork.servers.blocking import (
     BlockingClient,
@@ -33,7 +34,6 @@ from easynetwork.servers.handlers import (
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-_T = TypeVar("_T")
 
 _BUSY_QUIET_TIME: Final = 10.0
 """Seconds with a free thread after which it is logged again that there is none."""

@@ -21,23 +21,6 @@ class DatagramCounts:
     dropped for a while.
     """
 
-    __slots__ = (
-        "_episode",
-        "_log",
-        "dropped_by_count",
-        "dropped_by_length",
-        "dropped_by_name",
-        "dropped_by_peers",
-        "dropped_by_port",
-        "dropped_by_size",
-        "dropped_by_stop",
-        "invalid",
-        "peers",
-        "received",
-        "refused",
-        "waiting",
-    )
-
     def __init__(self, log: ServerLog) -> None:
         self._log = log
         self._episode = Episode(_QUIET_TIME)

@@ -61,13 +61,8 @@ class PeerTable:
     """The peers of one socket."""
 
     __slots__ = (
-        "_kept_clients",
-        "_runner",
-        "_sessions",
-        "_tasks",
-        "_unix",
-        "server_socket",
-        "service",
+        *("_kept_clients", "_runner", "_sessions"),
+        *("_tasks", "_unix", "server_socket", "service"),
     )
 
     def __init__(

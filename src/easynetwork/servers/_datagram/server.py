@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import socket
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Generic, Self
 
 import anyio.abc
 
+from easynetwork._typevars import _T_Address, _T_Request, _T_Response
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
@@ -21,21 +22,24 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.session import DatagramService
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.sockets.adopting import Adoption
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import ReceivedDatagram
 
-_T_Address = TypeVar("_T_Address")
 
-
-class BaseDatagramServer(BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[_T_Address]):
+class BaseDatagramServer(
+    BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[_T_Address, _T_Request, _T_Response]
+):
     """Everything but where the sockets come from, and what kind they are."""
 
     __slots__ = ("_counts", "_encode", "_service")
 
+    _adoption: ClassVar[Adoption]
+
     def __init__(
         self,
-        protocol: DatagramProtocol[Any, Any],
-        request_handler: AnyDatagramRequestHandler[Any, Any],
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         logger: logging.Logger,
         *,
@@ -54,6 +58,45 @@ class BaseDatagramServer(BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[
             counts=self._counts,
             has_ancillary=has_ancillary,
         )
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: DatagramProtocol[_T_Response, _T_Request],
+        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Datagrams that
+        have arrived before wait in the kernel.
+
+        The sockets become non-blocking and non-inheritable, and belong to the server:
+        `server_close()` closes them, also if the server was never activated. It only closes its own
+        descriptors: other processes that have these sockets keep them. The paths of Unix sockets
+        are not removed.
+
+        Args:
+            sockets: Sockets of the server's kind, UDP or Unix, that are bound and not connected: at
+                least one, and none twice.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all peers.
+            backend: The backend, or its name; by default, the framework that is running.
+            **options: Keyword arguments of the constructor, except those about binding:
+                `reuse_port`, `mode` and `unlink_stale`.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or is about binding sockets.
+            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
+                any error, and they are unchanged.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        server = cls._adoption.new_server(cls, options, protocol, request_handler, backend)
+        server._source = cls._adoption.adopt(sockets)
+        return server
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""

@@ -62,20 +62,12 @@ class DatagramSession:
     """
 
     __slots__ = (
-        "_arrived",
-        "_datagram",
-        "_service",
-        "_waiting",
-        "_waiting_size",
-        "client",
-        "thrown",
+        *("_arrived", "_datagram", "_service", "_waiting"),
+        *("_waiting_size", "client", "thrown"),
     )
 
     def __init__(
-        self,
-        service: DatagramService,
-        client: ServedDatagramClient,
-        datagram: bytes,
+        self, service: DatagramService, client: ServedDatagramClient, datagram: bytes
     ) -> None:
         self.client: ServedDatagramClient = client
         self._service = service

@@ -47,17 +47,6 @@ class TaskReuse:
             whole program.
     """
 
-    __slots__ = (
-        "_context",
-        "_firstiter",
-        "_forget",
-        "_is_starting",
-        "_ready",
-        "_report",
-        "_tasks",
-        "_worker",
-    )
-
     def __init__(
         self,
         tasks: SessionTasks,

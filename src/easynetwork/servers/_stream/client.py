@@ -39,15 +39,8 @@ class ServedClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        "_attributes",
-        "_encode",
-        "_flush_is_scheduled",
-        "_options",
-        "address",
-        "decoder",
-        "gathered",
-        "is_closed",
-        "transport",
+        *("_attributes", "_encode", "_flush_is_scheduled", "_options"),
+        *("address", "decoder", "gathered", "is_closed", "transport"),
     )
 
     def __init__(self, options: StreamOptions, incoming: Incoming, decoder: StreamDecoder) -> None:

@@ -70,13 +70,8 @@ class StreamSession:
     """Drives a handler for one client."""
 
     __slots__ = (
-        "_client",
-        "_greeted",
-        "_leaving",
-        "_options",
-        "_tasks",
-        "_undelivered",
-        "thrown",
+        *("_client", "_greeted", "_leaving", "_options"),
+        *("_tasks", "_undelivered", "thrown"),
     )
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
