@@ -38,6 +38,7 @@ __all__ = ["WILDCARDS", "console_blocks", "literal_includes"]
 WILDCARDS = (
     (r"\bTask-\d+", "Task-N"),
     (r"\bThread-\d+", "Thread-N"),
+    (r"\bprocess \d+", "process N"),
     (r"\b0x[0-9a-fA-F]+", "0xN"),
     (r"\b\d{1,3}(?:\.\d{1,3}){3}\b", "ADDRESS"),
     (r"(['\[])[0-9a-f:]*::[0-9a-f:]*(['\]])", r"\1ADDRESS\2"),

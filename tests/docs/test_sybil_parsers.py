@@ -185,6 +185,7 @@ def test_console_block_folder(site: Path) -> None:
     ("one", "other"),
     [
         ("Task-2 Thread-1", "Task-31 Thread-12"),
+        ("in process 14610", "in process 7"),
         ("<client at 0x7f00>", "<client at 0xdeadbeef>"),
         ("('127.0.0.1', 9000)", "('10.1.2.3', 54321)"),
         ("('::1', 9000, 0, 0)", "('fe80::1', 54321, 0, 3)"),
@@ -193,7 +194,7 @@ def test_console_block_folder(site: Path) -> None:
     ],
 )
 def test_wildcards(one: str, other: str) -> None:
-    """Task numbers, thread numbers, ports and addresses may differ."""
+    """Numbers of tasks, threads and processes, ports and addresses may differ."""
     assert generalize(one) == generalize(other)
 
 
