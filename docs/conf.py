@@ -48,7 +48,6 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Type variables and aliases of the interpreter's own: there is nothing to link to.
     (r"py:.*", r"(.*\.)?(_T\w*|(Sent|Received)(DTO)?|Buffer|Serializer)"),
-    (r"py:.*", r"AnySocketAddress|RawAncillary"),
     (r"py:.*", r"(_typeshed\.)?(ReadableBuffer|WriteableBuffer)"),
     # Aliases that annotations name, unqualified: the page about addresses describes them.
     (r"py:.*", r"AnySocketAddress|RawAncillary"),

@@ -23,7 +23,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import anyio
 
@@ -38,11 +38,6 @@ from easynetwork.servers.handlers import (
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-
-_BUSY_QUIET_TIME: Final = 10.0
-"""Seconds with a free thread after which it is logged again that there is none."""
-
-_POLL_INTERVAL: Final = 0.005
 
 
 class BlockingClient(Generic[_T_Request, _T_Response]):

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import socketserver
-import ssl as _ssl
+import ssl
 import sys
 import traceback
 from abc import abstractmethod
@@ -64,7 +64,7 @@ class _PacketServer(socketserver.TCPServer):
             log.error("Exception occurred during processing of request from %s", client, exc=exc)
         elif isinstance(exc, BaseProtocolParseError):
             log.fault("%s sent invalid data: %s", client, printable(exc.error))
-        elif isinstance(exc, _ssl.SSLError):
+        elif isinstance(exc, ssl.SSLError):
             log.fault("TLS connection of %s broke: %s", client, printable(exc))
         else:
             log.log(logging.DEBUG, "%s has left or is silent: %s", client, printable(exc))
@@ -86,7 +86,7 @@ class TCPServer(_PacketServer):
         bind_and_activate: bool = True,
         *,
         protocol: AnyStreamProtocolType[Any, Any] | None = None,
-        ssl: _ssl.SSLContext | None = None,
+        ssl: ssl.SSLContext | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         ssl_standard_compatible: bool | None = None,
@@ -156,7 +156,7 @@ class TCPServer(_PacketServer):
             in_setup = any(frame.f_code is StreamPacketHandler.setup.__code__ for frame in frames)
             return in_setup and isinstance(exc, OSError)
         return isinstance(
-            exc, (ConnectionError, TimeoutError, _ssl.SSLError, BaseProtocolParseError)
+            exc, (ConnectionError, TimeoutError, ssl.SSLError, BaseProtocolParseError)
         ) and any(frame.f_locals.get("self") is client for frame in frames)
 
 
