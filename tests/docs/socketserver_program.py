@@ -1,0 +1,71 @@
+"""A program that serves in its only thread, so that its server may fork.
+
+Prints its address, and ends at Control-C. SIGUSR1 has it print whether it has child processes.
+
+    python -m tests.docs.socketserver_program SERVER HANDLER ADDRESS OPTIONS
+
+The first two are a module, a colon and a name in it; the others are Python literals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from ast import literal_eval
+from pkgutil import resolve_name
+from typing import Any
+
+from docs._include.examples.howto.socketserver import four_servers
+from easynetwork.socketserver import StreamPacketHandler
+from tests.docs.socketserver_support import server_class
+
+
+class SignalledRequestHandler(StreamPacketHandler[str, str]):
+    """Sends its process ID, then tells of SIGTERM, and waits for the next signal."""
+
+    protocol = four_servers.STREAM
+
+    def handle(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self.send_packet("SIGTERM"))
+        self.send_packet(str(os.getpid()))
+        while True:
+            signal.pause()
+
+
+class ReportingRequestHandler(StreamPacketHandler[str, str]):
+    """Sends its process ID and its packets back; how it ends is the exit status of a child."""
+
+    protocol = four_servers.STREAM
+
+    def handle(self) -> None:
+        for packet in self.packets():
+            if packet == "crash":
+                raise LookupError("on demand")
+            self.send_packet(f"{os.getpid()} {packet}")
+
+
+def report(*_: Any) -> None:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        print("no children", flush=True)
+    else:
+        print("children", flush=True)
+
+
+def main() -> None:
+    server_name, handler_name, address, options = sys.argv[1:]
+    signal.signal(signal.SIGUSR1, report)
+    handler = resolve_name(handler_name)
+    server = server_class(server_name)(literal_eval(address), handler, **literal_eval(options))
+    with contextlib.suppress(KeyboardInterrupt), server:
+        print(f"serving at {server.server_address!r}", flush=True)
+        server.serve_forever()
+    assert threading.active_count() == 1
+
+
+if __name__ == "__main__":
+    main()

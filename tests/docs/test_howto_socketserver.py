@@ -1,0 +1,660 @@
+"""Test the statements and the examples of the page about socketserver.
+
+A sentence in quotation marks in a docstring is a word-for-word quotation of the page (the first
+test checks this), and the test fails if the sentence is wrong. The tests use the servers, handlers
+and programs of the page. Sybil runs the programs whose output the page shows.
+
+The rest of the page is in `test_howto_socketserver_handlers`, `test_howto_socketserver_limits` and
+`test_howto_socketserver_moving_on`.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import ipaddress
+import logging
+import re
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs._include.examples.howto.socketserver import (
+    echo,
+    echo_simple,
+    echo_threaded,
+    four_servers,
+    own_loop,
+    own_servers,
+    request_handlers,
+    server_options,
+)
+from easynetwork.socketserver import (
+    StreamPacketHandler,
+    TCPServer,
+    UDPServer,
+)
+from tests.docs.howto_support import DOCS, check_quotations
+from tests.docs.socketserver_support import (
+    DATAGRAMS,
+    EXAMPLES,
+    FOLDER,
+    KINDS,
+    LOCAL,
+    STREAMS,
+    KeepingDatagrams,
+    KeepingStreams,
+    Peer,
+    connected,
+    entries,
+    keeping,
+    new_address,
+    noting,
+    running,
+    server_class,
+    serving,
+)
+from tests.docs.unix_support import short_folder
+from tests.times import PATIENCE, SOON
+
+PAGE = (DOCS / "howto/socketserver.rst").read_text(encoding="utf-8")
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations("howto/socketserver.rst", globals())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+# The programs
+
+
+def test_programs() -> None:
+    """Each program of the page that ends by itself is shown with its output.
+
+    "This program asks a server of each type for a greeting"
+    """
+    shown = re.findall(r"^ +\$ python (\S+)$", PAGE, re.MULTILINE)
+    programs = {file.name for file in FOLDER.glob("*.py") if "__main__" in file.read_text()}
+    assert set(shown) == {name for name in programs if not name.startswith("greeting")}
+    assert len(shown) == len(set(shown))
+
+
+def test_standard_classes_in_a_program(tmp_path: Path) -> None:
+    """The servers of the standard library serve the same handlers.
+
+    "The classes of socketserver itself serve these handlers, too: replace TCPServer by
+    socketserver.TCPServer, and the program prints the same."
+    """
+    text = (FOLDER / "four_servers.py").read_text(encoding="utf-8")
+    text, count = re.subn(rf"\b({'|'.join(KINDS)})\(", r"socketserver.\1(", text)
+    assert count == len(KINDS)
+    program = tmp_path / "four_servers.py"
+    program.write_text(text.replace("import tempfile", "import socketserver, tempfile"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert "".join(f"   {line}\n" for line in done.stdout.splitlines()) in PAGE
+    assert done.stdout.count("Hello, ") == len(KINDS)
+    assert done.returncode == 0
+
+
+# Server types
+
+QUESTIONS = (
+    ("four_servers", "Zoe", "Hello, Zoe!"),
+    ("request_handlers", '{"name":"Zoe"}', '{"name":"Zoe"}'),
+)
+HANDLERS = {
+    ("four_servers", STREAMS): "StreamRequestHandler",
+    ("four_servers", DATAGRAMS): "DatagramRequestHandler",
+    ("request_handlers", STREAMS): "PatientRequestHandler",
+    ("request_handlers", DATAGRAMS): "DatagramRequestHandler",
+}
+
+
+def check_kind(kind: str, address: Any, question: str, answer: str) -> None:
+    """Check that a server answers two peers, one after the other, and one of them twice."""
+    for times in 2, 1:
+        with connected(address, kind) as peer:
+            for _ in range(times):
+                assert peer.ask(question) == answer
+
+
+@pytest.mark.parametrize(("module", "question", "answer"), QUESTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prefix", ["", "Threading"])
+@pytest.mark.parametrize("library", ["easynetwork.socketserver", "socketserver"])
+def test_kinds(
+    library: str, prefix: str, kind: str, module: str, question: str, answer: str, folder: Path
+) -> None:
+    """Servers of all types, with and without threads, serve the handlers.
+
+    "They work with every server class of socketserver, and with your own subclasses of these."
+    """
+    streams = STREAMS if kind in STREAMS else DATAGRAMS
+    examples = {"four_servers": four_servers, "request_handlers": request_handlers}[module]
+    handler_class = getattr(examples, HANDLERS[module, streams])
+    server = server_class(f"{library}:{prefix}{kind}")(new_address(kind, folder), handler_class)
+    with serving(server):
+        check_kind(kind, server.server_address, question, answer)
+
+
+@pytest.mark.parametrize(("module", "question", "answer"), QUESTIONS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("library", ["easynetwork.socketserver", "socketserver"])
+def test_kinds_with_processes(
+    library: str, kind: str, module: str, question: str, answer: str, folder: Path
+) -> None:
+    """The same with a process for each request.
+
+    "Both mix-ins are also available combined with the servers: ThreadingTCPServer,
+    ForkingUDPServer, and so on."
+    """
+    handler = f"{EXAMPLES}.{module}:{HANDLERS[module, STREAMS if kind in STREAMS else DATAGRAMS]}"
+    with running(f"{library}:Forking{kind}", handler, new_address(kind, folder)) as program:
+        check_kind(kind, program.address, question, answer)
+
+
+@pytest.mark.parametrize("prefix", ["", "Threading", "Forking"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_subclasses(kind: str, prefix: str) -> None:
+    """The servers are those of the standard library.
+
+    "Each of them is a subclass of the class with the same name in socketserver."
+    """
+    bases = server_class(f"easynetwork.socketserver:{prefix}{kind}").__mro__
+    assert getattr(socketserver, kind) in bases
+    assert not prefix or getattr(socketserver, f"{prefix}MixIn") in bases
+
+
+# Server objects
+
+
+def test_handler_objects() -> None:
+    """There is a handler object for each connection, and for each datagram.
+
+    "To create a server, pass it an address and a request handler class, not an instance: the server
+    creates a handler object for each connection, or for each datagram."
+
+    "Each connection has its own handler object."
+    """
+    with serving(keeping(TCPServer(LOCAL, KeepingStreams))) as server:
+        for _ in range(2):
+            with connected(server.server_address) as peer:
+                assert peer.ask("Zoe") == peer.ask("Zoe")
+        assert len(server.kept) == 2
+    with serving(keeping(UDPServer(LOCAL, KeepingDatagrams))) as server:
+        with connected(server.server_address, "UDPServer") as peer:
+            assert peer.ask("Zoe") == peer.ask("Zoe")
+        assert len(server.kept) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_address_in_use(kind: str, folder: Path) -> None:
+    """The constructor binds the socket, and a second server does not get the address.
+
+    "The server binds its socket and listens at once. If the address is in use, the constructor
+    raises OSError."
+    """
+    new_server = server_class(f"easynetwork.socketserver:{kind}")
+    with new_server(new_address(kind, folder), four_servers.StreamRequestHandler) as server:
+        with connected(server.server_address, kind):
+            pass
+        with pytest.raises(OSError, match="in use") as info:
+            new_server(server.server_address, four_servers.StreamRequestHandler)
+        assert info.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize("kind", ["TCPServer", "UDPServer"])
+def test_port(kind: str) -> None:
+    """The operating system chooses a port.
+
+    "With port 0, the operating system chooses a free port. server.server_address contains the port
+    that it chose."
+
+    "The operating system chooses another port at each run."
+    """
+    new_server = server_class(f"easynetwork.socketserver:{kind}")
+    with new_server(LOCAL, echo.EchoRequestHandler) as server:
+        assert server.server_address == server.socket.getsockname()
+        with new_server(LOCAL, echo.EchoRequestHandler) as other:
+            assert len({0, server.server_address[1], other.server_address[1]}) == 3
+
+
+def test_handle_request_processes_one() -> None:
+    """handle_request() returns after one request.
+
+    "processes one request, and returns."
+    """
+    with TCPServer(LOCAL, echo.EchoRequestHandler) as server:
+        with connected(server.server_address) as first, connected(server.server_address) as second:
+            for peer in first, second:
+                peer.send("hello")
+            server.handle_request()
+            assert first.receive() == "hello"
+            assert first.ending() == "end of the stream"
+            assert not second.hears()
+            server.handle_request()
+            assert second.receive() == "hello"
+
+
+def test_end() -> None:
+    """shutdown() ends serve_forever(), and the end of a with statement closes the socket.
+
+    "processes requests until another thread calls shutdown()."
+
+    "At the end, server_close() closes the socket. A with statement calls it for you."
+    """
+    server = TCPServer(LOCAL, echo.EchoRequestHandler)
+    with serving(server), connected(server.server_address) as peer:
+        assert peer.ask("hello") == "hello"
+    assert server.socket.fileno() == -1
+    with pytest.raises(ConnectionRefusedError), connected(server.server_address):
+        pass
+
+
+def test_protocol_of_server() -> None:
+    """A handler without a protocol object uses the server's, any other its own.
+
+    "If many handlers share one protocol object, pass it to the server instead. A handler whose
+    protocol is None uses the server's."
+    """
+
+    class Bare(StreamPacketHandler[Any, Any]):
+        def handle(self) -> None:
+            self.send_packet(f"received {self.recv_packet()!r}")
+
+    class WithJSON(Bare):
+        protocol = request_handlers.CountingRequestHandler.protocol
+
+    for handler_class, answer in (Bare, "received '1'"), (WithJSON, '"received 1"'):
+        server = server_options.server_with_protocol(LOCAL, handler_class)
+        with serving(server), connected(server.server_address) as peer:
+            assert peer.ask("1") == answer
+
+
+def test_shutdown_in_the_same_thread() -> None:
+    """shutdown() in the thread of serve_forever() waits for itself.
+
+    "shutdown() waits until serve_forever() has returned. Do not call it in the thread that runs
+    serve_forever(): it would wait forever."
+    """
+    called, returned = threading.Event(), threading.Event()
+
+    class Handler(echo.EchoRequestHandler):
+        def handle(self) -> None:
+            called.set()
+            self.server.shutdown()
+            returned.set()
+
+    with TCPServer(LOCAL, Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with connected(server.server_address):
+            assert called.wait(PATIENCE)
+            assert not returned.wait(SOON)
+            # There is no way out but this one.
+            server._BaseServer__is_shut_down.set()  # type: ignore[attr-defined]
+            assert returned.wait(PATIENCE)
+        thread.join(PATIENCE)
+
+
+# Implementing a server
+
+
+class Refusing:
+    """Comes before a server class in the bases of a test's class; refuses one address."""
+
+    refused_network = ipaddress.ip_network("127.0.0.2/32")
+    verify_request = own_servers.SelectiveServer.verify_request
+
+
+class SelectiveTCPServer(Refusing, own_servers.SelectiveServer):
+    pass
+
+
+class SelectiveUDPServer(Refusing, UDPServer):
+    pass
+
+
+def test_verify_request() -> None:
+    """The server refuses the clients of one network.
+
+    "The server closes the connection of a refused client without calling a handler"
+    """
+    with serving(keeping(SelectiveTCPServer(LOCAL, KeepingStreams))) as server:
+        with connected(server.server_address, host="127.0.0.2") as refused:
+            assert refused.ending() == "end of the stream"
+        assert server.kept == []
+        with connected(server.server_address) as peer:
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+    with serving(own_servers.SelectiveServer(LOCAL, own_servers.EchoRequestHandler)) as server:
+        with connected(server.server_address) as peer:
+            assert peer.ask("hello") == "hello"
+    assert not own_servers.SelectiveServer.verify_request(server, None, ("192.0.2.7", 1))
+
+
+def test_verify_request_of_datagram() -> None:
+    """Datagrams are refused in the same way.
+
+    "and ignores a refused datagram"
+    """
+    with serving(keeping(SelectiveUDPServer(LOCAL, KeepingDatagrams))) as server:
+        kind = "UDPServer"
+        with connected(server.server_address, kind, "127.0.0.2") as refused:
+            refused.send("Zoe")
+            with connected(server.server_address, kind) as peer:
+                assert peer.ask("Zoe") == "Hello, Zoe!"
+            assert not refused.hears()
+        assert len(server.kept) == 1
+
+
+def test_process_request() -> None:
+    """The server forks for each connection, and collects the children.
+
+    "This server forks a process for each connection"
+
+    "The server closes its own copy of the connection with close_request(), which leaves the
+    connection open for the child. The child handles the request, ends the connection with
+    shutdown_request(), and exits. serve_forever() calls service_actions() after each request, and
+    at least every half second: here, it collects the children that have ended."
+    """
+    handler = "tests.docs.socketserver_program:ReportingRequestHandler"
+    with running(f"{EXAMPLES}.own_servers:ProcessServer", handler, LOCAL) as program:
+        assert not program.has_children()
+        with connected(program.address) as first, connected(program.address) as second:
+            answers = [peer.ask("hello").split() for peer in (first, second)]
+            assert program.has_children()
+            assert first.ask("again") == f"{answers[0][0]} again"
+            first.socket.shutdown(socket.SHUT_WR)
+            assert first.ending() == "end of the stream"
+        pids = {int(pid) for pid, _ in answers}
+        assert [text for _, text in answers] == ["hello", "hello"]
+        assert len(pids | {program.pid}) == 3
+        deadline = time.monotonic() + PATIENCE
+        while program.has_children():
+            assert time.monotonic() < deadline
+
+
+def test_process_request_with_error() -> None:
+    """A child whose handler raises an exception ends like any other.
+
+    "The child handles the request, ends the connection with shutdown_request(), and exits."
+    """
+    handler = "tests.docs.socketserver_program:ReportingRequestHandler"
+    with running(f"{EXAMPLES}.own_servers:ProcessServer", handler, LOCAL) as program:
+        with connected(program.address) as peer:
+            peer.send("crash")
+            assert peer.ending() == "end of the stream"
+        text = ""
+        while "LookupError: on demand" not in text:
+            text += program.line()
+        with connected(program.address) as peer:
+            assert peer.ask("hello").endswith(" hello")
+
+
+def test_finish_request() -> None:
+    """The server uses another handler class for one network.
+
+    "This server uses another handler class for the clients of one network"
+    """
+
+    class Server(own_servers.AdminServer):
+        admin_network = ipaddress.ip_network("127.0.0.2/32")
+
+    with serving(own_servers.AdminServer(LOCAL, own_servers.EchoRequestHandler)) as server:
+        with connected(server.server_address) as peer:
+            assert peer.ask("hello") == "Administrator: hello"
+    with serving(Server(LOCAL, own_servers.EchoRequestHandler)) as server:
+        with connected(server.server_address) as peer:
+            assert peer.ask("hello") == "hello"
+        with connected(server.server_address, host="127.0.0.2") as peer:
+            assert peer.ask("hello") == "Administrator: hello"
+
+
+def test_constructor_of_handler() -> None:
+    """The handler's constructor does everything.
+
+    "The constructor of the handler calls setup(), handle() and finish(), so when the object exists,
+    the request has been handled."
+    """
+    calls: list[str] = []
+
+    class Server(TCPServer):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            super().finish_request(request, client_address)
+            calls.append("exists")
+
+    with Server(LOCAL, noting(own_servers.EchoRequestHandler, calls)) as server:
+        with connected(server.server_address) as peer:
+            peer.send("hello")
+            server.handle_request()
+            assert peer.receive() == "hello"
+    assert calls == ["setup", "handle", "finish", "exists"]
+
+
+# Echo example, threads and processes
+
+
+def test_no_server_needed_to_connect() -> None:
+    """A client can connect before the server runs.
+
+    "From server_activate() on, the operating system accepts connections, and they wait until the
+    server processes them."
+    """
+    server = TCPServer(LOCAL, echo.EchoRequestHandler, bind_and_activate=False)
+    with server:
+        server.server_bind()
+        with pytest.raises(ConnectionRefusedError), connected(server.server_address):
+            pass
+        server.server_activate()
+        with connected(server.server_address) as peer:
+            peer.send("hello")
+            assert not peer.hears()
+            server.handle_request()
+            assert peer.receive() == "hello"
+
+
+def test_poll_interval() -> None:
+    """serve_forever() looks for shutdown() twice a second.
+
+    "It can take half a second: the poll_interval of serve_forever()."
+    """
+    parameters = inspect.signature(TCPServer.serve_forever).parameters
+    assert parameters["poll_interval"].default == 0.5
+
+
+def test_one_connection_at_a_time() -> None:
+    """A server without threads serves one client after the other.
+
+    "This server handles one connection at a time. While a client is connected, all others wait."
+    """
+    with serving(TCPServer(LOCAL, echo_simple.EchoRequestHandler)) as server:
+        with connected(server.server_address) as first, connected(server.server_address) as second:
+            assert first.ask("one") == "one"
+            second.send("two")
+            assert not second.hears()
+            first.close()
+            assert second.receive() == "two"
+
+
+def test_threads() -> None:
+    """A server with threads serves all clients at the same time, each in its own.
+
+    "The mix-ins override process_request(): it starts a thread or a process for the request, and
+    returns at once."
+
+    "The response contains the name of the thread that has handled the request"
+    """
+    with serving(echo_threaded.ThreadedEchoServer(LOCAL, echo_simple.EchoRequestHandler)) as server:
+        with connected(server.server_address) as first, connected(server.server_address) as second:
+            assert first.ask("one") == "one"
+            assert second.ask("two") == "two"
+            assert first.ask("three") == "three"
+    handler_class = echo_threaded.ThreadedEchoRequestHandler
+    with serving(echo_threaded.ThreadedEchoServer(LOCAL, handler_class)) as server:
+        names = set()
+        with connected(server.server_address) as first, connected(server.server_address) as second:
+            for peer in second, first:
+                name, text = peer.ask("hello").split(": ")
+                assert text == "hello"
+                names.add(name)
+        assert len(names) == 2
+
+
+def test_socket_in_child() -> None:
+    """A child has the sockets of its parent, and keeps a connection open.
+
+    "The child has a copy of each socket of your program."
+
+    "the client's socket is open in the child, too, and close() of this socket does not end the
+    connection. A handler that waits for the end of the connection then waits forever."
+    """
+    program = f"""
+import os, select, signal, socket
+from {EXAMPLES}.echo_forking import ForkingEchoServer
+from {EXAMPLES}.echo_simple import EchoRequestHandler
+
+with ForkingEchoServer(("127.0.0.1", 0), EchoRequestHandler) as server:
+    with socket.create_connection(server.server_address, timeout={PATIENCE}) as client:
+        client.sendall(b"hello\\n")
+        server.handle_request()
+        assert client.recv(100) == b"hello\\n"
+    [child] = server.active_children
+    descriptor = os.pidfd_open(child)
+    print("waits" if not select.select([descriptor], [], [], {SOON})[0] else "has ended")
+    os.kill(child, signal.SIGKILL)
+"""
+    assert output_of(program) == "waits\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python does not warn")
+def test_threads_and_processes() -> None:
+    """Python warns of a fork beside other threads.
+
+    "From version 3.12 on, Python issues a DeprecationWarning when a program with several threads
+    forks."
+    """
+    program = f"""
+import threading
+from {EXAMPLES} import echo_forking
+
+over = threading.Event()
+thread = threading.Thread(target=over.wait)
+thread.start()
+echo_forking.main()
+over.set()
+"""
+    output = output_of(program, "-W", "default")
+    assert "DeprecationWarning: " in output
+    assert "is multi-threaded, use of fork() may lead to deadlocks in the child" in output
+    assert 'Received: "process ' in output
+
+
+def output_of(program: str, *options: str) -> str:
+    """Run a program with options of the interpreter; return all that it prints."""
+    return subprocess.run(
+        [sys.executable, *(options or ["-W", "error"]), "-c", program],
+        cwd=DOCS.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    ).stdout
+
+
+# Using handle_request() in your own loop
+
+
+class NotingTimeouts(own_loop.EchoServer):
+    timeouts = 0
+
+    def handle_timeout(self) -> None:
+        super().handle_timeout()
+        self.timeouts += 1
+
+
+def test_handle_timeout() -> None:
+    """handle_request() returns if there is no client.
+
+    "With timeout = 0, handle_request() then calls handle_timeout(), which does nothing, and
+    returns."
+    """
+    with NotingTimeouts(LOCAL, own_loop.EchoRequestHandler) as server:
+        server.handle_request()
+        assert server.timeouts == 1
+        with connected(server.server_address) as peer:
+            peer.send("hello")
+            server.handle_request()
+            assert peer.receive() == "hello"
+        assert server.timeouts == 1
+
+
+def test_client_that_has_left(log: pytest.LogCaptureFixture) -> None:
+    """A client that has left before it is accepted does no harm.
+
+    "The client may be gone: some systems forget a client that has left before it is accepted."
+    """
+    with NotingTimeouts(LOCAL, own_loop.EchoRequestHandler) as server:
+        for leave in Peer.close, Peer.reset:
+            with connected(server.server_address) as peer:
+                leave(peer)
+            server.handle_request()
+    assert {level for level, _ in entries(log)} <= {"DEBUG"}
+
+
+def test_no_timeout() -> None:
+    """Without a timeout, handle_request() waits.
+
+    "Without it, handle_request() would wait for the next client."
+    """
+    with TCPServer(LOCAL, echo.EchoRequestHandler) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        thread.start()
+        thread.join(SOON)
+        assert thread.is_alive()
+        with connected(server.server_address) as peer:
+            assert peer.ask("hello") == "hello"
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_silent_client_in_loop() -> None:
+    """The handler of the loop's server gives up after a second.
+
+    "The loop stops while a handler works. So this handler waits at most one second for its client."
+    """
+    with own_loop.EchoServer(LOCAL, own_loop.EchoRequestHandler) as server:
+        with connected(server.server_address) as peer:
+            begin = time.monotonic()
+            server.handle_request()
+            assert 0.9 < time.monotonic() - begin < PATIENCE
+            assert peer.ending() == "end of the stream"
