@@ -145,6 +145,7 @@ class TCPServer(_PacketServer):
         for request, client in list(self._active.items()):
             if client is not None:
                 client._reset()
+                client._close_unless_used()  # its handler may be busy with something else
             else:
                 with suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
