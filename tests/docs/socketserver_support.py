@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,7 @@ class Program:
 
     process: subprocess.Popen[bytes]
     address: Any
+    is_interrupted: bool = False
 
     @property
     def pid(self) -> int:
@@ -216,10 +218,23 @@ class Program:
         """Return the next line that the program prints."""
         return next_lines(self.process, 1).removesuffix("\n")
 
+    def interrupt(self) -> None:
+        """Press Control-C, once: the program closes its server."""
+        if not self.is_interrupted:
+            self.is_interrupted = True
+            self.process.send_signal(signal.SIGINT)
+
     def stop(self) -> str:
-        """Press Control-C; return what the program printed from there on."""
-        self.process.send_signal(signal.SIGINT)
+        """Have the program end; return what it had yet to print."""
+        self.interrupt()
         return end(self.process)
+
+
+@contextlib.contextmanager
+def in_background(func: Callable[..., Any], *args: Any) -> Iterator[Future[Any]]:
+    """Call a function in a thread while the block runs, and wait for it at the end."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor.submit(func, *args)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,508 @@
+"""Test what the page about socketserver says about TLS, limits, errors and the log.
+
+As in `test_howto_socketserver`, a sentence in quotation marks in a docstring is a quotation of the
+page.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from docs._include.examples.howto.socketserver import (
+    four_servers,
+    own_servers,
+    request_handlers,
+    server_options,
+    tls_server,
+)
+from easynetwork import _tls_options
+from easynetwork.clients import TCPNetworkClient
+from easynetwork.socketserver import (
+    ForkingMixIn,
+    TCPServer,
+    ThreadingMixIn,
+    ThreadingTCPServer,
+    UDPServer,
+)
+from tests.docs.howto_support import DOCS, check_quotations
+from tests.docs.socketserver_support import (
+    EXAMPLES,
+    LOCAL,
+    Peer,
+    connected,
+    entries,
+    in_background,
+    running,
+    serving,
+)
+from tests.times import PATIENCE, SOON
+from tests.tls_peers import client_context, server_context
+
+PAGE = (DOCS / "howto/socketserver.rst").read_text(encoding="utf-8")
+GRACE = 1.0
+"""Seconds between the two measures that server_close() takes."""
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations("howto/socketserver.rst", globals())
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+# Encrypting connections with SSL/TLS
+
+
+def ask_with_tls(address: Any, text: str) -> str:
+    """Ask a server over TLS, with a client of the library."""
+    with TCPNetworkClient(
+        address,
+        four_servers.STREAM,
+        ssl=client_context(),
+        server_hostname="localhost",
+    ) as client:
+        client.send_packet(text)
+        return client.recv_packet(timeout=PATIENCE)
+
+
+def test_tls_with_threads(log: pytest.LogCaptureFixture) -> None:
+    """A client that does not complete its handshake disturbs no other client.
+
+    "The handler does not change"
+
+    "The handshake is a part of setup(), so it runs in the handler's thread or process: a client
+    that is slow or silent does not delay other clients. It fails after ssl_handshake_timeout
+    seconds, by default 60."
+    """
+    assert _tls_options._HANDSHAKE_TIMEOUT == 60
+    server = ThreadingTCPServer(
+        LOCAL, tls_server.EchoRequestHandler, ssl=server_context(), ssl_handshake_timeout=2 * SOON
+    )
+    with serving(server), connected(server.server_address) as silent:
+        begin = time.monotonic()
+        assert ask_with_tls(server.server_address, "hello") == "hello"
+        assert silent.ending() in ("connection reset", "end of the stream")
+        assert SOON < time.monotonic() - begin < PATIENCE
+        assert ask_with_tls(server.server_address, "hello again") == "hello again"
+    assert entries(log) == [("DEBUG", False)]
+
+
+def test_tls_without_threads() -> None:
+    """Without threads, it does.
+
+    "A server without threads does the handshake in serve_forever(), and can serve no other client
+    meanwhile."
+    """
+    server = TCPServer(LOCAL, tls_server.EchoRequestHandler, ssl=server_context())
+    with serving(server), connected(server.server_address) as silent:
+        with in_background(ask_with_tls, server.server_address, "hello") as answer:
+            with pytest.raises(TimeoutError):
+                answer.result(SOON)
+            silent.close()
+            assert answer.result(PATIENCE) == "hello"
+
+
+@pytest.mark.parametrize(
+    "handler_class",
+    [
+        socketserver.StreamRequestHandler,
+        request_handlers.DatagramRequestHandler,
+        lambda *args: tls_server.EchoRequestHandler(*args),
+    ],
+)
+def test_tls_needs_classes(handler_class: Any) -> None:
+    """Neither another server nor another handler can do it.
+
+    "TLS needs a server class of easynetwork.socketserver and a subclass of StreamPacketHandler.
+    With another handler class, the constructor raises TypeError."
+    """
+    with pytest.raises(TypeError, match="ssl needs a subclass of StreamPacketHandler"):
+        TCPServer(LOCAL, handler_class, ssl=server_context())
+    standard_class: Any = socketserver.TCPServer
+    with pytest.raises(TypeError, match="ssl"):
+        standard_class(LOCAL, tls_server.EchoRequestHandler, ssl=server_context())
+
+
+# Limiting threads and processes
+
+
+def test_default_limits() -> None:
+    """There are limits without any argument.
+
+    "A ThreadingMixIn handles at most 1,000 requests at the same time."
+
+    "A ForkingMixIn has at most 40 children at the same time, as in socketserver."
+    """
+    parameters = inspect.signature(ThreadingMixIn.__init__).parameters
+    assert parameters["max_threads"].default == 1000
+    assert ForkingMixIn.max_children == socketserver.ForkingMixIn.max_children == 40
+
+
+def test_max_threads(log: pytest.LogCaptureFixture) -> None:
+    """The server accepts no more clients than it has threads, and tells so once.
+
+    "The max_threads argument changes this limit"
+
+    "While all threads are busy, the server does not accept connections. New clients wait in the
+    backlog of the socket, and the log contains a warning: All 50 threads are busy: clients wait."
+    """
+    server = server_options.server_with_bounds(LOCAL, four_servers.StreamRequestHandler)
+    with serving(server), ExitStack() as stack:
+        *peers, last = [
+            stack.enter_context(connected(server.server_address)) for number in range(52)
+        ]
+        last_but_one = peers.pop()
+        for peer in peers:
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+        for peer in last_but_one, last:
+            peer.send("Bob")
+        assert not last_but_one.hears()
+        peers[7].close()
+        assert last_but_one.receive() == "Hello, Bob!"
+        assert not last.hears()
+        peers[8].close()
+        assert last.receive() == "Hello, Bob!"
+    assert [record.getMessage() for record in log.records if record.levelno > logging.DEBUG] == [
+        "All 50 threads are busy: clients wait"
+    ]
+
+
+def test_shutdown_of_busy_server() -> None:
+    """A server whose threads are busy can be shut down.
+
+    "shutdown() still works."
+    """
+    handler_class = four_servers.StreamRequestHandler
+    with serving(ThreadingTCPServer(LOCAL, handler_class, max_threads=1)) as server:
+        with connected(server.server_address) as peer, connected(server.server_address) as waiting:
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            waiting.send("Bob")
+            assert not waiting.hears()
+            with in_background(server.shutdown) as shutdown:
+                shutdown.result(PATIENCE)
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+
+
+def test_server_close_waits() -> None:
+    """Without a timeout, closing waits for the threads.
+
+    "server_close() waits for the threads that are still working."
+    """
+    with ThreadingTCPServer(LOCAL, four_servers.StreamRequestHandler) as server:
+        with connected(server.server_address) as peer:
+            peer.send("Zoe")
+            server.handle_request()
+            with in_background(server.server_close) as closing:
+                with pytest.raises(TimeoutError):
+                    closing.result(SOON)
+                assert peer.receive() == "Hello, Zoe!"
+                peer.close()
+                closing.result(PATIENCE)
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], ThreadingTCPServer]:
+    """Return the function of the page, whose server has less than five seconds for its threads."""
+
+    def impatient(*args: Any, max_threads: int, close_timeout: float) -> ThreadingTCPServer:
+        assert (max_threads, close_timeout) == (50, 5)
+        return ThreadingTCPServer(*args, max_threads=max_threads, close_timeout=SOON)
+
+    monkeypatch.setattr(server_options, "ThreadingTCPServer", impatient)
+    return lambda handler_class: server_options.server_with_bounds(LOCAL, handler_class)
+
+
+def test_close_timeout(bounded: Any, log: pytest.LogCaptureFixture) -> None:
+    """Closing resets the connections whose handlers have not ended in time.
+
+    "With close_timeout=5.0, it waits for at most five seconds. It then resets the connections that
+    are left, and waits one more second for their threads."
+    """
+    with bounded(four_servers.StreamRequestHandler) as server:
+        with connected(server.server_address) as peer:
+            server.handle_request()
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            begin = time.monotonic()
+            server.server_close()
+            assert SOON <= time.monotonic() - begin < SOON + GRACE
+            assert peer.ending() == "connection reset"
+    assert {level for level, _ in entries(log)} <= {"DEBUG"}
+
+
+def test_thread_that_does_not_end(bounded: Any) -> None:
+    """Closing does not wait for a thread that ignores its connection.
+
+    "It then resets the connections that are left, and waits one more second for their threads."
+    """
+    over = threading.Event()
+
+    class Handler(four_servers.StreamRequestHandler):
+        def handle(self) -> None:
+            over.wait(PATIENCE)
+
+    with bounded(Handler) as server, connected(server.server_address) as peer:
+        server.handle_request()
+        begin = time.monotonic()
+        try:
+            server.server_close()
+            assert time.monotonic() - begin >= SOON + GRACE
+            assert peer.ending() == "connection reset"
+            assert time.monotonic() - begin < PATIENCE / 2
+        finally:
+            over.set()
+
+
+REPORTING = "tests.docs.socketserver_program:ReportingRequestHandler"
+SIGNALLED = "tests.docs.socketserver_program:SignalledRequestHandler"
+
+
+def test_max_children() -> None:
+    """The server has no more than eight children.
+
+    "The class attribute max_children changes this limit."
+
+    "It does the same, and it limits how many children run at the same time"
+    """
+    server = f"{EXAMPLES}.server_options:server_with_bounded_processes"
+    with running(server, REPORTING, LOCAL) as program, ExitStack() as stack:
+        *peers, last = [stack.enter_context(connected(program.address)) for number in range(9)]
+        pids = {peer.ask("hello") for peer in peers}
+        assert len(pids) == 8
+        last.send("hello")
+        assert not last.hears()
+        peers[3].close()
+        assert last.receive() not in pids
+
+
+def test_close_timeout_of_processes() -> None:
+    """Closing sends signals to the children that have not ended in time.
+
+    "When the close_timeout is over, the children get SIGTERM, and one second later SIGKILL"
+    """
+    assert server_options.ForkingServer.max_children == 8
+    source = inspect.getsource(server_options.server_with_bounded_processes)
+    assert "close_timeout=5.0" in source
+    server = f"{EXAMPLES}.server_options:ForkingServer"
+    with running(server, SIGNALLED, LOCAL, close_timeout=SOON) as program:
+        with connected(program.address) as peer:
+            assert peer.receive().isdigit()
+            begin = time.monotonic()
+            program.interrupt()
+            assert peer.receive() == "SIGTERM"
+            asked = time.monotonic()
+            assert asked - begin >= SOON
+            assert peer.ending() == "end of the stream"
+            assert GRACE - SOON < time.monotonic() - asked < PATIENCE
+
+
+def test_child_that_obeys() -> None:
+    """A child that does not handle the signal ends at once.
+
+    "When the close_timeout is over, the children get SIGTERM"
+    """
+    server = f"{EXAMPLES}.server_options:ForkingServer"
+    with running(server, REPORTING, LOCAL, close_timeout=SOON) as program:
+        with connected(program.address) as peer:
+            assert peer.ask("hello").endswith("hello")
+            begin = time.monotonic()
+            program.interrupt()
+            assert peer.ending() == "end of the stream"
+            assert SOON <= time.monotonic() - begin < SOON + GRACE
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ThreadingTCPServer", {"max_threads": 50}),
+        ("ThreadingTCPServer", {"close_timeout": 5.0}),
+        ("ForkingTCPServer", {"close_timeout": 5.0}),
+    ],
+)
+def test_arguments_of_standard_classes(name: str, options: dict[str, float]) -> None:
+    """The classes of the standard library have no limits.
+
+    "The classes of socketserver do not have these arguments: they start any number of threads, and
+    server_close() waits without a limit."
+    """
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        getattr(socketserver, name)(LOCAL, four_servers.StreamRequestHandler, **options)
+
+
+# Errors and logs
+
+ROWS = dict(re.findall(r"^ +\* - (.+)\n +- ``([A-Z]+)``\n +- .+$", PAGE, re.MULTILINE))
+HAS_TRACEBACK = {
+    text: entry == "with a traceback"
+    for text, entry in re.findall(r"^ +\* - (.+)\n +- ``[A-Z]+``\n +- (.+)$", PAGE, re.MULTILINE)
+}
+
+
+class Failing(four_servers.StreamRequestHandler):
+    """Fails in the way that the client wants, or waits for a moment."""
+
+    def handle(self) -> None:
+        packet = self.recv_packet(timeout=SOON)
+        if packet == "connection":
+            raise ConnectionResetError("of another connection")
+        if packet == "more":
+            self.recv_packet()
+        raise LookupError(packet)
+
+
+def send(text: str) -> Callable[[Peer], object]:
+    return lambda peer: peer.send(text)
+
+
+def leave(peer: Peer) -> None:
+    peer.send("more")
+    peer.close()
+
+
+def leave_rudely(peer: Peer) -> None:
+    peer.send("more")
+    peer.reset()
+
+
+def say_nothing(peer: Peer) -> None:
+    pass
+
+
+COUNTING = request_handlers.CountingRequestHandler
+BUG, INVALID, TLS, GONE = ROWS
+
+
+@pytest.mark.parametrize(
+    ("row", "handler_class", "options", "provoke"),
+    [
+        pytest.param(BUG, Failing, {}, send("a bug"), id="bug"),
+        pytest.param(BUG, Failing, {}, send("connection"), id="other connection"),
+        pytest.param(INVALID, COUNTING, {}, send("invalid"), id="invalid data"),
+        pytest.param(TLS, Failing, {"ssl": True}, send("no TLS"), id="no TLS"),
+        pytest.param(GONE, Failing, {}, leave, id="left"),
+        pytest.param(GONE, Failing, {}, leave_rudely, id="reset"),
+        pytest.param(GONE, Failing, {}, say_nothing, id="silent"),
+        pytest.param(GONE, Failing, {"ssl": True}, Peer.close, id="left before the handshake"),
+    ],
+)
+def test_errors(
+    row: str, handler_class: Any, options: Any, provoke: Any, log: pytest.LogCaptureFixture
+) -> None:
+    """Each error is logged as the table says, and the server goes on.
+
+    "An exception that leaves a handler ends this request only: the server goes on. It is passed to
+    handle_error()."
+
+    "Here, it writes to the logger easynetwork.socketserver"
+
+    "So a handler does not have to catch ConnectionError or TimeoutError of its client."
+    """
+    if "ssl" in options:
+        options = {"ssl": server_context()}
+    with serving(own_servers.ErrorCountingServer(LOCAL, handler_class, **options)) as server:
+        for count in 1, 2:
+            with connected(server.server_address) as peer:
+                provoke(peer)
+                if peer.socket.fileno() != -1:
+                    assert peer.ending() in ("end of the stream", "connection reset")
+                wait_until(lambda count=count: server.errors == count)
+    assert entries(log)[0] == (ROWS[row], HAS_TRACEBACK[row])
+    assert [level for level, _ in entries(log)] == [ROWS[row]] * 2
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a state that nothing announces."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_table() -> None:
+    """The table has the rows that the tests provoke.
+
+    "A bug in your handler"
+    "The client has sent data that is not a packet"
+    "The TLS connection has failed"
+    "The client has disconnected, or a timeout has passed"
+    """
+    assert list(ROWS.values()) == ["ERROR", "WARNING", "WARNING", "DEBUG"]
+    assert list(HAS_TRACEBACK.values()) == [True, False, False, False]
+    quotations = re.findall(r'"(.+)"', str(test_table.__doc__))
+    assert list(ROWS) == quotations
+
+
+def test_traceback_of_standard_class(capsys: pytest.CaptureFixture[str]) -> None:
+    """The server of the standard library prints.
+
+    "In socketserver, this method prints a traceback."
+    """
+    with serving(socketserver.TCPServer(LOCAL, Failing)) as server:
+        with connected(server.server_address) as peer:
+            peer.send("a bug")
+            assert peer.ending() == "end of the stream"
+    printed = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in printed
+    assert "LookupError: a bug" in printed
+
+
+def test_limited_log(log: pytest.LogCaptureFixture) -> None:
+    """Many errors make few entries.
+
+    "If many entries have the same cause, the log is limited: a client cannot flood it."
+    """
+
+    class Handler(request_handlers.DatagramRequestHandler):
+        def handle(self) -> None:
+            if self.packet == "crash":
+                raise LookupError("on demand")
+            super().handle()
+
+        def handle_invalid(self, exc: Any) -> None:
+            super(request_handlers.DatagramRequestHandler, self).handle_invalid(exc)
+
+    with serving(UDPServer(LOCAL, Handler)) as server:
+        with connected(server.server_address, "UDPServer") as peer:
+            for text in "invalid", '"crash"':
+                log.clear()
+                for _ in range(100):
+                    peer.send(text)
+                    assert peer.ask("1") == "1"  # so that no datagram gets lost
+                assert 0 < len(log.records) < 50
+                assert sum(bool(record.exc_info) for record in log.records) == (text != "invalid")
+
+
+def test_handle_error(log: pytest.LogCaptureFixture) -> None:
+    """A server can count the errors, and look at them.
+
+    "To do more, override handle_error(). During the call, sys.exception() returns the exception."
+    """
+    seen: list[BaseException | None] = []
+
+    class Server(own_servers.ErrorCountingServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            super().handle_error(request, client_address)
+            seen.append(sys.exception())
+
+    with serving(Server(LOCAL, Failing)) as server:
+        for text in "one", "two":
+            with connected(server.server_address) as peer:
+                peer.send(text)
+                assert peer.ending() == "end of the stream"
+    assert server.errors == 2
+    assert [str(exc) for exc in seen] == ["one", "two"]
+    assert len(log.records) == 2
