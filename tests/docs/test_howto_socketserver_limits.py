@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -419,9 +420,13 @@ def test_errors(
                 provoke(peer)
                 if peer.socket.fileno() != -1:
                     assert peer.ending() in ("end of the stream", "connection reset")
-                wait_until(lambda count=count: server.errors == count)
+                wait_until(partial(has_errors, server, count))
     assert entries(log)[0] == (ROWS[row], HAS_TRACEBACK[row])
     assert [level for level, _ in entries(log)] == [ROWS[row]] * 2
+
+
+def has_errors(server: Any, count: int) -> bool:
+    return bool(server.errors == count)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

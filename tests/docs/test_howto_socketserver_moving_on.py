@@ -1,0 +1,466 @@
+"""Test what the page about socketserver says about other servers.
+
+As in `test_howto_socketserver`, a sentence in quotation marks in a docstring is a quotation of the
+page. Many rows of the table are statements of the pages about the other servers, whose tests check
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from docs._include.examples.howto.socketserver import (
+    four_servers,
+    greeting_blocking,
+    greeting_packets,
+)
+from easynetwork.clients import TCPNetworkClient
+from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers import StandaloneTCPNetworkServer
+from easynetwork.servers.blocking import (
+    BlockingClient,
+    BlockingDatagramRequestHandler,
+)
+from easynetwork.servers.handlers import (
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+    INETClientAttribute,
+)
+from easynetwork.servers.standalone_unix_stream import StandaloneUnixStreamServer
+from easynetwork.servers.threads_helper import NetworkServerThread
+from tests.docs import unix_support
+from tests.docs.howto_support import (
+    check_quotations,
+    complaints,
+    connected as connected_async,
+    in_thread,
+    serving as serving_async,
+    until,
+)
+from tests.docs.socketserver_support import FOLDER, LOCAL, connected
+from tests.docs.unix_support import needs, short_folder
+from tests.times import PATIENCE, SOON
+
+Client = BlockingClient[Any, Any]
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations("howto/socketserver.rst", globals())
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+# The programs
+
+PROGRAMS = ("greeting_bytes", "greeting_packets", "greeting_async", "greeting_blocking")
+
+
+@pytest.fixture(params=PROGRAMS)
+def greeter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """Run a program of the page, on a port of its own; check that Control-C ends it in silence."""
+    with socket.socket() as sock:
+        sock.bind(LOCAL)
+        address = host, port = sock.getsockname()
+    text = (FOLDER / f"{request.param}.py").read_text(encoding="utf-8")
+    assert '"localhost", 9000' in text
+    program = tmp_path / "program.py"
+    program.write_text(text.replace('"localhost", 9000', f'"{host}", {port}'), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", program],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not listens(address):
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield address
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE)[0] == ""
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
+def listens(address: tuple[str, int]) -> bool:
+    try:
+        with connected(address):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+def test_same_program(greeter: tuple[str, int]) -> None:
+    """The four programs answer the same bytes in the same way, several clients at a time.
+
+    "This is the same program, first with socketserver alone, then with packets, then with
+    coroutines"
+
+    "keep blocking handlers, and change only the server"
+    """
+    with connected(greeter) as first, connected(greeter) as second:
+        assert first.ask("Zoe") == "Hello, Zoe!"
+        second.socket.sendall("Zo\u00eb\nBob\n\nAnn".encode())
+        assert [second.receive() for _ in range(3)] == [
+            "Hello, Zo\u00eb!",
+            "Hello, Bob!",
+            "Hello, !",
+        ]
+        assert not second.hears()
+        second.send("e")
+        assert second.receive() == "Hello, Anne!"
+        assert first.ask("Tim", "Tom") == "Hello, Tim!"
+        first.socket.shutdown(socket.SHUT_WR)
+        assert first.ending() == "end of the stream after b'Hello, Tom!\\n'"
+
+
+def test_client_is_kept(greeter: tuple[str, int]) -> None:
+    """A client of the library can ask all of them.
+
+    "you can keep your protocol object and your clients"
+    """
+    protocol = greeting_packets.GreetingRequestHandler.protocol
+    with TCPNetworkClient(greeter, protocol) as client:
+        client.send_packet("Zoe")
+        assert client.recv_packet(timeout=PATIENCE) == "Hello, Zoe!"
+
+
+@needs("nc")
+def test_netcat(greeter: tuple[str, int]) -> None:
+    """The programs can be tried by hand.
+
+    "To try them, start one of them, and type names into nc localhost 9000."
+    """
+    host, port = greeter
+    with subprocess.Popen(
+        ["nc", host, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        bufsize=1,
+    ) as netcat:
+        assert netcat.stdin is not None
+        assert netcat.stdout is not None
+        try:
+            for name in "Zoe", "Bob":
+                netcat.stdin.write(f"{name}\n")
+                assert netcat.stdout.readline() == f"Hello, {name}!\n"
+        finally:
+            netcat.kill()
+
+
+def test_imports() -> None:
+    """The programs use what the page says.
+
+    "first with socketserver alone, then with packets, then with coroutines"
+
+    "which needs no async either"
+    """
+    texts = [(FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in PROGRAMS]
+    assert ["easynetwork" in text for text in texts] == [False, True, True, True]
+    assert ["async " in text for text in texts] == [False, False, True, False]
+
+
+# Keeping blocking code
+
+Greeter = greeting_blocking.GreetingRequestHandler
+
+
+@contextlib.contextmanager
+def standing_alone(handler: Any, **options: Any) -> Iterator[Any]:
+    """Serve a handler in a thread while the block runs; the block gets the server."""
+    server = StandaloneTCPNetworkServer(*LOCAL, four_servers.STREAM, handler, **options)
+    with server:
+        thread = NetworkServerThread(server, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            thread.join()
+
+
+def address_of(server: Any) -> tuple[str, int]:
+    host, port, *_ = server.get_addresses()[0]
+    return host, port
+
+
+@pytest.mark.anyio
+async def test_servers_of_blocking_handlers(log: pytest.LogCaptureFixture) -> None:
+    """Asynchronous servers serve them, too.
+
+    "It works with all servers for connections"
+    """
+    handler: Any = Greeter(max_threads=50)
+    async with serving_async(handler) as server, connected_async(server) as peer:
+        assert await peer.ask("Zoe") == "Hello, Zoe!"
+    with short_folder() as folder:
+        path = folder / "greeting.sock"
+        async with unix_support.serving(unix_support.new_server(path, handler)):
+            with unix_support.connected(path) as peer:
+                assert await peer.ask("Zoe") == "Hello, Zoe!"
+    assert complaints(log) == []
+
+
+def test_standalone_servers_of_blocking_handlers() -> None:
+    """So do standalone servers, without async.
+
+    "It works with all servers for connections, for example with StandaloneTCPNetworkServer, which
+    needs no async either"
+    """
+    handler = Greeter(max_threads=50)
+    with standing_alone(handler) as server, connected(address_of(server)) as peer:
+        assert peer.ask("Zoe") == "Hello, Zoe!"
+    with short_folder() as folder:
+        path = str(folder / "greeting.sock")
+        with StandaloneUnixStreamServer(path, four_servers.STREAM, handler) as unix_server:
+            thread = NetworkServerThread(unix_server, daemon=True)
+            thread.start()
+            try:
+                with connected(path, "UnixStreamServer") as peer:
+                    assert peer.ask("Zoe") == "Hello, Zoe!"
+            finally:
+                thread.join()
+
+
+class Noting(Greeter):
+    """Notes what is called, and in which thread."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls: list[tuple[str, object]] = []
+        self.gone = threading.Semaphore(0)
+
+    def note(self, name: str) -> None:
+        self.calls.append((name, threading.get_ident()))
+
+    def on_connection(self, client: Client) -> None:
+        self.note("on_connection")
+
+    def handle(self, client: Client) -> None:
+        self.note("handle")
+        super().handle(client)
+
+    def on_disconnection(self, client: Client) -> None:
+        self.note("on_disconnection")
+        self.gone.release()
+
+
+def test_blocking_hooks() -> None:
+    """One object has all clients, each of which has a thread.
+
+    "A BlockingStreamRequestHandler has ordinary methods, which run in a thread for each client."
+
+    "There is one handler object for all clients."
+
+    "setup() and finish() are called on_connection(client) and on_disconnection(client)."
+    """
+    handler = Noting(max_threads=50)
+    with standing_alone(handler) as server:
+        with connected(address_of(server)) as first, connected(address_of(server)) as second:
+            for peer in first, second:
+                assert peer.ask("Zoe") == "Hello, Zoe!"
+            for peer in first, second:
+                peer.close()
+                assert handler.gone.acquire(timeout=PATIENCE)
+    names = [name for name, _ in handler.calls]
+    assert names == [*["on_connection", "handle"] * 2, *["on_disconnection"] * 2]
+    threads = [thread for _, thread in handler.calls]
+    assert threads == [threads[0]] * 2 + [threads[2]] * 2 + [threads[0], threads[2]]
+    assert threads[0] != threads[2]
+
+
+def test_end_of_handle() -> None:
+    """The end of handle() is the end of the connection.
+
+    "When handle() returns, the connection is closed."
+    """
+
+    class Handler(Greeter):
+        def handle(self, client: Client) -> None:
+            client.send_packet(client.recv_packet())
+
+    with standing_alone(Handler()) as server, connected(address_of(server)) as peer:
+        assert peer.ask("Zoe") == "Zoe"
+        assert peer.ending() == "end of the stream"
+
+
+def test_max_threads(log: pytest.LogCaptureFixture) -> None:
+    """More clients than threads have to wait.
+
+    "At most max_threads clients are served at the same time. More clients are accepted, and wait
+    for their turn."
+    """
+    with standing_alone(Greeter(max_threads=2)) as server:
+        address = address_of(server)
+        with connected(address) as first, connected(address) as second, connected(address) as last:
+            for peer in first, second:
+                assert peer.ask("Zoe") == "Hello, Zoe!"
+            last.send("Bob")
+            assert not last.hears()
+            assert second.ask("Zoe") == "Hello, Zoe!"
+            first.close()
+            assert last.receive() == "Hello, Bob!"
+    assert [record.getMessage() for record in complaints(log)] == [
+        "All 2 threads of the request handler are busy: clients wait"
+    ]
+
+
+@pytest.mark.parametrize("way", ["recv_packet", "send_packet"])
+def test_stop(way: str) -> None:
+    """A handler that waits for its client learns that the server stops.
+
+    "When the server stops, a handler that waits in recv_packet() or send_packet() gets
+    a ClientClosedError at once."
+    """
+    errors: list[Exception] = []
+
+    class Handler(Greeter):
+        def handle(self, client: Client) -> None:
+            client.send_packet("ready")
+            try:
+                if way == "recv_packet":
+                    client.recv_packet()
+                while True:
+                    client.send_packet("x" * 1_000_000)
+            except Exception as exc:
+                errors.append(exc)
+
+    with standing_alone(Handler()) as server, connected(address_of(server)) as peer:
+        assert peer.receive() == "ready"
+        if way == "send_packet":
+            assert peer.hears()
+        begin = time.monotonic()
+        server.shutdown()
+        if way == "recv_packet":
+            assert time.monotonic() - begin < 0.5
+    assert [type(exc) for exc in errors] == [ClientClosedError]
+
+
+def test_stop_with_other_code() -> None:
+    """A handler that waits for something else is not interrupted.
+
+    "Other blocking code cannot be interrupted."
+    """
+    over, ended = threading.Event(), threading.Event()
+
+    class Handler(Greeter):
+        def handle(self, client: Client) -> None:
+            client.send_packet("ready")
+            over.wait(PATIENCE)
+            ended.set()
+
+    with standing_alone(Handler()) as server, connected(address_of(server)) as peer:
+        assert peer.receive() == "ready"
+        server.shutdown()
+        assert not ended.is_set()
+        over.set()
+        assert ended.wait(PATIENCE)
+
+
+@pytest.mark.anyio
+async def test_blocking_datagrams() -> None:
+    """Datagrams can be handled in threads, too.
+
+    "For datagrams, there is BlockingDatagramRequestHandler."
+    """
+    threads: set[int] = {threading.get_ident()}
+
+    class Handler(BlockingDatagramRequestHandler[str, str]):
+        def handle(self, client: BlockingClient[str, str]) -> None:
+            threads.add(threading.get_ident())
+            client.send_packet(f"Hello, {client.recv_packet()}!")
+
+    protocol = four_servers.DATAGRAM
+    server_class: Any = unix_support.AsyncUnixDatagramServer
+    with short_folder() as folder:
+        path = folder / "greeting.sock"
+        async with unix_support.serving(server_class(path, protocol, Handler())):
+            with connected(str(path), "UnixDatagramServer") as peer:
+                for _ in range(2):
+                    assert await in_thread(lambda peer=peer: peer.ask("Zoe")) == "Hello, Zoe!"
+    assert len(threads) > 1
+
+
+# From hooks to coroutines
+
+
+class Moved(AsyncStreamRequestHandler[str, str]):
+    """Does what the table says."""
+
+    def __init__(self, refused: set[str]) -> None:
+        self.refused = refused
+        self.servers: list[Any] = []
+        self.actions = 0
+        self.errors: list[str] = []
+
+    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+        self.servers.append(server)
+        tasks = await exit_stack.enter_async_context(anyio.create_task_group())
+        exit_stack.callback(tasks.cancel_scope.cancel)
+        tasks.start_soon(self.service_actions)
+
+    async def service_actions(self) -> None:
+        while True:
+            self.actions += 1
+            await anyio.sleep(0.001)
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[float | None, str]:
+        address = client.extra(INETClientAttribute.remote_address)
+        if address.host in self.refused:
+            return
+        try:
+            request = yield SOON
+        except TimeoutError:
+            await client.send_packet("too late")
+            await client.aclose()
+            return
+        if request == "thread":
+            request = str(await client.backend().run_in_thread(threading.get_ident))
+        await client.send_packet(request)
+
+
+@pytest.mark.anyio
+async def test_rows() -> None:
+    """An asynchronous handler has what a program on the standard library has.
+
+    "client.extra(INETClientAttribute.remote_address)"
+    "the server argument of service_init()"
+    "return in handle() before the first yield"
+    "For blocking code in this task, use client.backend().run_in_thread()"
+    "yield 30 raises TimeoutError if the client sends nothing for 30 seconds"
+    "A task that service_init() starts"
+    "server.get_addresses()"
+    "The arguments backlog and reuse_port"
+    """
+    handler = Moved({"127.0.0.2"})
+    async with serving_async(handler, backlog=1, reuse_port=True) as server:
+        assert handler.servers == [server]
+        async with connected_async(server) as peer:
+            assert int(await peer.ask("thread")) != threading.get_ident()
+            assert await peer.receive() == "too late"
+            assert await peer.ending() == "end of the stream"
+        with connected(address_of(server), host="127.0.0.2") as refused:
+            assert await in_thread(refused.ending) == "connection reset"
+        await until(lambda: handler.actions > 3)
