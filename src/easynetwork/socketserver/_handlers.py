@@ -49,9 +49,7 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
     """
 
     protocol: ClassVar[AnyStreamProtocolType[Any, Any] | None] = None
-    client: (
-        TCPNetworkClient[_T_Response, _T_Request] | UnixStreamClient[_T_Response, _T_Request]
-    )
+    client: TCPNetworkClient[_T_Response, _T_Request] | UnixStreamClient[_T_Response, _T_Request]
 
     def setup(self) -> None:
         """Make `client` of the connection; with TLS, do the handshake.

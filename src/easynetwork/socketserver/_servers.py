@@ -115,12 +115,8 @@ class TCPServer(_PacketServer):
             OSError: The address cannot be bound.
         """
         self._active: dict[socket.socket, BlockingStreamClient[Any, Any] | None] = {}
-        self._tls = new_server_tls(
-            ssl,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-            ssl_standard_compatible=ssl_standard_compatible,
-        )
+        tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+        self._tls = new_server_tls(ssl, tls_options)
         handler: Any = RequestHandlerClass
         if ssl and not (isinstance(handler, type) and issubclass(handler, StreamPacketHandler)):
             raise TypeError(f"ssl needs a subclass of StreamPacketHandler, got {handler!r}")
