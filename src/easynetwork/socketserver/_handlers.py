@@ -109,7 +109,9 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
     packet: _T_Request
 
     def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
-        self.request, self.client_address, self.server = request, client_address, server
+        self.request: Any = request
+        self.client_address: Any = client_address
+        self.server: socketserver.BaseServer = server
         build, self._encode = _datagram_codec(_protocol_of(self))
         try:
             self.packet = build(request[0])
