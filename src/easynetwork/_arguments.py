@@ -29,9 +29,18 @@ def validated_max_recv_size(max_recv_size: object) -> int:
     """
     if max_recv_size is None:
         return _DEFAULT_MAX_RECV_SIZE
-    if not isinstance(max_recv_size, int) or max_recv_size <= 0:
-        raise ValueError("'max_recv_size' must be a strictly positive integer")
-    return max_recv_size
+    return strictly_positive(max_recv_size, "'max_recv_size'")
+
+
+def strictly_positive(number: object, name: str) -> int:
+    """Return a number.
+
+    Raises:
+        ValueError: It is not a strictly positive integer.
+    """
+    if not isinstance(number, int) or number <= 0:
+        raise ValueError(f"{name} must be a strictly positive integer")
+    return number
 
 
 def validated_delay(seconds: float | None) -> float:
@@ -244,6 +253,4 @@ def validated_ancillary_bufsize(ancillary_bufsize: object) -> int:
     """
     if ancillary_bufsize is None:
         return DEFAULT_ANCILLARY_BUFSIZE
-    if not isinstance(ancillary_bufsize, int) or ancillary_bufsize <= 0:
-        raise ValueError("ancillary_bufsize must be a strictly positive integer")
-    return ancillary_bufsize
+    return strictly_positive(ancillary_bufsize, "ancillary_bufsize")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 from easynetwork._arguments import validated_delay
 from easynetwork._tuning import CLOSE_TIMEOUT
@@ -12,6 +12,11 @@ from easynetwork.tls import TLSSession
 
 _HANDSHAKE_TIMEOUT: Final = 60.0
 """Seconds. The default of asyncio, and of nginx."""
+
+_NAMES: Final = (
+    *("server_hostname", "ssl_handshake_timeout"),
+    *("ssl_shutdown_timeout", "ssl_standard_compatible"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +46,16 @@ class TLSOptions:
         )
 
 
-def new_server_tls(context: ssl.SSLContext | None, **options: Any) -> TLSOptions | None:
+_Options: TypeAlias = tuple[float | None, float | None, bool | None]
+"""The arguments `ssl_handshake_timeout`, `ssl_shutdown_timeout` and `ssl_standard_compatible`."""
+
+
+def new_server_tls(context: ssl.SSLContext | None, options: _Options) -> TLSOptions | None:
     """Return how a server's connections get TLS; None if they do not.
 
     Args:
         context: The argument `ssl`.
-        **options: The arguments `ssl_…`, under their names.
+        options: The arguments `ssl_…`.
 
     Raises:
         TypeError: `context` is not an `ssl.SSLContext`.
@@ -54,16 +63,16 @@ def new_server_tls(context: ssl.SSLContext | None, **options: Any) -> TLSOptions
             not a number.
     """
     if context is None:
-        _check_unused(options)
+        _check_unused(None, options)
         return None
-    return _new_options(context, True, None, **options)
+    return _new_options(context, True, None, options)
 
 
 def new_client_tls(
     context: ssl.SSLContext | bool | None,
     host: str | None,
     server_hostname: str | None,
-    **options: Any,
+    options: _Options,
 ) -> TLSOptions | None:
     """Return how a client's connection gets TLS; None if it does not.
 
@@ -71,7 +80,7 @@ def new_client_tls(
         context: The argument `ssl`.
         host: What the client connects to; None for a socket that is connected.
         server_hostname: The argument of that name.
-        **options: The arguments `ssl_…`, under their names.
+        options: The arguments `ssl_…`.
 
     Raises:
         TypeError: `context` is neither an `ssl.SSLContext` nor a bool.
@@ -79,7 +88,7 @@ def new_client_tls(
             not a number, or it is not known whose certificate to expect.
     """
     if context is None or context is False:
-        _check_unused({"server_hostname": server_hostname, **options})
+        _check_unused(server_hostname, options)
         return None
     if server_hostname is None:
         if not host:
@@ -90,7 +99,7 @@ def new_client_tls(
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if not server_hostname:
             context.check_hostname = False
-    return _new_options(context, False, _name_to_verify(server_hostname) or None, **options)
+    return _new_options(context, False, _name_to_verify(server_hostname) or None, options)
 
 
 def _name_to_verify(host: str) -> str:
@@ -103,38 +112,31 @@ def _name_to_verify(host: str) -> str:
     return address if ":" in address else host.removesuffix(".")
 
 
-def _check_unused(options: dict[str, Any]) -> None:
-    for name, value in options.items():
+def _check_unused(server_hostname: str | None, options: _Options) -> None:
+    for name, value in zip(_NAMES, (server_hostname, *options), strict=True):
         if value is not None:
             raise ValueError(f"{name} is only meaningful with ssl")
 
 
 def _new_options(
-    context: object,
-    server_side: bool,
-    server_hostname: str | None,
-    *,
-    ssl_handshake_timeout: float | None,
-    ssl_shutdown_timeout: float | None,
-    ssl_standard_compatible: bool | None,
+    context: object, server_side: bool, server_hostname: str | None, options: _Options
 ) -> TLSOptions:
+    handshake_timeout, shutdown_timeout, standard_compatible = options
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"Expected an ssl.SSLContext object, got {context!r}")
     if context.check_hostname and not server_side and server_hostname is None:
         # OpenSSL would not mind: it would not check anything.
         raise ValueError("check_hostname requires server_hostname")
-    options = TLSOptions(
+    tls = TLSOptions(
         context,
         server_side,
         server_hostname,
-        _HANDSHAKE_TIMEOUT
-        if ssl_handshake_timeout is None
-        else validated_delay(ssl_handshake_timeout),
-        CLOSE_TIMEOUT if ssl_shutdown_timeout is None else validated_delay(ssl_shutdown_timeout),
-        ssl_standard_compatible is not False,
+        _HANDSHAKE_TIMEOUT if handshake_timeout is None else validated_delay(handshake_timeout),
+        CLOSE_TIMEOUT if shutdown_timeout is None else validated_delay(shutdown_timeout),
+        standard_compatible is not False,
     )
     try:
-        options.new_session()
+        tls.new_session()
     except ssl.SSLError as exc:  # the context is one for the other side
         raise ValueError(f"ssl: {exc}") from exc
-    return options
+    return tls

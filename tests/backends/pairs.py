@@ -157,9 +157,14 @@ async def do_handshake(peer: TLSSocket) -> None:
             await anyio.wait_readable(peer.raw)
 
 
-def tls_options(**options: Any) -> TLSOptions:
+def tls_options(
+    *,
+    handshake_timeout: float | None = None,
+    shutdown_timeout: float | None = None,
+    is_standard: bool | None = None,
+) -> TLSOptions:
     """Return how a transport does TLS."""
-    names = ("ssl_handshake_timeout", "ssl_shutdown_timeout", "ssl_standard_compatible")
-    tls = new_server_tls(server_context(), **dict.fromkeys(names) | options)
+    options = handshake_timeout, shutdown_timeout, is_standard
+    tls = new_server_tls(server_context(), options)
     assert tls is not None
     return tls

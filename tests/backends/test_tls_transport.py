@@ -54,7 +54,7 @@ def is_standard(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 async def pair(is_standard: bool, anyio_backend: object) -> AsyncIterator[Pair]:
-    async with open_pair(tls_options(ssl_standard_compatible=is_standard)) as pair:
+    async with open_pair(tls_options(is_standard=is_standard)) as pair:
         yield pair
 
 
@@ -164,7 +164,7 @@ async def test_closing_alert_after_that_of_the_peer(pair: Pair, is_standard: boo
 
 async def test_shutdown_timeout(anyio_backend: object) -> None:
     """A peer that does not take what waits for it is not waited for any longer than that."""
-    async with open_pair(tls_options(ssl_shutdown_timeout=SOON)) as pair:
+    async with open_pair(tls_options(shutdown_timeout=SOON)) as pair:
         written = pair.congest()
         await pair.transport.aclose()
         assert pair.sock.fileno() == -1
@@ -305,7 +305,7 @@ async def test_handshake_timeout(attempt: Attempt, data: bytes) -> None:
     """Who does not come to the end of the handshake has to leave."""
     attempt.peer.send(data)
     with pytest.raises(TimeoutError, match=f"The TLS handshake took longer than {SOON:g} seconds"):
-        await attempt.start(ssl_handshake_timeout=SOON)
+        await attempt.start(handshake_timeout=SOON)
     with pytest.raises(ConnectionResetError):
         attempt.peer.recv(100)
 
@@ -323,7 +323,7 @@ async def test_slow_handshake(attempt: Attempt) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(drip)
         with pytest.raises(TimeoutError):
-            await attempt.start(ssl_handshake_timeout=SOON)
+            await attempt.start(handshake_timeout=SOON)
         tasks.cancel_scope.cancel()
     assert next(hello, None) is not None
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 LINES: StreamProtocol[str, str] = StreamProtocol(StringLineSerializer())
 
 
-class MemoryServer(BaseAsyncNetworkServer[MemoryListener, SocketAddress]):
+class MemoryServer(BaseAsyncNetworkServer[MemoryListener, SocketAddress, Any, Any]):
     """Arguments, a listener and the service: all that a stream server is."""
 
     def __init__(self, handler: AsyncStreamRequestHandler[str, str]) -> None:

@@ -22,7 +22,7 @@ from easynetwork._tuning import LINGER_TIME
 from easynetwork._typevars import _T
 from easynetwork.addresses import enable_socket_linger
 from easynetwork.exceptions import BusyResourceError
-from easynetwork.sockets.closing import get_unacknowledged_size
+from easynetwork.sockets.closing import close_on_error, get_unacknowledged_size
 from easynetwork.sockets.connecting import (
     check_connected,
     connect_call_error,
@@ -252,16 +252,13 @@ def connect_tcp(
 
 
 def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: float) -> None:
-    try:
-        if not start_connecting(sock, address):
-            wait_writable(sock, deadline, LONGEST_WAIT)
-            check_connected(sock, address)
-    except TimeoutError:
-        sock.close()
-        raise connect_call_error(errno.ETIMEDOUT, sock.family, address) from None
-    except BaseException:
-        sock.close()
-        raise
+    with close_on_error(sock):
+        try:
+            if not start_connecting(sock, address):
+                wait_writable(sock, deadline, LONGEST_WAIT)
+                check_connected(sock, address)
+        except TimeoutError:
+            raise connect_call_error(errno.ETIMEDOUT, sock.family, address) from None
 
 
 def end_stream(

@@ -90,14 +90,9 @@ class AsyncTCPNetworkClient(BaseAsyncStreamClient[_T_Sent, _T_Received], INETAdd
                 name: value for name, value in options.items() if value is not None
             }
             target = validated_target(address, self._connect_options)
-            tls = new_client_tls(
-                ssl,
-                None if isinstance(target, _socket.socket) else target[0],
-                server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-            )
+            tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+            host = None if isinstance(target, _socket.socket) else target[0]
+            tls = new_client_tls(ssl, host, server_hostname, tls_options)
             max_recv_size = validated_max_recv_size(max_recv_size)
             super().__init__(target, protocol, backend, max_recv_size, tls)
 

@@ -85,14 +85,8 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             local = validated_local_path(local_path)
             options = [] if local is None else ["local_path"]
             target = validated_unix_target(path, options, _socket.SOCK_STREAM)
-            tls = new_client_tls(
-                ssl,
-                None,
-                server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-            )
+            tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+            tls = new_client_tls(ssl, None, server_hostname, tls_options)
             max_recv_size = validated_max_recv_size(max_recv_size)
             super().__init__(target, protocol, backend, max_recv_size, tls)
         self._local_path = LocalPath(local)

@@ -100,14 +100,9 @@ class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses
             local_address = validated_local_address(local_address)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
             target = validated_target(address, [k for k, v in options.items() if v is not None])
-            tls = new_client_tls(
-                ssl,
-                None if isinstance(target, _socket.socket) else target[0],
-                server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-            )
+            tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+            host = None if isinstance(target, _socket.socket) else target[0]
+            tls = new_client_tls(ssl, host, server_hostname, tls_options)
 
             def connect() -> _socket.socket:
                 sock = target

@@ -90,14 +90,8 @@ class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNam
             target = validated_unix_target(
                 path, [k for k, v in options.items() if v is not None], _socket.SOCK_STREAM
             )
-            tls = new_client_tls(
-                ssl,
-                None,
-                server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-                ssl_standard_compatible=ssl_standard_compatible,
-            )
+            tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+            tls = new_client_tls(ssl, None, server_hostname, tls_options)
             self._local_path = LocalPath(local)
             self._credentials = None
 

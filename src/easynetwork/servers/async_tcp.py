@@ -16,6 +16,7 @@ from easynetwork._arguments import (
     validated_port,
     validated_reuse_port,
 )
+from easynetwork._tls_options import new_server_tls
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import SocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -101,6 +102,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
+        tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
         super().__init__(
             protocol,
             request_handler,
@@ -108,12 +110,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
             logger or logging.getLogger(__name__),
             max_recv_size=max_recv_size,
             log_client_connection=log_client_connection,
-            tls={
-                "context": ssl,
-                "ssl_handshake_timeout": ssl_handshake_timeout,
-                "ssl_shutdown_timeout": ssl_shutdown_timeout,
-                "ssl_standard_compatible": ssl_standard_compatible,
-            },
+            tls=new_server_tls(ssl, tls_options),
         )
         open_sockets = functools.partial(
             open_tcp_listeners,

@@ -126,7 +126,7 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
                 return table.client_for(raw_address)
         raise ValueError(f"The server does not listen on an address of the family of {address!r}")
 
-    def _new_table(self, sock: socket.socket) -> PeerTable:
+    def _new_listener(self, sock: socket.socket) -> PeerTable:
         ask_for_sources(sock, sock.getsockname()[0])  # those that other code has bound, too
         endpoint = self._backend.wrap_datagram_socket(sock)
         return PeerTable(self._service, ServerSocket(self._backend, endpoint, self._encode))

@@ -116,7 +116,7 @@ class AsyncUnixDatagramServer(BaseDatagramServer[UnixSocketAddress, _T_Request, 
                 "ancillary_bufsize is only meaningful with receive_ancillary_data set to True"
             )
 
-    def _new_table(self, sock: socket.socket) -> PeerTable:
+    def _new_listener(self, sock: socket.socket) -> PeerTable:
         calls = new_datagram_calls(sock)
         if self._ancillary_bufsize is not None:
             calls = AncillaryInbox(sock, self._ancillary_bufsize).calls(calls)

@@ -10,6 +10,7 @@ import socket
 import ssl
 
 from easynetwork._arguments import validated_ancillary_bufsize, validated_backlog
+from easynetwork._tls_options import new_server_tls
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -97,6 +98,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_R
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
+        tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
         super().__init__(
             protocol,
             request_handler,
@@ -105,12 +107,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_R
             max_recv_size=max_recv_size,
             log_client_connection=log_client_connection,
             ancillary_bufsize=validated_ancillary_bufsize(ancillary_bufsize),
-            tls={
-                "context": ssl,
-                "ssl_handshake_timeout": ssl_handshake_timeout,
-                "ssl_shutdown_timeout": ssl_shutdown_timeout,
-                "ssl_standard_compatible": ssl_standard_compatible,
-            },
+            tls=new_server_tls(ssl, tls_options),
         )
         self._source = PathSource(
             path, mode, unlink_stale, self._backend, socket.SOCK_STREAM, validated_backlog(backlog)

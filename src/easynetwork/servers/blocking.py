@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import anyio
 
+from easynetwork._arguments import strictly_positive
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import (
@@ -37,7 +38,6 @@ from easynetwork.servers.handlers import (
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
-
 
 
 class BlockingClient(Generic[_T_Request, _T_Response]):
@@ -154,11 +154,9 @@ class BlockingRequestHandler(BaseRequestHandler):
                 they are needed.
 
         Raises:
-            ValueError: `max_threads` is not strictly positive.
+            ValueError: `max_threads` is not a strictly positive integer.
         """
-        if max_threads <= 0:
-            raise ValueError("max_threads must be a strictly positive int")
-        self._max_threads = max_threads
+        self._max_threads = strictly_positive(max_threads, "max_threads")
 
     @abstractmethod
     def _serve(self, client: BlockingClient[Any, Any]) -> None:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from easynetwork.sockets.closing import close_all
+from easynetwork.sockets.closing import close_all, close_on_error
 from easynetwork.sockets.datagrams import ask_for_sources
 from easynetwork.sockets.resolving import AddressInfo, bind_error, resolve
 
@@ -226,11 +226,8 @@ def _dispensable(
 def _new_bound_socket(info: AddressInfo, address: tuple[Any, ...], bind: _Bind) -> socket.socket:
     family, kind, proto, _, _ = info
     sock = socket.socket(family, kind, proto)
-    try:
+    with close_on_error(sock):
         bind(sock, address)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 

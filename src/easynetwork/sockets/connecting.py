@@ -22,7 +22,7 @@ import anyio
 from easynetwork._forks import take_descriptor
 from easynetwork.addresses import set_tcp_keepalive, set_tcp_nodelay
 from easynetwork.addresses._unix import typed_address
-from easynetwork.sockets.closing import close_all
+from easynetwork.sockets.closing import close_all, close_on_error
 from easynetwork.sockets.resolving import (
     AddressInfo,
     bind_error,
@@ -94,13 +94,10 @@ def new_client_socket(
     """
     family, kind, proto, _, _ = info
     sock = socket.socket(family, kind, proto)
-    try:
+    with close_on_error(sock):
         sock.setblocking(False)
         if local is not None:
             _bind_to_one_of(sock, local)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
@@ -116,14 +113,11 @@ def _bind_to_one_of(sock: socket.socket, local: Sequence[AddressInfo]) -> None:
 
 
 async def _finish_connecting(sock: socket.socket, address: tuple[Any, ...]) -> None:
-    try:
+    with close_on_error(sock):
         take_descriptor(sock)
         if not start_connecting(sock, address):
             await anyio.wait_writable(sock)
             check_connected(sock, address)
-    except BaseException:
-        sock.close()
-        raise
 
 
 def start_connecting(sock: socket.socket, address: Any) -> bool:
@@ -258,11 +252,8 @@ def _connect(
 
 def _new_connected_socket(info: Any, local: Sequence[Any] | None) -> socket.socket:
     sock = new_client_socket(info, local)
-    try:
+    with close_on_error(sock):
         start_connecting(sock, info[4])
-    except BaseException:
-        sock.close()
-        raise
     if local is not None:
         _forget_what_arrived(sock)
     return sock

@@ -49,9 +49,7 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
     """
 
     protocol: ClassVar[AnyStreamProtocolType[Any, Any] | None] = None
-    client: (
-        TCPNetworkClient[_T_Response, _T_Request] | UnixStreamClient[_T_Response, _T_Request]
-    )
+    client: TCPNetworkClient[_T_Response, _T_Request] | UnixStreamClient[_T_Response, _T_Request]
 
     def setup(self) -> None:
         """Make `client` of the connection; with TLS, do the handshake.
@@ -111,7 +109,9 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
     packet: _T_Request
 
     def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
-        self.request, self.client_address, self.server = request, client_address, server
+        self.request: Any = request
+        self.client_address: Any = client_address
+        self.server: socketserver.BaseServer = server
         build, self._encode = _datagram_codec(_protocol_of(self))
         try:
             self.packet = build(request[0])

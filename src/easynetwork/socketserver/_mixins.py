@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from easynetwork._arguments import validated_delay
+from easynetwork._arguments import strictly_positive, validated_delay
 from easynetwork._episode import Episode
 from easynetwork.socketserver._handlers import logger
 from easynetwork.socketserver._servers import TCPServer, UDPServer
@@ -54,12 +54,11 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
             **options: Those of the server class.
 
         Raises:
-            ValueError: `max_threads` is not strictly positive, or `close_timeout` is negative.
+            ValueError: `max_threads` is not a strictly positive integer, or `close_timeout` is
+                negative.
         """
-        if max_threads <= 0:
-            raise ValueError("max_threads must be a strictly positive int")
+        self._max_threads = strictly_positive(max_threads, "max_threads")
         self._places = threading.Semaphore(max_threads)
-        self._max_threads = max_threads
         self._busy = Episode(_BUSY_QUIET_TIME)
         self._close_timeout = validated_delay(close_timeout)
         super().__init__(*args, **options)

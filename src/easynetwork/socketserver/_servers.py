@@ -13,7 +13,7 @@ import traceback
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from easynetwork._tls_options import new_server_tls
 from easynetwork.clients._blocking_stream import BlockingStreamClient
@@ -43,8 +43,22 @@ class _PacketServer(socketserver.TCPServer):
         RequestHandlerClass: Callable[[Any, Any, Any], socketserver.BaseRequestHandler],  # noqa: N803
         bind_and_activate: bool = True,
         *,
-        protocol: Any = None,
+        protocol: AnyStreamProtocolType[Any, Any] | DatagramProtocol[Any, Any] | None = None,
     ) -> None:
+        """Bind, as the class of this name in `socketserver` does.
+
+        Args:
+            server_address: Where to receive, as the `socket` module has it.
+            RequestHandlerClass: The handler's class: a `DatagramPacketHandler`, or any other of
+                `socketserver`, which gets bytes.
+            bind_and_activate: Whether to do that now.
+            protocol: The protocol object of handlers that have none of their own: a
+                `DatagramProtocol`.
+
+        Raises:
+            TypeError: `protocol` is of the wrong type.
+            OSError: The address cannot be bound.
+        """
         if protocol is not None:
             self._check_protocol(protocol)
         self.protocol = protocol
@@ -76,8 +90,9 @@ class _PacketServer(socketserver.TCPServer):
 class TCPServer(_PacketServer):
     """`socketserver.TCPServer` for packets, maybe over TLS. Handles one connection at a time."""
 
-    allow_reuse_address = os.name == "posix"  # elsewhere, it would let two servers share the port
-    request_queue_size = 100
+    # On Windows, it would let two servers share the port.
+    allow_reuse_address: bool = os.name == "posix"
+    request_queue_size: int = 100
 
     def __init__(
         self,
@@ -115,12 +130,8 @@ class TCPServer(_PacketServer):
             OSError: The address cannot be bound.
         """
         self._active: dict[socket.socket, BlockingStreamClient[Any, Any] | None] = {}
-        self._tls = new_server_tls(
-            ssl,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-            ssl_standard_compatible=ssl_standard_compatible,
-        )
+        tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+        self._tls = new_server_tls(ssl, tls_options)
         handler: Any = RequestHandlerClass
         if ssl and not (isinstance(handler, type) and issubclass(handler, StreamPacketHandler)):
             raise TypeError(f"ssl needs a subclass of StreamPacketHandler, got {handler!r}")
@@ -164,30 +175,7 @@ class TCPServer(_PacketServer):
 class UDPServer(_PacketServer, socketserver.UDPServer):
     """`socketserver.UDPServer` for packets. Handles one datagram at a time."""
 
-    max_packet_size = largest_datagram(socket.AF_INET)
-
-    def __init__(
-        self,
-        server_address: Any,
-        RequestHandlerClass: Callable[[Any, Any, Any], socketserver.BaseRequestHandler],  # noqa: N803
-        bind_and_activate: bool = True,
-        *,
-        protocol: DatagramProtocol[Any, Any] | None = None,
-    ) -> None:
-        """Bind, as `socketserver.UDPServer` does.
-
-        Args:
-            server_address: Where to receive, as the `socket` module has it.
-            RequestHandlerClass: The handler's class: a `DatagramPacketHandler`, or any other of
-                `socketserver`, which gets bytes.
-            bind_and_activate: Whether to do that now.
-            protocol: The protocol object of handlers that have none of their own.
-
-        Raises:
-            TypeError: `protocol` is not a `DatagramProtocol`.
-            OSError: The address cannot be bound.
-        """
-        super().__init__(server_address, RequestHandlerClass, bind_and_activate, protocol=protocol)
+    max_packet_size: ClassVar[int] = largest_datagram(socket.AF_INET)
 
     @staticmethod
     def _check_protocol(protocol: object) -> None:
@@ -213,4 +201,4 @@ if hasattr(socketserver, "UnixStreamServer"):
     class UnixDatagramServer(UDPServer, socketserver.UnixDatagramServer):
         """`socketserver.UnixDatagramServer` for packets. Handles one datagram at a time."""
 
-        max_packet_size = largest_datagram(socket.AF_UNIX)
+        max_packet_size: ClassVar[int] = largest_datagram(socket.AF_UNIX)

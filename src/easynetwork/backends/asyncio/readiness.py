@@ -105,12 +105,11 @@ class _TaskSelector:
             return
         if not self._is_full:
             self._is_full = True
-            _logger.error(
+            message = (
                 "%s can watch at most %d sockets. It closes new connections until others end. "
-                "Run the program on trio to serve more.",
-                type(asyncio.get_running_loop()).__name__,
-                _MAX_SOCKETS,
+                "Run the program on trio to serve more."
             )
+            _logger.error(message, type(asyncio.get_running_loop()).__name__, _MAX_SOCKETS)
         raise OSError(errno.EMFILE, "too many sockets for this event loop")
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:

@@ -23,27 +23,30 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+import socket
 import warnings
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
 from easynetwork._tuning import STOP_TIMEOUT
-from easynetwork._typevars import _T_Address
+from easynetwork._typevars import _T_Address, _T_Handler, _T_Protocol
 from easynetwork.addresses import SocketAttribute, SocketProxy
-from easynetwork.backends import AsyncBackend
+from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers._core.verdict import interrupts
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
+from easynetwork.sockets.adopting import Adoption
 from easynetwork.sockets.binding import SocketSource
+from easynetwork.sockets.closing import close_on_error
 
 
 class Listening(Protocol):
@@ -102,17 +105,13 @@ class _Run:
         self._log.error("Unexpected exception in the task of %s", name, exc=exc)
 
     def still_running(self, names: list[str], /) -> None:
-        if not self.is_stuck:
-            self.is_stuck = True
-            more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-            self._log.log(
-                logging.ERROR,
-                "Still running %s seconds after being cancelled, and not waited for any longer: "
-                "%s%s",
-                STOP_TIMEOUT,
-                ", ".join(names[:_MAX_NAMES]),
-                more,
-            )
+        if self.is_stuck:
+            return
+        self.is_stuck = True
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        which = ", ".join(names[:_MAX_NAMES]) + more
+        message = "Still running %s seconds after being cancelled, and not waited for any longer"
+        self._log.log(logging.ERROR, f"{message}: %s", STOP_TIMEOUT, which)
 
     def give_up(self) -> None:
         """Report what still runs, when the time to stop is up."""
@@ -121,10 +120,13 @@ class _Run:
         self.still_running(["service_init() or its exit stack"])
 
 
-class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _T_Address]):
+class BaseAsyncNetworkServer(
+    AbstractAsyncNetworkServer, Generic[_T_Listening, _T_Address, _T_Handler, _T_Protocol]
+):
     """Everything but what a listening socket is, and what happens on it.
 
-    A subclass that serves on sockets opens its listeners from `_source`.
+    A subclass that serves on sockets has `_adoption`, sets `_source`, and says in `_new_listener()`
+    what listens on one.
     """
 
     __slots__ = (
@@ -134,6 +136,8 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
 
     logger: logging.Logger
     """Where the server writes what happens to it and to its clients."""
+
+    _adoption: ClassVar[Adoption]
 
     def __init__(
         self, backend: AsyncBackend, handler: BaseRequestHandler, logger: logging.Logger
@@ -147,6 +151,45 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
         self._activation: anyio.Lock | None = None
         self._is_closed = False
         self._run: _Run | None = None
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        protocol: _T_Protocol,
+        request_handler: _T_Handler,
+        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a server on sockets that other code has bound.
+
+        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Clients that
+        have connected before, and datagrams that have arrived, wait in the kernel.
+
+        The sockets become non-blocking and non-inheritable, and belong to the server:
+        `server_close()` closes them, also if the server was never activated. It only closes its own
+        descriptors: other processes that have these sockets keep them. The paths of Unix sockets
+        are not removed.
+
+        Args:
+            sockets: Sockets of the server's kind: those of connections listen; those of datagrams
+                are bound and not connected. At least one, and none twice.
+            protocol: The protocol object.
+            request_handler: The request handler: an instance, for all clients.
+            backend: The backend, or its name; by default, the framework that is running.
+            **options: Keyword arguments of the constructor, except those about binding:
+                `reuse_port`, `mode`, `unlink_stale` and `backlog`.
+
+        Raises:
+            TypeError: An argument is of the wrong type, or is about binding sockets.
+            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
+                any error, and they are unchanged.
+            NotImplementedError: The backend is not known.
+            anyio.NoEventLoopError: There is no backend, and no event loop is running.
+        """
+        server = cls._adoption.new_server(cls, options, protocol, request_handler, backend)
+        server._source = cls._adoption.adopt(sockets)
+        return server
 
     def __del__(self) -> None:
         if getattr(self, "_listeners", ()):
@@ -162,9 +205,15 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
 
     # -- what a subclass adds
 
-    @abstractmethod
     async def _open_listeners(self) -> Sequence[_T_Listening]:
         """Open and return what the server listens on."""
+        sockets = await self._source.open()
+        with close_on_error(*sockets):
+            return [self._new_listener(sock) for sock in sockets]
+
+    def _new_listener(self, sock: socket.socket) -> _T_Listening:
+        """Return what listens on a socket. Not called if `_open_listeners()` is overridden."""
+        raise NotImplementedError
 
     @abstractmethod
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
@@ -225,12 +274,10 @@ class BaseAsyncNetworkServer(AbstractAsyncNetworkServer, Generic[_T_Listening, _
                 return
             self._check_open("Server has been closed")
             listeners = await self._open_listeners()
-            try:
-                self._check_open("Server has been closed")
-            except ServerClosedError:
+            if self._is_closed:
                 for listener in listeners:
                     listener.close()
-                raise
+            self._check_open("Server has been closed")
             self._listeners = tuple(listeners)
 
     def _check_open(self, message: str) -> None:

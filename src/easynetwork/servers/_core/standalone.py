@@ -20,14 +20,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeAlias
 
 import anyio.lowlevel
 from anyio.from_thread import BlockingPortal
 
 from easynetwork._arguments import validated_runner_options
 from easynetwork._forks import call_after_fork
-from easynetwork._typevars import _T, _T_Address, _T_Request, _T_Response
+from easynetwork._typevars import _T, _T_Address, _T_Handler, _T_Protocol, _T_Request, _T_Response
 from easynetwork.addresses import SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
@@ -36,9 +36,6 @@ from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
 from easynetwork.servers.blocking import AnyDatagramRequestHandler, AnyStreamRequestHandler
 from easynetwork.sockets.adopting import AdoptedSockets, Adoption
-
-_T_Handler = TypeVar("_T_Handler")
-_T_Protocol = TypeVar("_T_Protocol")
 
 
 class _Run:
@@ -52,7 +49,9 @@ class _Run:
     """
 
     def __init__(
-        self, server: BaseAsyncNetworkServer[Any, Any], is_up_event: SupportsEventSet | None
+        self,
+        server: BaseAsyncNetworkServer[Any, Any, Any, Any],
+        is_up_event: SupportsEventSet | None,
     ) -> None:
         self.server = server
         self.finished = threading.Event()
@@ -190,7 +189,7 @@ class BaseStandaloneNetworkServer(
 
     def __init__(
         self,
-        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer[Any, Any]],
+        new_server: Callable[[AsyncBackend], BaseAsyncNetworkServer[Any, Any, Any, Any]],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         runner_options: Mapping[str, Any] | None,
     ) -> None:

@@ -14,7 +14,6 @@ import anyio
 
 from easynetwork._episode import Episode
 from easynetwork._tuning import STOP_TIMEOUT
-from easynetwork._typevars import _T
 from easynetwork.exceptions import EndOfStreamError
 from easynetwork.servers.blocking import (
     BlockingClient,
@@ -24,9 +23,7 @@ from easynetwork.servers.blocking import (
     stopped,
 )
 from easynetwork.servers.handlers import (
-    AsyncDatagramClient,
     AsyncDatagramRequestHandler,
-    AsyncStreamClient,
     AsyncStreamRequestHandler,
     Yielded,
 )
@@ -139,36 +136,21 @@ class _Threads:
             self._logger.error(message, len(self._jobs))
 
 
-class _StreamAdapter(AsyncStreamRequestHandler[Any, Any]):
-    """What a server with connections makes of a blocking handler."""
+class _Adapter(AsyncStreamRequestHandler[Any, Any], AsyncDatagramRequestHandler[Any, Any]):
+    """What a server makes of a blocking handler."""
 
-    __slots__ = ("_handler", "_threads")
-
-    def __init__(self, handler: BlockingStreamRequestHandler[Any, Any]) -> None:
+    def __init__(self, handler: BlockingRequestHandler) -> None:
+        if not hasattr(handler, "_max_threads"):
+            raise TypeError(f"{type(handler).__name__}.__init__() did not call super().__init__()")
         self._handler = handler
 
     async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any, /) -> None:
         self._threads = await _Threads.start(self._handler, exit_stack, server)
 
-    def on_connection(self, client: AsyncStreamClient[Any], /) -> AsyncGenerator[Yielded, Any]:
+    def on_connection(self, client: Any, /) -> AsyncGenerator[Yielded, Any]:
         return self._threads.serve(client, closes=True)
 
-    def handle(self, client: AsyncStreamClient[Any], /) -> AsyncGenerator[Yielded, Any]:
-        raise NotImplementedError  # on_connection() closes the client
-
-
-class _DatagramAdapter(AsyncDatagramRequestHandler[Any, Any]):
-    """What a server of datagrams makes of a blocking handler."""
-
-    __slots__ = ("_handler", "_threads")
-
-    def __init__(self, handler: BlockingDatagramRequestHandler[Any, Any]) -> None:
-        self._handler = handler
-
-    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any, /) -> None:
-        self._threads = await _Threads.start(self._handler, exit_stack, server)
-
-    def handle(self, client: AsyncDatagramClient[Any], /) -> AsyncGenerator[Yielded, Any]:
+    def handle(self, client: Any, /) -> AsyncGenerator[Yielded, Any]:  # of datagrams, only
         return self._threads.serve(client, closes=False)
 
 
@@ -179,7 +161,7 @@ def asynchronous_stream_handler(handler: object) -> AsyncStreamRequestHandler[An
         TypeError: It is neither of the two kinds, or its constructor was not called.
     """
     if isinstance(handler, BlockingStreamRequestHandler):
-        return _StreamAdapter(_checked(handler))
+        return _Adapter(handler)
     if not isinstance(handler, AsyncStreamRequestHandler):
         raise TypeError(f"Expected an AsyncStreamRequestHandler object, got {handler!r}")
     return handler
@@ -192,13 +174,7 @@ def asynchronous_datagram_handler(handler: object) -> AsyncDatagramRequestHandle
         TypeError: It is neither of the two kinds, or its constructor was not called.
     """
     if isinstance(handler, BlockingDatagramRequestHandler):
-        return _DatagramAdapter(_checked(handler))
+        return _Adapter(handler)
     if not isinstance(handler, AsyncDatagramRequestHandler):
         raise TypeError(f"Expected an AsyncDatagramRequestHandler object, got {handler!r}")
-    return handler
-
-
-def _checked(handler: _T) -> _T:
-    if not hasattr(handler, "_max_threads"):
-        raise TypeError(f"{type(handler).__name__}.__init__() did not call super().__init__()")
     return handler

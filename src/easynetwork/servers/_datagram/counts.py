@@ -24,29 +24,19 @@ class DatagramCounts:
     def __init__(self, log: ServerLog) -> None:
         self._log = log
         self._episode = Episode(_QUIET_TIME)
-        self.received: int = 0
-        self.invalid: int = 0
-        self.refused: int = 0
-        self.dropped_by_count: int = 0
-        self.dropped_by_size: int = 0
-        self.dropped_by_peers: int = 0
-        self.dropped_by_port: int = 0
-        self.dropped_by_name: int = 0
-        self.dropped_by_length: int = 0
-        self.dropped_by_stop: int = 0
-        self.waiting: int = 0
-        self.peers: int = 0
+        self.received = self.invalid = self.refused = 0
+        self.dropped_by_count = self.dropped_by_size = self.dropped_by_peers = 0
+        self.dropped_by_port = self.dropped_by_name = self.dropped_by_length = 0
+        self.dropped_by_stop = self.waiting = self.peers = 0
 
     def warn(self, why: str, *args: object) -> None:
         """Log why something was dropped, if this begins an episode."""
         if self._episode.begins():
-            self._log.log(
-                logging.WARNING,
+            message = (
                 "Datagrams are dropped: %s. No more is logged until none was dropped for %d "
-                "seconds; get_statistics() counts them.",
-                why % args,
-                self._episode.quiet_time,
+                "seconds; get_statistics() counts them."
             )
+            self._log.log(logging.WARNING, message, why % args, self._episode.quiet_time)
 
     def snapshot(self) -> DatagramStatistics:
         """Return the counts of this moment."""

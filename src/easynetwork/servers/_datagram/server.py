@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import socket
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Generic, Self
+from collections.abc import Callable
+from typing import Any, Generic
 
 import anyio.abc
 
@@ -22,19 +20,21 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.session import DatagramService
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from easynetwork.sockets.adopting import Adoption
-from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import ReceivedDatagram
 
 
 class BaseDatagramServer(
-    BaseAsyncNetworkServer[PeerTable, _T_Address], Generic[_T_Address, _T_Request, _T_Response]
+    BaseAsyncNetworkServer[
+        PeerTable,
+        _T_Address,
+        AnyDatagramRequestHandler[_T_Request, _T_Response],
+        DatagramProtocol[_T_Response, _T_Request],
+    ],
+    Generic[_T_Address, _T_Request, _T_Response],
 ):
     """Everything but where the sockets come from, and what kind they are."""
 
     __slots__ = ("_counts", "_encode", "_service")
-
-    _adoption: ClassVar[Adoption]
 
     def __init__(
         self,
@@ -59,45 +59,6 @@ class BaseDatagramServer(
             has_ancillary=has_ancillary,
         )
 
-    @classmethod
-    def from_sockets(
-        cls,
-        sockets: Iterable[socket.socket],
-        protocol: DatagramProtocol[_T_Response, _T_Request],
-        request_handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
-        backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a server on sockets that other code has bound.
-
-        For example, on those that `easynetwork.sockets.inherited_sockets()` returns. Datagrams that
-        have arrived before wait in the kernel.
-
-        The sockets become non-blocking and non-inheritable, and belong to the server:
-        `server_close()` closes them, also if the server was never activated. It only closes its own
-        descriptors: other processes that have these sockets keep them. The paths of Unix sockets
-        are not removed.
-
-        Args:
-            sockets: Sockets of the server's kind, UDP or Unix, that are bound and not connected: at
-                least one, and none twice.
-            protocol: The protocol object.
-            request_handler: The request handler: an instance, for all peers.
-            backend: The backend, or its name; by default, the framework that is running.
-            **options: Keyword arguments of the constructor, except those about binding:
-                `reuse_port`, `mode` and `unlink_stale`.
-
-        Raises:
-            TypeError: An argument is of the wrong type, or is about binding sockets.
-            ValueError: An argument, or a socket, cannot be used. The caller keeps the sockets after
-                any error, and they are unchanged.
-            NotImplementedError: The backend is not known.
-            anyio.NoEventLoopError: There is no backend, and no event loop is running.
-        """
-        server = cls._adoption.new_server(cls, options, protocol, request_handler, backend)
-        server._source = cls._adoption.adopt(sockets)
-        return server
-
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""
         return self._counts.snapshot()
@@ -112,15 +73,6 @@ class BaseDatagramServer(
         """
         self._stop_sessions()
         await super().server_close()
-
-    async def _open_listeners(self) -> list[PeerTable]:
-        sockets = await self._source.open()
-        with close_on_error(*sockets):
-            return [self._new_table(sock) for sock in sockets]
-
-    @abstractmethod
-    def _new_table(self, sock: socket.socket) -> PeerTable:
-        """Return the table of the peers of one socket."""
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         for table in self._listeners:

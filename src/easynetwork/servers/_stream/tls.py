@@ -56,10 +56,8 @@ class TLSAcceptor:
             self._log.fault("TLS connection of %s broke: %s", address, reason)
         elif transport.is_truncated:
             self.truncated += 1
-            self._log.log(
-                logging.DEBUG,
+            message = (
                 "%s left without TLS's closing alert, as %d clients so far: if it was cut off, "
-                "the end of what it sent is missing",
-                address,
-                self.truncated,
+                "the end of what it sent is missing"
             )
+            self._log.log(logging.DEBUG, message, address, self.truncated)
