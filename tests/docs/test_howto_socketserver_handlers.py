@@ -208,6 +208,7 @@ def test_timeout(way: str) -> None:
         timeout = 0.01
 
         def handle(self) -> None:
+            self.send_packet("ready")
             try:
                 if way == "packets":
                     next(self.packets(timeout=self.timeout))
@@ -218,10 +219,11 @@ def test_timeout(way: str) -> None:
 
     with serving(TCPServer(LOCAL, Handler)) as server:
         with connected(server.server_address) as peer:
+            assert peer.receive() == "ready"
             assert peer.ending() == "end of the stream"
         Handler.timeout = PATIENCE
-        with connected(server.server_address):
-            pass
+        with connected(server.server_address) as peer:
+            assert peer.receive() == "ready"
     assert raised[0] is TimeoutError
     assert issubclass(raised[1], StopIteration if way == "packets" else ConnectionError)
 
