@@ -20,7 +20,7 @@ from typing import Any
 
 from docs._include.examples.howto.socketserver import four_servers
 from easynetwork.socketserver import StreamPacketHandler
-from tests.docs.socketserver_support import server_class
+from tests.docs.socketserver_support import POLL_INTERVAL, server_class
 
 
 class SignalledRequestHandler(StreamPacketHandler[str, str]):
@@ -36,7 +36,7 @@ class SignalledRequestHandler(StreamPacketHandler[str, str]):
 
 
 class ReportingRequestHandler(StreamPacketHandler[str, str]):
-    """Sends its process ID and its packets back; how it ends is the exit status of a child."""
+    """Sends its process ID and the packet back, or crashes."""
 
     protocol = four_servers.STREAM
 
@@ -56,14 +56,32 @@ def report(*_: Any) -> None:
         print("children", flush=True)
 
 
+def stop_between_requests(server: Any) -> None:
+    """Have Control-C end the server's loop, but not while a request is being processed.
+
+    Between `os.fork()` and the next statement, the server would not know its child.
+    """
+    interrupts: list[object] = []
+    service_actions = server.service_actions
+
+    def service_actions_and_end() -> None:
+        service_actions()
+        if interrupts:
+            raise KeyboardInterrupt
+
+    server.service_actions = service_actions_and_end
+    signal.signal(signal.SIGINT, lambda *_: interrupts.append(None))
+
+
 def main() -> None:
     server_name, handler_name, address, options = sys.argv[1:]
     signal.signal(signal.SIGUSR1, report)
     handler = resolve_name(handler_name)
     server = server_class(server_name)(literal_eval(address), handler, **literal_eval(options))
+    stop_between_requests(server)
     with contextlib.suppress(KeyboardInterrupt), server:
         print(f"serving at {server.server_address!r}", flush=True)
-        server.serve_forever()
+        server.serve_forever(POLL_INTERVAL)
     assert threading.active_count() == 1
 
 

@@ -91,14 +91,16 @@ def test_tls_with_threads(log: pytest.LogCaptureFixture) -> None:
     seconds, by default 60."
     """
     assert _tls_options._HANDSHAKE_TIMEOUT == 60
+    timeout = 10 * SOON
     server = ThreadingTCPServer(
-        LOCAL, tls_server.EchoRequestHandler, ssl=server_context(), ssl_handshake_timeout=2 * SOON
+        LOCAL, tls_server.EchoRequestHandler, ssl=server_context(), ssl_handshake_timeout=timeout
     )
+    begin = time.monotonic()
     with serving(server), connected(server.server_address) as silent:
-        begin = time.monotonic()
         assert ask_with_tls(server.server_address, "hello") == "hello"
+        assert not silent.hears()
         assert silent.ending() in ("connection reset", "end of the stream")
-        assert SOON < time.monotonic() - begin < PATIENCE
+        assert time.monotonic() - begin >= timeout
         assert ask_with_tls(server.server_address, "hello again") == "hello again"
     assert entries(log) == [("DEBUG", False)]
 
@@ -240,7 +242,7 @@ def test_close_timeout(bounded: Any, log: pytest.LogCaptureFixture) -> None:
             assert peer.ask("Zoe") == "Hello, Zoe!"
             begin = time.monotonic()
             server.server_close()
-            assert SOON <= time.monotonic() - begin < SOON + GRACE
+            assert time.monotonic() - begin >= SOON
             assert peer.ending() == "connection reset"
     assert {level for level, _ in entries(log)} <= {"DEBUG"}
 
@@ -311,21 +313,6 @@ def test_close_timeout_of_processes() -> None:
             assert GRACE - SOON < time.monotonic() - asked < PATIENCE
 
 
-def test_child_that_obeys() -> None:
-    """A child that does not handle the signal ends at once.
-
-    "When the close_timeout is over, the children get SIGTERM"
-    """
-    server = f"{EXAMPLES}.server_options:ForkingServer"
-    with running(server, REPORTING, LOCAL, close_timeout=SOON) as program:
-        with connected(program.address) as peer:
-            assert peer.ask("hello").endswith("hello")
-            begin = time.monotonic()
-            program.interrupt()
-            assert peer.ending() == "end of the stream"
-            assert SOON <= time.monotonic() - begin < SOON + GRACE
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -354,15 +341,21 @@ HAS_TRACEBACK = {
 
 
 class Failing(four_servers.StreamRequestHandler):
-    """Fails in the way that the client wants, or waits for a moment."""
+    """Fails in the way that the client wants."""
+
+    timeout = PATIENCE
 
     def handle(self) -> None:
-        packet = self.recv_packet(timeout=SOON)
+        packet = self.recv_packet(timeout=self.timeout)
         if packet == "connection":
             raise ConnectionResetError("of another connection")
         if packet == "more":
             self.recv_packet()
         raise LookupError(packet)
+
+
+class Impatient(Failing):
+    timeout = SOON
 
 
 def send(text: str) -> Callable[[Peer], object]:
@@ -396,7 +389,7 @@ BUG, INVALID, TLS, GONE = ROWS
         pytest.param(TLS, Failing, {"ssl": True}, send("no TLS"), id="no TLS"),
         pytest.param(GONE, Failing, {}, leave, id="left"),
         pytest.param(GONE, Failing, {}, leave_rudely, id="reset"),
-        pytest.param(GONE, Failing, {}, say_nothing, id="silent"),
+        pytest.param(GONE, Impatient, {}, say_nothing, id="silent"),
         pytest.param(GONE, Failing, {"ssl": True}, Peer.close, id="left before the handshake"),
     ],
 )

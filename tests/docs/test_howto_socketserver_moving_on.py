@@ -349,11 +349,8 @@ def test_stop(way: str) -> None:
     with standing_alone(Handler()) as server, connected(address_of(server)) as peer:
         assert peer.receive() == "ready"
         if way == "send_packet":
-            assert peer.hears()
-        begin = time.monotonic()
+            assert peer.socket.recv(1) == b"x"
         server.shutdown()
-        if way == "recv_packet":
-            assert time.monotonic() - begin < 0.5
     assert [type(exc) for exc in errors] == [ClientClosedError]
 
 
@@ -412,7 +409,7 @@ class Moved(AsyncStreamRequestHandler[str, str]):
         self.refused = refused
         self.servers: list[Any] = []
         self.actions = 0
-        self.errors: list[str] = []
+        self.timeout = PATIENCE
 
     async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
         self.servers.append(server)
@@ -430,13 +427,14 @@ class Moved(AsyncStreamRequestHandler[str, str]):
         if address.host in self.refused:
             return
         try:
-            request = yield SOON
+            request = yield self.timeout
         except TimeoutError:
             await client.send_packet("too late")
             await client.aclose()
             return
         if request == "thread":
             request = str(await client.backend().run_in_thread(threading.get_ident))
+            self.timeout = SOON
         await client.send_packet(request)
 
 
