@@ -75,12 +75,21 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 PROGRAMS = ("greeting_bytes", "greeting_packets", "greeting_async", "greeting_blocking")
 
 
-@pytest.fixture(params=PROGRAMS)
-def greeter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """Run a program of the page, on a port of its own; check that Control-C ends it in silence."""
+@pytest.fixture
+def reserved_port() -> Iterator[tuple[str, int]]:
+    """Keep a port for a program: only a socket that reuses addresses can be bound to it."""
     with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(LOCAL)
-        address = host, port = sock.getsockname()
+        yield sock.getsockname()
+
+
+@pytest.fixture(params=PROGRAMS)
+def greeter(
+    request: pytest.FixtureRequest, tmp_path: Path, reserved_port: tuple[str, int]
+) -> Iterator[tuple[str, int]]:
+    """Run a program of the page, on a port of its own; check that Control-C ends it in silence."""
+    address = host, port = reserved_port
     text = (FOLDER / f"{request.param}.py").read_text(encoding="utf-8")
     assert '"localhost", 9000' in text
     program = tmp_path / "program.py"
@@ -93,12 +102,16 @@ def greeter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
         encoding="utf-8",
     ) as process:
         try:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + 2 * PATIENCE
             while not listens(address):
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             yield address
+            # A request that is being processed would be ended by Control-C: it must be over.
+            while "socketserver" in text and threads_of(process) > 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=PATIENCE)[0] == ""
             assert process.returncode == 0
@@ -112,6 +125,10 @@ def listens(address: tuple[str, int]) -> bool:
             return True
     except ConnectionRefusedError:
         return False
+
+
+def threads_of(process: subprocess.Popen[str]) -> int:
+    return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
 
 
 def test_same_program(greeter: tuple[str, int]) -> None:
