@@ -181,7 +181,7 @@ def name_of(address: Any, family: int) -> object:
     """Return an address as it is logged."""
     try:
         return typed_address(address, family)
-    except ValueError:  # of a family that only `socketserver` serves
+    except Exception:  # of a family that only `socketserver` serves, or of a user's get_request()
         return repr(address)
 
 

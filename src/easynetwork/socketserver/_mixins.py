@@ -36,6 +36,12 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
     datagrams in the socket's buffer. `shutdown()` is noticed all the same.
     """
 
+    # A constructor that calls the one of the server class by its name leaves out the one here.
+    _max_threads = 1000
+    _close_timeout = math.inf
+    _places = functools.cached_property(lambda self: threading.Semaphore(self._max_threads))
+    _busy = functools.cached_property(lambda self: Episode(_BUSY_QUIET_TIME))
+
     def __init__(
         self,
         *args: Any,
@@ -58,9 +64,7 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
         """
         if max_threads <= 0:
             raise ValueError("max_threads must be a strictly positive int")
-        self._places = threading.Semaphore(max_threads)
         self._max_threads = max_threads
-        self._busy = Episode(_BUSY_QUIET_TIME)
         self._close_timeout = validated_delay(close_timeout)
         super().__init__(*args, **options)
 
@@ -111,6 +115,8 @@ if hasattr(socketserver, "ForkingMixIn"):
 
         At most `max_children` at a time, 40 by default: then the server waits for one to end.
         """
+
+        _close_timeout = math.inf
 
         def __init__(self, *args: Any, close_timeout: float | None = None, **options: Any) -> None:
             """Make the server.

@@ -37,6 +37,8 @@ class _PacketServer(socketserver.TCPServer):
     that a client has left as a DEBUG line. A client cannot fill the log.
     """
 
+    protocol: Any = None
+
     def __init__(
         self,
         server_address: Any,
@@ -47,7 +49,7 @@ class _PacketServer(socketserver.TCPServer):
     ) -> None:
         if protocol is not None:
             self._check_protocol(protocol)
-        self.protocol = protocol
+            self.protocol = protocol
         super().__init__(server_address, RequestHandlerClass, bind_and_activate)
 
     @staticmethod
