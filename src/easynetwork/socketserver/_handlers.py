@@ -58,7 +58,7 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
             TypeError: There is no protocol object.
             OSError: The client has left already, or the handshake failed.
         """
-        protocol = _protocol_of(self)
+        protocol = protocol_of(self, self.server)
         _check_stream_protocol(protocol)
         new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
         self.client = new_client(self.request, protocol, getattr(self.server, "_tls", None))
@@ -110,7 +110,7 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
 
     def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
         self.request, self.client_address, self.server = request, client_address, server
-        build, self._encode = _datagram_codec(_protocol_of(self))
+        build, self._encode = _datagram_codec(protocol_of(self, self.server))
         try:
             self.packet = build(request[0])
         except DatagramProtocolParseError as exc:
@@ -159,14 +159,20 @@ def _datagram_codec(
     return datagram_builder(protocol), datagram_encoder(protocol)
 
 
-def _protocol_of(handler: Any) -> Any:
+def protocol_of(handler: Any, server: Any) -> Any:
+    """Return the protocol object of a handler, or of a class of handlers: its own or the server's.
+
+    Raises:
+        TypeError: There is none.
+    """
     protocol = handler.protocol
     if protocol is None:
-        protocol = getattr(handler.server, "protocol", None)
+        protocol = getattr(server, "protocol", None)
     if protocol is None:
+        cls = handler if isinstance(handler, type) else type(handler)
         raise TypeError(
-            f"{type(handler).__name__} has no protocol object: set its attribute 'protocol', or "
-            "pass one to the server"
+            f"{cls.__name__} has no protocol object: set its attribute 'protocol', or pass one to "
+            "the server"
         )
     return protocol
 

@@ -60,8 +60,11 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
             **options: Those of the server class.
 
         Raises:
-            ValueError: `max_threads` is not strictly positive, or `close_timeout` is negative.
+            TypeError: `max_threads` is not an integer.
+            ValueError: It is not strictly positive, or `close_timeout` is negative.
         """
+        if type(max_threads) is not int:
+            raise TypeError(f"Expected an integer as max_threads, got {max_threads!r}")
         if max_threads <= 0:
             raise ValueError("max_threads must be a strictly positive int")
         self._max_threads = max_threads

@@ -26,7 +26,13 @@ from easynetwork.protocol import (
 )
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.sockets.datagrams import largest_datagram
-from easynetwork.socketserver._handlers import StreamPacketHandler, log_of, name_of
+from easynetwork.socketserver._handlers import (
+    DatagramPacketHandler,
+    StreamPacketHandler,
+    log_of,
+    name_of,
+    protocol_of,
+)
 
 
 class _PacketServer(socketserver.TCPServer):
@@ -50,12 +56,20 @@ class _PacketServer(socketserver.TCPServer):
         if protocol is not None:
             self._check_protocol(protocol)
             self.protocol = protocol
+        self._check_handler(RequestHandlerClass)
         super().__init__(server_address, RequestHandlerClass, bind_and_activate)
 
     @staticmethod
     @abstractmethod
     def _check_protocol(protocol: object) -> None:
         """Raise TypeError for one of the wrong type."""
+
+    def _check_handler(self, handler: object) -> None:
+        if not callable(handler):
+            raise TypeError(f"Expected a handler class, got {handler!r}")
+        packet_handlers = (StreamPacketHandler, DatagramPacketHandler)
+        if isinstance(handler, type) and issubclass(handler, packet_handlers):
+            self._check_protocol(protocol_of(handler, self))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log the exception that has left a handler; called where it is being handled."""
@@ -111,8 +125,8 @@ class TCPServer(_PacketServer):
                 True by default.
 
         Raises:
-            TypeError: An argument is of the wrong type, or `ssl` is used with another handler than
-                a `StreamPacketHandler`.
+            TypeError: An argument is of the wrong type, there is no protocol object, or `ssl` is
+                used with another handler than a `StreamPacketHandler`.
             ValueError: An argument has a value that cannot be used.
             OSError: The address cannot be bound.
         """
@@ -185,7 +199,7 @@ class UDPServer(_PacketServer, socketserver.UDPServer):
             protocol: The protocol object of handlers that have none of their own.
 
         Raises:
-            TypeError: `protocol` is not a `DatagramProtocol`.
+            TypeError: `protocol` is not a `DatagramProtocol`, or there is none.
             OSError: The address cannot be bound.
         """
         super().__init__(server_address, RequestHandlerClass, bind_and_activate, protocol=protocol)
