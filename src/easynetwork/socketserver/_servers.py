@@ -85,8 +85,9 @@ class _PacketServer(socketserver.TCPServer):
         else:
             log.log(logging.DEBUG, "%s has left or is silent: %s", client, printable(exc))
 
+    @abstractmethod
     def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
-        return False
+        """Whether an exception of a handler is the client's fault."""
 
 
 class TCPServer(_PacketServer):
@@ -153,7 +154,11 @@ class TCPServer(_PacketServer):
 
     def close_request(self, request: Any) -> None:
         """Forget a connection, and close its socket if the handler has not."""
-        self._active.pop(request, None)
+        client = self._active.pop(request, None)
+        tls = client and client._tls
+        if client and tls and tls._session.error:
+            error = printable(tls._session.error)
+            log_of(self).fault("TLS connection of %s broke: %s", client._remote_address, error)
         super().close_request(request)
 
     def _abort_requests(self) -> None:
@@ -167,13 +172,14 @@ class TCPServer(_PacketServer):
 
     def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
         client = self._active.get(request)
-        frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
         if client is None:
-            in_setup = any(frame.f_code is StreamPacketHandler.setup.__code__ for frame in frames)
-            return in_setup and isinstance(exc, OSError)
+            return isinstance(exc, OSError) and _passed_through(exc, StreamPacketHandler.setup)
         return isinstance(
             exc, (ConnectionError, TimeoutError, _ssl.SSLError, BaseProtocolParseError)
-        ) and any(frame.f_locals.get("self") is client for frame in frames)
+        ) and any(
+            frame.f_locals.get("self") is client
+            for frame, _ in traceback.walk_tb(exc.__traceback__)
+        )
 
 
 class UDPServer(_PacketServer, socketserver.UDPServer):
@@ -218,6 +224,19 @@ class UDPServer(_PacketServer, socketserver.UDPServer):
             log_of(self).fault("%s sent more than %d bytes", sender, self.max_packet_size)
             raise OSError(errno.EMSGSIZE, "a datagram was longer than max_packet_size")
         return (data, self.socket), address
+
+    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
+        return (
+            isinstance(exc, OSError)
+            and exc.errno != errno.EMSGSIZE
+            and _passed_through(exc, DatagramPacketHandler.send_packet)
+        )
+
+
+def _passed_through(exc: BaseException, method: Callable[..., object]) -> bool:
+    """Whether an exception was raised in a method, or in what it has called."""
+    code = method.__code__
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(exc.__traceback__))
 
 
 if hasattr(socketserver, "UnixStreamServer"):
