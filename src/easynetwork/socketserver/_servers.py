@@ -166,7 +166,9 @@ class TCPServer(_PacketServer):
         for request, client in list(self._active.items()):
             if client is not None:
                 client._reset()
-            else:
+            if (
+                client is None or client._locks.sending.is_taken
+            ):  # a reset does not wake up a sender
                 with suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
 
