@@ -174,14 +174,6 @@ def wait_until(condition: Callable[[], Any]) -> Any:
     return result
 
 
-def fill(sock: socket.socket) -> None:
-    """Send until the kernel takes nothing more."""
-    sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sock.send(bytes(65536))
-
-
 def records_of(caplog: Any) -> list[tuple[int, str]]:
     """Return the level and the first line of what was logged."""
     return [
