@@ -56,7 +56,8 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
             max_threads: How many requests may be handled at the same time.
             close_timeout: Seconds that `server_close()` waits for them. Then it resets the
                 connections that are left, and waits one second for their threads. None to wait for
-                ever, as `socketserver` does. Without effect if `block_on_close` is false.
+                ever, as `socketserver` does. Without effect if `block_on_close` is false, or
+                `daemon_threads` is true: there is nothing to wait for.
             **options: Those of the server class.
 
         Raises:
@@ -100,7 +101,8 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
     def server_close(self) -> None:
         """Close the listening socket, and wait for the threads, up to `close_timeout`."""
         abort = getattr(self, "_abort_requests", lambda: None)
-        _close_in_time(super().server_close, self._close_timeout, abort)
+        waits = self.block_on_close and not self.daemon_threads
+        _close_in_time(super().server_close, self._close_timeout if waits else math.inf, abort)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer):
@@ -141,7 +143,8 @@ if hasattr(socketserver, "ForkingMixIn"):
             """Close the listening socket, and wait for the processes, up to `close_timeout`."""
             terminate = functools.partial(self._send_signal, signal.SIGTERM)
             kill = functools.partial(self._send_signal, signal.SIGKILL)
-            _close_in_time(super().server_close, self._close_timeout, terminate, kill)
+            timeout = self._close_timeout if self.block_on_close else math.inf
+            _close_in_time(super().server_close, timeout, terminate, kill)
 
         def _send_signal(self, number: int) -> None:
             for child in list(self.active_children or ()):
