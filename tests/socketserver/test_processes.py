@@ -168,7 +168,8 @@ def test_close_waits_for_children(module: str) -> None:
 @each_module
 def test_close_without_block(module: str) -> None:
     """With `block_on_close = False`, it does not wait, and the child goes on."""
-    with serve("ForkingTCPServer", "--module", module, "--no-block") as server:
+    options = ("--close-timeout", "0") if module == "ours" else ()
+    with serve("ForkingTCPServer", "--module", module, "--no-block", *options) as server:
         sock = connect(server)
         child = int(ask(sock, b"pid\n"))
     with sock:

@@ -344,7 +344,8 @@ def test_hooks_of_streams(name: str) -> None:
     for module, handler in ((ours, Echo), (standard, Echo)):
         with served(recording(named(name, module)), handler) as server:
             assert echoes(server)
-        calls.append(server.calls)
+        # What a thread calls comes before or after what the loop calls meanwhile.
+        calls.append(sorted(server.calls) if name.startswith("Threading") else server.calls)
     assert calls[0] == calls[1]
     assert sorted(set(calls[0])) == sorted(CALLS)
 
@@ -358,7 +359,7 @@ def test_hooks_of_datagrams(name: str) -> None:
             with datagram_socket(server) as sock:
                 sock.send(b"echo")
                 assert sock.recv(100) == b"echo"
-        calls.append(sorted(server.calls))  # in which thread a call is last is not certain
+        calls.append(sorted(server.calls))
     assert calls[0] == calls[1]
     assert sorted(set(calls[0])) == sorted(CALLS)
 
