@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import math
 import os
@@ -72,15 +71,15 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
         self._close_timeout = validated_delay(close_timeout)
         super().__init__(*args, **options)
 
-    def get_request(self) -> tuple[Any, Any]:
-        """Accept, as soon as a thread is free."""
+    def _handle_request_noblock(self) -> None:
+        """Accept, as soon as a thread is free: not in `get_request()`, which programs override."""
         if not self._places.acquire(blocking=False):
             if self._busy.begins():
                 logger.warning("All %d threads are busy: clients wait", self._max_threads)
             if not self._places.acquire(timeout=_PLACE_INTERVAL):
-                raise OSError(errno.EAGAIN, "all threads are busy")  # the server looks around
+                return  # the server looks around
         self._places.release()
-        return super().get_request()  # type: ignore[misc, no-any-return]
+        super()._handle_request_noblock()  # type: ignore[misc]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a request."""
@@ -118,7 +117,8 @@ if hasattr(socketserver, "ForkingMixIn"):
     class ForkingMixIn(socketserver.ForkingMixIn):
         """`socketserver.ForkingMixIn` with a deadline: a process for each request.
 
-        At most `max_children` at a time, 40 by default: then the server waits for one to end.
+        At most `max_children` at a time, 40 by default: then the server waits for one to end. Each
+        process limits its own log only.
         """
 
         _close_timeout = math.inf
