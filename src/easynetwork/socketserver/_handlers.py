@@ -7,6 +7,7 @@ import functools
 import logging
 import socket
 import socketserver
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Generic
@@ -55,11 +56,13 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
         """Make `client` of the connection; with TLS, do the handshake.
 
         Raises:
-            TypeError: There is no protocol object.
+            TypeError: There is no protocol object, or the connection has TLS already.
             OSError: The client has left already, or the handshake failed.
         """
         protocol = protocol_of(self, self.server)
         _check_stream_protocol(protocol)
+        if isinstance(self.request, ssl.SSLSocket):
+            raise TypeError("Pass the context to the server, which does not take an ssl.SSLSocket")
         new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
         self.client = new_client(self.request, protocol, getattr(self.server, "_tls", None))
         if (active := getattr(self.server, "_active", None)) is not None:
