@@ -88,14 +88,18 @@ def test_bound_of_threads(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.parametrize("accept", [ours.TCPServer.get_request, lambda self: self.socket.accept()])
 @pytest.mark.parametrize("client", ["none waits", "one waits"])
-def test_shutdown_while_all_threads_are_busy(client: str) -> None:
-    """`shutdown()` and `service_actions()` go on."""
+def test_shutdown_while_all_threads_are_busy(client: str, accept: Any) -> None:
+    """`shutdown()` and `service_actions()` go on, also in a program that accepts by itself."""
     actions = threading.Semaphore(0)
 
     class Server(ours.ThreadingTCPServer):
         def service_actions(self) -> None:
             actions.release()
+
+        def get_request(self) -> Any:
+            return accept(self)
 
     with Server(LOCALHOST, Echo, max_threads=1, close_timeout=0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(10 * MS,))

@@ -409,6 +409,23 @@ def test_tls_failure(handler: Any, client: Any, caplog: pytest.LogCaptureFixture
     assert "Traceback" not in caplog.text
 
 
+def test_tls_of_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    """A program that wraps sockets by itself, as it had to before, learns what to change."""
+
+    class Server(ours.TCPServer):
+        def get_request(self) -> tuple[Any, Any]:
+            sock, address = super().get_request()
+            context = server_context()
+            return context.wrap_socket(
+                sock, server_side=True, do_handshake_on_connect=False
+            ), address
+
+    with Server(LOCALHOST, Echo) as server, connect(server):
+        server.handle_request()
+    assert levels_of(caplog) == ["ERROR"]
+    assert "TypeError: Pass the context to the server" in caplog.text
+
+
 def client_that_truncates(sock: socket.socket) -> None:
     """End the connection without an alert."""
     TLSSocket(sock, client_context(NEWEST)).do_handshake()
