@@ -166,9 +166,8 @@ class TCPServer(_PacketServer):
         for request, client in list(self._active.items()):
             if client is not None:
                 client._reset()
-            if (
-                client is None or client._locks.sending.is_taken
-            ):  # a reset does not wake up a sender
+            # A reset does not wake up a sender.
+            if client is None or client._locks.sending.is_taken:
                 with suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
 
@@ -176,12 +175,10 @@ class TCPServer(_PacketServer):
         client = self._active.get(request)
         if client is None:
             return isinstance(exc, OSError) and _passed_through(exc, StreamPacketHandler.setup)
+        frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
         return isinstance(
             exc, (ConnectionError, TimeoutError, _ssl.SSLError, BaseProtocolParseError)
-        ) and any(
-            frame.f_locals.get("self") is client
-            for frame, _ in traceback.walk_tb(exc.__traceback__)
-        )
+        ) and any(frame.f_locals.get("self") is client for frame in frames)
 
 
 class UDPServer(_PacketServer, socketserver.UDPServer):
