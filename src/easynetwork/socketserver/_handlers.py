@@ -7,6 +7,7 @@ import functools
 import logging
 import socket
 import socketserver
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar, Final, Generic
@@ -55,11 +56,13 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
         """Make `client` of the connection; with TLS, do the handshake.
 
         Raises:
-            TypeError: There is no protocol object.
+            TypeError: There is no protocol object, or the connection has TLS already.
             OSError: The client has left already, or the handshake failed.
         """
-        protocol = _protocol_of(self)
+        protocol = protocol_of(self, self.server)
         _check_stream_protocol(protocol)
+        if isinstance(self.request, ssl.SSLSocket):
+            raise TypeError("Pass the context to the server, which does not take an ssl.SSLSocket")
         new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
         self.client = new_client(self.request, protocol, getattr(self.server, "_tls", None))
         if (active := getattr(self.server, "_active", None)) is not None:
@@ -112,7 +115,7 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
         self.request: Any = request
         self.client_address: Any = client_address
         self.server: socketserver.BaseServer = server
-        build, self._encode = _datagram_codec(_protocol_of(self))
+        build, self._encode = _datagram_codec(protocol_of(self, self.server))
         try:
             self.packet = build(request[0])
         except DatagramProtocolParseError as exc:
@@ -161,14 +164,20 @@ def _datagram_codec(
     return datagram_builder(protocol), datagram_encoder(protocol)
 
 
-def _protocol_of(handler: Any) -> Any:
+def protocol_of(handler: Any, server: Any) -> Any:
+    """Return the protocol object of a handler, or of a class of handlers: its own or the server's.
+
+    Raises:
+        TypeError: There is none.
+    """
     protocol = handler.protocol
     if protocol is None:
-        protocol = getattr(handler.server, "protocol", None)
+        protocol = getattr(server, "protocol", None)
     if protocol is None:
+        cls = handler if isinstance(handler, type) else type(handler)
         raise TypeError(
-            f"{type(handler).__name__} has no protocol object: set its attribute 'protocol', or "
-            "pass one to the server"
+            f"{cls.__name__} has no protocol object: set its attribute 'protocol', or pass one to "
+            "the server"
         )
     return protocol
 
@@ -183,7 +192,7 @@ def name_of(address: Any, family: int) -> object:
     """Return an address as it is logged."""
     try:
         return typed_address(address, family)
-    except ValueError:  # of a family that only `socketserver` serves
+    except Exception:  # of a family that only `socketserver` serves, or of a user's get_request()
         return repr(address)
 
 

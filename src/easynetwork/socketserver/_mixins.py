@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import math
 import os
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from easynetwork._arguments import strictly_positive, validated_delay
+from easynetwork._arguments import validated_delay
 from easynetwork._episode import Episode
 from easynetwork.socketserver._handlers import logger
 from easynetwork.socketserver._servers import TCPServer, UDPServer
@@ -36,6 +35,12 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
     datagrams in the socket's buffer. `shutdown()` is noticed all the same.
     """
 
+    # A constructor that calls the one of the server class by its name leaves out the one here.
+    _max_threads = 1000
+    _close_timeout = math.inf
+    _places = functools.cached_property(lambda self: threading.Semaphore(self._max_threads))
+    _busy = functools.cached_property(lambda self: Episode(_BUSY_QUIET_TIME))
+
     def __init__(
         self,
         *args: Any,
@@ -50,28 +55,31 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
             max_threads: How many requests may be handled at the same time.
             close_timeout: Seconds that `server_close()` waits for them. Then it resets the
                 connections that are left, and waits one second for their threads. None to wait for
-                ever, as `socketserver` does. Without effect if `block_on_close` is false.
+                ever, as `socketserver` does. Without effect if `block_on_close` is false, or
+                `daemon_threads` is true: there is nothing to wait for.
             **options: Those of the server class.
 
         Raises:
-            ValueError: `max_threads` is not a strictly positive integer, or `close_timeout` is
-                negative.
+            TypeError: `max_threads` is not an integer.
+            ValueError: It is not strictly positive, or `close_timeout` is negative.
         """
-        self._max_threads = strictly_positive(max_threads, "max_threads")
-        self._places = threading.Semaphore(max_threads)
-        self._busy = Episode(_BUSY_QUIET_TIME)
+        if type(max_threads) is not int:
+            raise TypeError(f"Expected an integer as max_threads, got {max_threads!r}")
+        if max_threads <= 0:
+            raise ValueError("max_threads must be a strictly positive int")
+        self._max_threads = max_threads
         self._close_timeout = validated_delay(close_timeout)
         super().__init__(*args, **options)
 
-    def get_request(self) -> tuple[Any, Any]:
-        """Accept, as soon as a thread is free."""
+    def _handle_request_noblock(self) -> None:
+        """Accept, as soon as a thread is free: not in `get_request()`, which programs override."""
         if not self._places.acquire(blocking=False):
             if self._busy.begins():
                 logger.warning("All %d threads are busy: clients wait", self._max_threads)
             if not self._places.acquire(timeout=_PLACE_INTERVAL):
-                raise OSError(errno.EAGAIN, "all threads are busy")  # the server looks around
+                return  # the server looks around
         self._places.release()
-        return super().get_request()  # type: ignore[misc, no-any-return]
+        super()._handle_request_noblock()  # type: ignore[misc]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a request."""
@@ -92,7 +100,8 @@ class ThreadingMixIn(socketserver.ThreadingMixIn):
     def server_close(self) -> None:
         """Close the listening socket, and wait for the threads, up to `close_timeout`."""
         abort = getattr(self, "_abort_requests", lambda: None)
-        _close_in_time(super().server_close, self._close_timeout, abort)
+        waits = self.block_on_close and not self.daemon_threads
+        _close_in_time(super().server_close, self._close_timeout if waits else math.inf, abort)
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer):
@@ -108,8 +117,11 @@ if hasattr(socketserver, "ForkingMixIn"):
     class ForkingMixIn(socketserver.ForkingMixIn):
         """`socketserver.ForkingMixIn` with a deadline: a process for each request.
 
-        At most `max_children` at a time, 40 by default: then the server waits for one to end.
+        At most `max_children` at a time, 40 by default: then the server waits for one to end. Each
+        process limits its own log only.
         """
+
+        _close_timeout = math.inf
 
         def __init__(self, *args: Any, close_timeout: float | None = None, **options: Any) -> None:
             """Make the server.
@@ -131,7 +143,8 @@ if hasattr(socketserver, "ForkingMixIn"):
             """Close the listening socket, and wait for the processes, up to `close_timeout`."""
             terminate = functools.partial(self._send_signal, signal.SIGTERM)
             kill = functools.partial(self._send_signal, signal.SIGKILL)
-            _close_in_time(super().server_close, self._close_timeout, terminate, kill)
+            timeout = self._close_timeout if self.block_on_close else math.inf
+            _close_in_time(super().server_close, timeout, terminate, kill)
 
         def _send_signal(self, number: int) -> None:
             for child in list(self.active_children or ()):

@@ -26,7 +26,13 @@ from easynetwork.protocol import (
 )
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.sockets.datagrams import largest_datagram
-from easynetwork.socketserver._handlers import StreamPacketHandler, log_of, name_of
+from easynetwork.socketserver._handlers import (
+    DatagramPacketHandler,
+    StreamPacketHandler,
+    log_of,
+    name_of,
+    protocol_of,
+)
 
 
 class _PacketServer(socketserver.TCPServer):
@@ -36,6 +42,8 @@ class _PacketServer(socketserver.TCPServer):
     `handle_error()`: a bug as an ERROR with its traceback, what a client sent as one WARNING line,
     that a client has left as a DEBUG line. A client cannot fill the log.
     """
+
+    protocol: Any = None
 
     def __init__(
         self,
@@ -56,18 +64,26 @@ class _PacketServer(socketserver.TCPServer):
                 `DatagramProtocol`.
 
         Raises:
-            TypeError: `protocol` is of the wrong type.
+            TypeError: `protocol` is of the wrong type, or there is none.
             OSError: The address cannot be bound.
         """
         if protocol is not None:
             self._check_protocol(protocol)
-        self.protocol = protocol
+            self.protocol = protocol
+        self._check_handler(RequestHandlerClass)
         super().__init__(server_address, RequestHandlerClass, bind_and_activate)
 
     @staticmethod
     @abstractmethod
     def _check_protocol(protocol: object) -> None:
         """Raise TypeError for one of the wrong type."""
+
+    def _check_handler(self, handler: object) -> None:
+        if not callable(handler):
+            raise TypeError(f"Expected a handler class, got {handler!r}")
+        packet_handlers = (StreamPacketHandler, DatagramPacketHandler)
+        if isinstance(handler, type) and issubclass(handler, packet_handlers):
+            self._check_protocol(protocol_of(handler, self))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log the exception that has left a handler; called where it is being handled."""
@@ -83,8 +99,9 @@ class _PacketServer(socketserver.TCPServer):
         else:
             log.log(logging.DEBUG, "%s has left or is silent: %s", client, printable(exc))
 
+    @abstractmethod
     def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
-        return False
+        """Whether an exception of a handler is the client's fault."""
 
 
 class TCPServer(_PacketServer):
@@ -124,8 +141,8 @@ class TCPServer(_PacketServer):
                 True by default.
 
         Raises:
-            TypeError: An argument is of the wrong type, or `ssl` is used with another handler than
-                a `StreamPacketHandler`.
+            TypeError: An argument is of the wrong type, there is no protocol object, or `ssl` is
+                used with another handler than a `StreamPacketHandler`.
             ValueError: An argument has a value that cannot be used.
             OSError: The address cannot be bound.
         """
@@ -148,7 +165,11 @@ class TCPServer(_PacketServer):
 
     def close_request(self, request: Any) -> None:
         """Forget a connection, and close its socket if the handler has not."""
-        self._active.pop(request, None)
+        client = self._active.pop(request, None)
+        tls = client and client._tls
+        if client and tls and tls._session.error:
+            error = printable(tls._session.error)
+            log_of(self).fault("TLS connection of %s broke: %s", client._remote_address, error)
         super().close_request(request)
 
     def _abort_requests(self) -> None:
@@ -157,16 +178,16 @@ class TCPServer(_PacketServer):
             if client is not None:
                 client._reset()
                 client._close_unless_used()  # its handler may be busy with something else
-            else:
+            # A reset does not wake up a sender.
+            if client is None or client._locks.sending.is_taken:
                 with suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
 
     def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
         client = self._active.get(request)
-        frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
         if client is None:
-            in_setup = any(frame.f_code is StreamPacketHandler.setup.__code__ for frame in frames)
-            return in_setup and isinstance(exc, OSError)
+            return isinstance(exc, OSError) and _passed_through(exc, StreamPacketHandler.setup)
+        frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
         return isinstance(
             exc, (ConnectionError, TimeoutError, ssl.SSLError, BaseProtocolParseError)
         ) and any(frame.f_locals.get("self") is client for frame in frames)
@@ -191,6 +212,19 @@ class UDPServer(_PacketServer, socketserver.UDPServer):
             log_of(self).fault("%s sent more than %d bytes", sender, self.max_packet_size)
             raise OSError(errno.EMSGSIZE, "a datagram was longer than max_packet_size")
         return (data, self.socket), address
+
+    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
+        return (
+            isinstance(exc, OSError)
+            and exc.errno != errno.EMSGSIZE
+            and _passed_through(exc, DatagramPacketHandler.send_packet)
+        )
+
+
+def _passed_through(exc: BaseException, method: Callable[..., object]) -> bool:
+    """Whether an exception was raised in a method, or in what it has called."""
+    code = method.__code__
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(exc.__traceback__))
 
 
 if hasattr(socketserver, "UnixStreamServer"):
