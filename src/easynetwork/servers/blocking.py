@@ -159,9 +159,9 @@ class BlockingRequestHandler(BaseRequestHandler):
                 they are needed.
 
         Raises:
-            ValueError: `max_threads` is not strictly positive.
+            ValueError: `max_threads` is not a strictly positive integer.
         """
-        if max_threads <= 0:
+        if not isinstance(max_threads, int) or isinstance(max_threads, bool) or max_threads <= 0:
             raise ValueError("max_threads must be a strictly positive int")
         self._max_threads = max_threads
 

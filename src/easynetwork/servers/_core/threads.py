@@ -8,6 +8,7 @@ import errno
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
@@ -176,7 +177,8 @@ def asynchronous_stream_handler(handler: object) -> AsyncStreamRequestHandler[An
     """Return what a server with connections drives for a request handler.
 
     Raises:
-        TypeError: It is neither of the two kinds, or its constructor was not called.
+        TypeError: It is neither of the two kinds, its constructor was not called, or a method of a
+            blocking handler is a coroutine function or a generator function.
     """
     if isinstance(handler, BlockingStreamRequestHandler):
         return _StreamAdapter(_checked(handler))
@@ -189,7 +191,8 @@ def asynchronous_datagram_handler(handler: object) -> AsyncDatagramRequestHandle
     """Return what a server of datagrams drives for a request handler.
 
     Raises:
-        TypeError: It is neither of the two kinds, or its constructor was not called.
+        TypeError: It is neither of the two kinds, its constructor was not called, or a method of a
+            blocking handler is a coroutine function or a generator function.
     """
     if isinstance(handler, BlockingDatagramRequestHandler):
         return _DatagramAdapter(_checked(handler))
@@ -199,6 +202,11 @@ def asynchronous_datagram_handler(handler: object) -> AsyncDatagramRequestHandle
 
 
 def _checked(handler: _T) -> _T:
+    kind = type(handler).__name__
     if not hasattr(handler, "_max_threads"):
-        raise TypeError(f"{type(handler).__name__}.__init__() did not call super().__init__()")
+        raise TypeError(f"{kind}.__init__() did not call super().__init__()")
+    for name in "on_connection", "handle", "on_disconnection":
+        method = getattr(handler, name, None)
+        if iscoroutinefunction(method) or isgeneratorfunction(method) or isasyncgenfunction(method):
+            raise TypeError(f"{kind}.{name}() must be a plain method, not {method!r}")
     return handler
