@@ -20,17 +20,21 @@ __all__ = [
 ]
 
 import contextlib
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import anyio
 
+from easynetwork._arguments import validated_delay
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
+    AsyncStreamClient,
     AsyncStreamRequestHandler,
     BaseRequestHandler,
 )
@@ -39,24 +43,19 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
 
-_BUSY_QUIET_TIME: Final = 10.0
-"""Seconds with a free thread after which it is logged again that there is none."""
-
-_POLL_INTERVAL: Final = 0.005
-
-
 class BlockingClient(Generic[_T_Request, _T_Response]):
     """A client, as the methods of blocking handlers see it. Any thread may call any method.
 
     Not to be called in the event loop's thread.
     """
 
-    __slots__ = ("__weakref__", "_client", "_end", "_portal", "_wake_up", "_wanted")
+    __slots__ = ("__weakref__", "_client", "_end", "_portal", "_turn", "_wake_up", "_wanted")
 
     def __init__(self, client: Any, portal: BlockingPortal) -> None:
         self._client = client
         self._portal = portal
-        self._wanted: list[tuple[float | None, Future[_T_Request]]] = []
+        self._turn = threading.Lock()  # held by the thread that receives
+        self._wanted: tuple[float | None, Future[_T_Request]] | None = None
         self._wake_up = anyio.Event()
         self._end: Exception | None = None
 
@@ -76,9 +75,22 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
                 continues after it.
             ProtocolCrashedError: The protocol object has a bug (the cause).
         """
-        future: Future[_T_Request] = Future()
-        self._call(self._post, timeout, future)
-        return future.result()
+        if not self._turn.acquire(blocking=False):
+            timeout = self._wait_for_turn(timeout)
+        try:
+            future: Future[_T_Request] = Future()
+            self._call(self._post, timeout, future)
+            return future.result()
+        finally:
+            self._turn.release()
+
+    def _wait_for_turn(self, timeout: float | None) -> float | None:
+        """Wait while another thread receives; return what is left of the timeout."""
+        self._call(self.is_closing)  # raises in the event loop's thread, which must not wait
+        limit, start = validated_delay(timeout), time.monotonic()
+        if not self._turn.acquire(timeout=min(limit, threading.TIMEOUT_MAX)):
+            raise TimeoutError("timed out")
+        return None if timeout is None else max(limit - (time.monotonic() - start), 0)
 
     def packets(self, *, timeout: float | None = None) -> Iterator[_T_Request]:
         """Yield packets until the client has left, or is closed.
@@ -133,14 +145,21 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         if self._end is not None:
             future.set_exception(self._end)
         else:
-            self._wanted.append((timeout, future))
+            self._wanted = timeout, future
             self._wake_up.set()
 
     def _finish(self, end: Exception) -> None:
         """Have all attempts to receive raise an exception."""
         self._end = end
-        while self._wanted:
-            self._wanted.pop()[1].set_exception(end)
+        if self._wanted is not None:
+            self._wanted[1].set_exception(end)
+            self._wanted = None
+
+    async def _leave(self) -> None:
+        """Let the generator go on after the thread has finished, also if another one receives."""
+        self._wake_up.set()
+        if self._wanted is not None and isinstance(self._client, AsyncStreamClient):
+            await self._client.aclose()
 
 
 def stopped() -> ClientClosedError:

@@ -16,7 +16,7 @@ import anyio
 from easynetwork._episode import Episode
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork._typevars import _T
-from easynetwork.exceptions import EndOfStreamError
+from easynetwork.exceptions import ClientClosedError, EndOfStreamError
 from easynetwork.servers.blocking import (
     BlockingClient,
     BlockingDatagramRequestHandler,
@@ -86,27 +86,31 @@ class _Threads:
         job = self._start(blocking_client)
         try:
             while not job.done():
-                if not blocking_client._wanted:
+                if blocking_client._wanted is None:
                     await blocking_client._wake_up.wait()
                     blocking_client._wake_up = anyio.Event()
                     continue
-                timeout, future = blocking_client._wanted[0]
+                timeout, future = blocking_client._wanted
                 try:
                     packet = yield timeout
                 except GeneratorExit:
-                    end = EndOfStreamError(errno.ECONNABORTED, "The client has left")
-                    blocking_client._finish(end)
-                    continue
+                    left = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+                    closed = ClientClosedError("Closed client")
+                    blocking_client._finish(closed if client.is_closing() else left)
                 except Exception as exc:
+                    blocking_client._wanted = None
                     future.set_exception(exc)
                 else:
+                    blocking_client._wanted = None
                     future.set_result(packet)
-                del blocking_client._wanted[0]
             error = job.exception()
             if error is not None and error is not blocking_client._end:
                 raise error
             if closes and blocking_client._end is None:
                 await client.aclose()
+        except (GeneratorExit, anyio.get_cancelled_exc_class()):
+            job.add_done_callback(lambda _: self._report(job, client))
+            raise
         finally:
             error = None  # its traceback refers to this frame
             job.cancel()  # if it still waits for a thread
@@ -123,9 +127,16 @@ class _Threads:
         return job
 
     def _end(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
-        self._jobs.discard(job)
         with contextlib.suppress(RuntimeError):  # the server has stopped
-            self.portal.start_task_soon(client._wake_up.set)
+            self.portal.start_task_soon(client._leave)
+        self._jobs.discard(job)  # stop() waits for the call, which the event loop has to take
+
+    def _report(self, job: Future[None], client: Any) -> None:
+        """Log what left a handler after its session had been cancelled."""
+        error = None if job.cancelled() else job.exception()
+        if not isinstance(error, ConnectionError | None):
+            message = "Exception occurred during processing of request from %s"
+            self._logger.error(message, client.address, exc_info=error)
 
     async def stop(self) -> None:
         """Let all threads go on that wait for the event loop, and wait a little for them."""
