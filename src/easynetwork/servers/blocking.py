@@ -121,8 +121,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
 
     def is_closing(self) -> bool:
         """Whether sending raises `ClientClosedError`."""
-        closing: bool = self._end is not None or self._client.is_closing()
-        return closing
+        return isinstance(self._end, ClientClosedError) or bool(self._client.is_closing())
 
     def extra(self, *args: Any) -> Any:
         """Return what is known of the client: see `AsyncStreamClient.extra()`."""
@@ -133,17 +132,22 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         try:
             self._portal.start_task_soon(function, *args).result()
         except CancelledError:
-            raise stopped() from None
+            raise self._ended() from None
         except RuntimeError as exc:
             if exc.args != ("This portal is not running",):
                 raise
-            raise stopped() from exc
+            raise self._ended() from None
+
+    def _ended(self) -> Exception:
+        """Return what is raised when the server stops, also while its session goes on."""
+        self._end = self._end or closed()
+        return self._end.with_traceback(None)  # which would grow each time that it is raised
 
     # -- in the event loop
 
     def _post(self, timeout: float | None, future: Future[_T_Request]) -> None:
         if self._end is not None:
-            future.set_exception(self._end)
+            future.set_exception(self._ended())
         else:
             self._wanted = timeout, future
             self._wake_up.set()
@@ -162,8 +166,8 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
             await self._client.aclose()
 
 
-def stopped() -> ClientClosedError:
-    return ClientClosedError("The server has stopped")
+def closed() -> ClientClosedError:
+    return ClientClosedError("Closed client")
 
 
 class BlockingRequestHandler(BaseRequestHandler):
@@ -180,7 +184,7 @@ class BlockingRequestHandler(BaseRequestHandler):
         Raises:
             ValueError: `max_threads` is not a strictly positive integer.
         """
-        if not isinstance(max_threads, int) or isinstance(max_threads, bool) or max_threads <= 0:
+        if type(max_threads) is not int or max_threads <= 0:
             raise ValueError("max_threads must be a strictly positive int")
         self._max_threads = max_threads
 

@@ -16,13 +16,13 @@ import anyio
 from easynetwork._episode import Episode
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork._typevars import _T
-from easynetwork.exceptions import ClientClosedError, EndOfStreamError
+from easynetwork.exceptions import EndOfStreamError
 from easynetwork.servers.blocking import (
     BlockingClient,
     BlockingDatagramRequestHandler,
     BlockingRequestHandler,
     BlockingStreamRequestHandler,
-    stopped,
+    closed,
 )
 from easynetwork.servers.handlers import (
     AsyncDatagramClient,
@@ -83,7 +83,7 @@ class _Threads:
             BaseException: What the handler raised.
         """
         blocking_client = BlockingClient[Any, Any](client, self.portal)
-        job = self._start(blocking_client)
+        job, error = self._start(blocking_client), None
         try:
             while not job.done():
                 if blocking_client._wanted is None:
@@ -95,8 +95,7 @@ class _Threads:
                     packet = yield timeout
                 except GeneratorExit:
                     left = EndOfStreamError(errno.ECONNABORTED, "The client has left")
-                    closed = ClientClosedError("Closed client")
-                    blocking_client._finish(closed if client.is_closing() else left)
+                    blocking_client._finish(closed() if client.is_closing() else left)
                 except Exception as exc:
                     blocking_client._wanted = None
                     future.set_exception(exc)
@@ -106,15 +105,16 @@ class _Threads:
             error = job.exception()
             if error is not None and error is not blocking_client._end:
                 raise error
-            if closes and blocking_client._end is None:
+            if closes and not isinstance(blocking_client._end, EndOfStreamError):
                 await client.aclose()
         except (GeneratorExit, anyio.get_cancelled_exc_class()):
-            job.add_done_callback(lambda _: self._report(job, client))
+            if error is None:
+                job.add_done_callback(lambda _: self._report(job, client))
             raise
         finally:
             error = None  # its traceback refers to this frame
             job.cancel()  # if it still waits for a thread
-            blocking_client._finish(blocking_client._end or stopped())
+            blocking_client._finish(blocking_client._end or closed())
 
     def _start(self, client: BlockingClient[Any, Any]) -> Future[None]:
         context = contextvars.copy_context()
