@@ -127,9 +127,15 @@ class _Threads:
         return job
 
     def _end(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the server has stopped
-            self.portal.start_task_soon(client._leave)
-        self._jobs.discard(job)  # stop() waits for the call, which the event loop has to take
+        try:
+            self.portal.start_task_soon(self._forget, job, client)
+        except RuntimeError:  # the server has stopped
+            self._jobs.discard(job)
+
+    async def _forget(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
+        # Here, so that stop() waits until no thread needs the event loop any more.
+        self._jobs.discard(job)
+        await client._leave()
 
     def _report(self, job: Future[None], client: Any) -> None:
         """Log what left a handler after its session had been cancelled."""
