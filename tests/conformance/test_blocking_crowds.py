@@ -96,6 +96,16 @@ async def test_warning_of_each_episode(
         assert await (await service.connect()).ask("one") == "one"
 
 
+async def test_one_after_the_other(serve: Serve) -> None:
+    """A client that comes when the last one is gone finds a free thread."""
+    async with serve(Echo(max_threads=1)) as service:
+        for _ in range(20):
+            peer = await service.connect()
+            assert await peer.ask("one") == "one"
+            peer.send_eof()
+            assert await peer.rest() == ("", "EOF")
+
+
 async def test_client_that_leaves_while_it_waits(serve: Serve, log: Records) -> None:
     """Its turn comes, and finds the end of the stream; the next one is not held up."""
     handler = Echo(max_threads=1)
@@ -108,7 +118,8 @@ async def test_client_that_leaves_while_it_waits(serve: Serve, log: Records) -> 
         third.send("three")
         first.close()
         assert await third.receive() == "three"
-        assert handler.notes.count("on_disconnection") == 2
+        third.close()
+        await handler.noted("on_disconnection", times=3)
         assert log.problems() == busy(1)
 
 

@@ -487,7 +487,7 @@ async def test_context(serve: Serve) -> None:
         def on_disconnection(self, client: Client) -> None:
             self.note(who.get())
 
-    handler = Handler(max_threads=2)
+    handler = Handler()
     async with serve(handler) as service:
         for times in 1, 2:  # the second time in threads that have served others
             one, two = await service.connect(), await service.connect()

@@ -230,7 +230,11 @@ class Stubborn(Echo):
 async def test_stubborn_handler(new_server: NewServer, log: Records, how: str, end: str) -> None:
     """Serving ends without it, soon, and says so; its thread ends when the handler does."""
     handler = Stubborn(how)
-    async with serving_until_cancelled(new_server(handler)) as (service, cancel):
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        serving_until_cancelled(new_server(handler)) as (service, cancel),
+    ):
+        stack.callback(handler.released.set)  # also if the test fails
         peer = await service.connect()
         assert await peer.receive() == "ready"
         with Stopwatch() as stopwatch:
