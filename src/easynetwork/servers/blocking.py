@@ -204,8 +204,9 @@ class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Reque
     loop. The context variables that it sets are visible in the methods.
 
     An exception that leaves a method is dealt with like one that leaves
-    `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` or
-    `send_packet()` gets a `ClientClosedError` at once; other code cannot be interrupted.
+    `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` gets
+    a `ClientClosedError` at once, and what waits in `send_packet()` gets it half a second later if
+    the client does not read. Other code cannot be interrupted.
     """
 
     __slots__ = ()
