@@ -49,11 +49,15 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     Not to be called in the event loop's thread.
     """
 
-    __slots__ = ("__weakref__", "_client", "_end", "_portal", "_turn", "_wake_up", "_wanted")
+    __slots__ = (
+        *("__weakref__", "_client", "_end", "_loop_thread"),
+        *("_portal", "_turn", "_wake_up", "_wanted"),
+    )
 
     def __init__(self, client: Any, portal: BlockingPortal) -> None:
         self._client = client
         self._portal = portal
+        self._loop_thread = threading.get_ident()
         self._turn = threading.Lock()  # held by the thread that receives
         self._wanted: tuple[float | None, Future[_T_Request]] | None = None
         self._wake_up = anyio.Event()
@@ -130,12 +134,14 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     def _call(self, function: Any, *args: Any) -> None:
         """Call a function in the event loop, and wait for it."""
         try:
-            self._portal.start_task_soon(function, *args).result()
-        except CancelledError:
-            raise self._ended() from None
-        except RuntimeError as exc:
-            if exc.args != ("This portal is not running",):
+            future = self._portal.start_task_soon(function, *args)
+        except RuntimeError:  # the portal or its task group has ended, unless
+            if self._end is None and threading.get_ident() == self._loop_thread:
                 raise
+            raise self._ended() from None
+        try:
+            future.result()
+        except CancelledError:
             raise self._ended() from None
 
     def _ended(self) -> Exception:
