@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -196,6 +197,8 @@ async def test_crash_while_stopping(serve: Serve, log: Records) -> None:
         peer = await service.connect()
         assert await peer.ask("one") == "one"
         await service.server.shutdown()
+        while not log.messages(logging.ERROR):  # the handler's thread writes it
+            await anyio.sleep(0.001)
         [(level, message, exc)] = log.problems()
         assert (level, str(exc)) == ("ERROR", "no database")
         assert message == f"Exception occurred during processing of request from {peer.name}"
