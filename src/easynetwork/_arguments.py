@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, Final
 
 from easynetwork.addresses import IPv6SocketAddress, UnixSocketAddress
@@ -38,7 +39,7 @@ def strictly_positive(number: object, name: str) -> int:
     Raises:
         ValueError: It is not a strictly positive integer.
     """
-    if not isinstance(number, int) or number <= 0:
+    if not isinstance(number, int) or isinstance(number, bool) or number <= 0:
         raise ValueError(f"{name} must be a strictly positive integer")
     return number
 
@@ -254,3 +255,15 @@ def validated_ancillary_bufsize(ancillary_bufsize: object) -> int:
     if ancillary_bufsize is None:
         return DEFAULT_ANCILLARY_BUFSIZE
     return strictly_positive(ancillary_bufsize, "ancillary_bufsize")
+
+
+def check_plain_methods(cls: type, *names: str) -> None:
+    """Make sure that methods of a handler's class can be called in a thread.
+
+    Raises:
+        TypeError: One is a coroutine function or a generator function: a call would do nothing.
+    """
+    for name in names:
+        method = getattr(cls, name, None)
+        if iscoroutinefunction(method) or isgeneratorfunction(method) or isasyncgenfunction(method):
+            raise TypeError(f"{cls.__name__}.{name}() must be a plain method, not {method!r}")

@@ -20,6 +20,8 @@ __all__ = [
 ]
 
 import contextlib
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
@@ -27,11 +29,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import anyio
 
-from easynetwork._arguments import strictly_positive
+from easynetwork._arguments import strictly_positive, validated_delay
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
+    AsyncStreamClient,
     AsyncStreamRequestHandler,
     BaseRequestHandler,
 )
@@ -46,12 +49,17 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     Not to be called in the event loop's thread.
     """
 
-    __slots__ = ("__weakref__", "_client", "_end", "_portal", "_wake_up", "_wanted")
+    __slots__ = (
+        *("__weakref__", "_client", "_end", "_loop_thread"),
+        *("_portal", "_turn", "_wake_up", "_wanted"),
+    )
 
     def __init__(self, client: Any, portal: BlockingPortal) -> None:
         self._client = client
         self._portal = portal
-        self._wanted: list[tuple[float | None, Future[_T_Request]]] = []
+        self._loop_thread = threading.get_ident()
+        self._turn = threading.Lock()  # held by the thread that receives
+        self._wanted: tuple[float | None, Future[_T_Request]] | None = None
         self._wake_up = anyio.Event()
         self._end: Exception | None = None
 
@@ -71,9 +79,22 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
                 continues after it.
             ProtocolCrashedError: The protocol object has a bug (the cause).
         """
-        future: Future[_T_Request] = Future()
-        self._call(self._post, timeout, future)
-        return future.result()
+        if not self._turn.acquire(blocking=False):
+            timeout = self._wait_for_turn(timeout)
+        try:
+            future: Future[_T_Request] = Future()
+            self._call(self._post, timeout, future)
+            return future.result()
+        finally:
+            self._turn.release()
+
+    def _wait_for_turn(self, timeout: float | None) -> float | None:
+        """Wait while another thread receives; return what is left of the timeout."""
+        self._call(self.is_closing)  # raises in the event loop's thread, which must not wait
+        limit, start = validated_delay(timeout), time.monotonic()
+        if not self._turn.acquire(timeout=min(limit, threading.TIMEOUT_MAX)):
+            raise TimeoutError("timed out")
+        return None if timeout is None else max(limit - (time.monotonic() - start), 0)
 
     def packets(self, *, timeout: float | None = None) -> Iterator[_T_Request]:
         """Yield packets until the client has left, or is closed.
@@ -104,8 +125,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
 
     def is_closing(self) -> bool:
         """Whether sending raises `ClientClosedError`."""
-        closing: bool = self._end is not None or self._client.is_closing()
-        return closing
+        return isinstance(self._end, ClientClosedError) or bool(self._client.is_closing())
 
     def extra(self, *args: Any) -> Any:
         """Return what is known of the client: see `AsyncStreamClient.extra()`."""
@@ -114,32 +134,46 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     def _call(self, function: Any, *args: Any) -> None:
         """Call a function in the event loop, and wait for it."""
         try:
-            self._portal.start_task_soon(function, *args).result()
-        except CancelledError:
-            raise stopped() from None
-        except RuntimeError as exc:
-            if exc.args != ("This portal is not running",):
+            future = self._portal.start_task_soon(function, *args)
+        except RuntimeError:  # the portal or its task group has ended, unless
+            if self._end is None and threading.get_ident() == self._loop_thread:
                 raise
-            raise stopped() from exc
+            raise self._ended() from None
+        try:
+            future.result()
+        except CancelledError:
+            raise self._ended() from None
+
+    def _ended(self) -> Exception:
+        """Return what is raised when the server stops, also while its session goes on."""
+        self._end = self._end or closed()
+        return self._end.with_traceback(None)  # which would grow each time that it is raised
 
     # -- in the event loop
 
     def _post(self, timeout: float | None, future: Future[_T_Request]) -> None:
         if self._end is not None:
-            future.set_exception(self._end)
+            future.set_exception(self._ended())
         else:
-            self._wanted.append((timeout, future))
+            self._wanted = timeout, future
             self._wake_up.set()
 
     def _finish(self, end: Exception) -> None:
         """Have all attempts to receive raise an exception."""
         self._end = end
-        while self._wanted:
-            self._wanted.pop()[1].set_exception(end)
+        if self._wanted is not None:
+            self._wanted[1].set_exception(end)
+            self._wanted = None
+
+    async def _leave(self) -> None:
+        """Let the generator go on after the thread has finished, also if another one receives."""
+        self._wake_up.set()
+        if self._wanted is not None and isinstance(self._client, AsyncStreamClient):
+            await self._client.aclose()
 
 
-def stopped() -> ClientClosedError:
-    return ClientClosedError("The server has stopped")
+def closed() -> ClientClosedError:
+    return ClientClosedError("Closed client")
 
 
 class BlockingRequestHandler(BaseRequestHandler):
@@ -174,8 +208,9 @@ class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Reque
     loop. The context variables that it sets are visible in the methods.
 
     An exception that leaves a method is dealt with like one that leaves
-    `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` or
-    `send_packet()` gets a `ClientClosedError` at once; other code cannot be interrupted.
+    `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` gets
+    a `ClientClosedError` at once, and what waits in `send_packet()` gets it half a second later if
+    the client does not read. Other code cannot be interrupted.
     """
 
     __slots__ = ()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 
+from easynetwork._arguments import check_plain_methods
 from easynetwork._episode import Episode
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.exceptions import EndOfStreamError
@@ -20,7 +21,7 @@ from easynetwork.servers.blocking import (
     BlockingDatagramRequestHandler,
     BlockingRequestHandler,
     BlockingStreamRequestHandler,
-    stopped,
+    closed,
 )
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
@@ -79,34 +80,38 @@ class _Threads:
             BaseException: What the handler raised.
         """
         blocking_client = BlockingClient[Any, Any](client, self.portal)
-        job = self._start(blocking_client)
+        job, error = self._start(blocking_client), None
         try:
             while not job.done():
-                if not blocking_client._wanted:
+                if blocking_client._wanted is None:
                     await blocking_client._wake_up.wait()
                     blocking_client._wake_up = anyio.Event()
                     continue
-                timeout, future = blocking_client._wanted[0]
+                timeout, future = blocking_client._wanted
                 try:
                     packet = yield timeout
                 except GeneratorExit:
-                    end = EndOfStreamError(errno.ECONNABORTED, "The client has left")
-                    blocking_client._finish(end)
-                    continue
+                    left = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+                    blocking_client._finish(closed() if client.is_closing() else left)
                 except Exception as exc:
+                    blocking_client._wanted = None
                     future.set_exception(exc)
                 else:
+                    blocking_client._wanted = None
                     future.set_result(packet)
-                del blocking_client._wanted[0]
             error = job.exception()
             if error is not None and error is not blocking_client._end:
                 raise error
-            if closes and blocking_client._end is None:
+            if closes and not isinstance(blocking_client._end, EndOfStreamError):
                 await client.aclose()
+        except (GeneratorExit, anyio.get_cancelled_exc_class()):
+            if error is None:
+                job.add_done_callback(lambda _: self._report(job, client))
+            raise
         finally:
             error = None  # its traceback refers to this frame
             job.cancel()  # if it still waits for a thread
-            blocking_client._finish(blocking_client._end or stopped())
+            blocking_client._finish(blocking_client._end or closed())
 
     def _start(self, client: BlockingClient[Any, Any]) -> Future[None]:
         context = contextvars.copy_context()
@@ -119,9 +124,22 @@ class _Threads:
         return job
 
     def _end(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
+        try:
+            self.portal.start_task_soon(self._forget, job, client)
+        except RuntimeError:  # the server has stopped
+            self._jobs.discard(job)
+
+    async def _forget(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
+        # Here, so that stop() waits until no thread needs the event loop any more.
         self._jobs.discard(job)
-        with contextlib.suppress(RuntimeError):  # the server has stopped
-            self.portal.start_task_soon(client._wake_up.set)
+        await client._leave()
+
+    def _report(self, job: Future[None], client: Any) -> None:
+        """Log what left a handler after its session had been cancelled."""
+        error = None if job.cancelled() else job.exception()
+        if not isinstance(error, ConnectionError | None):
+            message = "Exception occurred during processing of request from %s"
+            self._logger.error(message, client.address, exc_info=error)
 
     async def stop(self) -> None:
         """Let all threads go on that wait for the event loop, and wait a little for them."""
@@ -142,6 +160,7 @@ class _Adapter(AsyncStreamRequestHandler[Any, Any], AsyncDatagramRequestHandler[
     def __init__(self, handler: BlockingRequestHandler) -> None:
         if not hasattr(handler, "_max_threads"):
             raise TypeError(f"{type(handler).__name__}.__init__() did not call super().__init__()")
+        check_plain_methods(type(handler), "on_connection", "handle", "on_disconnection")
         self._handler = handler
 
     async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any, /) -> None:
@@ -158,7 +177,8 @@ def asynchronous_stream_handler(handler: object) -> AsyncStreamRequestHandler[An
     """Return what a server with connections drives for a request handler.
 
     Raises:
-        TypeError: It is neither of the two kinds, or its constructor was not called.
+        TypeError: It is neither of the two kinds, its constructor was not called, or a method of a
+            blocking handler is a coroutine function or a generator function.
     """
     if isinstance(handler, BlockingStreamRequestHandler):
         return _Adapter(handler)
@@ -171,7 +191,8 @@ def asynchronous_datagram_handler(handler: object) -> AsyncDatagramRequestHandle
     """Return what a server of datagrams drives for a request handler.
 
     Raises:
-        TypeError: It is neither of the two kinds, or its constructor was not called.
+        TypeError: It is neither of the two kinds, its constructor was not called, or a method of a
+            blocking handler is a coroutine function or a generator function.
     """
     if isinstance(handler, BlockingDatagramRequestHandler):
         return _Adapter(handler)

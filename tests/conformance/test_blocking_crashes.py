@@ -1,0 +1,191 @@
+"""An exception that leaves a blocking handler concerns its client only, and is logged once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from easynetwork.exceptions import ClientClosedError, ProtocolCrashedError
+from tests.conformance.blocking_support import Client, Echo
+from tests.conformance.support import Peer, Records, Serve, one_protocol
+
+pytestmark = pytest.mark.anyio
+
+
+def crash(peer: Peer) -> str:
+    return f"Exception occurred during processing of request from {peer.name}"
+
+
+class Failing(Echo):
+    """Fails at one place, if the client asks for it."""
+
+    error: Any = LookupError("no database")
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def fail_at(self, where: str) -> None:
+        if self.where == where:
+            self.where = ""  # only once
+            raise self.error
+
+    def on_connection(self, client: Client) -> None:
+        super().on_connection(client)
+        self.fail_at("on_connection")
+
+    def handle(self, client: Client) -> None:
+        self.fail_at("before receiving")
+        try:
+            for request in client.packets():
+                self.fail_at("after receiving")
+                client.send_packet(request)
+        finally:
+            self.fail_at("at the end")
+
+    def on_disconnection(self, client: Client) -> None:
+        super().on_disconnection(client)
+        self.fail_at("on_disconnection")
+
+
+PLACES = (
+    *("on_connection", "before receiving", "after receiving"),
+    *("at the end", "on_disconnection"),
+)
+
+
+@pytest.mark.parametrize("where", PLACES)
+async def test_crash(serve: Serve, log: Records, where: str) -> None:
+    """An ERROR with a traceback is logged, the connection is reset, and others are served."""
+    handler = Failing("")
+    async with serve(handler) as service:
+        other = await service.connect()
+        assert await other.ask("hello") == "hello"
+        handler.where = where
+        peer = await service.connect()
+        if where == "after receiving":
+            peer.send("one")
+        elif where in ("at the end", "on_disconnection"):
+            assert await peer.ask("one") == "one"
+            peer.send_eof()
+        assert await peer.rest() == ("", "reset")
+        [(level, message, exc)] = log.problems()
+        assert (level, message, exc) == ("ERROR", crash(peer), Failing.error)
+        assert exc is not None
+        assert exc.__traceback__ is not None
+        assert await other.ask("hello") == "hello"
+        assert await (await service.connect()).ask("hello") == "hello"
+    # There is no goodbye to a client that was not greeted.
+    goodbyes = 2 if where == "on_connection" else 3
+    assert handler.notes.count("on_disconnection") == goodbyes
+
+
+async def test_two_crashes(serve: Serve, log: Records) -> None:
+    """If `on_disconnection()` fails after `handle()`, the traceback has both."""
+
+    class Handler(Echo):
+        def handle(self, client: Client) -> None:
+            raise LookupError("first")
+
+        def on_disconnection(self, client: Client) -> None:
+            raise LookupError("second")
+
+    async with serve(Handler()) as service:
+        peer = await service.connect()
+        assert await peer.rest() == ("", "reset")
+        [(_, _, exc)] = log.problems()
+        assert str(exc) == "second"
+        assert exc is not None
+        assert str(exc.__context__) == "first"
+
+
+@one_protocol
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(1),
+        GeneratorExit(),
+        StopIteration(),
+        StopAsyncIteration(),
+        asyncio.CancelledError(),
+        TimeoutError("the database"),
+        ConnectionResetError("the database"),
+        ClientClosedError("the database"),
+        BaseExceptionGroup("", [SystemExit(1), LookupError()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_any_exception(serve: Serve, log: Records, error: BaseException) -> None:
+    """One that means something to threads, generators or event loops is a crash as well."""
+
+    class Handler(Failing):
+        pass
+
+    Handler.error = error
+    handler = Handler("after receiving")
+    async with serve(handler) as service:
+        peer = await service.connect()
+        peer.send("one")
+        assert await peer.rest() == ("", "reset")
+        [(level, message, _)] = log.problems()
+        assert (level, message) == ("ERROR", crash(peer))
+        assert await (await service.connect()).ask("hello") == "hello"
+
+
+# -- errors of the connection
+
+
+async def test_own_connection_error(serve: Serve) -> None:
+    """The ConnectionError of a client that has left is no fault."""
+
+    class Handler(Echo):
+        def handle(self, client: Client) -> None:
+            client.recv_packet()
+            self.wait()
+            with self.noting_errors():
+                while True:
+                    client.send_packet("x" * 1000)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect()
+        peer.send("one")
+        await handler.noted("on_connection")
+        peer.reset()
+        handler.released.set()
+        await handler.noted("on_disconnection")
+    assert len(handler.notes) == 3
+
+
+async def test_use_of_a_closed_client(serve: Serve, log: Records) -> None:
+    """To send to a client that one has closed is a mistake that gets a warning."""
+
+    class Handler(Echo):
+        def handle(self, client: Client) -> None:
+            client.close()
+            client.send_packet("too late")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect()
+        assert await peer.rest() == ("", "EOF")
+        await handler.noted("on_disconnection")
+        await log.logged("attempts to do operation on closed client")
+        [(level, _, exc)] = log.problems()
+        assert level == "WARNING"
+        assert isinstance(exc, ClientClosedError)
+
+
+async def test_unserializable_packet(serve: Serve) -> None:
+    """It is an error of the call, and nothing is sent."""
+
+    class Handler(Echo):
+        def answer(self, client: Client, request: str) -> Any:
+            with pytest.raises(ProtocolCrashedError):
+                client.send_packet("\u20ac")
+            return request
+
+    async with serve(Handler()) as service:
+        assert await (await service.connect()).ask("one") == "one"

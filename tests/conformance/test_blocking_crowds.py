@@ -1,0 +1,159 @@
+"""More clients than threads: each has its turn, and those that wait cost no thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from easynetwork.servers._core import threads
+from tests.conformance.blocking_support import Client, Echo, handler_threads
+from tests.conformance.support import Peer, Records, Serve, one_protocol
+from tests.times import FACTOR, MS, SOON, is_traced
+
+pytestmark = [pytest.mark.anyio, one_protocol, pytest.mark.parametrize("transport", ["tcp"])]
+
+
+def busy(max_threads: int) -> list[tuple[str, str, None]]:
+    """Return what is logged when clients begin to wait for a thread."""
+    line = f"All {max_threads} threads of the request handler are busy: clients wait"
+    return [("WARNING", line, None)]
+
+
+async def test_everybody_has_a_turn(
+    serve: Serve,
+    log: Records,
+    anyio_backend_name: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Clients are served in the order in which they came; none waits longer than it has to."""
+
+    class Handler(Echo):
+        def handle(self, client: Client) -> None:
+            self.note(client.recv_packet())
+            time.sleep(5 * MS)
+            running.append(len(handler_threads()))
+            client.send_packet("done")
+
+    clients, max_threads = 200, 16
+    running: list[int] = []
+    handler = Handler(max_threads)
+    async with serve(handler) as service:
+        peers = []
+        for number in range(clients):
+            peers.append(await service.connect())
+            peers[-1].send(str(number))
+        start = time.monotonic()
+        for peer in peers:
+            assert await peer.rest() == ("done\n", "EOF")
+        longest = time.monotonic() - start
+        record_property("seconds", longest)
+        assert longest < 5 * FACTOR
+        order = [int(note) for note in handler.notes if note.isdigit()]
+        assert sorted(order) == list(range(clients))
+        if anyio_backend_name != "trio":  # which shuffles the tasks that it starts at once
+            assert max(abs(number - place) for place, number in enumerate(order)) < 2 * max_threads
+        assert max(running) <= max_threads
+        assert log.problems() == busy(max_threads)
+
+
+async def test_clients_that_stay(serve: Serve, log: Records) -> None:
+    """A client that waits gets the thread of the first one that leaves, not of one that is idle."""
+    handler = Echo(max_threads=2)
+    async with serve(handler) as service:
+        first, second = [await service.connect() for _ in range(2)]
+        assert [await first.ask("one"), await second.ask("two")] == ["one", "two"]
+        assert log.problems() == []
+        third = await service.connect()
+        third.send("three")
+        assert [await first.ask("one"), await second.ask("two")] == ["one", "two"]
+        assert handler.notes == ["on_connection"] * 2
+        first.close()
+        assert await third.receive() == "three"
+        assert log.problems() == busy(2)
+
+
+async def test_warning_of_each_episode(
+    serve: Serve, log: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one line in the log, however many wait, and another one after a quiet time."""
+    monkeypatch.setattr(threads, "_BUSY_QUIET_TIME", 4 * SOON)
+    handler = Echo(max_threads=1)
+    async with serve(handler) as service:
+        for episode in 1, 2:
+            peers = [await service.connect() for _ in range(5)]
+            for peer in peers:
+                peer.send_eof()
+            await handler.noted("on_disconnection", 5 * episode)
+            assert log.problems() == busy(1)
+            await anyio.sleep(5 * SOON)
+        # A client that finds a free thread is no reason for a warning.
+        assert await (await service.connect()).ask("one") == "one"
+
+
+async def test_one_after_the_other(serve: Serve) -> None:
+    """A client that comes when the last one is gone finds a free thread."""
+    async with serve(Echo(max_threads=1)) as service:
+        for _ in range(20):
+            peer = await service.connect()
+            assert await peer.ask("one") == "one"
+            peer.send_eof()
+            assert await peer.rest() == ("", "EOF")
+
+
+async def test_client_that_leaves_while_it_waits(serve: Serve, log: Records) -> None:
+    """Its turn comes, and finds the end of the stream; the next one is not held up."""
+    handler = Echo(max_threads=1)
+    async with serve(handler) as service:
+        first = await service.connect()
+        assert await first.ask("one") == "one"
+        second, third = await service.connect(), await service.connect()
+        second.send("two")
+        second.close()
+        third.send("three")
+        first.close()
+        assert await third.receive() == "three"
+        third.close()
+        await handler.noted("on_disconnection", times=3)
+        assert log.problems() == busy(1)
+
+
+@pytest.mark.cost
+async def test_silent_clients(
+    serve: Serve, log: Records, record_property: Callable[[str, object], None]
+) -> None:
+    """A thousand of them have no more threads than allowed, and little memory."""
+    if is_traced():
+        pytest.skip("coverage costs memory")
+    clients, max_threads = 1000, 8
+    handler = Echo(max_threads)
+    threads_before = threading.active_count()
+    async with serve(handler, backlog=clients) as service:
+        await service.connect()
+        await handler.noted("on_connection")
+        peers: list[Peer] = []
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(clients):
+                peers.append(await service.connect())
+            accepted = "Accepted new connection"
+            while sum(accepted in line for line in log.messages()) <= clients:
+                await anyio.sleep(SOON)
+            log.records[:] = [record for record in log.records if accepted not in record.msg]
+            each = (tracemalloc.get_traced_memory()[0] - before) / clients
+        finally:
+            tracemalloc.stop()
+        record_property("bytes", each)
+        assert each < 32_000
+        assert len(handler_threads()) == max_threads
+        assert threading.active_count() <= threads_before + max_threads + 1  # a peer's thread
+        with anyio.fail_after(2 * FACTOR):
+            await service.server.shutdown()
+        assert handler.notes.count("on_connection") == max_threads
+        assert log.problems() == busy(max_threads)
