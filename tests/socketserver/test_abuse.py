@@ -28,7 +28,6 @@ from tests.socketserver.support import (
     reset,
     served,
     wait_cut_off,
-    wait_until,
 )
 from tests.times import MS, PATIENCE, SOON, STUCK
 from tests.tls_peers import NEWEST, TLSSocket, client_context, server_context
@@ -120,14 +119,21 @@ def test_shutdown_while_all_threads_are_busy(client: str, accept: Any) -> None:
 
 
 def test_handle_request_while_all_threads_are_busy() -> None:
-    """It returns without a request, after half a second."""
-    with ours.ThreadingTCPServer(LOCALHOST, Echo, max_threads=1, close_timeout=0) as server:
+    """After `timeout` seconds, it calls `handle_timeout()`. Without a timeout, it waits."""
+    timeouts = []
+
+    class Server(ours.ThreadingTCPServer):
+        timeout: float | None = 0
+        handle_timeout = lambda self: timeouts.append(self)  # noqa: E731
+
+    with Server(LOCALHOST, Echo, max_threads=1, close_timeout=0) as server:
         with connect(server) as busy, connect(server) as waiting:
             server.handle_request()
             assert ask(busy, b"busy\n") == b"busy\n"
             server.handle_request()
+            assert timeouts == [server]
+            server.timeout = None
             busy.close()
-            wait_until(lambda: server._places._value)
             server.handle_request()
             assert ask(waiting, b"wait\n") == b"wait\n"
 

@@ -165,10 +165,20 @@ def test_ssl_options_without_ssl(option: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", THREADING)
 def test_max_threads(name: str) -> None:
-    for value in 0, -1:
-        check_refused(name, ValueError, "max_threads", handler_for(name), max_threads=value)
-    for wrong in "5", 1.5, None, True, [5]:
-        check_refused(name, TypeError, "max_threads", handler_for(name), max_threads=wrong)
+    for wrong in 0, -1, "5", 1.5, True, [5]:
+        check_refused(name, ValueError, "max_threads", handler_for(name), max_threads=wrong)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [("max_threads", 0, "max_threads"), ("close_timeout", -1, "delay")],
+)
+def test_wrong_attributes(
+    attribute: str, value: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attribute of the class is checked like an argument."""
+    monkeypatch.setattr(ours.ThreadingTCPServer, attribute, value)
+    check_refused("ThreadingTCPServer", ValueError, message, handler_for("ThreadingTCPServer"))
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if "ing" in name])

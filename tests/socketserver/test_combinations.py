@@ -25,6 +25,7 @@ from tests.socketserver.support import (
     connect,
     datagram_socket,
     echoes,
+    levels_of,
     named,
     receive_line,
     served,
@@ -174,9 +175,13 @@ def test_exit_leaves_the_loop(error: Any, module: Any, handler: Any) -> None:
 @each_module
 @pytest.mark.parametrize("name", ["ThreadingTCPServer", "ThreadingUDPServer"])
 def test_exit_ends_the_thread(
-    name: str, error: Any, module: Any, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    error: Any,
+    module: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It ends one request only, and frees its thread."""
+    """It ends one request only, is logged by our servers, and frees its thread."""
     uncaught: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: uncaught.append(args.exc_type))
     base: Any = Echo if name == "ThreadingTCPServer" else EchoDatagrams
@@ -199,7 +204,8 @@ def test_exit_ends_the_thread(
                 sock.send(b"exit")
                 sock.send(b"echo")
                 assert sock.recv(100) == b"echo"
-    assert uncaught == [error]
+    assert uncaught == ([] if module is ours else [error])
+    assert levels_of(caplog).count("ERROR") == (module is ours)
 
 
 @each_module

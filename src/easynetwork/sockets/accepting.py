@@ -32,7 +32,7 @@ _QUIET_TIME: Final = 10.0
 _DESCRIPTOR_ERRNOS: Final = {errno.EMFILE, errno.ENFILE}
 """accept(2): the process, or the system, has no descriptor left."""
 
-_CAPACITY_ERRNOS: Final = {*_DESCRIPTOR_ERRNOS, errno.ENOMEM, errno.ENOBUFS}
+CAPACITY_ERRNOS: Final = {*_DESCRIPTOR_ERRNOS, errno.ENOMEM, errno.ENOBUFS}
 """accept(2): the process, or the system, has run out of something."""
 
 _CONNECTION_ERRNOS: Final = {
@@ -114,7 +114,7 @@ class Acceptor:
     def _take_failure(self, error: OSError) -> None:
         """Report an error that is likely to come again, and do what can be done meanwhile."""
         self._failures = 0
-        if error.errno not in _CAPACITY_ERRNOS | _CONNECTION_ERRNOS:
+        if error.errno not in CAPACITY_ERRNOS | _CONNECTION_ERRNOS:
             raise error
         self._report(error)
         if error.errno in _DESCRIPTOR_ERRNOS:
@@ -128,7 +128,7 @@ class Acceptor:
             message = "accept() failed: %s. New connections wait until that is over."
             if error.errno in _DESCRIPTOR_ERRNOS:
                 message = "accept() failed: %s. New connections are reset until that is over."
-            if error.errno in _CAPACITY_ERRNOS:
+            if error.errno in CAPACITY_ERRNOS:
                 message += " Close what is not needed, or raise the limit (`ulimit -n`)."
             self._log(logging.ERROR, message, error)
 

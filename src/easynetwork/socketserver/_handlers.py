@@ -8,15 +8,17 @@ import logging
 import socket
 import socketserver
 import ssl
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, ClassVar, Final, Generic
 
+from easynetwork._arguments import validated_delay
 from easynetwork._tls_options import TLSOptions
 from easynetwork._tuning import HIGH_WATER
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses._unix import typed_address
 from easynetwork.clients._blocking_stream import BlockingStreamClient
+from easynetwork.clients._waiting import timed_out
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
@@ -32,6 +34,11 @@ from easynetwork.sockets.datagrams import explain_unix, is_unix, too_long
 
 _RETRY_INTERVAL: Final = 1.0
 """As the default of `TCPNetworkClient`."""
+
+POLL_INTERVAL: Final = 0.01
+"""Seconds between two looks at something that the kernel does not tell of."""
+
+_NO_WAIT: Final = getattr(socket, "MSG_DONTWAIT", 0)
 
 logger: Final = logging.getLogger("easynetwork.socketserver")
 
@@ -52,8 +59,17 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
     protocol: ClassVar[AnyStreamProtocolType[Any, Any] | None] = None
     client: TCPNetworkClient[_T_Response, _T_Request] | UnixStreamClient[_T_Response, _T_Request]
 
+    def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
+        connections: set[Any] = getattr(server, "_connections", set())
+        connections.add(self)
+        try:
+            super().__init__(request, client_address, server)
+        finally:
+            connections.discard(self)
+            self._report_tls()
+
     def setup(self) -> None:
-        """Make `client` of the connection; with TLS, do the handshake.
+        """Create `client` from the connection; with TLS, do the handshake.
 
         Raises:
             TypeError: There is no protocol object, or the connection has TLS already.
@@ -65,8 +81,6 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
             raise TypeError("Pass the context to the server, which does not take an ssl.SSLSocket")
         new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
         self.client = new_client(self.request, protocol, getattr(self.server, "_tls", None))
-        if (active := getattr(self.server, "_active", None)) is not None:
-            active[self.request] = self.client
 
     def packets(self, *, timeout: float | None = None) -> Iterator[_T_Request]:
         """Yield packets until the client has left.
@@ -79,14 +93,23 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
             StreamProtocolParseError: What was received is not a packet. Use `recv_packet()` if you
                 want to go on.
         """
-        with suppress(ConnectionError):
-            while True:
-                packet = self.client.recv_packet(timeout=timeout)
-                yield packet
+        while True:
+            try:
+                packet = self.recv_packet(timeout=timeout)
+            except ConnectionError:
+                return
+            yield packet
 
     def recv_packet(self, *, timeout: float | None = None) -> _T_Request:
         """Wait for a packet, as `TCPNetworkClient.recv_packet()` does."""
-        return self.client.recv_packet(timeout=timeout)
+        try:
+            return self.client.recv_packet(timeout=timeout)
+        except ConnectionAbortedError:
+            if unused := len(self.client._decoder):
+                name = name_of(self.client_address, self.request.family)
+                message = "%s left %d bytes of an incomplete packet"
+                log_of(self.server).log(logging.DEBUG, message, name, unused)
+            raise
 
     def send_packet(self, packet: _T_Response, *, timeout: float | None = None) -> None:
         """Send a packet, as `TCPNetworkClient.send_packet()` does."""
@@ -95,6 +118,13 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
     def finish(self) -> None:
         """Close the connection gracefully: see `TCPNetworkClient.close()`."""
         self.client.close()
+
+    def _report_tls(self) -> None:
+        """Log an error of TLS, which handlers see as the end of the connection."""
+        tls = self.client._tls if hasattr(self, "client") else None
+        if tls is not None and (error := tls._session.error):
+            name = name_of(self.client_address, self.request.family)
+            log_of(self.server).fault("TLS connection of %s broke: %s", name, printable(error))
 
 
 class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _T_Response]):
@@ -132,24 +162,44 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
         sender = name_of(self.client_address, self.request[1].family)
         log_of(self.server).fault("%s sent invalid data: %s", sender, printable(exc.error))
 
-    def send_packet(self, packet: _T_Response) -> None:
+    def send_packet(self, packet: _T_Response, *, timeout: float | None = 1.0) -> None:
         """Send a packet to the sender of the datagram.
 
+        Args:
+            packet: What to send.
+            timeout: The most seconds to wait for a Unix socket that does not read; None for no
+                limit.
+
         Raises:
+            TimeoutError: It has not read in this time.
             ProtocolCrashedError: The protocol object cannot make a datagram of it (the cause).
             OSError: The datagram is too long (`EMSGSIZE`), or its receiver has no name (`EINVAL`)
                 or has left (Unix).
         """
         sock = self.request[1]
         data = self._encode(packet)
+        deadline = time.monotonic() + validated_delay(timeout)
         try:
-            sock.sendto(data, self.client_address or "")
+            while not _try_to_send(sock, data, self.client_address or ""):
+                if time.monotonic() >= deadline:
+                    raise timed_out()
+                time.sleep(POLL_INTERVAL)
+        except TimeoutError:
+            raise
         except OSError as exc:
             if exc.errno == errno.EMSGSIZE:
                 raise too_long(data, sock.family) from None
             if is_unix(sock):
                 raise explain_unix(exc, self.client_address) from None
             raise
+
+
+def _try_to_send(sock: socket.socket, data: bytes, address: Any) -> bool:
+    try:
+        sock.sendto(data, _NO_WAIT, address)
+    except BlockingIOError:
+        return False
+    return True
 
 
 # Once for each protocol object: there is one for all requests.

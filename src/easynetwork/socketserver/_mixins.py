@@ -1,107 +1,183 @@
-"""A thread or a process for each request, bounded, and with a deadline at the end."""
+"""A thread or a process for each request, within limits of number and time."""
 
 from __future__ import annotations
 
 import functools
-import math
 import os
 import signal
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from easynetwork._arguments import validated_delay
+from easynetwork._arguments import strictly_positive, validated_delay
 from easynetwork._episode import Episode
-from easynetwork.socketserver._handlers import logger
+from easynetwork.socketserver._handlers import POLL_INTERVAL, logger
 from easynetwork.socketserver._servers import TCPServer, UDPServer
 
 _PLACE_INTERVAL: Final = 0.5
-"""Seconds that an accept loop without a free thread waits until it looks for `shutdown()`: the
-default `poll_interval` of `socketserver.BaseServer.serve_forever`."""
+"""Seconds that `serve_forever()` waits for a free thread or process before it looks for
+`shutdown()` again: the default `poll_interval` of `socketserver.BaseServer.serve_forever`."""
 
 _BUSY_QUIET_TIME: Final = 10.0
-"""Seconds with a free thread after which a server says again that it has none."""
+"""Seconds with a free thread after which it is logged again that there is none."""
 
 _GRACE: Final = 1.0
-"""Seconds that what has been aborted has to end."""
+"""Seconds to end for what has been aborted."""
 
 
-class ThreadingMixIn(socketserver.ThreadingMixIn):
-    """`socketserver.ThreadingMixIn` with a bound: a thread for each request, but not any number.
+class _BoundedMixIn:
+    """A server that handles a limited number of requests at the same time."""
 
-    While all threads are busy, the server does not accept: new clients wait in the backlog, and
-    datagrams in the socket's buffer. `shutdown()` is noticed all the same.
+    timeout: float | None
+    close_timeout: float | None = None
+
+    def __init__(self, *args: Any, close_timeout: float | None = None, **options: Any) -> None:
+        if close_timeout is not None:
+            self.close_timeout = close_timeout
+        validated_delay(self.close_timeout)
+        super().__init__(*args, **options)
+
+    def _wait_for_place(self, timeout: float | None) -> bool:
+        """Wait until one more request may be handled; return whether that is so."""
+        raise NotImplementedError
+
+    def handle_request(self) -> None:
+        """Handle one request, as `socketserver.BaseServer.handle_request` does.
+
+        It may first wait `timeout` seconds until a request that is being handled has ended. If none
+        has, it calls `handle_timeout()`.
+        """
+        if self._wait_for_place(self.timeout):
+            super().handle_request()  # type: ignore[misc]
+        else:
+            self.handle_timeout()  # type: ignore[attr-defined]
+
+    def _handle_request_noblock(self) -> None:
+        # Not in get_request(), which programs override. Without a place, it is for serve_forever()
+        # to look for shutdown().
+        if self._wait_for_place(_PLACE_INTERVAL):
+            super()._handle_request_noblock()  # type: ignore[misc]
+
+
+class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
+    """`socketserver.ThreadingMixIn` with a limit: a thread for each request, but not too many.
+
+    While all threads are busy, the server does not accept connections: new clients wait in the
+    backlog, and datagrams in the socket's buffer. `shutdown()` works all the same.
+
+    `SystemExit` and `KeyboardInterrupt` in a handler's thread end this request only, like other
+    exceptions: `handle_error()` gets them.
+
+    Attributes:
+        max_threads: The default of the argument.
+        close_timeout: The default of the argument.
     """
 
-    # A constructor that calls the one of the server class by its name leaves out the one here.
-    _max_threads = 1000
-    _close_timeout = math.inf
-    _places = functools.cached_property(lambda self: threading.Semaphore(self._max_threads))
-    _busy = functools.cached_property(lambda self: Episode(_BUSY_QUIET_TIME))
+    max_threads: int = 1000
+
+    # Not in the constructor: programs may call the one of the server class by its name.
+    _handlers = functools.cached_property[list["_RequestThread"]](lambda _: [])
+    _places = functools.cached_property(lambda self: threading.Semaphore(self.max_threads))
+    _busy = functools.cached_property(lambda _: Episode(_BUSY_QUIET_TIME))
 
     def __init__(
         self,
         *args: Any,
-        max_threads: int = 1000,
+        max_threads: int | None = None,
         close_timeout: float | None = None,
         **options: Any,
     ) -> None:
-        """Make the server.
+        """Create the server.
 
         Args:
             *args: Those of the server class.
-            max_threads: How many requests may be handled at the same time.
-            close_timeout: Seconds that `server_close()` waits for them. Then it resets the
-                connections that are left, and waits one second for their threads. None to wait for
-                ever, as `socketserver` does. Without effect if `block_on_close` is false, or
-                `daemon_threads` is true: there is nothing to wait for.
+            max_threads: How many requests may be handled at the same time. 1,000 by default.
+            close_timeout: Seconds that `server_close()` waits for the threads. Then it resets the
+                connections that are still open, and waits for one more second. By default, it waits
+                without a limit, as in `socketserver`. It never waits for daemon threads, nor if
+                `block_on_close` is false.
             **options: Those of the server class.
 
         Raises:
-            TypeError: `max_threads` is not an integer.
-            ValueError: It is not strictly positive, or `close_timeout` is negative.
+            ValueError: `max_threads` is not a strictly positive integer, or `close_timeout` is
+                negative.
         """
-        if type(max_threads) is not int:
-            raise TypeError(f"Expected an integer as max_threads, got {max_threads!r}")
-        if max_threads <= 0:
-            raise ValueError("max_threads must be a strictly positive int")
-        self._max_threads = max_threads
-        self._close_timeout = validated_delay(close_timeout)
-        super().__init__(*args, **options)
+        if max_threads is not None:
+            self.max_threads = max_threads
+        strictly_positive(self.max_threads, "max_threads")
+        super().__init__(*args, close_timeout=close_timeout, **options)
 
-    def _handle_request_noblock(self) -> None:
-        """Accept, as soon as a thread is free: not in `get_request()`, which programs override."""
+    def _wait_for_place(self, timeout: float | None) -> bool:
         if not self._places.acquire(blocking=False):
             if self._busy.begins():
-                logger.warning("All %d threads are busy: clients wait", self._max_threads)
-            if not self._places.acquire(timeout=_PLACE_INTERVAL):
-                return  # the server looks around
+                logger.warning("All %d threads are busy: clients wait", self.max_threads)
+            if not self._places.acquire(timeout=timeout):
+                return False
         self._places.release()
-        super()._handle_request_noblock()  # type: ignore[misc]
+        return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a request."""
+        """Start a thread that calls `process_request_thread()`."""
         self._places.acquire()
+        thread = _RequestThread(self, request, client_address, self._places.release)
         try:
-            super().process_request(request, client_address)
+            thread.start()
         except BaseException:
-            self._places.release()
+            if thread.ident is None:  # it has not started
+                self._places.release()
             raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Handle a request, in its thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+        self._handlers[:] = (other for other in self._handlers if other.is_alive())
+        self._handlers.append(thread)
 
     def server_close(self) -> None:
-        """Close the listening socket, and wait for the threads, up to `close_timeout`."""
-        abort = getattr(self, "_abort_requests", lambda: None)
-        waits = self.block_on_close and not self.daemon_threads
-        _close_in_time(super().server_close, self._close_timeout if waits else math.inf, abort)
+        """Close the listening socket, and wait for the threads: see `close_timeout`."""
+        super().server_close()
+        if not self.block_on_close or self._join(self.close_timeout):
+            return
+        getattr(self, "_reset_connections", lambda: None)()
+        for thread in self._handlers:
+            with suppress(AttributeError, OSError):  # a datagram; closed meanwhile
+                thread.request.shutdown(socket.SHUT_RDWR)
+        if not self._join(_GRACE):
+            logger.error("Requests are still being handled after server_close()")
+
+    def _join(self, timeout: float | None) -> bool:
+        """Wait for the threads of requests; return whether all have ended."""
+        deadline = time.monotonic() + min(validated_delay(timeout), threading.TIMEOUT_MAX)
+        current = threading.current_thread()
+        others = [t for t in self._handlers if not t.daemon and t is not current]
+        for thread in others:
+            thread.join(max(deadline - time.monotonic(), 0))
+        return not any(thread.is_alive() for thread in others)
+
+
+class _RequestThread(threading.Thread):
+    """A thread that handles one request."""
+
+    def __init__(
+        self, server: Any, request: Any, client_address: Any, release: Callable[[], None]
+    ) -> None:
+        target = server.process_request_thread
+        super().__init__(
+            target=target, args=(request, client_address), daemon=server.daemon_threads
+        )
+        self.request = request
+        self._handle_error = functools.partial(server.handle_error, request, client_address)
+        self._release = release
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception:
+            raise  # of handle_error() itself, for example
+        except BaseException:  # which process_request_thread() does not catch
+            self._handle_error()
+        finally:
+            self._release()
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer):
@@ -114,42 +190,74 @@ class ThreadingUDPServer(ThreadingMixIn, UDPServer):
 
 if hasattr(socketserver, "ForkingMixIn"):
 
-    class ForkingMixIn(socketserver.ForkingMixIn):
+    class ForkingMixIn(_BoundedMixIn, socketserver.ForkingMixIn):
         """`socketserver.ForkingMixIn` with a deadline: a process for each request.
 
-        At most `max_children` at a time, 40 by default: then the server waits for one to end. Each
+        There are at most `max_children` processes at the same time, 40 by default. While there are
+        so many, the server does not accept connections; `shutdown()` works all the same. Each
         process limits its own log only.
+
+        Attributes:
+            close_timeout: The default of the argument.
         """
 
-        _close_timeout = math.inf
-
         def __init__(self, *args: Any, close_timeout: float | None = None, **options: Any) -> None:
-            """Make the server.
+            """Create the server.
 
             Args:
                 *args: Those of the server class.
                 close_timeout: Seconds that `server_close()` waits for the processes. Then it sends
-                    them SIGTERM, and SIGKILL one second later. None to wait for ever, as
-                    `socketserver` does. Without effect if `block_on_close` is false.
+                    them SIGTERM, and SIGKILL one second later. A process has the signal handlers
+                    of the server's. By default, it waits without a limit, as in `socketserver`. It
+                    does not wait if `block_on_close` is false.
                 **options: Those of the server class.
 
             Raises:
                 ValueError: `close_timeout` is negative.
             """
-            self._close_timeout = validated_delay(close_timeout)
-            super().__init__(*args, **options)
+            super().__init__(*args, close_timeout=close_timeout, **options)
 
-        def server_close(self) -> None:
-            """Close the listening socket, and wait for the processes, up to `close_timeout`."""
-            terminate = functools.partial(self._send_signal, signal.SIGTERM)
-            kill = functools.partial(self._send_signal, signal.SIGKILL)
-            timeout = self._close_timeout if self.block_on_close else math.inf
-            _close_in_time(super().server_close, timeout, terminate, kill)
+        def _wait_for_place(self, timeout: float | None) -> bool:
+            return self._wait_for_fewer(self.max_children, timeout)
 
-        def _send_signal(self, number: int) -> None:
-            for child in list(self.active_children or ()):
-                with suppress(ProcessLookupError):
-                    os.kill(child, number)
+        def _wait_for_fewer(self, limit: int, timeout: float | None) -> bool:
+            deadline = time.monotonic() + validated_delay(timeout)
+            while True:
+                self.collect_children()
+                if len(self.active_children or ()) < limit:
+                    return True
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(POLL_INTERVAL)
+
+        def collect_children(self, *, blocking: bool = False) -> None:
+            """Forget the processes that have ended.
+
+            Args:
+                blocking: Whether to wait for all of them, and to end them after `close_timeout`.
+            """
+            children = set() if self.active_children is None else self.active_children
+            flags = 0 if blocking and self.close_timeout is None else os.WNOHANG
+            for child in list(children):
+                try:
+                    ended, _ = os.waitpid(child, flags)
+                except ChildProcessError:  # other code has waited for it
+                    ended = child
+                if ended:
+                    children.discard(child)
+            if blocking and children:
+                self._end_children(children)
+
+        def _end_children(self, children: set[int]) -> None:
+            timeout = self.close_timeout
+            for number in signal.SIGTERM, signal.SIGKILL:
+                if self._wait_for_fewer(1, timeout):
+                    return
+                for child in children:
+                    os.kill(child, number)  # it exists, at least as a zombie
+                timeout = _GRACE
+            if not self._wait_for_fewer(1, _GRACE):
+                logger.error("Requests are still being handled after server_close()")
 
     class ForkingTCPServer(ForkingMixIn, TCPServer):
         """A `TCPServer` with a process for each connection."""
@@ -172,28 +280,3 @@ if hasattr(socketserver, "UnixStreamServer"):
 
     class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer):
         """A `UnixDatagramServer` with a process for each datagram."""
-
-
-def _close_in_time(
-    close: Callable[[], None], timeout: float, *measures: Callable[[], object]
-) -> None:
-    """Call what may wait for ever, and take measures, one after the other, if it does not return.
-
-    Args:
-        close: The function.
-        timeout: Seconds until the first measure; infinity for no limit.
-        *measures: What should have it return, within a second each.
-    """
-    if timeout == math.inf:
-        return close()
-    closer = threading.Thread(target=close, daemon=True)
-    closer.start()
-    for measure in measures:
-        closer.join(timeout)
-        if not closer.is_alive():
-            return
-        measure()
-        timeout = _GRACE
-    closer.join(timeout)
-    if closer.is_alive():
-        logger.error("Requests are still being handled after server_close()")

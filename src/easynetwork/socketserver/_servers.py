@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import socket
 import socketserver
 import ssl
 import sys
+import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, ClassVar
 
-from easynetwork._tls_options import new_server_tls
-from easynetwork.clients._blocking_stream import BlockingStreamClient
-from easynetwork.exceptions import BaseProtocolParseError
+from easynetwork._arguments import check_plain_methods
+from easynetwork._tls_options import TLSOptions, new_server_tls
+from easynetwork.exceptions import BaseProtocolParseError, ClientClosedError
 from easynetwork.protocol import (
     AnyStreamProtocolType,
     DatagramProtocol,
@@ -25,6 +26,7 @@ from easynetwork.protocol import (
     check_stream_protocol,
 )
 from easynetwork.servers._core.fault_log import printable
+from easynetwork.sockets.accepting import CAPACITY_ERRNOS, PAUSE
 from easynetwork.sockets.datagrams import largest_datagram
 from easynetwork.socketserver._handlers import (
     DatagramPacketHandler,
@@ -83,12 +85,14 @@ class _PacketServer(socketserver.TCPServer):
             raise TypeError(f"Expected a handler class, got {handler!r}")
         packet_handlers = (StreamPacketHandler, DatagramPacketHandler)
         if isinstance(handler, type) and issubclass(handler, packet_handlers):
+            check_plain_methods(handler, "setup", "handle", "finish")
             self._check_protocol(protocol_of(handler, self))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log the exception that has left a handler; called where it is being handled."""
         exc = sys.exception()
-        assert exc is not None
+        if exc is None:
+            return super().handle_error(request, client_address)
         log, client = log_of(self), name_of(client_address, self.socket.family)
         if not self._is_of_peer(exc, request):
             log.error("Exception occurred during processing of request from %s", client, exc=exc)
@@ -110,6 +114,9 @@ class TCPServer(_PacketServer):
     # On Windows, it would let two servers share the port.
     allow_reuse_address: bool = os.name == "posix"
     request_queue_size: int = 100
+
+    _tls: TLSOptions | None = None
+    _connections = functools.cached_property[set[StreamPacketHandler[Any, Any]]](lambda _: set())
 
     def __init__(
         self,
@@ -146,7 +153,6 @@ class TCPServer(_PacketServer):
             ValueError: An argument has a value that cannot be used.
             OSError: The address cannot be bound.
         """
-        self._active: dict[socket.socket, BlockingStreamClient[Any, Any] | None] = {}
         tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
         self._tls = new_server_tls(ssl, tls_options)
         handler: Any = RequestHandlerClass
@@ -158,39 +164,38 @@ class TCPServer(_PacketServer):
     def _check_protocol(protocol: object) -> None:
         check_stream_protocol(protocol)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection: make a handler, which does the rest."""
-        self._active[request] = None
-        super().finish_request(request, client_address)
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. If the system has no descriptor left, log that, and wait a little.
 
-    def close_request(self, request: Any) -> None:
-        """Forget a connection, and close its socket if the handler has not."""
-        client = self._active.pop(request, None)
-        tls = client and client._tls
-        if client and tls and tls._session.error:
-            error = printable(tls._session.error)
-            log_of(self).fault("TLS connection of %s broke: %s", client._remote_address, error)
-        super().close_request(request)
+        Raises:
+            OSError: There is no connection. The server tries again.
+        """
+        try:
+            return super().get_request()
+        except OSError as exc:
+            if exc.errno in CAPACITY_ERRNOS:
+                log_of(self).fault("accept() failed: %s. New connections wait", exc)
+                time.sleep(PAUSE)
+            raise
 
-    def _abort_requests(self) -> None:
+    def _reset_connections(self) -> None:
         """Reset all connections, so that the threads that wait for them go on."""
-        for request, client in list(self._active.items()):
-            if client is not None:
+        for handler in list(self._connections):
+            if (client := getattr(handler, "client", None)) is not None:
                 client._reset()
                 client._close_unless_used()  # its handler may be busy with something else
-            # A reset does not wake up a sender.
-            if client is None or client._locks.sending.is_taken:
-                with suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)
 
     def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
-        client = self._active.get(request)
+        frames = [frame for frame, _ in traceback.walk_tb(exc.__traceback__)]
+        objects = [frame.f_locals.get("self") for frame in frames]
+        handlers = [o for o in objects if isinstance(o, StreamPacketHandler)]
+        client = getattr(handlers[0], "client", None) if handlers else None
         if client is None:
             return isinstance(exc, OSError) and _passed_through(exc, StreamPacketHandler.setup)
-        frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
-        return isinstance(
-            exc, (ConnectionError, TimeoutError, ssl.SSLError, BaseProtocolParseError)
-        ) and any(frame.f_locals.get("self") is client for frame in frames)
+        if isinstance(exc, ClientClosedError) and not client._is_reset:
+            return False  # the handler has closed it
+        errors = (ConnectionError, TimeoutError, ssl.SSLError, BaseProtocolParseError)
+        return isinstance(exc, errors) and any(o is client for o in objects)
 
 
 class UDPServer(_PacketServer, socketserver.UDPServer):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from contextlib import suppress
 from types import CodeType
 from typing import Final, TypeAlias
 
@@ -145,6 +146,8 @@ def _kind_of(exc: BaseException) -> _Kind:
 
 def printable(error: BaseException) -> str:
     """Return an error's text on one short line of ASCII, whatever bytes of a peer it quotes."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = type(error).__name__
+    with suppress(Exception):  # of a class of the user's own
+        text += f": {error}" if str(error) else ""
     text = text.encode("unicode_escape").decode("ascii")
     return text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + "..."
