@@ -245,6 +245,57 @@ def test_handle_timeout_reaps_children(module: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], timeout=PATIENCE, check=True)
 
 
+def test_silent_children() -> None:
+    """A server that has as many children as it may have can still be stopped."""
+    arguments = "--max-children", "2", "--close-timeout", "0"
+    with contextlib.ExitStack() as stack:
+        with serve("ForkingTCPServer", *arguments) as server:
+            for _ in range(3):
+                stack.enter_context(connect(server))
+            wait_until(lambda: len(children(server)) == 2)
+            start = time.monotonic()
+        assert time.monotonic() - start < 1 + STUCK
+
+
+OWN_LOOP = """
+import os, signal, socket, sys
+import easynetwork.socketserver as socketserver
+
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(b"hello")
+        self.request.recv(1)
+
+class Server(socketserver.ForkingTCPServer):
+    max_children = 2
+    timeout = 0
+
+other = os.fork()
+if not other:
+    os._exit(5)
+with Server(("127.0.0.1", 0), Handler, close_timeout=0) as server:
+    clients = [socket.create_connection(server.server_address) for _ in range(5)]
+    for _ in range(5):
+        server.handle_request()
+    assert len(server.active_children) == 2
+    for client in clients[:2]:
+        assert client.recv(5) == b"hello"
+        client.sendall(b"x")
+    server.timeout = 60
+    server.handle_request()
+    server.handle_request()
+    assert clients[3].recv(5) == b"hello"
+    assert len(server.active_children) == 2
+assert not server.active_children
+assert os.waitpid(other, 0) == (other, 5 << 8)
+"""
+
+
+def test_own_loop() -> None:
+    """Calling `handle_request()` keeps the limit, and reaps no child of the program itself."""
+    subprocess.run([sys.executable, "-W", "error", "-c", OWN_LOOP], timeout=PATIENCE, check=True)
+
+
 # -- many clients
 
 CROWD = 2000

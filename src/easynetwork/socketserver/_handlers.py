@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import socket
 import socketserver
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Generic
 
 from easynetwork._arguments import validated_delay
@@ -57,6 +56,8 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
     """
 
     protocol: ClassVar[AnyStreamProtocolType[Any, Any] | None] = None
+    _check_protocol = staticmethod(check_stream_protocol)
+    _checked: ClassVar[object] = None
     client: TCPNetworkClient[_T_Response, _T_Request] | UnixStreamClient[_T_Response, _T_Request]
 
     def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
@@ -66,7 +67,13 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
             super().__init__(request, client_address, server)
         finally:
             connections.discard(self)
-            self._report_tls()
+            client = getattr(self, "client", None)
+            if client is not None:
+                client.close()  # also if something in a subclass failed after `setup()`
+                if client._tls is not None and (error := client._tls._session.error):
+                    # `handle()` is only told that the connection has ended
+                    name = name_of(client_address, request.family)
+                    log_of(server).fault("TLS connection of %s broke: %s", name, printable(error))
 
     def setup(self) -> None:
         """Create `client` from the connection; with TLS, do the handshake.
@@ -76,7 +83,6 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
             OSError: The client has left already, or the handshake failed.
         """
         protocol = protocol_of(self, self.server)
-        _check_stream_protocol(protocol)
         if isinstance(self.request, ssl.SSLSocket):
             raise TypeError("Pass the context to the server, which does not take an ssl.SSLSocket")
         new_client = _UnixConnection if is_unix(self.request) else _TCPConnection
@@ -119,13 +125,6 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
         """Close the connection gracefully: see `TCPNetworkClient.close()`."""
         self.client.close()
 
-    def _report_tls(self) -> None:
-        """Log an error of TLS, which handlers see as the end of the connection."""
-        tls = self.client._tls if hasattr(self, "client") else None
-        if tls is not None and (error := tls._session.error):
-            name = name_of(self.client_address, self.request.family)
-            log_of(self.server).fault("TLS connection of %s broke: %s", name, printable(error))
-
 
 class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _T_Response]):
     """Handles one datagram. For all servers of datagrams.
@@ -139,15 +138,18 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
     """
 
     protocol: ClassVar[DatagramProtocol[Any, Any] | None] = None
+    _check_protocol = staticmethod(check_datagram_protocol)
+    _checked: ClassVar[object] = None
     packet: _T_Request
 
     def __init__(self, request: Any, client_address: Any, server: socketserver.BaseServer) -> None:
         self.request: Any = request
         self.client_address: Any = client_address
         self.server: socketserver.BaseServer = server
-        build, self._encode = _datagram_codec(protocol_of(self, self.server))
+        protocol = protocol_of(self, server)
+        self._encode = datagram_encoder(protocol)
         try:
-            self.packet = build(request[0])
+            self.packet = datagram_builder(protocol)(request[0])
         except DatagramProtocolParseError as exc:
             self.handle_invalid(exc)
         else:
@@ -179,56 +181,38 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
         sock = self.request[1]
         data = self._encode(packet)
         deadline = time.monotonic() + validated_delay(timeout)
-        try:
-            while not _try_to_send(sock, data, self.client_address or ""):
+        while True:
+            try:
+                sock.sendto(data, _NO_WAIT, self.client_address or "")
+                return
+            except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise timed_out()
+                    raise timed_out() from None
                 time.sleep(POLL_INTERVAL)
-        except TimeoutError:
-            raise
-        except OSError as exc:
-            if exc.errno == errno.EMSGSIZE:
-                raise too_long(data, sock.family) from None
-            if is_unix(sock):
-                raise explain_unix(exc, self.client_address) from None
-            raise
-
-
-def _try_to_send(sock: socket.socket, data: bytes, address: Any) -> bool:
-    try:
-        sock.sendto(data, _NO_WAIT, address)
-    except BlockingIOError:
-        return False
-    return True
-
-
-# Once for each protocol object: there is one for all requests.
-_check_stream_protocol: Final = functools.lru_cache(check_stream_protocol)
-
-
-@functools.lru_cache
-def _datagram_codec(
-    protocol: DatagramProtocol[Any, Any],
-) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
-    check_datagram_protocol(protocol)
-    return datagram_builder(protocol), datagram_encoder(protocol)
+            except OSError as exc:
+                if exc.errno == errno.EMSGSIZE:
+                    raise too_long(data, sock.family) from None
+                if is_unix(sock):
+                    raise explain_unix(exc, self.client_address) from None
+                raise
 
 
 def protocol_of(handler: Any, server: Any) -> Any:
     """Return the protocol object of a handler, or of a class of handlers: its own or the server's.
 
     Raises:
-        TypeError: There is none.
+        TypeError: There is none, or it is of the wrong type.
     """
-    protocol = handler.protocol
+    cls: Any = handler if isinstance(handler, type) else type(handler)
+    protocol = getattr(server, "protocol", None) if handler.protocol is None else handler.protocol
     if protocol is None:
-        protocol = getattr(server, "protocol", None)
-    if protocol is None:
-        cls = handler if isinstance(handler, type) else type(handler)
         raise TypeError(
             f"{cls.__name__} has no protocol object: set its attribute 'protocol', or pass one to "
             "the server"
         )
+    if protocol is not cls._checked:
+        cls._check_protocol(protocol)
+        cls._checked = protocol  # not again for each request
     return protocol
 
 

@@ -9,7 +9,6 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -84,23 +83,16 @@ class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
     _places = functools.cached_property(lambda self: threading.Semaphore(self.max_threads))
     _busy = functools.cached_property(lambda _: Episode(_BUSY_QUIET_TIME))
 
-    def __init__(
-        self,
-        *args: Any,
-        max_threads: int | None = None,
-        close_timeout: float | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *args: Any, max_threads: int | None = None, **options: Any) -> None:
         """Create the server.
 
         Args:
             *args: Those of the server class.
             max_threads: How many requests may be handled at the same time. 1,000 by default.
-            close_timeout: Seconds that `server_close()` waits for the threads. Then it resets the
-                connections that are still open, and waits for one more second. By default, it waits
-                without a limit, as in `socketserver`. It never waits for daemon threads, nor if
-                `block_on_close` is false.
-            **options: Those of the server class.
+            **options: Those of the server class, and `close_timeout`: seconds that `server_close()`
+                waits for the threads. Then it resets the connections that are still open, and waits
+                for one more second. By default, it waits without a limit, as in `socketserver`. It
+                never waits for daemon threads, nor if `block_on_close` is false.
 
         Raises:
             ValueError: `max_threads` is not a strictly positive integer, or `close_timeout` is
@@ -109,7 +101,7 @@ class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
         if max_threads is not None:
             self.max_threads = max_threads
         strictly_positive(self.max_threads, "max_threads")
-        super().__init__(*args, close_timeout=close_timeout, **options)
+        super().__init__(*args, **options)
 
     def _wait_for_place(self, timeout: float | None) -> bool:
         if not self._places.acquire(blocking=False):
@@ -123,7 +115,12 @@ class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread that calls `process_request_thread()`."""
         self._places.acquire()
-        thread = _RequestThread(self, request, client_address, self._places.release)
+        thread = _RequestThread(
+            target=self.process_request_thread,
+            args=(request, client_address),
+            daemon=self.daemon_threads,
+        )
+        thread.server, thread.request, thread.client_address = self, request, client_address
         try:
             thread.start()
         except BaseException:
@@ -158,16 +155,9 @@ class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
 class _RequestThread(threading.Thread):
     """A thread that handles one request."""
 
-    def __init__(
-        self, server: Any, request: Any, client_address: Any, release: Callable[[], None]
-    ) -> None:
-        target = server.process_request_thread
-        super().__init__(
-            target=target, args=(request, client_address), daemon=server.daemon_threads
-        )
-        self.request = request
-        self._handle_error = functools.partial(server.handle_error, request, client_address)
-        self._release = release
+    server: Any
+    request: Any
+    client_address: Any
 
     def run(self) -> None:
         try:
@@ -175,9 +165,9 @@ class _RequestThread(threading.Thread):
         except Exception:
             raise  # of handle_error() itself, for example
         except BaseException:  # which process_request_thread() does not catch
-            self._handle_error()
+            self.server.handle_error(self.request, self.client_address)
         finally:
-            self._release()
+            self.server._places.release()
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer):
@@ -197,25 +187,14 @@ if hasattr(socketserver, "ForkingMixIn"):
         so many, the server does not accept connections; `shutdown()` works all the same. Each
         process limits its own log only.
 
+        When it is closed, it waits `close_timeout` seconds for the processes. Then it sends them
+        SIGTERM, and SIGKILL one second later. A process has the signal handlers of the server's. By
+        default, it waits without a limit, as in `socketserver`. It does not wait if
+        `block_on_close` is false.
+
         Attributes:
-            close_timeout: The default of the argument.
+            close_timeout: The default of the constructor's argument of this name.
         """
-
-        def __init__(self, *args: Any, close_timeout: float | None = None, **options: Any) -> None:
-            """Create the server.
-
-            Args:
-                *args: Those of the server class.
-                close_timeout: Seconds that `server_close()` waits for the processes. Then it sends
-                    them SIGTERM, and SIGKILL one second later. A process has the signal handlers
-                    of the server's. By default, it waits without a limit, as in `socketserver`. It
-                    does not wait if `block_on_close` is false.
-                **options: Those of the server class.
-
-            Raises:
-                ValueError: `close_timeout` is negative.
-            """
-            super().__init__(*args, close_timeout=close_timeout, **options)
 
         def _wait_for_place(self, timeout: float | None) -> bool:
             return self._wait_for_fewer(self.max_children, timeout)
