@@ -195,6 +195,11 @@ def test_subclasses(kind: str, prefix: str) -> None:
 
 # Server objects
 
+HANDLER_CLASSES: dict[str, Any] = {
+    **dict.fromkeys(STREAMS, four_servers.StreamRequestHandler),
+    **dict.fromkeys(DATAGRAMS, four_servers.DatagramRequestHandler),
+}
+
 
 def test_handler_objects() -> None:
     """There is a handler object for each connection, and for each datagram.
@@ -223,11 +228,12 @@ def test_address_in_use(kind: str, folder: Path) -> None:
     raises OSError."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
-    with new_server(new_address(kind, folder), four_servers.StreamRequestHandler) as server:
+    handler_class = HANDLER_CLASSES[kind]
+    with new_server(new_address(kind, folder), handler_class) as server:
         with connected(server.server_address, kind):
             pass
         with pytest.raises(OSError, match="in use") as info:
-            new_server(server.server_address, four_servers.StreamRequestHandler)
+            new_server(server.server_address, handler_class)
         assert info.value.errno == errno.EADDRINUSE
 
 
@@ -241,9 +247,10 @@ def test_port(kind: str) -> None:
     "The operating system chooses another port at each run."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
-    with new_server(LOCAL, echo.EchoRequestHandler) as server:
+    handler_class = HANDLER_CLASSES[kind]
+    with new_server(LOCAL, handler_class) as server:
         assert server.server_address == server.socket.getsockname()
-        with new_server(LOCAL, echo.EchoRequestHandler) as other:
+        with new_server(LOCAL, handler_class) as other:
             assert len({0, server.server_address[1], other.server_address[1]}) == 3
 
 

@@ -243,7 +243,8 @@ def test_close_timeout(bounded: Any, log: pytest.LogCaptureFixture) -> None:
             begin = time.monotonic()
             server.server_close()
             assert time.monotonic() - begin >= SOON
-            assert peer.ending() == "connection reset"
+            # The end of the stream may overtake the reset while the handler's thread wakes up.
+            assert peer.ending() in ("connection reset", "end of the stream")
     assert {level for level, _ in entries(log)} <= {"DEBUG"}
 
 

@@ -347,8 +347,8 @@ def test_max_threads(log: pytest.LogCaptureFixture) -> None:
 def test_stop(way: str) -> None:
     """A handler that waits for its client learns that the server stops.
 
-    "When the server stops, a handler that waits in recv_packet() or send_packet() gets
-    a ClientClosedError at once."
+    "When the server stops, a handler that waits in recv_packet() gets a ClientClosedError at once,
+    and one that waits in send_packet() gets it after half a second."
     """
     errors: list[Exception] = []
 
