@@ -81,11 +81,11 @@ class Keeping:
         self.server.kept.append(self)  # type: ignore[attr-defined]
 
 
-class KeepingStreams(Keeping, four_servers.StreamRequestHandler):
+class KeepingStreams(Keeping, four_servers.GreetingStreamHandler):
     pass
 
 
-class KeepingDatagrams(Keeping, four_servers.DatagramRequestHandler):
+class KeepingDatagrams(Keeping, four_servers.GreetingDatagramHandler):
     pass
 
 

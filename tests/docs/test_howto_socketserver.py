@@ -131,10 +131,10 @@ QUESTIONS = (
     ("request_handlers", '{"name":"Zoe"}', '{"name":"Zoe"}'),
 )
 HANDLERS = {
-    ("four_servers", STREAMS): "StreamRequestHandler",
-    ("four_servers", DATAGRAMS): "DatagramRequestHandler",
+    ("four_servers", STREAMS): "GreetingStreamHandler",
+    ("four_servers", DATAGRAMS): "GreetingDatagramHandler",
     ("request_handlers", STREAMS): "PatientRequestHandler",
-    ("request_handlers", DATAGRAMS): "DatagramRequestHandler",
+    ("request_handlers", DATAGRAMS): "EchoDatagramHandler",
 }
 
 
@@ -196,8 +196,8 @@ def test_subclasses(kind: str, prefix: str) -> None:
 # Server objects
 
 HANDLER_CLASSES: dict[str, Any] = {
-    **dict.fromkeys(STREAMS, four_servers.StreamRequestHandler),
-    **dict.fromkeys(DATAGRAMS, four_servers.DatagramRequestHandler),
+    **dict.fromkeys(STREAMS, four_servers.GreetingStreamHandler),
+    **dict.fromkeys(DATAGRAMS, four_servers.GreetingDatagramHandler),
 }
 
 

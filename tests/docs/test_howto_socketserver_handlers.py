@@ -282,14 +282,14 @@ def test_patient_request_handler(log: pytest.LogCaptureFixture) -> None:
     """
 
     class Impatient(request_handlers.PatientRequestHandler):
-        timeout = 0.01
+        idle_timeout = 0.01
 
     with serving(TCPServer(LOCAL, request_handlers.PatientRequestHandler)) as server:
         with connected(server.server_address) as peer:
             for _ in range(2):
                 assert peer.ask("[1") == '{"error":"invalid JSON"}'
                 assert peer.ask('{"a":1}') == '{"a":1}'
-    assert request_handlers.PatientRequestHandler.timeout == 60
+    assert request_handlers.PatientRequestHandler.idle_timeout == 60
     with serving(TCPServer(LOCAL, Impatient)) as server:
         with connected(server.server_address) as peer:
             assert peer.ending() == "end of the stream"
@@ -305,7 +305,7 @@ def test_datagrams(kind: str, folder: Path) -> None:
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
     address = new_address(kind, folder)
-    with serving(new_server(address, request_handlers.DatagramRequestHandler)) as server:
+    with serving(new_server(address, request_handlers.EchoDatagramHandler)) as server:
         with (
             connected(server.server_address, kind) as first,
             connected(server.server_address, kind) as second,
@@ -325,7 +325,7 @@ def test_invalid_datagram(kind: str, folder: Path, log: pytest.LogCaptureFixture
     """
     calls: list[str] = []
 
-    class Handler(request_handlers.DatagramRequestHandler):
+    class Handler(request_handlers.EchoDatagramHandler):
         def handle_invalid(self, exc: DatagramProtocolParseError) -> None:
             DatagramPacketHandler.handle_invalid(self, exc)
 

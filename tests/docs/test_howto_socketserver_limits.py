@@ -124,7 +124,7 @@ def test_tls_without_threads() -> None:
     "handler_class",
     [
         socketserver.StreamRequestHandler,
-        request_handlers.DatagramRequestHandler,
+        request_handlers.EchoDatagramHandler,
         lambda *args: tls_server.EchoRequestHandler(*args),
     ],
 )
@@ -164,7 +164,7 @@ def test_max_threads(log: pytest.LogCaptureFixture) -> None:
     "While all threads are busy, the server does not accept connections. New clients wait in the
     backlog of the socket, and the log contains a warning: All 50 threads are busy: clients wait."
     """
-    server = server_options.server_with_bounds(LOCAL, four_servers.StreamRequestHandler)
+    server = server_options.server_with_bounds(LOCAL, four_servers.GreetingStreamHandler)
     with serving(server), ExitStack() as stack:
         *peers, last = [
             stack.enter_context(connected(server.server_address)) for number in range(52)
@@ -190,7 +190,7 @@ def test_shutdown_of_busy_server() -> None:
 
     "shutdown() still works."
     """
-    handler_class = four_servers.StreamRequestHandler
+    handler_class = four_servers.GreetingStreamHandler
     with serving(ThreadingTCPServer(LOCAL, handler_class, max_threads=1)) as server:
         with connected(server.server_address) as peer, connected(server.server_address) as waiting:
             assert peer.ask("Zoe") == "Hello, Zoe!"
@@ -206,7 +206,7 @@ def test_server_close_waits() -> None:
 
     "server_close() waits for the threads that are still working."
     """
-    with ThreadingTCPServer(LOCAL, four_servers.StreamRequestHandler) as server:
+    with ThreadingTCPServer(LOCAL, four_servers.GreetingStreamHandler) as server:
         with connected(server.server_address) as peer:
             peer.send("Zoe")
             server.handle_request()
@@ -236,7 +236,7 @@ def test_close_timeout(bounded: Any, log: pytest.LogCaptureFixture) -> None:
     "With close_timeout=5.0, it waits for at most five seconds. It then resets the connections that
     are left, and waits one more second for their threads."
     """
-    with bounded(four_servers.StreamRequestHandler) as server:
+    with bounded(four_servers.GreetingStreamHandler) as server:
         with connected(server.server_address) as peer:
             server.handle_request()
             assert peer.ask("Zoe") == "Hello, Zoe!"
@@ -255,7 +255,7 @@ def test_thread_that_does_not_end(bounded: Any) -> None:
     """
     over = threading.Event()
 
-    class Handler(four_servers.StreamRequestHandler):
+    class Handler(four_servers.GreetingStreamHandler):
         def handle(self) -> None:
             over.wait(PATIENCE)
 
@@ -329,7 +329,7 @@ def test_arguments_of_standard_classes(name: str, options: dict[str, float]) -> 
     server_close() waits without a limit."
     """
     with pytest.raises(TypeError, match="unexpected keyword argument"):
-        getattr(socketserver, name)(LOCAL, four_servers.StreamRequestHandler, **options)
+        getattr(socketserver, name)(LOCAL, four_servers.GreetingStreamHandler, **options)
 
 
 # Errors and logs
@@ -341,7 +341,7 @@ HAS_TRACEBACK = {
 }
 
 
-class Failing(four_servers.StreamRequestHandler):
+class Failing(four_servers.GreetingStreamHandler):
     """Fails in the way that the client wants."""
 
     timeout = PATIENCE
@@ -465,14 +465,14 @@ def test_limited_log(log: pytest.LogCaptureFixture) -> None:
     "If many entries have the same cause, the log is limited: a client cannot flood it."
     """
 
-    class Handler(request_handlers.DatagramRequestHandler):
+    class Handler(request_handlers.EchoDatagramHandler):
         def handle(self) -> None:
             if self.packet == "crash":
                 raise LookupError("on demand")
             super().handle()
 
         def handle_invalid(self, exc: Any) -> None:
-            super(request_handlers.DatagramRequestHandler, self).handle_invalid(exc)
+            super(request_handlers.EchoDatagramHandler, self).handle_invalid(exc)
 
     with serving(UDPServer(LOCAL, Handler)) as server:
         with connected(server.server_address, "UDPServer") as peer:

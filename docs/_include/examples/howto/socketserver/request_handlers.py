@@ -31,12 +31,12 @@ class PatientRequestHandler(StreamPacketHandler[Any, Any]):
     """Sends back each packet, and goes on after what is not a packet."""
 
     protocol = StreamProtocol(JSONSerializer())
-    timeout = 60.0
+    idle_timeout = 60.0
 
     def handle(self) -> None:
         while True:
             try:
-                packet = self.recv_packet(timeout=self.timeout)
+                packet = self.recv_packet(timeout=self.idle_timeout)
             except StreamProtocolParseError:
                 self.send_packet({"error": "invalid JSON"})
             except (ConnectionError, TimeoutError):
@@ -45,7 +45,7 @@ class PatientRequestHandler(StreamPacketHandler[Any, Any]):
                 self.send_packet(packet)
 
 
-class DatagramRequestHandler(DatagramPacketHandler[Any, Any]):
+class EchoDatagramHandler(DatagramPacketHandler[Any, Any]):
     """Sends back a datagram."""
 
     protocol = DatagramProtocol(JSONSerializer())
