@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolParseError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer
-from easynetwork.socketserver import DatagramPacketHandler, StreamPacketHandler
+from easynetwork.socketserver import (
+    DatagramPacketHandler,
+    StreamPacketHandler,
+    TCPServer,
+    UDPServer,
+)
 
 
 class CountingRequestHandler(StreamPacketHandler[Any, Any]):
@@ -55,3 +61,13 @@ class EchoDatagramHandler(DatagramPacketHandler[Any, Any]):
 
     def handle_invalid(self, exc: DatagramProtocolParseError) -> None:
         self.send_packet({"error": "invalid JSON"})
+
+
+def main(server_class: type[TCPServer | UDPServer], handler_class: Any) -> None:
+    with server_class(("localhost", 9000), handler_class) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(TCPServer, CountingRequestHandler)  # or main(UDPServer, EchoDatagramHandler)
