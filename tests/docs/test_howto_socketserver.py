@@ -487,8 +487,8 @@ def test_finish_request() -> None:
 def test_constructor_of_handler() -> None:
     """The handler's constructor does everything.
 
-    "The constructor of the handler calls setup(), handle() and finish(), so when the object exists,
-    the request has been handled."
+    "The constructor of the handler calls setup(), handle() and finish(). So when the constructor
+    returns, the request has been handled."
     """
     calls: list[str] = []
 

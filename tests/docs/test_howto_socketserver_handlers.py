@@ -441,7 +441,8 @@ def test_unix_client_that_does_not_read(
     """A client that does not read holds up the server for a second.
 
     "If a client with a Unix socket does not read its datagrams, self.send_packet() waits for at
-    most one second, then it raises TimeoutError. Its timeout argument changes this limit."
+    most one second, then it raises TimeoutError. The timeout argument of self.send_packet() changes
+    this limit. If you do not catch the exception, it is logged at level DEBUG."
     """
     durations: list[float] = []
 

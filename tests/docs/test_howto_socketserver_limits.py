@@ -542,7 +542,7 @@ def test_standard_server(capsys: pytest.CaptureFixture[str]) -> None:
     """The servers of the standard library do not know whose fault it is.
 
     "Packet handlers on the servers of socketserver: each exception is printed with a traceback, as
-    always in this module."
+    always with these servers."
     """
     with serving(socketserver.TCPServer(LOCAL, Failing)) as server:
         with connected(server.server_address) as peer:
