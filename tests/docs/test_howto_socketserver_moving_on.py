@@ -230,6 +230,10 @@ def test_interrupt(
     with started(text, tmp_path, reserved_port) as process:
         with connected(reserved_port) as peer:
             assert peer.ask("Zoe") == "Hello, Zoe!"
+            # Control-C would end a request that the main thread has not yet passed to a thread.
+            with connected(reserved_port) as other:
+                other.socket.shutdown(socket.SHUT_WR)
+                assert other.ending() == "end of the stream"
             process.send_signal(signal.SIGINT)
             begin = time.monotonic()
             if end is None:
