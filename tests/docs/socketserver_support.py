@@ -81,11 +81,11 @@ class Keeping:
         self.server.kept.append(self)  # type: ignore[attr-defined]
 
 
-class KeepingStreams(Keeping, four_servers.StreamRequestHandler):
+class KeepingStreams(Keeping, four_servers.GreetingStreamHandler):
     pass
 
 
-class KeepingDatagrams(Keeping, four_servers.DatagramRequestHandler):
+class KeepingDatagrams(Keeping, four_servers.GreetingDatagramHandler):
     pass
 
 
@@ -265,3 +265,17 @@ def running(server: str, handler: str, address: Any, **options: Any) -> Iterator
             assert process.returncode == 0
         finally:
             process.kill()
+
+
+def output_of(program: str, *options: str) -> str:
+    """Run a program with options of the interpreter; return all that it prints."""
+    return subprocess.run(
+        [sys.executable, *(options or ["-W", "error"]), "-c", program],
+        cwd=DOCS.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    ).stdout

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from docs._include.examples.howto.socketserver import (
 from easynetwork.socketserver import (
     StreamPacketHandler,
     TCPServer,
+    ThreadingMixIn,
     UDPServer,
 )
 from tests.docs.howto_support import DOCS, check_quotations
@@ -58,6 +59,7 @@ from tests.docs.socketserver_support import (
     keeping,
     new_address,
     noting,
+    output_of,
     running,
     server_class,
     serving,
@@ -94,8 +96,9 @@ def test_programs() -> None:
     "This program asks a server of each type for a greeting"
     """
     shown = re.findall(r"^ +\$ python (\S+)$", PAGE, re.MULTILINE)
-    programs = {file.name for file in FOLDER.glob("*.py") if "__main__" in file.read_text()}
-    assert set(shown) == {name for name in programs if not name.startswith("greeting")}
+    texts = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.py")}
+    assert all("__main__" in text for text in texts.values())
+    assert set(shown) == {name for name, text in texts.items() if "9000" not in text}
     assert len(shown) == len(set(shown))
 
 
@@ -131,10 +134,10 @@ QUESTIONS = (
     ("request_handlers", '{"name":"Zoe"}', '{"name":"Zoe"}'),
 )
 HANDLERS = {
-    ("four_servers", STREAMS): "StreamRequestHandler",
-    ("four_servers", DATAGRAMS): "DatagramRequestHandler",
+    ("four_servers", STREAMS): "GreetingStreamHandler",
+    ("four_servers", DATAGRAMS): "GreetingDatagramHandler",
     ("request_handlers", STREAMS): "PatientRequestHandler",
-    ("request_handlers", DATAGRAMS): "DatagramRequestHandler",
+    ("request_handlers", DATAGRAMS): "EchoDatagramHandler",
 }
 
 
@@ -173,8 +176,7 @@ def test_kinds_with_processes(
 ) -> None:
     """The same with a process for each request.
 
-    "Both mix-ins are also available combined with the servers: ThreadingTCPServer,
-    ForkingUDPServer, and so on."
+    "There are ready-made combinations: ThreadingTCPServer, ForkingUDPServer, and so on."
     """
     handler = f"{EXAMPLES}.{module}:{HANDLERS[module, STREAMS if kind in STREAMS else DATAGRAMS]}"
     with running(f"{library}:Forking{kind}", handler, new_address(kind, folder)) as program:
@@ -194,6 +196,48 @@ def test_subclasses(kind: str, prefix: str) -> None:
 
 
 # Server objects
+
+HANDLER_CLASSES: dict[str, Any] = {
+    **dict.fromkeys(STREAMS, four_servers.GreetingStreamHandler),
+    **dict.fromkeys(DATAGRAMS, four_servers.GreetingDatagramHandler),
+}
+
+
+class Coroutine(four_servers.GreetingStreamHandler):
+    async def handle(self) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+class Generator(four_servers.GreetingStreamHandler):
+    def handle(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+
+class AsynchronousGenerator(four_servers.GreetingDatagramHandler):
+    async def handle(self) -> AsyncIterator[None]:  # type: ignore[override]
+        yield
+
+
+@pytest.mark.parametrize(
+    ("kind", "handler_class"),
+    [
+        *((kind, four_servers.GreetingDatagramHandler) for kind in STREAMS),
+        *((kind, four_servers.GreetingStreamHandler) for kind in DATAGRAMS),
+        ("TCPServer", server_options.EchoRequestHandler),
+        ("TCPServer", Coroutine),
+        ("TCPServer", Generator),
+        ("UDPServer", AsynchronousGenerator),
+    ],
+)
+def test_wrong_handlers(kind: str, handler_class: Any, folder: Path) -> None:
+    """The constructor refuses handlers that cannot work.
+
+    "The constructor raises TypeError if there is no protocol object, or if the handler is of the
+    wrong type: for example, a StreamPacketHandler for a UDPServer, or a handler whose handle() is
+    async def or a generator."
+    """
+    with pytest.raises(TypeError):
+        server_class(f"easynetwork.socketserver:{kind}")(new_address(kind, folder), handler_class)
 
 
 def test_handler_objects() -> None:
@@ -223,11 +267,12 @@ def test_address_in_use(kind: str, folder: Path) -> None:
     raises OSError."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
-    with new_server(new_address(kind, folder), four_servers.StreamRequestHandler) as server:
+    handler_class = HANDLER_CLASSES[kind]
+    with new_server(new_address(kind, folder), handler_class) as server:
         with connected(server.server_address, kind):
             pass
         with pytest.raises(OSError, match="in use") as info:
-            new_server(server.server_address, four_servers.StreamRequestHandler)
+            new_server(server.server_address, handler_class)
         assert info.value.errno == errno.EADDRINUSE
 
 
@@ -241,9 +286,10 @@ def test_port(kind: str) -> None:
     "The operating system chooses another port at each run."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
-    with new_server(LOCAL, echo.EchoRequestHandler) as server:
+    handler_class = HANDLER_CLASSES[kind]
+    with new_server(LOCAL, handler_class) as server:
         assert server.server_address == server.socket.getsockname()
-        with new_server(LOCAL, echo.EchoRequestHandler) as other:
+        with new_server(LOCAL, handler_class) as other:
             assert len({0, server.server_address[1], other.server_address[1]}) == 3
 
 
@@ -441,8 +487,8 @@ def test_finish_request() -> None:
 def test_constructor_of_handler() -> None:
     """The handler's constructor does everything.
 
-    "The constructor of the handler calls setup(), handle() and finish(), so when the object exists,
-    the request has been handled."
+    "The constructor of the handler calls setup(), handle() and finish(). So when the constructor
+    returns, the request has been handled."
     """
     calls: list[str] = []
 
@@ -577,20 +623,6 @@ over.set()
     assert 'Received: "process ' in output
 
 
-def output_of(program: str, *options: str) -> str:
-    """Run a program with options of the interpreter; return all that it prints."""
-    return subprocess.run(
-        [sys.executable, *(options or ["-W", "error"]), "-c", program],
-        cwd=DOCS.parent,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=PATIENCE,
-        check=False,
-    ).stdout
-
-
 # Using handle_request() in your own loop
 
 
@@ -605,8 +637,8 @@ class NotingTimeouts(own_loop.EchoServer):
 def test_handle_timeout() -> None:
     """handle_request() returns if there is no client.
 
-    "With timeout = 0, handle_request() then calls handle_timeout(), which does nothing, and
-    returns."
+    "In this case, because of timeout = 0, handle_request() calls handle_timeout() and returns at
+    once. By default, handle_timeout() does nothing."
     """
     with NotingTimeouts(LOCAL, own_loop.EchoRequestHandler) as server:
         server.handle_request()
@@ -621,7 +653,8 @@ def test_handle_timeout() -> None:
 def test_client_that_has_left(log: pytest.LogCaptureFixture) -> None:
     """A client that has left before it is accepted does no harm.
 
-    "The client may be gone: some systems forget a client that has left before it is accepted."
+    "The client may have disconnected already: some systems drop a connection that ends before it is
+    accepted."
     """
     with NotingTimeouts(LOCAL, own_loop.EchoRequestHandler) as server:
         for leave in Peer.close, Peer.reset:
@@ -634,7 +667,7 @@ def test_client_that_has_left(log: pytest.LogCaptureFixture) -> None:
 def test_no_timeout() -> None:
     """Without a timeout, handle_request() waits.
 
-    "Without it, handle_request() would wait for the next client."
+    "Without timeout = 0, handle_request() would wait for the next client."
     """
     with TCPServer(LOCAL, echo.EchoRequestHandler) as server:
         thread = threading.Thread(target=server.handle_request, daemon=True)
@@ -658,3 +691,83 @@ def test_silent_client_in_loop() -> None:
             server.handle_request()
             assert 0.9 < time.monotonic() - begin < PATIENCE
             assert peer.ending() == "end of the stream"
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 0.05])
+def test_busy_threads_in_loop(timeout: float | None) -> None:
+    """handle_request() returns although no thread becomes free.
+
+    "Then handle_request() waits for a free one for at most timeout seconds, or half a second if
+    timeout is None. If none becomes free, it calls handle_timeout() and returns."
+
+    "so with timeout = 0 this loop runs without a pause while all threads are busy."
+    """
+
+    class Server(ThreadingMixIn, NotingTimeouts):
+        pass
+
+    Server.timeout = timeout  # type: ignore[assignment]
+    with Server(LOCAL, echo_simple.EchoRequestHandler, max_threads=1) as server:
+        with connected(server.server_address) as peer, connected(server.server_address) as waiting:
+            server.handle_request()
+            assert peer.ask("one") == "one"
+            waiting.send("two")
+            begin = time.monotonic()
+            server.handle_request()
+            duration = time.monotonic() - begin
+            assert server.timeouts == 1
+            expected = 0.5 if timeout is None else timeout
+            assert expected <= duration < expected + 0.2 + SOON
+            peer.close()
+            while not waiting.hears():
+                server.handle_request()
+            assert waiting.receive() == "two"
+
+
+def test_children_in_loop() -> None:
+    """handle_request() does what serve_forever() does for the children.
+
+    "With ForkingMixIn, handle_request() also collects children that have ended, and keeps the limit
+    max_children."
+    """
+    program = f"""
+import contextlib, os, socket
+from {EXAMPLES}.echo_forking import ForkingEchoServer
+from {EXAMPLES}.echo_simple import EchoRequestHandler
+from easynetwork.socketserver import StreamPacketHandler
+
+def ask(server):
+    with socket.create_connection(server.server_address, timeout={PATIENCE}) as client:
+        client.sendall(b"hello\\n")
+        server.handle_request()
+        assert client.recv(100)
+
+class Handler(EchoRequestHandler):
+    def handle(self):
+        self.send_packet(self.recv_packet())
+
+class SlowHandler(StreamPacketHandler):
+    protocol = EchoRequestHandler.protocol
+    def handle(self):
+        with contextlib.suppress(TimeoutError):
+            self.recv_packet(timeout=0.3)
+
+with ForkingEchoServer(("127.0.0.1", 0), Handler) as server:
+    ask(server)
+    [child] = server.active_children
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    ask(server)
+    assert child not in server.active_children
+
+class LimitedServer(ForkingEchoServer):
+    max_children = 2
+
+with LimitedServer(("127.0.0.1", 0), SlowHandler) as server, contextlib.ExitStack() as stack:
+    for _ in range(5):
+        stack.enter_context(socket.create_connection(server.server_address))
+    for _ in range(5):
+        server.handle_request()
+        assert len(server.active_children) <= 2
+print("done")
+"""
+    assert output_of(program) == "done\n"

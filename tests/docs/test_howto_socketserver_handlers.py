@@ -6,16 +6,22 @@ page.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import socket
+import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from docs._include.examples.howto.socketserver import (
+    echo_simple,
+    four_servers,
     own_servers,
     request_handlers,
 )
@@ -32,6 +38,7 @@ from tests.docs.socketserver_support import (
     DATAGRAMS,
     LOCAL,
     STREAMS,
+    Keeping,
     KeepingStreams,
     Peer,
     connected,
@@ -133,7 +140,7 @@ def test_counting_request_handler(capsys: pytest.CaptureFixture[str]) -> None:
 
     "If you override one of the other methods, call super() there, as this handler does."
 
-    "data of one client can be kept in attributes of self."
+    "So you can keep a client's data in attributes of self."
     """
     handler_class = request_handlers.CountingRequestHandler
     with serving(ThreadingTCPServer(LOCAL, handler_class)) as server:
@@ -231,7 +238,7 @@ def test_timeout(way: str) -> None:
 def test_send_packet_waits() -> None:
     """A client that does not read holds up its handler.
 
-    "self.send_packet(packet) sends a packet, and waits while the client does not read."
+    "It blocks while the client is too slow to read."
     """
     count, over = 50, threading.Event()
 
@@ -245,6 +252,96 @@ def test_send_packet_waits() -> None:
         assert not over.wait(SOON)
         assert len(list(iter(peer.receive, ""))) == count
         assert over.wait(PATIENCE)
+
+
+def test_send_packet_with_timeout() -> None:
+    """Sending has a timeout.
+
+    "It has a timeout, too."
+    """
+    raised = threading.Event()
+
+    class Handler(own_servers.EchoRequestHandler):
+        def handle(self) -> None:
+            with pytest.raises(TimeoutError):
+                self.send_packet("x" * 50_000_000, timeout=0.01)
+            raised.set()
+
+    with serving(TCPServer(LOCAL, Handler)) as server, connected(server.server_address):
+        assert raised.wait(PATIENCE)
+
+
+class KeepingBytes(Keeping, socketserver.StreamRequestHandler):
+    timeout = SOON / 5
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            self.server.lines.append(self.rfile.readline())  # type: ignore[attr-defined]
+
+
+class KeepingPackets(Keeping, own_servers.EchoRequestHandler):
+    timeout = SOON / 5
+
+    def handle(self) -> None:
+        lines = list(self.packets())
+        with pytest.raises(ConnectionError):
+            self.recv_packet()
+        self.server.lines.extend(lines)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("handler_class", [KeepingBytes, KeepingPackets])
+def test_changed_handler(handler_class: Any) -> None:
+    """A timeout has to be passed to methods, and packets are sent at once.
+
+    "A class attribute timeout has no effect"
+    "disable_nagle_algorithm = True"
+    "Always on"
+    """
+    server: Any = keeping(TCPServer(LOCAL, handler_class))
+    server.lines = []
+    with serving(server), connected(server.server_address) as peer:
+        assert peer.hears() == (handler_class is KeepingBytes)
+        [handler] = server.kept
+        if handler_class is KeepingPackets:
+            assert handler.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        peer.send("one")
+        peer.close()
+    assert server.lines == ([] if handler_class is KeepingBytes else ["one"])
+
+
+@pytest.mark.parametrize("handler_class", [KeepingBytes, KeepingPackets])
+def test_incomplete_packet(handler_class: Any) -> None:
+    """A last packet without its end is no packet.
+
+    "If a client sends Ada without a newline, for example with printf 'Ada' | nc localhost 9000, and
+    then disconnects, readline() returns"
+
+    "But this packet is incomplete, so packets() ends without it, and recv_packet() raises
+    a ConnectionError."
+    """
+    server: Any = keeping(TCPServer(LOCAL, handler_class))
+    server.lines = []
+    with serving(server), connected(server.server_address) as peer:
+        peer.socket.sendall(b"Ada")
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert peer.ending() == "end of the stream"
+    assert server.lines == ([b"Ada"] if handler_class is KeepingBytes else [])
+
+
+def test_log_of_incomplete_packet(log: pytest.LogCaptureFixture) -> None:
+    """The log tells of it.
+
+    "The log then contains an entry at level DEBUG: \u2026 left 3 bytes of an incomplete packet."
+    """
+    with serving(TCPServer(LOCAL, echo_simple.EchoRequestHandler)) as server:
+        with connected(server.server_address) as peer:
+            peer.socket.sendall(b"Zoe\nAda")
+            peer.socket.shutdown(socket.SHUT_WR)
+            assert peer.receive() == "Zoe"
+            assert peer.ending() == "end of the stream"
+    assert entries(log) == [("DEBUG", False)]
+    assert log.records[0].getMessage().endswith(" left 3 bytes of an incomplete packet")
 
 
 @pytest.mark.parametrize("way", ["packets", "recv_packet"])
@@ -282,14 +379,14 @@ def test_patient_request_handler(log: pytest.LogCaptureFixture) -> None:
     """
 
     class Impatient(request_handlers.PatientRequestHandler):
-        timeout = 0.01
+        idle_timeout = 0.01
 
     with serving(TCPServer(LOCAL, request_handlers.PatientRequestHandler)) as server:
         with connected(server.server_address) as peer:
             for _ in range(2):
                 assert peer.ask("[1") == '{"error":"invalid JSON"}'
                 assert peer.ask('{"a":1}') == '{"a":1}'
-    assert request_handlers.PatientRequestHandler.timeout == 60
+    assert request_handlers.PatientRequestHandler.idle_timeout == 60
     with serving(TCPServer(LOCAL, Impatient)) as server:
         with connected(server.server_address) as peer:
             assert peer.ending() == "end of the stream"
@@ -305,7 +402,7 @@ def test_datagrams(kind: str, folder: Path) -> None:
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
     address = new_address(kind, folder)
-    with serving(new_server(address, request_handlers.DatagramRequestHandler)) as server:
+    with serving(new_server(address, request_handlers.EchoDatagramHandler)) as server:
         with (
             connected(server.server_address, kind) as first,
             connected(server.server_address, kind) as second,
@@ -325,7 +422,7 @@ def test_invalid_datagram(kind: str, folder: Path, log: pytest.LogCaptureFixture
     """
     calls: list[str] = []
 
-    class Handler(request_handlers.DatagramRequestHandler):
+    class Handler(request_handlers.EchoDatagramHandler):
         def handle_invalid(self, exc: DatagramProtocolParseError) -> None:
             DatagramPacketHandler.handle_invalid(self, exc)
 
@@ -335,3 +432,40 @@ def test_invalid_datagram(kind: str, folder: Path, log: pytest.LogCaptureFixture
             assert peer.ask("invalid", "[]") == "[]"
     assert calls == ["setup", "handle", "finish"]
     assert entries(log) == [("WARNING", False)]
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": SOON}])
+def test_unix_client_that_does_not_read(
+    options: dict[str, float], folder: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """A client that does not read holds up the server for a second.
+
+    "If a client with a Unix socket does not read its datagrams, self.send_packet() waits for at
+    most one second, then it raises TimeoutError. The timeout argument of self.send_packet() changes
+    this limit. If you do not catch the exception, it is logged at level DEBUG."
+    """
+    durations: list[float] = []
+
+    class Handler(four_servers.GreetingDatagramHandler):
+        def handle(self) -> None:
+            while True:
+                begin = time.monotonic()
+                try:
+                    self.send_packet(self.packet, **options)
+                except TimeoutError:
+                    durations.append(time.monotonic() - begin)
+                    raise
+
+    kind = "UnixDatagramServer"
+    server_type = server_class(f"easynetwork.socketserver:{kind}")
+    server = server_type(new_address(kind, folder), Handler)
+    thread = threading.Thread(target=server.handle_request, daemon=True)
+    with server, connected(server.server_address, kind) as peer:
+        peer.send("Zoe")
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    [duration] = durations
+    expected = options.get("timeout", 1.0)
+    assert expected <= duration < expected + PATIENCE / 2
+    assert entries(log) == [("DEBUG", False)]

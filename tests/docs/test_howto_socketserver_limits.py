@@ -6,7 +6,6 @@ page.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 import socketserver
@@ -44,6 +43,7 @@ from tests.docs.socketserver_support import (
     connected,
     entries,
     in_background,
+    output_of,
     running,
     serving,
 )
@@ -124,7 +124,7 @@ def test_tls_without_threads() -> None:
     "handler_class",
     [
         socketserver.StreamRequestHandler,
-        request_handlers.DatagramRequestHandler,
+        request_handlers.EchoDatagramHandler,
         lambda *args: tls_server.EchoRequestHandler(*args),
     ],
 )
@@ -151,23 +151,38 @@ def test_default_limits() -> None:
 
     "A ForkingMixIn has at most 40 children at the same time, as in socketserver."
     """
-    parameters = inspect.signature(ThreadingMixIn.__init__).parameters
-    assert parameters["max_threads"].default == 1000
+    mix_in: Any = ThreadingMixIn
+    assert mix_in.max_threads == 1000
     assert ForkingMixIn.max_children == socketserver.ForkingMixIn.max_children == 40
 
 
 def test_max_threads(log: pytest.LogCaptureFixture) -> None:
     """The server accepts no more clients than it has threads, and tells so once.
 
-    "The max_threads argument changes this limit"
+    "The class attribute max_threads changes this limit."
 
     "While all threads are busy, the server does not accept connections. New clients wait in the
     backlog of the socket, and the log contains a warning: All 50 threads are busy: clients wait."
     """
-    server = server_options.server_with_bounds(LOCAL, four_servers.StreamRequestHandler)
+    server = server_options.BoundedServer(LOCAL, four_servers.GreetingStreamHandler)
+    check_max_threads(server, 50, log)
+
+
+def test_max_threads_argument(log: pytest.LogCaptureFixture) -> None:
+    """An argument limits one server.
+
+    "Both are also arguments of the constructor. An argument overrides the attribute for this server
+    object"
+    """
+    server = server_options.server_with_bounds(LOCAL, four_servers.GreetingStreamHandler)
+    check_max_threads(server, 10, log)
+
+
+def check_max_threads(server: Any, count: int, log: pytest.LogCaptureFixture) -> None:
+    """Check that a server serves a number of clients at the same time, and not one more."""
     with serving(server), ExitStack() as stack:
         *peers, last = [
-            stack.enter_context(connected(server.server_address)) for number in range(52)
+            stack.enter_context(connected(server.server_address)) for _ in range(count + 2)
         ]
         last_but_one = peers.pop()
         for peer in peers:
@@ -182,7 +197,7 @@ def test_max_threads(log: pytest.LogCaptureFixture) -> None:
         assert last.receive() == "Hello, Bob!"
     [record] = [record for record in log.records if record.levelno > logging.DEBUG]
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == "All 50 threads are busy: clients wait"
+    assert record.getMessage() == f"All {count} threads are busy: clients wait"
 
 
 def test_shutdown_of_busy_server() -> None:
@@ -190,7 +205,7 @@ def test_shutdown_of_busy_server() -> None:
 
     "shutdown() still works."
     """
-    handler_class = four_servers.StreamRequestHandler
+    handler_class = four_servers.GreetingStreamHandler
     with serving(ThreadingTCPServer(LOCAL, handler_class, max_threads=1)) as server:
         with connected(server.server_address) as peer, connected(server.server_address) as waiting:
             assert peer.ask("Zoe") == "Hello, Zoe!"
@@ -206,7 +221,7 @@ def test_server_close_waits() -> None:
 
     "server_close() waits for the threads that are still working."
     """
-    with ThreadingTCPServer(LOCAL, four_servers.StreamRequestHandler) as server:
+    with ThreadingTCPServer(LOCAL, four_servers.GreetingStreamHandler) as server:
         with connected(server.server_address) as peer:
             peer.send("Zoe")
             server.handle_request()
@@ -220,52 +235,90 @@ def test_server_close_waits() -> None:
 
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], ThreadingTCPServer]:
-    """Return the function of the page, whose server has less than five seconds for its threads."""
+    """Return the class of the page, whose server has less than five seconds for its threads."""
+    assert server_options.BoundedServer.close_timeout == 5
+    monkeypatch.setattr(server_options.BoundedServer, "close_timeout", SOON)
+    return partial(server_options.BoundedServer, LOCAL)
 
-    def impatient(*args: Any, max_threads: int, close_timeout: float) -> ThreadingTCPServer:
-        assert (max_threads, close_timeout) == (50, 5)
-        return ThreadingTCPServer(*args, max_threads=max_threads, close_timeout=SOON)
 
-    monkeypatch.setattr(server_options, "ThreadingTCPServer", impatient)
-    return lambda handler_class: server_options.server_with_bounds(LOCAL, handler_class)
+def close(server: Any, peer: Peer) -> float:
+    """Close a server that has a client; return how many seconds it took."""
+    begin = time.monotonic()
+    with in_background(server.server_close) as closing:
+        try:
+            closing.result(PATIENCE)
+        except TimeoutError:
+            peer.close()
+            raise
+    return time.monotonic() - begin
 
 
 def test_close_timeout(bounded: Any, log: pytest.LogCaptureFixture) -> None:
     """Closing resets the connections whose handlers have not ended in time.
 
-    "With close_timeout=5.0, it waits for at most five seconds. It then resets the connections that
-    are left, and waits one more second for their threads."
+    "The class attribute close_timeout limits how many seconds server_close() waits."
+
+    "With close_timeout = 5.0, it waits for at most five seconds. It then resets the connections
+    that are still open, and waits one more second for their threads."
     """
-    with bounded(four_servers.StreamRequestHandler) as server:
+    with bounded(four_servers.GreetingStreamHandler) as server:
         with connected(server.server_address) as peer:
             server.handle_request()
             assert peer.ask("Zoe") == "Hello, Zoe!"
-            begin = time.monotonic()
-            server.server_close()
-            assert time.monotonic() - begin >= SOON
-            assert peer.ending() == "connection reset"
+            assert close(server, peer) >= SOON
+            # The end of the stream may overtake the reset while the handler's thread wakes up.
+            assert peer.ending() in ("connection reset", "end of the stream")
     assert {level for level, _ in entries(log)} <= {"DEBUG"}
+
+
+def test_close_timeout_argument() -> None:
+    """An argument limits one server.
+
+    "Both are also arguments of the constructor. An argument overrides the attribute for this server
+    object"
+    """
+    handler_class = four_servers.GreetingStreamHandler
+    with server_options.BoundedServer(LOCAL, handler_class, close_timeout=SOON) as server:
+        with connected(server.server_address) as peer:
+            server.handle_request()
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            assert SOON <= close(server, peer) < 5
+
+
+def test_thread_of_server_close(bounded: Any) -> None:
+    """The thread that closes the server does so itself.
+
+    "server_close() itself waits, in the thread that calls it."
+    """
+    with bounded(four_servers.GreetingStreamHandler) as server:
+        with connected(server.server_address) as peer:
+            server.handle_request()
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            count = threading.active_count()
+            with in_background(close, server, peer) as closing:  # that is two threads
+                with pytest.raises(TimeoutError):
+                    closing.result(SOON / 2)
+                assert threading.active_count() <= count + 2
+                closing.result(2 * PATIENCE)
 
 
 def test_thread_that_does_not_end(bounded: Any) -> None:
     """Closing does not wait for a thread that ignores its connection.
 
-    "It then resets the connections that are left, and waits one more second for their threads."
+    "It then resets the connections that are still open, and waits one more second for their
+    threads."
     """
     over = threading.Event()
 
-    class Handler(four_servers.StreamRequestHandler):
+    class Handler(four_servers.GreetingStreamHandler):
         def handle(self) -> None:
             over.wait(PATIENCE)
 
     with bounded(Handler) as server, connected(server.server_address) as peer:
         server.handle_request()
-        begin = time.monotonic()
         try:
-            server.server_close()
-            assert time.monotonic() - begin >= SOON + GRACE
+            assert SOON + GRACE <= close(server, peer) < PATIENCE / 2
             assert peer.ending() == "connection reset"
-            assert time.monotonic() - begin < PATIENCE / 2
         finally:
             over.set()
 
@@ -281,7 +334,7 @@ def test_max_children() -> None:
 
     "It does the same, and it limits how many children run at the same time"
     """
-    server = f"{EXAMPLES}.server_options:server_with_bounded_processes"
+    server = f"{EXAMPLES}.server_options:ForkingServer"
     with running(server, REPORTING, LOCAL) as program, ExitStack() as stack:
         *peers, last = [stack.enter_context(connected(program.address)) for number in range(9)]
         pids = {peer.ask("hello") for peer in peers}
@@ -298,8 +351,7 @@ def test_close_timeout_of_processes() -> None:
     "When the close_timeout is over, the children get SIGTERM, and one second later SIGKILL"
     """
     assert server_options.ForkingServer.max_children == 8
-    source = inspect.getsource(server_options.server_with_bounded_processes)
-    assert "close_timeout=5.0" in source
+    assert server_options.ForkingServer.close_timeout == 5
     server = f"{EXAMPLES}.server_options:ForkingServer"
     with running(server, SIGNALLED, LOCAL, close_timeout=SOON) as program:
         with connected(program.address) as peer:
@@ -324,11 +376,12 @@ def test_close_timeout_of_processes() -> None:
 def test_arguments_of_standard_classes(name: str, options: dict[str, float]) -> None:
     """The classes of the standard library have no limits.
 
-    "The classes of socketserver do not have these arguments: they start any number of threads, and
-    server_close() waits without a limit."
+    "The classes of socketserver have neither max_threads nor close_timeout: they start any number
+    of threads, and server_close() waits without a limit."
     """
+    assert not hasattr(getattr(socketserver, name), next(iter(options)))
     with pytest.raises(TypeError, match="unexpected keyword argument"):
-        getattr(socketserver, name)(LOCAL, four_servers.StreamRequestHandler, **options)
+        getattr(socketserver, name)(LOCAL, four_servers.GreetingStreamHandler, **options)
 
 
 # Errors and logs
@@ -340,7 +393,7 @@ HAS_TRACEBACK = {
 }
 
 
-class Failing(four_servers.StreamRequestHandler):
+class Failing(four_servers.GreetingStreamHandler):
     """Fails in the way that the client wants."""
 
     timeout = PATIENCE
@@ -398,10 +451,14 @@ def test_errors(
 ) -> None:
     """Each error is logged as the table says, and the server goes on.
 
-    "An exception that leaves a handler ends this request only: the server goes on. It is passed to
-    handle_error()."
+    "An exception that a handler does not catch ends this request only: the server goes on. The
+    exception is passed to handle_error()."
 
-    "Here, it writes to the logger easynetwork.socketserver"
+    "In the servers of this module, it writes to the logger easynetwork.socketserver. This table is
+    for packet handlers on these servers"
+
+    "This server counts all exceptions that its handlers do not catch: invalid data and clients that
+    have disconnected count, too."
 
     "So a handler does not have to catch ConnectionError or TimeoutError of its client."
     """
@@ -458,20 +515,181 @@ def test_traceback_of_standard_class(capsys: pytest.CaptureFixture[str]) -> None
     assert "LookupError: a bug" in printed
 
 
+class Reading(socketserver.StreamRequestHandler):
+    """Reads the bytes of a client."""
+
+    def handle(self) -> None:
+        self.wfile.write(self.rfile.readline())
+        self.rfile.readline()
+
+
+def test_standard_handler(log: pytest.LogCaptureFixture) -> None:
+    """The server does not know of the sockets of such a handler.
+
+    "Handlers of socketserver on the servers of this module: a broken connection is an ERROR with a
+    traceback."
+    """
+    with serving(own_servers.ErrorCountingServer(LOCAL, Reading)) as server:
+        with connected(server.server_address) as peer:
+            assert peer.ask("hello") == "hello"
+            peer.reset()
+            wait_until(partial(has_errors, server, 1))
+    assert entries(log) == [("ERROR", True)]
+
+
+def test_standard_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """The servers of the standard library do not know whose fault it is.
+
+    "Packet handlers on the servers of socketserver: each exception is printed with a traceback, as
+    always with these servers."
+    """
+    with serving(socketserver.TCPServer(LOCAL, Failing)) as server:
+        with connected(server.server_address) as peer:
+            leave_rudely(peer)
+        with connected(server.server_address) as peer:
+            peer.send("a bug")
+            assert peer.ending() == "end of the stream"
+    printed = capsys.readouterr().err
+    assert printed.count("Exception occurred during processing of request from") == 2
+    assert printed.count("Traceback (most recent call last):") >= 2
+
+
+class Exiting(four_servers.GreetingStreamHandler):
+    def handle(self) -> None:
+        self.recv_packet()
+        raise self.server.exit_class  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("exit_class", [SystemExit, KeyboardInterrupt])
+def test_exit_without_threads(exit_class: Any, log: pytest.LogCaptureFixture) -> None:
+    """A handler can end its server.
+
+    "Two exceptions are different: SystemExit and KeyboardInterrupt. In a server without threads,
+    they end serve_forever(), as in socketserver."
+    """
+    servers: list[Any] = [TCPServer(LOCAL, Exiting), socketserver.TCPServer(LOCAL, Exiting)]
+    for server in servers:
+        server.exit_class = exit_class
+        with server, connected(server.server_address) as peer:
+            peer.send("stop")
+            with pytest.raises(exit_class):
+                server.serve_forever()
+            assert peer.ending() == "end of the stream"
+    assert log.records == []
+
+
+@pytest.mark.parametrize("exit_class", [SystemExit, KeyboardInterrupt])
+def test_exit_in_thread(exit_class: Any, log: pytest.LogCaptureFixture) -> None:
+    """A handler in a thread cannot.
+
+    "In a thread, they are passed to handle_error(), which logs them, and they end this request
+    only."
+    """
+    server: Any = ThreadingTCPServer(LOCAL, Exiting)
+    server.exit_class = exit_class
+    with serving(server):
+        for _ in range(2):
+            with connected(server.server_address) as peer:
+                peer.send("stop")
+                assert peer.ending() == "end of the stream"
+    assert [level for level, _ in entries(log)] == ["ERROR"] * 2
+
+
+def test_no_descriptor() -> None:
+    """A process without descriptors serves when it has some again, and does not spin.
+
+    "If the process has no file descriptor left (EMFILE), the server cannot accept connections. It
+    logs one WARNING, and tries again every 0.1 seconds."
+    """
+    program = f"""
+import logging, resource, socket, threading, time
+from {EXAMPLES}.four_servers import GreetingStreamHandler
+from easynetwork.socketserver import TCPServer
+
+class Server(TCPServer):
+    attempts = 0
+    def get_request(self):
+        self.attempts += 1
+        return super().get_request()
+
+logging.basicConfig(level=logging.DEBUG, format="%(levelname)s")
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+with Server(("127.0.0.1", 0), GreetingStreamHandler) as server:
+    with socket.create_connection(server.server_address, timeout={PATIENCE}) as client:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        time.sleep(0.5)
+        assert 0 < server.attempts < 20, server.attempts
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.sendall(b"Zoe\\n")
+        print(client.recv(100).decode(), end="", flush=True)
+    server.shutdown()
+"""
+    assert output_of(program) == "WARNING\nHello, Zoe!\n"
+
+
+def test_errors_in_threads() -> None:
+    """Two threads can be in handle_error().
+
+    "With threads, several of them may be in handle_error() at the same time"
+    """
+    both = threading.Barrier(2)
+    met: list[int] = []
+
+    class Server(ThreadingMixIn, own_servers.ErrorCountingServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            super().handle_error(request, client_address)
+            met.append(both.wait(PATIENCE))
+
+    with serving(Server(LOCAL, Failing)) as server:
+        with connected(server.server_address) as first, connected(server.server_address) as second:
+            for peer in first, second:
+                peer.send("a bug")
+            for peer in first, second:
+                assert peer.ending() == "end of the stream"
+    assert sorted(met) == [0, 1]
+
+
+def test_errors_in_processes() -> None:
+    """A child counts for itself.
+
+    "With processes, each child counts in its own copy of the server, and the server's counter does
+    not change."
+    """
+    program = f"""
+import os, socket
+from {EXAMPLES}.own_servers import ErrorCountingServer, EchoRequestHandler
+from easynetwork.socketserver import ForkingMixIn
+
+class Server(ForkingMixIn, ErrorCountingServer):
+    def handle_error(self, request, client_address):
+        super().handle_error(request, client_address)
+        os.write(1, f"{{os.getpid() == parent}} {{self.errors}}\\n".encode())
+
+parent = os.getpid()
+with Server(("127.0.0.1", 0), EchoRequestHandler) as server:
+    for _ in range(2):
+        socket.create_connection(server.server_address).close()
+        server.handle_request()
+print(server.errors)
+"""
+    assert output_of(program) == "False 1\nFalse 1\n0\n"
+
+
 def test_limited_log(log: pytest.LogCaptureFixture) -> None:
     """Many errors make few entries.
 
     "If many entries have the same cause, the log is limited: a client cannot flood it."
     """
 
-    class Handler(request_handlers.DatagramRequestHandler):
+    class Handler(request_handlers.EchoDatagramHandler):
         def handle(self) -> None:
             if self.packet == "crash":
                 raise LookupError("on demand")
             super().handle()
 
         def handle_invalid(self, exc: Any) -> None:
-            super(request_handlers.DatagramRequestHandler, self).handle_invalid(exc)
+            super(request_handlers.EchoDatagramHandler, self).handle_invalid(exc)
 
     with serving(UDPServer(LOCAL, Handler)) as server:
         with connected(server.server_address, "UDPServer") as peer:

@@ -43,6 +43,7 @@ from easynetwork.servers.handlers import (
 )
 from easynetwork.servers.standalone_unix_stream import StandaloneUnixStreamServer
 from easynetwork.servers.threads_helper import NetworkServerThread
+from easynetwork.socketserver import ThreadingTCPServer
 from tests.docs import unix_support
 from tests.docs.howto_support import (
     check_quotations,
@@ -52,7 +53,7 @@ from tests.docs.howto_support import (
     serving as serving_async,
     until,
 )
-from tests.docs.socketserver_support import FOLDER, LOCAL, connected
+from tests.docs.socketserver_support import FOLDER, LOCAL, connected, serving
 from tests.docs.unix_support import needs, short_folder
 from tests.times import PATIENCE, SOON
 
@@ -84,15 +85,12 @@ def reserved_port() -> Iterator[tuple[str, int]]:
         yield sock.getsockname()
 
 
-@pytest.fixture(params=PROGRAMS)
-def greeter(
-    request: pytest.FixtureRequest, tmp_path: Path, reserved_port: tuple[str, int]
-) -> Iterator[tuple[str, int]]:
-    """Run a program of the page, on a port of its own; check that Control-C ends it in silence."""
-    address = host, port = reserved_port
-    text = (FOLDER / f"{request.param}.py").read_text(encoding="utf-8")
-    assert '"localhost", 9000' in text
-    program = tmp_path / "program.py"
+@contextlib.contextmanager
+def started(text: str, folder: Path, address: tuple[str, int]) -> Iterator[subprocess.Popen[str]]:
+    """Start a program of the page at another address, and wait until it listens."""
+    host, port = address
+    assert text.count('"localhost", 9000') == 1
+    program = folder / "program.py"
     program.write_text(text.replace('"localhost", 9000', f'"{host}", {port}'), encoding="utf-8")
     with subprocess.Popen(
         [sys.executable, "-W", "error", program],
@@ -107,16 +105,41 @@ def greeter(
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            yield address
-            # A request that is being processed would be ended by Control-C: it must be over.
-            while "socketserver" in text and threads_of(process) > 1:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=PATIENCE)[0] == ""
-            assert process.returncode == 0
+            yield process
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def running(text: str, folder: Path, address: tuple[str, int], output: str = "") -> Iterator[None]:
+    """Run a program of the page while the block runs; check that Control-C ends it.
+
+    Args:
+        text: The program.
+        folder: Where to save it.
+        address: Where it should listen.
+        output: What it should print.
+    """
+    with started(text, folder, address) as process:
+        yield
+        deadline = time.monotonic() + PATIENCE
+        # A request that is being processed would be ended by Control-C: it must be over.
+        while "socketserver" in text and threads_of(process) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=PATIENCE)[0] == output
+        assert process.returncode == 0
+
+
+@pytest.fixture(params=PROGRAMS)
+def greeter(
+    request: pytest.FixtureRequest, tmp_path: Path, reserved_port: tuple[str, int]
+) -> Iterator[tuple[str, int]]:
+    """Run one of the greeting programs."""
+    text = (FOLDER / f"{request.param}.py").read_text(encoding="utf-8")
+    with running(text, tmp_path, reserved_port):
+        yield reserved_port
 
 
 def listens(address: tuple[str, int]) -> bool:
@@ -185,6 +208,109 @@ def test_netcat(greeter: tuple[str, int]) -> None:
                 assert netcat.stdout.readline() == f"Hello, {name}!\n"
         finally:
             netcat.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("greeting_bytes", None),
+        ("greeting_packets", "connection reset"),
+        ("greeting_async", "end of the stream"),
+    ],
+)
+def test_interrupt(
+    name: str, end: str | None, tmp_path: Path, reserved_port: tuple[str, int]
+) -> None:
+    """Control-C ends a program in another way if there is a client.
+
+    "greeting_bytes.py waits until nc has disconnected. greeting_packets.py waits for one second,
+    because of close_timeout=1.0, then resets the connection. greeting_async.py ends at once."
+    """
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    with started(text, tmp_path, reserved_port) as process:
+        with connected(reserved_port) as peer:
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            # Control-C would end a request that the main thread has not yet passed to a thread.
+            with connected(reserved_port) as other:
+                other.socket.shutdown(socket.SHUT_WR)
+                assert other.ending() == "end of the stream"
+            process.send_signal(signal.SIGINT)
+            begin = time.monotonic()
+            if end is None:
+                assert not peer.hears()
+            else:
+                assert peer.ending() in (end, "end of the stream")
+                is_patient = name == "greeting_packets"
+                assert (time.monotonic() - begin >= 0.9) == is_patient
+        assert process.communicate(timeout=PATIENCE)[0] == ""
+        assert process.returncode == 0
+
+
+COUNTS = "0 requests of 127.0.0.1\n1 requests of 127.0.0.1\n"
+"""What the handler that counts prints: before the test's client, another one only connects."""
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "answer", "output"),
+    [
+        ("own_servers", "hello", "Administrator: hello", ""),
+        ("request_handlers", "[1]", '{"number":1,"request":[1]}', COUNTS),
+        ("server_options", "hello", "hello", ""),
+    ],
+)
+def test_short_examples(
+    name: str,
+    question: str,
+    answer: str,
+    output: str,
+    tmp_path: Path,
+    reserved_port: tuple[str, int],
+) -> None:
+    """The files of the short examples can be tried, too.
+
+    "The short examples on this page are in three files: server_options.py, own_servers.py
+    and request_handlers.py. To try them, start one of these files. In another terminal, start nc
+    localhost 9000 (for datagrams, nc -u localhost 9000), and type a line of text, or a JSON
+    document for request_handlers.py."
+    """
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    with running(text, tmp_path, reserved_port, output):
+        with connected(reserved_port) as peer:
+            assert peer.ask(question) == answer
+            peer.socket.shutdown(socket.SHUT_WR)
+            assert peer.ending() == "end of the stream"
+
+
+def test_short_example_of_datagrams(tmp_path: Path) -> None:
+    """Another handler takes a replacement.
+
+    "The end of each file says which server and which handler it uses: replace them by those that
+    you want to try."
+    """
+    text = (FOLDER / "request_handlers.py").read_text(encoding="utf-8")
+    call, _, other = text.partition("    main(")[2].partition("  # or ")
+    assert other == "main(UDPServer, EchoDatagramHandler)\n"
+    assert call == "TCPServer, CountingRequestHandler)"
+    program = tmp_path / "program.py"
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(LOCAL)
+        address = host, port = sock.getsockname()
+    text = text.replace(f"main({call}", other.rstrip()).replace(
+        '"localhost", 9000', f'"{host}", {port}'
+    )
+    program.write_text(text, encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-W", "error", program]) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            with connected(address, "UDPServer") as peer:
+                answer = ""
+                while not answer:
+                    assert time.monotonic() < deadline
+                    with contextlib.suppress(ConnectionRefusedError):
+                        answer = peer.ask("[1]")
+                assert answer == "[1]"
+        finally:
+            process.kill()
 
 
 def test_imports() -> None:
@@ -322,6 +448,32 @@ def test_end_of_handle() -> None:
         assert peer.ending() == "end of the stream"
 
 
+def test_crash() -> None:
+    """An exception of a handler resets the connection.
+
+    "If handle() raises an exception, the connection is reset. In a ThreadingTCPServer, it is closed
+    in order: the client receives the data that has been sent, then the end of the stream."
+    """
+
+    class Handler(Greeter):
+        def handle(self, client: Client) -> None:
+            client.send_packet(client.recv_packet())
+            raise LookupError("on demand")
+
+    class PacketHandler(greeting_packets.GreetingRequestHandler):
+        def handle(self) -> None:
+            self.send_packet(self.recv_packet())
+            raise LookupError("on demand")
+
+    with standing_alone(Handler()) as server, connected(address_of(server)) as peer:
+        assert peer.ask("Zoe") == "Zoe"
+        assert peer.ending() == "connection reset"
+    with serving(ThreadingTCPServer(LOCAL, PacketHandler)) as thread_server:
+        with connected(thread_server.server_address) as peer:
+            assert peer.ask("Zoe") == "Zoe"
+            assert peer.ending() == "end of the stream"
+
+
 def test_max_threads(log: pytest.LogCaptureFixture) -> None:
     """More clients than threads have to wait.
 
@@ -347,8 +499,8 @@ def test_max_threads(log: pytest.LogCaptureFixture) -> None:
 def test_stop(way: str) -> None:
     """A handler that waits for its client learns that the server stops.
 
-    "When the server stops, a handler that waits in recv_packet() or send_packet() gets
-    a ClientClosedError at once."
+    "When the server stops, a handler that waits in recv_packet() gets a ClientClosedError at once,
+    and one that waits in send_packet() gets it after half a second."
     """
     errors: list[Exception] = []
 
@@ -461,7 +613,7 @@ async def test_rows() -> None:
 
     "client.extra(INETClientAttribute.remote_address)"
     "the server argument of service_init()"
-    "return in handle() before the first yield"
+    "return in handle() before the first yield. The connection is reset, not closed in order"
     "For blocking code in this task, use client.backend().run_in_thread()"
     "yield 30 raises TimeoutError if the client sends nothing for 30 seconds"
     "A task that service_init() starts"

@@ -25,7 +25,7 @@ STREAM: StreamProtocol[str, str] = StreamProtocol(StringLineSerializer(encoding=
 DATAGRAM: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer(encoding="utf-8"))
 
 
-class StreamRequestHandler(StreamPacketHandler[str, str]):
+class GreetingStreamHandler(StreamPacketHandler[str, str]):
     """Responds to the packets of a connection."""
 
     protocol = STREAM
@@ -35,7 +35,7 @@ class StreamRequestHandler(StreamPacketHandler[str, str]):
             self.send_packet(f"Hello, {name}!")
 
 
-class DatagramRequestHandler(DatagramPacketHandler[str, str]):
+class GreetingDatagramHandler(DatagramPacketHandler[str, str]):
     """Responds to a datagram."""
 
     protocol = DATAGRAM
@@ -64,19 +64,19 @@ def ask(client: Any, name: str) -> None:
 
 
 def main() -> None:
-    with serving(TCPServer(("127.0.0.1", 0), StreamRequestHandler)) as address:
+    with serving(TCPServer(("127.0.0.1", 0), GreetingStreamHandler)) as address:
         ask(TCPNetworkClient(address, STREAM), "TCP")
 
-    with serving(UDPServer(("127.0.0.1", 0), DatagramRequestHandler)) as address:
+    with serving(UDPServer(("127.0.0.1", 0), GreetingDatagramHandler)) as address:
         ask(UDPNetworkClient(address, DATAGRAM), "UDP")
 
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "stream.sock"))
-        with serving(UnixStreamServer(path, StreamRequestHandler)):
+        with serving(UnixStreamServer(path, GreetingStreamHandler)):
             ask(UnixStreamClient(path, STREAM), "Unix stream")
 
         path = str(Path(folder, "datagram.sock"))
-        with serving(UnixDatagramServer(path, DatagramRequestHandler)):
+        with serving(UnixDatagramServer(path, GreetingDatagramHandler)):
             ask(UnixDatagramClient(path, DATAGRAM), "Unix datagram")
 
 

@@ -18,7 +18,8 @@ class GreetingRequestHandler(StreamPacketHandler[str, str]):
 
 
 def main() -> None:
-    with ThreadingTCPServer(("localhost", 9000), GreetingRequestHandler) as server:
+    address = ("localhost", 9000)
+    with ThreadingTCPServer(address, GreetingRequestHandler, close_timeout=1.0) as server:
         server.serve_forever()
 
 

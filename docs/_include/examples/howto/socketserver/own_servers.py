@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from typing import Any
@@ -93,3 +94,13 @@ class ErrorCountingServer(TCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         super().handle_error(request, client_address)
         self.errors += 1
+
+
+def main(server_class: type[TCPServer]) -> None:
+    with server_class(("localhost", 9000), EchoRequestHandler) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(AdminServer)  # or another server class of this file

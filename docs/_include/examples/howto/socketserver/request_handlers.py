@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolParseError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer
-from easynetwork.socketserver import DatagramPacketHandler, StreamPacketHandler
+from easynetwork.socketserver import (
+    DatagramPacketHandler,
+    StreamPacketHandler,
+    TCPServer,
+    UDPServer,
+)
 
 
 class CountingRequestHandler(StreamPacketHandler[Any, Any]):
@@ -31,12 +37,12 @@ class PatientRequestHandler(StreamPacketHandler[Any, Any]):
     """Sends back each packet, and goes on after what is not a packet."""
 
     protocol = StreamProtocol(JSONSerializer())
-    timeout = 60.0
+    idle_timeout = 60.0
 
     def handle(self) -> None:
         while True:
             try:
-                packet = self.recv_packet(timeout=self.timeout)
+                packet = self.recv_packet(timeout=self.idle_timeout)
             except StreamProtocolParseError:
                 self.send_packet({"error": "invalid JSON"})
             except (ConnectionError, TimeoutError):
@@ -45,7 +51,7 @@ class PatientRequestHandler(StreamPacketHandler[Any, Any]):
                 self.send_packet(packet)
 
 
-class DatagramRequestHandler(DatagramPacketHandler[Any, Any]):
+class EchoDatagramHandler(DatagramPacketHandler[Any, Any]):
     """Sends back a datagram."""
 
     protocol = DatagramProtocol(JSONSerializer())
@@ -55,3 +61,13 @@ class DatagramRequestHandler(DatagramPacketHandler[Any, Any]):
 
     def handle_invalid(self, exc: DatagramProtocolParseError) -> None:
         self.send_packet({"error": "invalid JSON"})
+
+
+def main(server_class: type[TCPServer | UDPServer], handler_class: Any) -> None:
+    with server_class(("localhost", 9000), handler_class) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main(TCPServer, CountingRequestHandler)  # or main(UDPServer, EchoDatagramHandler)
