@@ -119,11 +119,11 @@ def test_shutdown_while_all_threads_are_busy(client: str, accept: Any) -> None:
 
 
 def test_handle_request_while_all_threads_are_busy() -> None:
-    """After `timeout` seconds, it calls `handle_timeout()`. Without a timeout, it waits."""
+    """After `timeout` seconds, it calls `handle_timeout()`."""
     timeouts = []
 
     class Server(ours.ThreadingTCPServer):
-        timeout: float | None = 0
+        timeout: float = 0
         handle_timeout = lambda self: timeouts.append(self)  # noqa: E731
 
     with Server(LOCALHOST, Echo, max_threads=1, close_timeout=0) as server:
@@ -132,7 +132,7 @@ def test_handle_request_while_all_threads_are_busy() -> None:
             assert ask(busy, b"busy\n") == b"busy\n"
             server.handle_request()
             assert timeouts == [server]
-            server.timeout = None
+            server.timeout = PATIENCE
             busy.close()
             server.handle_request()
             assert ask(waiting, b"wait\n") == b"wait\n"

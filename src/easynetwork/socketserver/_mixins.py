@@ -40,17 +40,17 @@ class _BoundedMixIn:
         validated_delay(self.close_timeout)
         super().__init__(*args, **options)
 
-    def _wait_for_place(self, timeout: float | None) -> bool:
+    def _wait_for_place(self, timeout: float) -> bool:
         """Wait until one more request may be handled; return whether that is so."""
         raise NotImplementedError
 
     def handle_request(self) -> None:
         """Handle one request, as `socketserver.BaseServer.handle_request` does.
 
-        It may first wait `timeout` seconds until a request that is being handled has ended. If none
-        has, it calls `handle_timeout()`.
+        If no more may be handled now, it first waits until one has ended, for at most `timeout`
+        seconds, or half a second if that is None. If none has, it calls `handle_timeout()`.
         """
-        if self._wait_for_place(self.timeout):
+        if self._wait_for_place(_PLACE_INTERVAL if self.timeout is None else self.timeout):
             super().handle_request()  # type: ignore[misc]
         else:
             self.handle_timeout()  # type: ignore[attr-defined]
@@ -103,7 +103,7 @@ class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
         strictly_positive(self.max_threads, "max_threads")
         super().__init__(*args, **options)
 
-    def _wait_for_place(self, timeout: float | None) -> bool:
+    def _wait_for_place(self, timeout: float) -> bool:
         if not self._places.acquire(blocking=False):
             if self._busy.begins():
                 logger.warning("All %d threads are busy: clients wait", self.max_threads)
@@ -196,7 +196,7 @@ if hasattr(socketserver, "ForkingMixIn"):
             close_timeout: The default of the constructor's argument of this name.
         """
 
-        def _wait_for_place(self, timeout: float | None) -> bool:
+        def _wait_for_place(self, timeout: float) -> bool:
             return self._wait_for_fewer(self.max_children, timeout)
 
         def _wait_for_fewer(self, limit: int, timeout: float | None) -> bool:
