@@ -288,6 +288,8 @@ def end_stream(
         ended = is_shut_down
         deadline = time.monotonic() + timeout
         while get_unacknowledged_size(sock):
+            # Linux goes on counting when the peer has reset the connection; this raises then.
+            sock.getpeername()
             if time.monotonic() >= deadline:
                 return enable_socket_linger(sock, 0)
             if ended:  # the socket is readable for ever
