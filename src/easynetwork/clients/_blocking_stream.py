@@ -83,6 +83,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
             self._socket,
             is_peer_sending=is_peer_sending,
             is_shut_down=self._is_shut_down,
+            is_reset=lambda: self._is_reset,
             timeout=self._close_timeout,
         )
 

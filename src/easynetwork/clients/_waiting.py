@@ -262,7 +262,12 @@ def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: 
 
 
 def end_stream(
-    sock: socket.socket, *, is_peer_sending: bool, is_shut_down: bool, timeout: float
+    sock: socket.socket,
+    *,
+    is_peer_sending: bool,
+    is_shut_down: bool,
+    is_reset: Callable[[], bool],
+    timeout: float,
 ) -> None:
     """Tell the peer that nothing follows, and see to it that everything before arrives.
 
@@ -277,6 +282,7 @@ def end_stream(
             socket knows of more, it need not be told.
         is_shut_down: Whether its receiving half was shut down. On Linux, such a socket still
             receives, but answers with a reset once its own stream has ended.
+        is_reset: Whether another thread wants the connection to be reset, now.
         timeout: Seconds that the peer's system has to take what was sent. After that, the
             connection is reset.
     """
@@ -290,7 +296,7 @@ def end_stream(
         while get_unacknowledged_size(sock):
             # Linux goes on counting when the peer has reset the connection; this raises then.
             sock.getpeername()
-            if time.monotonic() >= deadline:
+            if is_reset() or time.monotonic() >= deadline:
                 return enable_socket_linger(sock, 0)
             if ended:  # the socket is readable for ever
                 time.sleep(_ACKNOWLEDGEMENT_INTERVAL)
