@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ClientClosedError, ProtocolCrashedError
 from tests.conformance.blocking_support import Client, Echo
 from tests.conformance.support import Peer, Records, Serve, one_protocol
@@ -189,3 +190,53 @@ async def test_unserializable_packet(serve: Serve) -> None:
 
     async with serve(Handler()) as service:
         assert await (await service.connect()).ask("one") == "one"
+
+
+class Panic(BaseException):
+    """What extension modules in other languages raise."""
+
+
+class Panicking(AbstractPacketConverterComposite[str, str, str, str]):
+    """Fails when the packet `panic` is sent."""
+
+    error: BaseException
+
+    def create_from_dto_packet(self, packet: str, /) -> str:
+        return packet
+
+    def convert_to_dto_packet(self, packet: str, /) -> str:
+        if packet == "panic":
+            raise self.error
+        return packet
+
+
+@one_protocol
+@pytest.mark.parametrize("error", [SystemExit(1), Panic(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("is_caught", [True, False], ids=["caught", "let-out"])
+async def test_any_exception_while_sending(
+    serve: Serve, log: Records, error: BaseException, is_caught: bool
+) -> None:
+    """What the protocol raises is raised in the thread, and ends the client, not the server."""
+
+    class Handler(Echo):
+        def answer(self, client: Client, request: str) -> str:
+            if request != "panic" or not is_caught:
+                return request
+            with pytest.raises(BaseException) as caught:
+                client.send_packet(request)
+            return str(caught.value is error)
+
+    converter = Panicking()
+    converter.error = error
+    async with serve(Handler(), converter) as service:
+        other, peer = await service.connect(), await service.connect()
+        peer.send("panic")
+        if is_caught:
+            assert await peer.receive() == "True"
+        else:
+            assert await peer.rest() == ("", "reset")
+            [(level, message, exc)] = log.problems()
+            assert (level, message) == ("ERROR", crash(peer))
+            assert isinstance(exc, RuntimeError)
+            assert exc.__cause__ is error
+        assert await other.ask("hello") == "hello"

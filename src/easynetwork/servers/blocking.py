@@ -23,7 +23,7 @@ import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
@@ -134,15 +134,15 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     def _call(self, function: Any, *args: Any) -> None:
         """Call a function in the event loop, and wait for it."""
         try:
-            future = self._portal.start_task_soon(function, *args)
+            error = self._portal.start_task_soon(_error_of, function, *args).result()
         except RuntimeError:  # the portal or its task group has ended, unless
             if self._end is None and threading.get_ident() == self._loop_thread:
                 raise
             raise self._ended() from None
-        try:
-            future.result()
         except CancelledError:
             raise self._ended() from None
+        if error is not None:
+            raise error
 
     def _ended(self) -> Exception:
         """Return what is raised when the server stops, also while its session goes on."""
@@ -170,6 +170,19 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._wake_up.set()
         if self._wanted is not None and isinstance(self._client, AsyncStreamClient):
             await self._client.aclose()
+
+
+async def _error_of(function: Any, *args: Any) -> BaseException | None:
+    """Call a function, and return what it raises: SystemExit, for one, would end the portal."""
+    try:
+        result = function(*args)
+        if isinstance(result, Awaitable):
+            await result
+    except anyio.get_cancelled_exc_class():
+        raise
+    except BaseException as exc:
+        return exc
+    return None
 
 
 def closed() -> ClientClosedError:
