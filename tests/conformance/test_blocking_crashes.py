@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -240,3 +243,60 @@ async def test_any_exception_while_sending(
             assert isinstance(exc, RuntimeError)
             assert exc.__cause__ is error
         assert await other.ask("hello") == "hello"
+
+
+# -- garbage
+
+
+@contextlib.contextmanager
+def little_garbage(limit: int) -> Iterator[None]:
+    """Expect that the block leaves little of the library that only the collector finds."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield
+        gc.collect()
+        modules = [type(item).__module__ for item in gc.garbage]
+        ours = [name for name in modules if name.startswith(("easynetwork", "concurrent"))]
+        assert len(ours) < limit
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+ENDS = ("echo\n", "crash\n", "close\n", "left\n", "timeout\n", "\x80\n", "half", "")
+
+
+@one_protocol
+@pytest.mark.parametrize("sent", ENDS, ids=repr)
+async def test_no_garbage(serve: Serve, log: Records, sent: str) -> None:
+    """However a client ends, neither it nor an exception is left to the garbage collector."""
+
+    class Handler(Echo):
+        def answer(self, client: Client, request: str) -> str:
+            if request == "crash":
+                raise LookupError("no database")
+            if request == "close":
+                client.close()
+            elif request == "left":
+                client.recv_packet()
+            elif request == "timeout":
+                with contextlib.suppress(TimeoutError):
+                    client.recv_packet(timeout=0)
+                client.recv_packet(timeout=0)
+            return request
+
+    handler = Handler()
+    async with serve(handler) as service:
+        with little_garbage(limit=50):
+            for _ in range(50):
+                peer = await service.connect()
+                peer.send_bytes(sent.encode("latin-1"))
+                if sent == "echo\n":
+                    assert await peer.receive() == "echo"
+                peer.close()
+            await handler.noted("on_disconnection", times=50)
+            await service.server.shutdown()
+            log.records.clear()

@@ -20,10 +20,11 @@ __all__ = [
 ]
 
 import contextlib
+import errno
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
@@ -31,7 +32,7 @@ import anyio
 
 from easynetwork._arguments import strictly_positive, validated_delay
 from easynetwork._typevars import _T_Request, _T_Response
-from easynetwork.exceptions import ClientClosedError
+from easynetwork.exceptions import ClientClosedError, EndOfStreamError
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
     AsyncStreamClient,
@@ -61,7 +62,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._turn = threading.Lock()  # held by the thread that receives
         self._wanted: tuple[float | None, Future[_T_Request]] | None = None
         self._wake_up = anyio.Event()
-        self._end: Exception | None = None
+        self._end: Callable[[], ConnectionError] | None = None
 
     # -- in any thread
 
@@ -81,12 +82,13 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         """
         if not self._turn.acquire(blocking=False):
             timeout = self._wait_for_turn(timeout)
+        future: Future[_T_Request] = Future()
         try:
-            future: Future[_T_Request] = Future()
             self._call(self._post, timeout, future)
             return future.result()
         finally:
             self._turn.release()
+            del future  # its exception's traceback refers to this frame
 
     def _wait_for_turn(self, timeout: float | None) -> float | None:
         """Wait while another thread receives; return what is left of the timeout."""
@@ -125,7 +127,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
 
     def is_closing(self) -> bool:
         """Whether sending raises `ClientClosedError`."""
-        return isinstance(self._end, ClientClosedError) or bool(self._client.is_closing())
+        return self._end is closed or bool(self._client.is_closing())
 
     def extra(self, *args: Any) -> Any:
         """Return what is known of the client: see `AsyncStreamClient.extra()`."""
@@ -133,21 +135,30 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
 
     def _call(self, function: Any, *args: Any) -> None:
         """Call a function in the event loop, and wait for it."""
+        errors: list[BaseException] = []
         try:
-            error = self._portal.start_task_soon(_error_of, function, *args).result()
+            self._portal.start_task_soon(_collect, errors, function, *args).result()
         except RuntimeError:  # the portal or its task group has ended, unless
             if self._end is None and threading.get_ident() == self._loop_thread:
                 raise
             raise self._ended() from None
         except CancelledError:
             raise self._ended() from None
-        if error is not None:
-            raise error
+        if errors:
+            raise errors.pop()  # nothing else may keep it: its traceback refers to this frame
 
-    def _ended(self) -> Exception:
-        """Return what is raised when the server stops, also while its session goes on."""
-        self._end = self._end or closed()
-        return self._end.with_traceback(None)  # which would grow each time that it is raised
+    def _ended(self) -> ConnectionError:
+        """Return what is raised at the end: when the server stops, also while its session goes on.
+
+        A new one each time: the traceback of one that was raised refers to this client.
+        """
+        self._end = self._end or closed
+        error = self._end()
+        vars(error)["_easynetwork_client"] = self
+        return error
+
+    def _is_end(self, exc: BaseException) -> bool:
+        return vars(exc).get("_easynetwork_client") is self
 
     # -- in the event loop
 
@@ -158,12 +169,16 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
             self._wanted = timeout, future
             self._wake_up.set()
 
-    def _finish(self, end: Exception) -> None:
+    def _answer(self, answer: Callable[[Future[Any], Any], None], value: object) -> None:
+        """End the attempt to receive, if there is one."""
+        if self._wanted is not None:
+            (_, future), self._wanted = self._wanted, None
+            answer(future, value)
+
+    def _finish(self, end: Callable[[], ConnectionError]) -> None:
         """Have all attempts to receive raise an exception."""
         self._end = end
-        if self._wanted is not None:
-            self._wanted[1].set_exception(end)
-            self._wanted = None
+        self._answer(Future.set_exception, self._ended())
 
     async def _leave(self) -> None:
         """Let the generator go on after the thread has finished, also if another one receives."""
@@ -172,8 +187,8 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
             await self._client.aclose()
 
 
-async def _error_of(function: Any, *args: Any) -> BaseException | None:
-    """Call a function, and return what it raises: SystemExit, for one, would end the portal."""
+async def _collect(errors: list[BaseException], function: Any, *args: Any) -> None:
+    """Call a function, and collect what it raises: SystemExit, for one, would end the portal."""
     try:
         result = function(*args)
         if isinstance(result, Awaitable):
@@ -181,12 +196,15 @@ async def _error_of(function: Any, *args: Any) -> BaseException | None:
     except anyio.get_cancelled_exc_class():
         raise
     except BaseException as exc:
-        return exc
-    return None
+        errors.append(exc)
 
 
 def closed() -> ClientClosedError:
     return ClientClosedError("Closed client")
+
+
+def left() -> EndOfStreamError:
+    return EndOfStreamError(errno.ECONNABORTED, "The client has left")
 
 
 class BlockingRequestHandler(BaseRequestHandler):
