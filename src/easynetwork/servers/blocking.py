@@ -32,7 +32,7 @@ import anyio
 
 from easynetwork._arguments import strictly_positive, validated_delay
 from easynetwork._typevars import _T_Request, _T_Response
-from easynetwork.exceptions import ClientClosedError, EndOfStreamError
+from easynetwork.exceptions import ClientClosedError, EndOfStreamError, UnsupportedOperation
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
     AsyncStreamClient,
@@ -122,7 +122,13 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._call(self._client.send_packet, packet)
 
     def close(self) -> None:
-        """Close the connection gracefully: see `AsyncStreamClient.aclose()`. Not for datagrams."""
+        """Close the connection gracefully: see `AsyncStreamClient.aclose()`.
+
+        Raises:
+            UnsupportedOperation: The server has no connections.
+        """
+        if not isinstance(self._client, AsyncStreamClient):
+            raise UnsupportedOperation("There is no connection to close")
         self._call(self._client.aclose)
 
     def is_closing(self) -> bool:
