@@ -225,7 +225,7 @@ async def test_any_exception_while_sending(
         def answer(self, client: Client, request: str) -> str:
             if request != "panic" or not is_caught:
                 return request
-            with pytest.raises(BaseException) as caught:
+            with pytest.raises(type(error)) as caught:
                 client.send_packet(request)
             return str(caught.value is error)
 
