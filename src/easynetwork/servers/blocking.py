@@ -144,11 +144,9 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         errors: list[BaseException] = []
         try:
             self._portal.start_task_soon(_collect, errors, function, *args).result()
-        except RuntimeError:  # the portal or its task group has ended, unless
+        except (RuntimeError, CancelledError):  # the portal or its task group has ended, unless
             if self._end is None and threading.get_ident() == self._loop_thread:
                 raise
-            raise self._ended() from None
-        except CancelledError:
             raise self._ended() from None
         if errors:
             raise errors.pop()  # nothing else may keep it: its traceback refers to this frame
@@ -162,9 +160,6 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         error = self._end()
         vars(error)["_easynetwork_client"] = self
         return error
-
-    def _is_end(self, exc: BaseException) -> bool:
-        return vars(exc).get("_easynetwork_client") is self
 
     # -- in the event loop
 

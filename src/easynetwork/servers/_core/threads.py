@@ -95,7 +95,7 @@ class _Threads:
                 else:
                     blocking_client._answer(Future.set_result, packet)
             error = job.exception()
-            if error is not None and not blocking_client._is_end(error):
+            if error is not None and vars(error).get("_easynetwork_client") is not blocking_client:
                 raise error
             if closes and blocking_client._end is not left:
                 await client.aclose()
