@@ -32,7 +32,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.conftest import Lines, Pair
-from tests.times import PATIENCE
+from tests.times import PATIENCE, SOON
 
 LINES: Lines = StreamProtocol(StringLineSerializer())
 # More than the kernel keeps for a `narrow` connection.
@@ -519,7 +519,7 @@ def test_close_after_a_reset(narrow: Pair) -> None:
     send(peer, b"one\nunread", to=client)
     assert client.recv_packet() == "one"
     with pytest.raises(TimeoutError):
-        client.send_packet(LARGE, timeout=0)
+        client.send_packet(LARGE, timeout=5 * SOON)  # until the kernel takes no more
     reset(peer)
     with pytest.raises(ConnectionAbortedError):
         client.recv_packet(timeout=PATIENCE)

@@ -171,7 +171,7 @@ def test_reset_while_another_thread_closes(narrow: Pair) -> None:
     client, peer = narrow
     peer.sendall(b"unread\n")
     with pytest.raises(TimeoutError):
-        client.send_packet(LARGE, timeout=0)
+        client.send_packet(LARGE, timeout=5 * SOON)  # until the kernel takes no more
     closer = InThread(client.close).waits_in("select", "end_stream")
     start = time.monotonic()
     client._reset()

@@ -51,7 +51,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     """
 
     __slots__ = (
-        *("__weakref__", "_client", "_end", "_loop_thread"),
+        *("__weakref__", "_ahead", "_client", "_end", "_loop_thread"),
         *("_portal", "_turn", "_wake_up", "_wanted"),
     )
 
@@ -62,6 +62,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._turn = threading.Lock()  # held by the thread that receives
         self._wanted: tuple[float | None, Future[_T_Request]] | None = None
         self._wake_up = anyio.Event()
+        self._ahead = anyio.CancelScope()  # of `_receive_ahead()`
         self._end: Callable[[], ConnectionError] | None = None
 
     # -- in any thread
@@ -168,7 +169,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
             future.set_exception(self._ended())
         else:
             self._wanted = timeout, future
-            self._wake_up.set()
+            self._resume()
 
     def _answer(self, answer: Callable[[Future[Any], Any], None], value: object) -> None:
         """End the attempt to receive, if there is one."""
@@ -181,9 +182,27 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._end = end
         self._answer(Future.set_exception, self._ended())
 
+    async def _receive_ahead(self, job: Future[None]) -> None:
+        """Receive until the thread wants it; cancel the job of a client that has left before.
+
+        Until something has come, and no more: a client that has sent a request and ended its stream
+        has a right to an answer.
+        """
+        with self._ahead:
+            try:
+                while not self._client.decoder:
+                    await self._client.transport.receive()
+            except (EOFError, ConnectionError):
+                job.cancel()
+
+    def _resume(self) -> None:
+        """Let the generator go on."""
+        self._wake_up.set()
+        self._ahead.cancel()
+
     async def _leave(self) -> None:
         """Let the generator go on after the thread has finished, also if another one receives."""
-        self._wake_up.set()
+        self._resume()
         if self._wanted is not None and isinstance(self._client, AsyncStreamClient):
             await self._client.aclose()
 
@@ -238,6 +257,8 @@ class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Reque
 
     `service_init()` is a coroutine function, as for asynchronous handlers, and runs in the event
     loop. The context variables that it sets are visible in the methods.
+
+    If a client leaves before a thread is free for it, and has sent nothing, no method is called.
 
     An exception that leaves a method is dealt with like one that leaves
     `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` gets

@@ -73,7 +73,7 @@ class _Threads:
 
         Args:
             client: The client.
-            closes: Whether to close it at the end.
+            closes: Whether to close it at the end, or earlier if it leaves before it had a thread.
 
         Raises:
             BaseException: What the handler raised.
@@ -81,6 +81,8 @@ class _Threads:
         blocking_client = BlockingClient[Any, Any](client, self.portal)
         job, error = self._start(blocking_client), None
         try:
+            if closes and len(self._jobs) > self._handler._max_threads:
+                await blocking_client._receive_ahead(job)
             while not job.done():
                 if blocking_client._wanted is None:
                     await blocking_client._wake_up.wait()
@@ -94,7 +96,7 @@ class _Threads:
                     blocking_client._answer(Future.set_exception, exc)
                 else:
                     blocking_client._answer(Future.set_result, packet)
-            error = job.exception()
+            error = None if job.cancelled() else job.exception()
             if error is not None and vars(error).get("_easynetwork_client") is not blocking_client:
                 raise error
             if closes and blocking_client._end is not left:
