@@ -264,6 +264,9 @@ class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Reque
     `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` gets
     a `ClientClosedError` at once, and what waits in `send_packet()` gets it half a second later if
     the client does not read. Other code cannot be interrupted.
+
+    A program ends when these threads have ended, also if the server runs in a daemon thread: stop
+    the server before.
     """
 
     __slots__ = ()
