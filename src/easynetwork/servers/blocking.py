@@ -183,10 +183,10 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._answer(Future.set_exception, self._ended())
 
     async def _receive_ahead(self, job: Future[None]) -> None:
-        """Receive until the thread wants it; cancel the job of a client that has left before.
+        """Receive until the thread wants to; cancel the job if the client leaves before.
 
-        Until something has come, and no more: a client that has sent a request and ended its stream
-        has a right to an answer.
+        This ends with the first bytes: a client that sends a request and then ends its stream is
+        still answered.
         """
         with self._ahead:
             try:
@@ -265,8 +265,8 @@ class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Reque
     a `ClientClosedError` at once, and what waits in `send_packet()` gets it half a second later if
     the client does not read. Other code cannot be interrupted.
 
-    A program ends when these threads have ended, also if the server runs in a daemon thread: stop
-    the server before.
+    The program does not exit while one of these threads runs, even if the server itself runs in a
+    daemon thread: stop the server first.
     """
 
     __slots__ = ()
