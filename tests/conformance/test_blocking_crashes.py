@@ -12,7 +12,7 @@ import pytest
 
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ClientClosedError, ProtocolCrashedError
-from tests.conformance.blocking_support import Client, Echo
+from tests.conformance.blocking_support import Client, Echo, threads_ended
 from tests.conformance.support import Peer, Records, Serve, one_protocol
 
 pytestmark = pytest.mark.anyio
@@ -299,4 +299,5 @@ async def test_no_garbage(serve: Serve, log: Records, sent: str) -> None:
                 peer.close()
             await handler.noted("on_disconnection", times=50)
             await service.server.shutdown()
+            await threads_ended()  # other tests count them
             log.records.clear()
