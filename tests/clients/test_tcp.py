@@ -32,6 +32,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.line import StringLineSerializer
 from tests.clients.conftest import Lines, Pair
+from tests.times import PATIENCE, SOON
 
 LINES: Lines = StreamProtocol(StringLineSerializer())
 # More than the kernel keeps for a `narrow` connection.
@@ -510,6 +511,21 @@ def test_close_waits_for_a_peer_that_sends(
     client.close()
     assert time.monotonic() - start >= 0.05
     assert client.socket.fileno() == -1
+
+
+def test_close_after_a_reset(narrow: Pair) -> None:
+    """A connection that the peer has reset ends at once, whatever was not sent."""
+    client, peer = narrow
+    send(peer, b"one\nunread", to=client)
+    assert client.recv_packet() == "one"
+    with pytest.raises(TimeoutError):
+        client.send_packet(LARGE, timeout=5 * SOON)  # until the kernel takes no more
+    reset(peer)
+    with pytest.raises(ConnectionAbortedError):
+        client.recv_packet(timeout=PATIENCE)
+    start = time.monotonic()
+    client.close()
+    assert time.monotonic() - start < LINGER_TIME
 
 
 def test_send_eof_of_a_closed_client(pair: Pair) -> None:

@@ -166,6 +166,21 @@ def test_close_that_gives_up_resets_the_connection(
         read_all(peer)
 
 
+def test_reset_while_another_thread_closes(narrow: Pair) -> None:
+    """A peer that does not read is not waited for any longer, and gets an error."""
+    client, peer = narrow
+    peer.sendall(b"unread\n")
+    with pytest.raises(TimeoutError):
+        client.send_packet(LARGE, timeout=5 * SOON)  # until the kernel takes no more
+    closer = InThread(client.close).waits_in("select", "end_stream")
+    start = time.monotonic()
+    client._reset()
+    closer.result()
+    assert time.monotonic() - start < 1
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
 def test_close_gives_up_a_serializer(hurry: None, listener: socket.socket) -> None:
     """Nor is a serializer that does not return; its thread closes the socket in the end."""
     converter = BlockingConverter()

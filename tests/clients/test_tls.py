@@ -588,6 +588,29 @@ def test_close_with_a_server_that_does_not_read(start: Start, connect: Connect) 
         is_over.set()
 
 
+def test_close_after_a_reset(connect: Connect) -> None:
+    """A connection that the server has reset ends at once, whatever was not sent."""
+    is_full = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        server = TLSSocket(sock, server_context(), hostname=None)
+        server.do_handshake()
+        sock.sendall(server.encrypt(b"greeting\nunread"))
+        assert is_full.wait(PATIENCE)
+        reset(sock)
+
+    with without_tls(serve) as address:
+        client = connect(address, server_hostname="localhost")
+        assert client.receive() == "greeting"
+        client.fill()
+        is_full.set()
+        with pytest.raises(ConnectionAbortedError):
+            client.receive()
+        begin = time.monotonic()
+        client.close()
+        assert time.monotonic() - begin < 5
+
+
 def test_send_eof(start: Start, connect: Connect) -> None:
     """TLS has no such thing; nothing has happened. A closed client does not care."""
     server = start(echo)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ClientClosedError, ProtocolCrashedError
-from tests.conformance.blocking_support import Client, Echo
+from tests.conformance.blocking_support import Client, Echo, threads_ended
 from tests.conformance.support import Peer, Records, Serve, one_protocol
 
 pytestmark = pytest.mark.anyio
@@ -189,3 +193,111 @@ async def test_unserializable_packet(serve: Serve) -> None:
 
     async with serve(Handler()) as service:
         assert await (await service.connect()).ask("one") == "one"
+
+
+class Panic(BaseException):
+    """What extension modules in other languages raise."""
+
+
+class Panicking(AbstractPacketConverterComposite[str, str, str, str]):
+    """Fails when the packet `panic` is sent."""
+
+    error: BaseException
+
+    def create_from_dto_packet(self, packet: str, /) -> str:
+        return packet
+
+    def convert_to_dto_packet(self, packet: str, /) -> str:
+        if packet == "panic":
+            raise self.error
+        return packet
+
+
+@one_protocol
+@pytest.mark.parametrize("error", [SystemExit(1), Panic(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("is_caught", [True, False], ids=["caught", "let-out"])
+async def test_any_exception_while_sending(
+    serve: Serve, log: Records, error: BaseException, is_caught: bool
+) -> None:
+    """What the protocol raises is raised in the thread, and ends the client, not the server."""
+
+    class Handler(Echo):
+        def answer(self, client: Client, request: str) -> str:
+            if request != "panic" or not is_caught:
+                return request
+            with pytest.raises(type(error)) as caught:
+                client.send_packet(request)
+            return str(caught.value is error)
+
+    converter = Panicking()
+    converter.error = error
+    async with serve(Handler(), converter) as service:
+        other, peer = await service.connect(), await service.connect()
+        peer.send("panic")
+        if is_caught:
+            assert await peer.receive() == "True"
+        else:
+            assert await peer.rest() == ("", "reset")
+            [(level, message, exc)] = log.problems()
+            assert (level, message) == ("ERROR", crash(peer))
+            assert isinstance(exc, RuntimeError)
+            assert exc.__cause__ is error
+        assert await other.ask("hello") == "hello"
+
+
+# -- garbage
+
+
+@contextlib.contextmanager
+def little_garbage(limit: int) -> Iterator[None]:
+    """Expect that the block leaves little of the library that only the collector finds."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield
+        gc.collect()
+        modules = [type(item).__module__ for item in gc.garbage]
+        ours = [name for name in modules if name.startswith(("easynetwork", "concurrent"))]
+        assert len(ours) < limit
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+ENDS = ("echo\n", "crash\n", "close\n", "left\n", "timeout\n", "\x80\n", "half", "")
+
+
+@one_protocol
+@pytest.mark.parametrize("sent", ENDS, ids=repr)
+async def test_no_garbage(serve: Serve, log: Records, sent: str) -> None:
+    """However a client ends, neither it nor an exception is left to the garbage collector."""
+
+    class Handler(Echo):
+        def answer(self, client: Client, request: str) -> str:
+            if request == "crash":
+                raise LookupError("no database")
+            if request == "close":
+                client.close()
+            elif request == "left":
+                client.recv_packet()
+            elif request == "timeout":
+                with contextlib.suppress(TimeoutError):
+                    client.recv_packet(timeout=0)
+                client.recv_packet(timeout=0)
+            return request
+
+    handler = Handler(max_threads=50)  # a silent client that waits would not be served
+    async with serve(handler) as service:
+        with little_garbage(limit=50):
+            for _ in range(50):
+                peer = await service.connect()
+                peer.send_bytes(sent.encode("latin-1"))
+                if sent == "echo\n":
+                    assert await peer.receive() == "echo"
+                peer.close()
+            await handler.noted("on_disconnection", times=50)
+            await service.server.shutdown()
+            await threads_ended()  # other tests count them
+            log.records.clear()

@@ -88,6 +88,7 @@ async def test_warning_of_each_episode(
         for episode in 1, 2:
             peers = [await service.connect() for _ in range(5)]
             for peer in peers:
+                peer.send("one")
                 peer.send_eof()
             await handler.noted("on_disconnection", 5 * episode)
             assert log.problems() == busy(1)
@@ -121,6 +122,77 @@ async def test_client_that_leaves_while_it_waits(serve: Serve, log: Records) -> 
         third.close()
         await handler.noted("on_disconnection", times=3)
         assert log.problems() == busy(1)
+
+
+@pytest.mark.parametrize("is_rude", [False, True], ids=["EOF", "reset"])
+async def test_silent_clients_that_leave_while_they_wait(
+    serve: Serve, log: Records, is_rude: bool
+) -> None:
+    """They are gone at once, and no thread is spent on them."""
+    handler = Echo(max_threads=1)
+    async with serve(handler) as service:
+        first = await service.connect()
+        assert await first.ask("one") == "one"
+        for _ in range(10):
+            peer = await service.connect()
+            await log.logged(peer.accepted)
+            peer.reset() if is_rude else peer.close()
+            await log.logged(f"{peer.name} disconnected")
+        last = await service.connect()
+        last.send("two")
+        first.close()
+        assert await last.receive() == "two"
+        assert handler.notes.count("on_connection") == 2
+        assert log.problems() == busy(1)
+
+
+@pytest.mark.parametrize("sent", ["", "h", "hello\n"], ids=["nothing", "a part", "a packet"])
+async def test_first_timeout_after_waiting(serve: Serve, log: Records, sent: str) -> None:
+    """It counts from the call, and a packet that came while the client waited is there at once."""
+
+    class Handler(Echo):
+        def on_connection(self, client: Client) -> None:
+            client.send_packet("welcome")
+
+        def handle(self, client: Client) -> None:
+            for timeout in (2 * SOON, 0):
+                start = time.monotonic()
+                try:
+                    answer = client.recv_packet(timeout=timeout)
+                except TimeoutError as exc:
+                    answer = str(exc)
+                    assert time.monotonic() - start >= timeout - 2 * MS  # uvloop rounds
+                client.send_packet(answer)
+            super().handle(client)
+
+    async with serve(Handler(max_threads=1)) as service:
+        first = await service.connect()
+        assert await first.receive() == "welcome"
+        second = await service.connect()
+        await log.logged(second.accepted)
+        second.send_bytes(sent.encode())
+        assert await first.receive_lines(2) == ["timed out"] * 2
+        first.close()
+        assert await second.receive() == "welcome"
+        answer = "hello" if sent == "hello\n" else "timed out"
+        assert await second.receive_lines(2) == [answer, "timed out"]
+        second.send("world")
+        assert await second.receive() == ("hworld" if sent == "h" else "world")
+        assert log.problems() == busy(1)
+
+
+async def test_stopping_while_silent_clients_wait(serve: Serve, log: Records) -> None:
+    """They leave with the server, as those that have sent something do."""
+    handler = Echo(max_threads=1)
+    async with serve(handler) as service:
+        first = await service.connect()
+        assert await first.ask("one") == "one"
+        second = await service.connect()
+        await log.logged(second.accepted)
+        await service.server.shutdown()
+        assert (await second.rest())[0] == ""
+    assert handler.notes.count("on_connection") == 1
+    assert log.problems() == busy(1)
 
 
 @pytest.mark.cost

@@ -76,13 +76,11 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
                 pass
 
     def _drain_before_close(self) -> None:
-        is_peer_sending = bool(self._decoder) or (
-            self._tls is not None and self._tls.is_peer_sending()
-        )
+        is_tls_peer_sending = self._tls is not None and self._tls.is_peer_sending()
         end_stream(
             self._socket,
-            is_peer_sending=is_peer_sending,
-            is_shut_down=self._is_shut_down,
+            is_peer_sending=self._is_shut_down or bool(self._decoder) or is_tls_peer_sending,
+            is_reset=lambda: self._is_reset,
             timeout=self._close_timeout,
         )
 

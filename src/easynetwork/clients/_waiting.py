@@ -262,7 +262,7 @@ def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: 
 
 
 def end_stream(
-    sock: socket.socket, *, is_peer_sending: bool, is_shut_down: bool, timeout: float
+    sock: socket.socket, *, is_peer_sending: bool, is_reset: Callable[[], bool], timeout: float
 ) -> None:
     """Tell the peer that nothing follows, and see to it that everything before arrives.
 
@@ -273,22 +273,24 @@ def end_stream(
 
     Args:
         sock: A non-blocking socket. It is not closed.
-        is_peer_sending: Whether there is something of the peer that was not asked for. If the
-            socket knows of more, it need not be told.
-        is_shut_down: Whether its receiving half was shut down. On Linux, such a socket still
-            receives, but answers with a reset once its own stream has ended.
+        is_peer_sending: Whether there is something of the peer that was not asked for, or may be:
+            on Linux, a socket whose receiving half was shut down still receives, but answers with a
+            reset once its own stream has ended. If the socket knows of more, it need not be told.
+        is_reset: Whether another thread wants the connection to be reset, now.
         timeout: Seconds that the peer's system has to take what was sent. After that, the
             connection is reset.
     """
     # Whatever is an OSError is the end of this: time over, connection broken.
     with suppress(OSError), new_selector(sock, selectors.EVENT_READ) as selector:
         size = _discard(sock)
-        if not (size or is_peer_sending or is_shut_down):
+        if not (size or is_peer_sending):
             return sock.shutdown(socket.SHUT_WR)
-        ended = is_shut_down
+        ended = size == 0
         deadline = time.monotonic() + timeout
         while get_unacknowledged_size(sock):
-            if time.monotonic() >= deadline:
+            # Linux goes on counting when the peer has reset the connection; this raises then.
+            sock.getpeername()
+            if is_reset() or time.monotonic() >= deadline:
                 return enable_socket_linger(sock, 0)
             if ended:  # the socket is readable for ever
                 time.sleep(_ACKNOWLEDGEMENT_INTERVAL)

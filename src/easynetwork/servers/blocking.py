@@ -20,10 +20,11 @@ __all__ = [
 ]
 
 import contextlib
+import errno
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
@@ -31,7 +32,7 @@ import anyio
 
 from easynetwork._arguments import strictly_positive, validated_delay
 from easynetwork._typevars import _T_Request, _T_Response
-from easynetwork.exceptions import ClientClosedError
+from easynetwork.exceptions import ClientClosedError, EndOfStreamError, UnsupportedOperation
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
     AsyncStreamClient,
@@ -50,7 +51,7 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     """
 
     __slots__ = (
-        *("__weakref__", "_client", "_end", "_loop_thread"),
+        *("__weakref__", "_ahead", "_client", "_end", "_loop_thread"),
         *("_portal", "_turn", "_wake_up", "_wanted"),
     )
 
@@ -61,7 +62,8 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._turn = threading.Lock()  # held by the thread that receives
         self._wanted: tuple[float | None, Future[_T_Request]] | None = None
         self._wake_up = anyio.Event()
-        self._end: Exception | None = None
+        self._ahead = anyio.CancelScope()  # of `_receive_ahead()`
+        self._end: Callable[[], ConnectionError] | None = None
 
     # -- in any thread
 
@@ -81,12 +83,13 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         """
         if not self._turn.acquire(blocking=False):
             timeout = self._wait_for_turn(timeout)
+        future: Future[_T_Request] = Future()
         try:
-            future: Future[_T_Request] = Future()
             self._call(self._post, timeout, future)
             return future.result()
         finally:
             self._turn.release()
+            del future  # its exception's traceback refers to this frame
 
     def _wait_for_turn(self, timeout: float | None) -> float | None:
         """Wait while another thread receives; return what is left of the timeout."""
@@ -120,12 +123,18 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         self._call(self._client.send_packet, packet)
 
     def close(self) -> None:
-        """Close the connection gracefully: see `AsyncStreamClient.aclose()`. Not for datagrams."""
+        """Close the connection gracefully: see `AsyncStreamClient.aclose()`.
+
+        Raises:
+            UnsupportedOperation: The server has no connections.
+        """
+        if not isinstance(self._client, AsyncStreamClient):
+            raise UnsupportedOperation("There is no connection to close")
         self._call(self._client.aclose)
 
     def is_closing(self) -> bool:
         """Whether sending raises `ClientClosedError`."""
-        return isinstance(self._end, ClientClosedError) or bool(self._client.is_closing())
+        return self._end is closed or bool(self._client.is_closing())
 
     def extra(self, *args: Any) -> Any:
         """Return what is known of the client: see `AsyncStreamClient.extra()`."""
@@ -133,21 +142,25 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
 
     def _call(self, function: Any, *args: Any) -> None:
         """Call a function in the event loop, and wait for it."""
+        errors: list[BaseException] = []
         try:
-            future = self._portal.start_task_soon(function, *args)
-        except RuntimeError:  # the portal or its task group has ended, unless
+            self._portal.start_task_soon(_collect, errors, function, *args).result()
+        except (RuntimeError, CancelledError):  # the portal or its task group has ended, unless
             if self._end is None and threading.get_ident() == self._loop_thread:
                 raise
             raise self._ended() from None
-        try:
-            future.result()
-        except CancelledError:
-            raise self._ended() from None
+        if errors:
+            raise errors.pop()  # nothing else may keep it: its traceback refers to this frame
 
-    def _ended(self) -> Exception:
-        """Return what is raised when the server stops, also while its session goes on."""
-        self._end = self._end or closed()
-        return self._end.with_traceback(None)  # which would grow each time that it is raised
+    def _ended(self) -> ConnectionError:
+        """Return what is raised at the end: when the server stops, also while its session goes on.
+
+        A new one each time: the traceback of one that was raised refers to this client.
+        """
+        self._end = self._end or closed
+        error = self._end()
+        vars(error)["_easynetwork_client"] = self
+        return error
 
     # -- in the event loop
 
@@ -156,24 +169,62 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
             future.set_exception(self._ended())
         else:
             self._wanted = timeout, future
-            self._wake_up.set()
+            self._resume()
 
-    def _finish(self, end: Exception) -> None:
+    def _answer(self, answer: Callable[[Future[Any], Any], None], value: object) -> None:
+        """End the attempt to receive, if there is one."""
+        if self._wanted is not None:
+            (_, future), self._wanted = self._wanted, None
+            answer(future, value)
+
+    def _finish(self, end: Callable[[], ConnectionError]) -> None:
         """Have all attempts to receive raise an exception."""
         self._end = end
-        if self._wanted is not None:
-            self._wanted[1].set_exception(end)
-            self._wanted = None
+        self._answer(Future.set_exception, self._ended())
+
+    async def _receive_ahead(self, job: Future[None]) -> None:
+        """Receive until the thread wants to; cancel the job if the client leaves before.
+
+        This ends with the first bytes: a client that sends a request and then ends its stream is
+        still answered.
+        """
+        with self._ahead:
+            try:
+                while not self._client.decoder:
+                    await self._client.transport.receive()
+            except (EOFError, ConnectionError):
+                job.cancel()
+
+    def _resume(self) -> None:
+        """Let the generator go on."""
+        self._wake_up.set()
+        self._ahead.cancel()
 
     async def _leave(self) -> None:
         """Let the generator go on after the thread has finished, also if another one receives."""
-        self._wake_up.set()
+        self._resume()
         if self._wanted is not None and isinstance(self._client, AsyncStreamClient):
             await self._client.aclose()
 
 
+async def _collect(errors: list[BaseException], function: Any, *args: Any) -> None:
+    """Call a function, and collect what it raises: SystemExit, for one, would end the portal."""
+    try:
+        result = function(*args)
+        if isinstance(result, Awaitable):
+            await result
+    except anyio.get_cancelled_exc_class():
+        raise
+    except BaseException as exc:
+        errors.append(exc)
+
+
 def closed() -> ClientClosedError:
     return ClientClosedError("Closed client")
+
+
+def left() -> EndOfStreamError:
+    return EndOfStreamError(errno.ECONNABORTED, "The client has left")
 
 
 class BlockingRequestHandler(BaseRequestHandler):
@@ -207,10 +258,15 @@ class BlockingStreamRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Reque
     `service_init()` is a coroutine function, as for asynchronous handlers, and runs in the event
     loop. The context variables that it sets are visible in the methods.
 
+    If a client leaves before a thread is free for it, and has sent nothing, no method is called.
+
     An exception that leaves a method is dealt with like one that leaves
     `AsyncStreamRequestHandler.handle()`. When the server stops, what waits in `recv_packet()` gets
     a `ClientClosedError` at once, and what waits in `send_packet()` gets it half a second later if
     the client does not read. Other code cannot be interrupted.
+
+    The program does not exit while one of these threads runs, even if the server itself runs in a
+    daemon thread: stop the server first.
     """
 
     __slots__ = ()

@@ -13,7 +13,11 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from easynetwork.exceptions import ClientClosedError, DatagramProtocolParseError
+from easynetwork.exceptions import (
+    ClientClosedError,
+    DatagramProtocolParseError,
+    UnsupportedOperation,
+)
 from easynetwork.servers.handlers import INETClientAttribute, UNIXClientAttribute
 from tests.conformance.blocking_support import (
     Client,
@@ -320,3 +324,16 @@ async def test_handler_of_streams(new_server: NewServer) -> None:
     """A handler of the other kind is refused."""
     with pytest.raises(TypeError, match="Echo object"):
         new_server(Echo())
+
+
+async def test_close(serve: Serve) -> None:
+    """There is no connection that could be closed, and the error says so."""
+
+    class Handler(DatagramEcho):
+        def answer(self, client: Client, request: str) -> str:
+            with pytest.raises(UnsupportedOperation, match=r"^There is no connection to close$"):
+                client.close()
+            return request
+
+    async with serve(Handler()) as service:
+        assert await service.connect().ask("one") == "one"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import errno
 import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,13 +14,13 @@ import anyio
 from easynetwork._arguments import check_plain_methods
 from easynetwork._episode import Episode
 from easynetwork._tuning import STOP_TIMEOUT
-from easynetwork.exceptions import EndOfStreamError
 from easynetwork.servers.blocking import (
     BlockingClient,
     BlockingDatagramRequestHandler,
     BlockingRequestHandler,
     BlockingStreamRequestHandler,
     closed,
+    left,
 )
 from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
@@ -74,7 +73,7 @@ class _Threads:
 
         Args:
             client: The client.
-            closes: Whether to close it at the end.
+            closes: Whether to close it at the end, or earlier if it leaves before it had a thread.
 
         Raises:
             BaseException: What the handler raised.
@@ -82,36 +81,34 @@ class _Threads:
         blocking_client = BlockingClient[Any, Any](client, self.portal)
         job, error = self._start(blocking_client), None
         try:
+            if closes and len(self._jobs) > self._handler._max_threads:
+                await blocking_client._receive_ahead(job)
             while not job.done():
                 if blocking_client._wanted is None:
                     await blocking_client._wake_up.wait()
                     blocking_client._wake_up = anyio.Event()
                     continue
-                timeout, future = blocking_client._wanted
                 try:
-                    packet = yield timeout
+                    packet = yield blocking_client._wanted[0]
                 except GeneratorExit:
-                    left = EndOfStreamError(errno.ECONNABORTED, "The client has left")
-                    blocking_client._finish(closed() if client.is_closing() else left)
+                    blocking_client._finish(closed if client.is_closing() else left)
                 except Exception as exc:
-                    blocking_client._wanted = None
-                    future.set_exception(exc)
+                    blocking_client._answer(Future.set_exception, exc)
                 else:
-                    blocking_client._wanted = None
-                    future.set_result(packet)
-            error = job.exception()
-            if error is not None and error is not blocking_client._end:
+                    blocking_client._answer(Future.set_result, packet)
+            error = None if job.cancelled() else job.exception()
+            if error is not None and vars(error).get("_easynetwork_client") is not blocking_client:
                 raise error
-            if closes and not isinstance(blocking_client._end, EndOfStreamError):
+            if closes and blocking_client._end is not left:
                 await client.aclose()
         except (GeneratorExit, anyio.get_cancelled_exc_class()):
             if error is None:
-                job.add_done_callback(lambda _: self._report(job, client))
+                job.add_done_callback(lambda job: self._report(job, client))
             raise
         finally:
-            error = None  # its traceback refers to this frame
             job.cancel()  # if it still waits for a thread
-            blocking_client._finish(blocking_client._end or closed())
+            del job, error  # its traceback refers to this frame
+            blocking_client._finish(blocking_client._end or closed)
 
     def _start(self, client: BlockingClient[Any, Any]) -> Future[None]:
         context = contextvars.copy_context()
@@ -120,7 +117,7 @@ class _Threads:
         if len(self._jobs) > self._handler._max_threads and self._busy.begins():
             message = "All %d threads of the request handler are busy: clients wait"
             self._logger.warning(message, self._handler._max_threads)
-        job.add_done_callback(lambda _: self._end(job, client))
+        job.add_done_callback(lambda job: self._end(job, client))
         return job
 
     def _end(self, job: Future[None], client: BlockingClient[Any, Any]) -> None:
