@@ -10,12 +10,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from easynetwork._arguments import validated_max_recv_size
 from easynetwork._tls_options import TLSOptions
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
 from easynetwork.clients._errors import aborted, ended, explain_stream
-from easynetwork.clients._waiting import LockTimeoutError, end_stream, timed_out
+from easynetwork.clients._waiting import (
+    LockTimeoutError,
+    end_stream,
+    timed_out,
+    validated_retry_interval,
+)
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.exceptions import (
     ProtocolCrashedError,
@@ -40,13 +46,13 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         self,
         protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
         connect: Callable[[], socket.socket],
-        *,
-        max_recv_size: int,
+        max_recv_size: int | None,
         retry_interval: float,
         tls: TLSOptions | None,
     ) -> None:
-        self._max_recv_size = max_recv_size
-        self._decoder = new_decoder_factory(protocol, max_recv_size)()
+        retry_interval = validated_retry_interval(retry_interval)
+        self._max_recv_size = validated_max_recv_size(max_recv_size)
+        self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
         self._encode = packet_encoder(protocol)
         self._has_sent_eof = False
         self._partial_packet_sent = False
@@ -55,8 +61,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         sock = connect()
         with close_on_error(sock):
             super().__init__(sock, retry_interval)
-            if self._tls is not None:
-                self._close_timeout = self._tls.shutdown_timeout()
+            if tls is not None:
+                self._close_timeout = tls.shutdown_timeout
 
     def _prepare(self, sock: socket.socket) -> None:
         if self._tls is not None:

@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import Collection
 
-from easynetwork._arguments import parse_address, parse_unix_path
+from easynetwork._arguments import parse_address, parse_unix_path, validated_unix_path
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.sockets.closing import close_on_error
 
@@ -103,7 +103,7 @@ def validated_unix_target(
 
 def validated_unix_datagram_target(
     target: object, local_path: object, name: str
-) -> UnixSocketAddress | socket.socket:
+) -> tuple[UnixSocketAddress | socket.socket, UnixSocketAddress | None]:
     """Return the address to connect to, or the connected socket, which must have a name.
 
     Args:
@@ -116,9 +116,11 @@ def validated_unix_datagram_target(
     """
     options = [] if local_path is None else ["local_path"]
     result = validated_unix_target(target, options, socket.SOCK_DGRAM)
-    if isinstance(result, socket.socket) and not result.getsockname():
+    if not isinstance(result, socket.socket):
+        return result, validated_unix_path("" if local_path is None else local_path, "local_path")
+    if not result.getsockname():
         raise ValueError(f"{name} requires the socket to be named.")
-    return result
+    return result, None
 
 
 def validated_udp_target(

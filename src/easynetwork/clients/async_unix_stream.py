@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio.lowlevel
 
-from easynetwork._arguments import validated_local_path, validated_max_recv_size
+from easynetwork._arguments import validated_local_path
 from easynetwork._tls_options import new_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
@@ -25,7 +25,7 @@ from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
 from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
-from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
@@ -81,13 +81,11 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         with close_on_error(path):
-            check_stream_protocol(protocol)
             local = validated_local_path(local_path)
             options = [] if local is None else ["local_path"]
             target = validated_unix_target(path, options, _socket.SOCK_STREAM)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             tls = new_client_tls(ssl, None, server_hostname, tls_options)
-            max_recv_size = validated_max_recv_size(max_recv_size)
             super().__init__(target, protocol, backend, max_recv_size, tls)
         self._local_path = LocalPath(local)
         self._credentials = None
