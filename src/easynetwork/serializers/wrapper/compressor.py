@@ -132,19 +132,9 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         raise NotImplementedError
 
     @final
-    def serialize(self, packet: Sent) -> bytes:
-        """Return the compressed bytes of `packet`."""
-        return b"".join(self.incremental_serialize(packet))
-
-    @final
     def sends_frames(self) -> bool:
         """Whether `incremental_serialize()` is not overridden."""
         return not overrides(self, AbstractCompressorSerializer, "incremental_serialize")
-
-    @final
-    def serialize_frame(self, packet: Sent, /) -> bytes:
-        """Return what `serialize()` returns."""
-        return b"".join(self.incremental_serialize(packet))
 
     @final
     def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
