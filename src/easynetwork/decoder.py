@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from easynetwork.exceptions import LimitOverrunError, ProtocolCrashedError, StreamProtocolParseError
 from easynetwork.parsers import NEED_DATA, Parser
@@ -107,6 +107,9 @@ class StreamDecoder(ABC):
         Returns:
             Whether `take` has something to give without more data.
         """
+
+
+DecoderFactory: TypeAlias = Callable[[], StreamDecoder]
 
 
 class FramedDecoder(StreamDecoder):

@@ -11,11 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.exceptions import UnsupportedOperation
+
+Feed: TypeAlias = Callable[[bytes], bool]
+"""Takes a chunk that has arrived: see `StreamTransport.feed`."""
 
 
 def broken_connection(error: BaseException | None) -> ConnectionError:
@@ -50,7 +53,7 @@ class StreamTransport(ABC):
 
     __slots__ = ("__weakref__",)
 
-    feed: Callable[[bytes], bool]
+    feed: Feed
     """Called with each chunk that arrives, in order, in the event loop's thread; returns whether
     `receive()` should return now. Never called before the first `receive()`. May be replaced at any
     time."""
