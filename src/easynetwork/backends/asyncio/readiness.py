@@ -160,3 +160,23 @@ class _Watch:
     def stop(self) -> None:
         """Stop calling the callback."""
         self._task.cancel()
+
+
+async def wait_until(
+    loop: asyncio.AbstractEventLoop, deadline: float, waiter: asyncio.Future[None]
+) -> None:
+    """Wait for a future.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+    """
+    timer = loop.call_at(deadline, _expire, waiter)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError("timed out"))
