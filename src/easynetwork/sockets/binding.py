@@ -224,8 +224,7 @@ def _dispensable(
 
 
 def _new_bound_socket(info: AddressInfo, address: tuple[Any, ...], bind: _Bind) -> socket.socket:
-    family, kind, proto, _, _ = info
-    sock = socket.socket(family, kind, proto)
+    sock = socket.socket(*info[:3])
     with close_on_error(sock):
         bind(sock, address)
     return sock
