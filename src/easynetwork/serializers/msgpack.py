@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, Final, final
 
-from easynetwork._extras import explain_missing
+from easynetwork._extras import requiring
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
@@ -102,11 +102,8 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         max_depth: int = DEFAULT_MAX_DEPTH,
         debug: bool = False,
     ) -> None:
-        try:
+        with requiring("msgpack", "msgpack>=1.1"):
             import msgpack  # optional dependency
-        except ModuleNotFoundError as exc:
-            explain_missing(exc, "msgpack", "msgpack>=1.1")
-            raise
         packer_options = config_options("packer", packer_config, MessagePackerConfig)
         unpacker_options = config_options("unpacker", unpacker_config, MessageUnpackerConfig)
         if unpacker_options["ext_hook"] is None:
