@@ -9,9 +9,6 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from functools import partial
-from typing import Any
-
-import anyio.lowlevel
 
 from easynetwork._arguments import validated_local_path
 from easynetwork._tls_options import new_client_tls
@@ -19,6 +16,7 @@ from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
+from easynetwork.backends.ancillary import take_received
 from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
 from easynetwork.clients._target import validated_unix_target
@@ -165,11 +163,11 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             raise UnsupportedOperation("This transport does not have ancillary data support.")
         await self._acquire_receiving(math.inf)
         try:
-            packet = await self._take()
+            packet = await take_received(self._decoder)
             if packet is NEED_DATA:
                 with collecting(ancillary_data) as received:
                     await transport.receive_with_ancillary(bufsize, received)
-                packet = await self._take()
+                packet = await take_received(self._decoder)
         except (EOFError, ConnectionError) as exc:
             raise self._ended(exc) from exc.__cause__ or exc
         finally:
@@ -178,9 +176,3 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             raise EOFError("Received partial packet data")
         result: _T_Received = packet
         return result
-
-    async def _take(self) -> Any:
-        decoder = self._decoder
-        while (packet := decoder.take()) is NEED_DATA and decoder.refill():
-            await anyio.lowlevel.checkpoint()
-        return packet
