@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -110,13 +109,8 @@ class AsyncIOSessionTasks(SessionTasks):
         self._block.__enter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        if exc is not None:
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        if exc_info[1] is not None:
             self._cancel()
         try:
             await self._wait()
@@ -126,7 +120,7 @@ class AsyncIOSessionTasks(SessionTasks):
             if self._block.__exit__(type(error), error, error.__traceback__):
                 return None
             raise
-        return self._block.__exit__(exc_type, exc, traceback)
+        return self._block.__exit__(*exc_info)
 
     async def _wait(self) -> None:
         cancellation: BaseException | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
-from types import TracebackType
 from typing import Any
 
 import trio
@@ -76,14 +75,9 @@ class TrioSessionTasks(SessionTasks):
         self._nursery = await self._manager.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
         try:
-            return await self._manager.__aexit__(exc_type, exc, traceback)
+            return await self._manager.__aexit__(*exc_info)
         except BaseExceptionGroup as group:
             if group.split(trio.Cancelled)[1] is None:
                 await trio.lowlevel.checkpoint_if_cancelled()  # raises one, as outside of nurseries
