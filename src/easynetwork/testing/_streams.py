@@ -32,7 +32,6 @@ def check_stream(
     serializer: AbstractIncrementalPacketSerializer[Any, Any],
     frames: list[bytes],
     expected: list[Any],
-    *,
     malformed: list[bytes],
     garbage: list[bytes],
     oversized: list[bytes],
