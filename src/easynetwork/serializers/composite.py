@@ -16,6 +16,7 @@ from easynetwork.serializers.abc import (
     BufferedIncrementalPacketSerializer,
     Framing,
     overrides,
+    validated_serializer,
 )
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
         received_packet_serializer: AbstractPacketSerializer[Any, Received],
     ) -> Self:
         for serializer in (sent_packet_serializer, received_packet_serializer):
-            if not isinstance(serializer, AbstractPacketSerializer):
-                raise TypeError(f"Expected a serializer instance, got {serializer!r}")
+            validated_serializer(serializer)
         best: type[Any] = StapledPacketSerializer
         if isinstance(sent_packet_serializer, AbstractIncrementalPacketSerializer):
             if isinstance(received_packet_serializer, BufferedIncrementalPacketSerializer):

@@ -25,6 +25,7 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     overrides,
+    validated_serializer,
 )
 from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit
@@ -102,9 +103,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         debug: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(serializer, AbstractPacketSerializer):
-            raise TypeError(f"Expected a serializer instance, got {serializer!r}")
-        self._serializer = serializer
+        self._serializer = validated_serializer(serializer)
         self._expected_errors = expected_decompress_error
         self._limit = validated_limit(limit)
         self._debug = bool(debug)
@@ -190,11 +189,9 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         try:
             return self._serializer.deserialize(bytes(decompressed)), remaining_data
         except (DeserializeError, RecursionError) as exc:
-            raise IncrementalDeserializeError(
-                f"Error while deserializing decompressed data: {exc}",
-                remaining_data,
-                getattr(exc, "error_info", None),
-            ) from exc
+            message = f"Error while deserializing decompressed data: {exc}"
+            info = getattr(exc, "error_info", None)
+            raise IncrementalDeserializeError(message, remaining_data, info) from exc
 
     @final
     def create_deserializer_buffer(self, sizehint: int, /) -> memoryview:
