@@ -85,12 +85,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         is_peer_sending = bool(self._decoder) or (
             self._tls is not None and self._tls.is_peer_sending()
         )
-        end_stream(
-            self._socket,
-            is_peer_sending=is_peer_sending,
-            is_shut_down=self._is_shut_down,
-            timeout=self._close_timeout,
-        )
+        end_stream(self._socket, is_peer_sending, self._is_shut_down, self._close_timeout)
 
     def _forget_packet(self) -> None:
         self._decoder.skip()
@@ -120,11 +115,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         if self._has_sent_eof:
             raise RuntimeError("send_eof() has been called earlier")
         if self._partial_packet_sent:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "Only a part of an earlier packet was sent, and nothing can follow it. "
-                "Close this client and connect another one",
-            )
+            raise _unusable("Only a part of an earlier packet was sent, and nothing can follow it")
 
     def _write(self, data: bytes, deadline: float, has_begun: bool) -> None:
         """Send bytes, all of them.
@@ -194,11 +185,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
     def _take(self) -> Any:
         """Return the next packet of those that are here; `NEED_DATA` if there is none."""
         if self._received_unsure:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "An earlier recv_packet() was interrupted, and what it had received is lost. "
-                "Close this client and connect another one",
-            )
+            why = "An earlier recv_packet() was interrupted, and what it had received is lost"
+            raise _unusable(why)
         decoder = self._decoder
         while True:
             try:  # a frame is there until it has become a packet
@@ -243,3 +231,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
                 raise aborted()
             raise ended() if tls is None else tls.ended()
         return len(chunk) == size
+
+
+def _unusable(why: str) -> ConnectionAbortedError:
+    message = f"{why}. Close this client and connect another one"
+    return ConnectionAbortedError(errno.ECONNABORTED, message)

@@ -262,7 +262,7 @@ def _finish_connecting(sock: socket.socket, address: tuple[Any, ...], deadline: 
 
 
 def end_stream(
-    sock: socket.socket, *, is_peer_sending: bool, is_shut_down: bool, timeout: float
+    sock: socket.socket, is_peer_sending: bool, is_shut_down: bool, timeout: float
 ) -> None:
     """Tell the peer that nothing follows, and see to it that everything before arrives.
 
