@@ -117,8 +117,6 @@ class FramedDecoder(StreamDecoder):
 
     __slots__ = ("_build", "_framer", "_frames", "_scanned", "_split_frames")
 
-    has_more: bool
-
     def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()
         self._framer = framer

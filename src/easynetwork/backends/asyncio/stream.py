@@ -106,11 +106,6 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._is_reading = False
             self._selector.remove_reader(self._fd)
 
-    def _wake_up(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
     # -- called by the owner
 
     def receive(self, deadline: float = math.inf) -> Awaitable[None]:
@@ -174,7 +169,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _stop_receiving(self) -> None:
         self._stop_reading()
-        self._wake_up()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)

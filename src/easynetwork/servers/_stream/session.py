@@ -311,11 +311,8 @@ class StreamSession:
                 raise
             verdict = self._judge(exc, is_stopping=self._tasks.is_cancelled())
             if verdict.excused is not None:
-                self._options.log.fault(
-                    "ConnectionError raised in request_handler.on_disconnection() of %s: %s",
-                    self._client.address,
-                    printable(verdict.excused),
-                )
+                message = "ConnectionError raised in request_handler.on_disconnection() of %s: %s"
+                self._options.log.fault(message, self._client.address, printable(verdict.excused))
             try:
                 return verdict
             finally:
