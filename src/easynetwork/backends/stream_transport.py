@@ -46,7 +46,7 @@ from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._attributes import socket_attributes
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
-from easynetwork.backends.abc.stream import Feed
+from easynetwork.backends.abc.stream import Farewell, Feed
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
 from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.receive_buffer import receive_view
@@ -270,11 +270,7 @@ class SocketStreamTransport(StreamTransport):
     # -- closing
 
     async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
+        self, *, timeout: float | None = None, linger: bool = False, farewell: Farewell = None
     ) -> None:
         if timeout is None:
             timeout = self.close_timeout

@@ -22,7 +22,7 @@ from easynetwork._typevars import _T
 from easynetwork.addresses import TLSAttribute
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
-from easynetwork.backends.abc.stream import Feed
+from easynetwork.backends.abc.stream import Farewell, Feed
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces
 
@@ -196,11 +196,7 @@ class TLSStreamTransport(StreamTransport):
     # -- closing
 
     async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
+        self, *, timeout: float | None = None, linger: bool = False, farewell: Farewell = None
     ) -> None:
         """Close gracefully, with a closing alert if the connection is to be standard compatible.
 

@@ -20,6 +20,9 @@ from easynetwork.exceptions import UnsupportedOperation
 Feed: TypeAlias = Callable[[bytes], bool]
 """Takes a chunk that has arrived: see `StreamTransport.feed`."""
 
+Farewell: TypeAlias = Callable[[], None] | None
+"""Sends the last bytes, if there are any: see `StreamTransport.aclose`."""
+
 
 def broken_connection(error: BaseException | None) -> ConnectionError:
     """Return a new exception for each caller that meets a connection which is gone.
@@ -196,11 +199,7 @@ class StreamTransport(ABC):
 
     @abstractmethod
     async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
+        self, *, timeout: float | None = None, linger: bool = False, farewell: Farewell = None
     ) -> None:
         """Close gracefully: send pending data, then close.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +13,7 @@ import anyio
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
+from easynetwork.backends.abc.tasks import CoroFunc
 
 
 class AsyncIOSessionTasks(SessionTasks):
@@ -36,12 +36,7 @@ class AsyncIOSessionTasks(SessionTasks):
         self._interrupts: list[BaseException] = []
         self._idle: anyio.Event | None = None  # while the host waits until no task is left
 
-    def start(
-        self,
-        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
-        *args: *_Ts,
-        name: str | None = None,
-    ) -> None:
+    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
         coroutine = coro_func(*args)
         # The user has set a task factory to see all tasks.
         if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:

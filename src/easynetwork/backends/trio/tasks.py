@@ -11,6 +11,7 @@ import trio
 
 from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
+from easynetwork.backends.abc.tasks import CoroFunc
 
 
 class TrioSessionTasks(SessionTasks):
@@ -24,12 +25,7 @@ class TrioSessionTasks(SessionTasks):
         self._manager = trio.open_nursery()
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # the last of each
 
-    def start(
-        self,
-        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
-        *args: *_Ts,
-        name: str | None = None,
-    ) -> None:
+    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
         self._nursery.start_soon(self._run, coro_func, args, name=name)
 
     async def _run(
