@@ -80,8 +80,7 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
         """
         with close_on_error(path):
             local = validated_local_path(local_path)
-            options = [] if local is None else ["local_path"]
-            target = validated_unix_target(path, options, _socket.SOCK_STREAM)
+            target = validated_unix_target(path, {"local_path": local}, _socket.SOCK_STREAM)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             tls = new_client_tls(ssl, None, server_hostname, tls_options)
             super().__init__(target, protocol, backend, max_recv_size, tls)

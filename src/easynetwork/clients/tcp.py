@@ -97,7 +97,7 @@ class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses
             check_stream_protocol(protocol)
             local_address = validated_local_address(local_address)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
-            target = validated_target(address, [k for k, v in options.items() if v is not None])
+            target = validated_target(address, options)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             host = None if isinstance(target, _socket.socket) else target[0]
             tls = new_client_tls(ssl, host, server_hostname, tls_options)

@@ -83,9 +83,7 @@ class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNam
             check_stream_protocol(protocol)
             local = validated_local_path(local_path)
             options = {"connect_timeout": connect_timeout, "local_path": local}
-            target = validated_unix_target(
-                path, [k for k, v in options.items() if v is not None], _socket.SOCK_STREAM
-            )
+            target = validated_unix_target(path, options, _socket.SOCK_STREAM)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             tls = new_client_tls(ssl, None, server_hostname, tls_options)
             self._local_path = LocalPath(local)
