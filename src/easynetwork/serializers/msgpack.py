@@ -148,7 +148,13 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             Exception: The data is not a packet.
         """
         try:
-            return self._read_packet(file)
+            start = file.tell()
+            data = file.read()
+            skimmer = self._new_skimmer(data)
+            skimmer.skip()
+            end = skimmer.tell()
+            file.seek(start + end)
+            return self._read(data[:end])
         except self._out_of_data as exc:
             raise EOFError("Missing data") from exc
         except self._stack_error as exc:
@@ -157,15 +163,6 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             if str(exc):
                 raise
             raise ValueError("Invalid token") from exc
-
-    def _read_packet(self, file: IO[bytes]) -> Any:
-        start = file.tell()
-        data = file.read()
-        skimmer = self._new_skimmer(data)
-        skimmer.skip()
-        end = skimmer.tell()
-        file.seek(start + end)
-        return self._read(data[:end])
 
     def _read(self, packet: bytes) -> Any:
         result = self._unpack(packet)

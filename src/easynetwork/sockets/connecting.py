@@ -247,12 +247,7 @@ def _new_connected_socket(info: Any, local: Sequence[Any] | None) -> socket.sock
     with close_on_error(sock):
         start_connecting(sock, info[4])
     if local is not None:
-        _forget_what_arrived(sock)
+        with suppress(OSError):  # nothing is left of what any peer sent before
+            while True:
+                sock.recv(1)
     return sock
-
-
-def _forget_what_arrived(sock: socket.socket) -> None:
-    """Drop datagrams that arrived from any peer before the socket was connected."""
-    with suppress(OSError):  # nothing is left
-        while True:
-            sock.recv(1)
