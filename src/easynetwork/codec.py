@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
+from easynetwork.decoder import DecoderFactory, FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
     DatagramProtocolParseError,
     DeserializeError,
@@ -31,9 +31,7 @@ from easynetwork.serializers.framing._lengths import Frame
 from easynetwork.serializers.framing.framers import new_framer
 
 
-def new_decoder_factory(
-    protocol: AnyStreamProtocolType[Any, Any], sizehint: int
-) -> Callable[[], StreamDecoder]:
+def new_decoder_factory(protocol: AnyStreamProtocolType[Any, Any], sizehint: int) -> DecoderFactory:
     """Return what makes the decoder of one more connection.
 
     Args:
@@ -54,7 +52,7 @@ def new_decoder_factory(
 
 def generator_decoder_factory(
     protocol: AnyStreamProtocolType[Any, Any], sizehint: int
-) -> Callable[[], StreamDecoder]:
+) -> DecoderFactory:
     """Return what `new_decoder_factory` does if no shortcut may be taken."""
     if isinstance(protocol, BufferedStreamProtocol):
         source = buffer_source(protocol)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from easynetwork.exceptions import LimitOverrunError, ProtocolCrashedError, StreamProtocolParseError
 from easynetwork.parsers import NEED_DATA, Parser
@@ -109,12 +109,13 @@ class StreamDecoder(ABC):
         """
 
 
+DecoderFactory: TypeAlias = Callable[[], StreamDecoder]
+
+
 class FramedDecoder(StreamDecoder):
     """Frames are split off in C, a chunk at a time, and parsed when they are taken."""
 
     __slots__ = ("_build", "_framer", "_frames", "_scanned", "_split_frames")
-
-    has_more: bool
 
     def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()

@@ -31,6 +31,7 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     overrides,
+    validated_serializer,
 )
 
 if TYPE_CHECKING:
@@ -342,9 +343,7 @@ class DatagramProtocol(_BaseProtocol[Sent, Received, AbstractPacketSerializer[An
         serializer: AbstractPacketSerializer[Any, Any],
         converter: AbstractPacketConverterComposite[Sent, Received, Any, Any] | None = None,
     ) -> None:
-        if not isinstance(serializer, AbstractPacketSerializer):
-            raise TypeError(f"Expected a serializer instance, got {serializer!r}")
-        super().__init__(serializer, converter)
+        super().__init__(validated_serializer(serializer), converter)
 
     def make_datagram(self, packet: Sent) -> bytes:
         """Return the bytes of `packet`. Exceptions propagate."""

@@ -703,10 +703,10 @@ def test_busy_threads_in_loop(timeout: float | None) -> None:
     "so with timeout = 0 this loop runs without a pause while all threads are busy."
     """
 
-    class Server(ThreadingMixIn, NotingTimeouts):
+    class Server(ThreadingMixIn, NotingTimeouts):  # type: ignore[misc]
         pass
 
-    Server.timeout = timeout  # type: ignore[assignment]
+    Server.timeout = timeout
     with Server(LOCAL, echo_simple.EchoRequestHandler, max_threads=1) as server:
         with connected(server.server_address) as peer, connected(server.server_address) as waiting:
             server.handle_request()

@@ -7,13 +7,14 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 import pytest
 
 from easynetwork.sockets import binding as listening
-from easynetwork.sockets.binding import open_tcp_listeners, open_udp_sockets
+from easynetwork.sockets.binding import HostSockets, bind_listener, bind_udp_server
 
 pytestmark = pytest.mark.anyio
 
@@ -55,12 +56,10 @@ async def opened(kind: socket.SocketKind, anyio_backend: object) -> AsyncIterato
         async def open_them(
             hosts: list[str | None], port: int = 0, *, reuse_port: bool = False
         ) -> list[socket.socket]:
+            bind = partial(bind_udp_server, reuse_port=reuse_port)
             if kind == socket.SOCK_STREAM:
-                sockets = await open_tcp_listeners(
-                    hosts, port, backlog=5, reuse_port=reuse_port, logger=LOGGER
-                )
-            else:
-                sockets = await open_udp_sockets(hosts, port, reuse_port=reuse_port, logger=LOGGER)
+                bind = partial(bind_listener, backlog=5, reuse_port=reuse_port)
+            sockets = await HostSockets(hosts, port, kind, bind, LOGGER).open()
             for sock in sockets:
                 stack.enter_context(sock)
             return sockets

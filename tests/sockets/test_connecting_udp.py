@@ -24,10 +24,14 @@ Connect: TypeAlias = Callable[..., Awaitable[socket.socket]]
 def connect(request: pytest.FixtureRequest) -> Connect:
     """Either of the two functions, as a coroutine function."""
 
-    async def wait(*args: Any, **options: Any) -> socket.socket:
-        return connect_udp_blocking(*args, **options)
+    async def call(
+        host: str, port: int, *, local_address: Any = None, family: int = socket.AF_UNSPEC
+    ) -> socket.socket:
+        if request.param == "coroutine":
+            return await connect_udp(host, port, local_address=local_address, family=family)
+        return connect_udp_blocking(host, port, local_address=local_address, family=family)
 
-    return connect_udp if request.param == "coroutine" else wait
+    return call
 
 
 def causes(error: BaseException) -> list[str]:

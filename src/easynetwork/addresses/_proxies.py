@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import socket as _socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final, overload, runtime_checkable
@@ -93,7 +94,7 @@ class SocketProxy:
     ) -> None:
         self._socket = socket
         self._lock = contextlib.nullcontext if lock is None else lock
-        self._runner = runner
+        self._runner = operator.call if runner is None else runner
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("SocketProxy is final: it cannot be subclassed")
@@ -114,8 +115,6 @@ class SocketProxy:
         if args:
             func = functools.partial(func, *args)
         with self._lock():
-            if self._runner is None:
-                return func()
             result: _T = self._runner(func)
             return result
 

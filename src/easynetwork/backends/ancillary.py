@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.backends.abc import broken_connection
+from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import UnsupportedOperation
+from easynetwork.parsers import NEED_DATA
 from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary
 
 if TYPE_CHECKING:
@@ -94,3 +96,10 @@ def _watch(transport: SocketStreamTransport) -> None:
 def _check_supported(transport: SocketStreamTransport) -> None:
     if transport.socket.family != getattr(socket, "AF_UNIX", None):
         raise UnsupportedOperation("This transport does not have ancillary data support.")
+
+
+async def take_received(decoder: StreamDecoder) -> Any:
+    """Return a packet of what has been received already, or `NEED_DATA`."""
+    while (packet := decoder.take()) is NEED_DATA and decoder.refill():
+        await anyio.lowlevel.checkpoint()
+    return packet

@@ -23,6 +23,7 @@ from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._attributes import socket_attributes
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import Batch, DatagramEndpoint
+from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
 from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.connecting import raise_pending_error
 from easynetwork.sockets.datagrams import (
@@ -71,9 +72,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         return socket_attributes(self.socket, self.local_address, self.address)
 
-    async def serve(
-        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> None:
+    async def serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         if self.is_closing():
             return
         close_in_children(self.socket)
@@ -162,9 +161,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
     # -- what the loop adds
 
     @abstractmethod
-    async def _serve(
-        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> None:
+    async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         """Do what `serve` says."""
 
     @abstractmethod
@@ -195,9 +192,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
             raise
         return self._view[:nbytes].tobytes()
 
-    def _take_some(
-        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> bool:
+    def _take_some(self, received: BatchCallback, failed: ErrorCallback) -> bool:
         """Hand over what the socket holds, up to a bound; see `serve`.
 
         Returns:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 import anyio.lowlevel
 
-from easynetwork._extras import explain_missing
+from easynetwork._extras import requiring
 from easynetwork.backends.abc import AsyncBackend
 from easynetwork.backends.asyncio.backend import AsyncIOBackend
 
@@ -30,19 +30,12 @@ def new_builtin_backend(name: str) -> AsyncBackend:
         case "asyncio":
             return AsyncIOBackend()
         case "trio":
-            return _new_trio_backend()
+            with requiring("trio", "trio>=0.32"):
+                from easynetwork.backends.trio.backend import TrioBackend  # optional dependency
+            return TrioBackend()
         case _:
             known = ", ".join(map(repr, get_args(BuiltinAsyncBackendLiteral)))
             raise NotImplementedError(f"{name!r} is not a known backend; there are {known}")
-
-
-def _new_trio_backend() -> AsyncBackend:
-    try:
-        from easynetwork.backends.trio.backend import TrioBackend  # optional dependency
-    except ModuleNotFoundError as exc:
-        explain_missing(exc, "trio", "trio>=0.32")
-        raise
-    return TrioBackend()
 
 
 def ensure_backend(backend: object) -> AsyncBackend:

@@ -46,6 +46,7 @@ from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._attributes import socket_attributes
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
+from easynetwork.backends.abc.stream import Farewell, Feed
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
 from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.receive_buffer import receive_view
@@ -82,14 +83,12 @@ class SocketStreamTransport(StreamTransport):
         *("congested", "feed", "has_lost_descriptor", "local_address", "socket"),
     )
 
-    def __init__(
-        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
-    ) -> None:
+    def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
         # OSError: the peer has reset the connection.
         self.address: AnySocketAddress = typed_address(sock.getpeername(), sock.family)
         self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
         self.close_timeout: float = CLOSE_TIMEOUT
-        self.feed: Callable[[bytes], bool] = feed
+        self.feed: Feed = feed
         self.socket: socket.socket = sock
         self._fd = sock.fileno()
         own_descriptor(sock, self)
@@ -271,11 +270,7 @@ class SocketStreamTransport(StreamTransport):
     # -- closing
 
     async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
+        self, *, timeout: float | None = None, linger: bool = False, farewell: Farewell = None
     ) -> None:
         if timeout is None:
             timeout = self.close_timeout

@@ -22,6 +22,7 @@ from easynetwork._typevars import _T
 from easynetwork.addresses import TLSAttribute
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
+from easynetwork.backends.abc.stream import Farewell, Feed
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.tls import PIECE_SIZE, pieces
 
@@ -69,7 +70,7 @@ class TLSStreamTransport(StreamTransport):
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
         self.close_timeout: float = options.shutdown_timeout
-        self.feed: Callable[[bytes], bool] = inner.feed
+        self.feed: Feed = inner.feed
         self.local_address: AnySocketAddress = inner.local_address
         self.address: AnySocketAddress = inner.address
         self.is_truncated: bool = False
@@ -195,11 +196,7 @@ class TLSStreamTransport(StreamTransport):
     # -- closing
 
     async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
+        self, *, timeout: float | None = None, linger: bool = False, farewell: Farewell = None
     ) -> None:
         """Close gracefully, with a closing alert if the connection is to be standard compatible.
 

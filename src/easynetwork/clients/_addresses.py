@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from easynetwork.addresses import SocketAddress, SocketProxy, UnixCredentials, UnixSocketAddress
 from easynetwork.addresses._unix import get_peer_credentials
@@ -15,7 +14,7 @@ class INETAddresses(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def _addresses(self) -> tuple[Any, Any]:
+    def _addresses(self) -> tuple[SocketAddress, SocketAddress]:
         """Return this end's address and the peer's."""
 
     def get_local_address(self) -> SocketAddress:
@@ -25,13 +24,11 @@ class INETAddresses(ABC):
             ClientClosedError: The client is closed.
             OSError: The client is not connected yet.
         """
-        address: SocketAddress = self._addresses()[0]
-        return address
+        return self._addresses()[0]
 
     def get_remote_address(self) -> SocketAddress:
         """Return the peer's address. Raises what `get_local_address()` raises."""
-        address: SocketAddress = self._addresses()[1]
-        return address
+        return self._addresses()[1]
 
 
 class UnixNames(ABC):
@@ -40,7 +37,7 @@ class UnixNames(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def _addresses(self) -> tuple[Any, Any]:
+    def _addresses(self) -> tuple[UnixSocketAddress, UnixSocketAddress]:
         """Return this end's address and the peer's."""
 
     def get_local_name(self) -> UnixSocketAddress:
@@ -50,13 +47,11 @@ class UnixNames(ABC):
             ClientClosedError: The client is closed.
             OSError: The client is not connected yet.
         """
-        name: UnixSocketAddress = self._addresses()[0]
-        return name
+        return self._addresses()[0]
 
     def get_peer_name(self) -> UnixSocketAddress:
         """Return the server's name. Raises what `get_local_name()` raises."""
-        name: UnixSocketAddress = self._addresses()[1]
-        return name
+        return self._addresses()[1]
 
 
 class UnixStreamNames(UnixNames):

@@ -19,7 +19,6 @@ import anyio
 
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAttribute, SocketProxy
-from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends import (
     AsyncBackend,
     BuiltinAsyncBackendLiteral,
@@ -190,7 +189,7 @@ class AsyncClient(
     async def recv_packet(self) -> _T_Received:
         return await self._receive(math.inf)
 
-    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress]:
+    def _addresses(self) -> tuple[Any, Any]:
         transport = self._open_transport()
         assert transport.address is not None  # the socket is connected
         return transport.local_address, transport.address

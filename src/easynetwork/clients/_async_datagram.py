@@ -18,7 +18,7 @@ from easynetwork.backends.abc import DatagramEndpoint
 from easynetwork.clients._async_client import AsyncClient, LazyTransport, closed_error
 from easynetwork.clients._errors import explain_descriptor
 from easynetwork.codec import datagram_builder, datagram_encoder
-from easynetwork.protocol import DatagramProtocol
+from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 
 
 class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
@@ -32,6 +32,7 @@ class AsyncDatagrams(LazyTransport[DatagramEndpoint]):
         protocol: DatagramProtocol[Any, Any],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
     ) -> None:
+        check_datagram_protocol(protocol)
         super().__init__(target, backend)
         self._build: Callable[[Any], Any] = datagram_builder(protocol)
         self._encode = datagram_encoder(protocol)

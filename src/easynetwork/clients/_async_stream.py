@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from easynetwork._arguments import validated_max_recv_size
 from easynetwork._tls_options import TLSOptions
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -17,7 +18,7 @@ from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.parsers import NEED_DATA
-from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 
 
 class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
@@ -30,12 +31,13 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
         target: Any,
         protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
-        max_recv_size: int,
+        max_recv_size: int | None,
         tls: TLSOptions | None,
     ) -> None:
+        check_stream_protocol(protocol)
         super().__init__(target, backend)
-        self._max_recv_size = max_recv_size
-        self._decoder = new_decoder_factory(protocol, max_recv_size)()
+        self._max_recv_size = validated_max_recv_size(max_recv_size)
+        self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
         self._encode = packet_encoder(protocol)
         self._tls = tls
         self._has_sent_eof = False

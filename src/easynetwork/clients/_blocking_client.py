@@ -365,7 +365,7 @@ class BlockingClient(SharedSocket, AbstractNetworkClient[_T_Sent, _T_Received]):
     def recv_packet(self, *, timeout: float | None = None) -> _T_Received:
         return self._run_receiving(self._receive, timeout)  # type: ignore[no-any-return]
 
-    def _addresses(self) -> tuple[AnySocketAddress, AnySocketAddress | None]:
+    def _addresses(self) -> tuple[Any, Any]:
         self._check_open()
         return self._local_address, self._remote_address
 

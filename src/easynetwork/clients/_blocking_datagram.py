@@ -10,9 +10,10 @@ from typing import Any
 
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, SharedSocket, closed_error
+from easynetwork.clients._waiting import validated_retry_interval
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
-from easynetwork.protocol import DatagramProtocol
+from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import raise_pending_error
 from easynetwork.sockets.datagrams import largest_datagram, too_long
@@ -29,6 +30,8 @@ class BlockingDatagrams(SharedSocket):
         connect: Callable[[], socket.socket],
         retry_interval: float,
     ) -> None:
+        check_datagram_protocol(protocol)
+        retry_interval = validated_retry_interval(retry_interval)
         self._build: Callable[[Any], Any] = datagram_builder(protocol)
         self._encode = datagram_encoder(protocol)
         self._datagram: Any = None  # received, and not a packet yet

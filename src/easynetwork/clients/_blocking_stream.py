@@ -10,12 +10,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from easynetwork._arguments import validated_max_recv_size
 from easynetwork._tls_options import TLSOptions
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
 from easynetwork.clients._errors import aborted, ended, explain_stream
-from easynetwork.clients._waiting import LockTimeoutError, end_stream, timed_out
+from easynetwork.clients._waiting import (
+    LockTimeoutError,
+    end_stream,
+    timed_out,
+    validated_retry_interval,
+)
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.exceptions import (
     ProtocolCrashedError,
@@ -40,13 +46,13 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         self,
         protocol: AnyStreamProtocolType[_T_Sent, _T_Received],
         connect: Callable[[], socket.socket],
-        *,
-        max_recv_size: int,
+        max_recv_size: int | None,
         retry_interval: float,
         tls: TLSOptions | None,
     ) -> None:
-        self._max_recv_size = max_recv_size
-        self._decoder = new_decoder_factory(protocol, max_recv_size)()
+        retry_interval = validated_retry_interval(retry_interval)
+        self._max_recv_size = validated_max_recv_size(max_recv_size)
+        self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
         self._encode = packet_encoder(protocol)
         self._has_sent_eof = False
         self._partial_packet_sent = False
@@ -55,8 +61,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         sock = connect()
         with close_on_error(sock):
             super().__init__(sock, retry_interval)
-            if self._tls is not None:
-                self._close_timeout = self._tls.shutdown_timeout()
+            if tls is not None:
+                self._close_timeout = tls.shutdown_timeout
 
     def _prepare(self, sock: socket.socket) -> None:
         if self._tls is not None:
@@ -112,11 +118,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         if self._has_sent_eof:
             raise RuntimeError("send_eof() has been called earlier")
         if self._partial_packet_sent:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "Only a part of an earlier packet was sent, and nothing can follow it. "
-                "Close this client and connect another one",
-            )
+            raise _unusable("Only a part of an earlier packet was sent, and nothing can follow it")
 
     def _write(self, data: bytes, deadline: float, has_begun: bool) -> None:
         """Send bytes, all of them.
@@ -186,11 +188,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
     def _take(self) -> Any:
         """Return the next packet of those that are here; `NEED_DATA` if there is none."""
         if self._received_unsure:
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED,
-                "An earlier recv_packet() was interrupted, and what it had received is lost. "
-                "Close this client and connect another one",
-            )
+            why = "An earlier recv_packet() was interrupted, and what it had received is lost"
+            raise _unusable(why)
         decoder = self._decoder
         while True:
             try:  # a frame is there until it has become a packet
@@ -235,3 +234,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
                 raise aborted()
             raise ended() if tls is None else tls.ended()
         return len(chunk) == size
+
+
+def _unusable(why: str) -> ConnectionAbortedError:
+    message = f"{why}. Close this client and connect another one"
+    return ConnectionAbortedError(errno.ECONNABORTED, message)

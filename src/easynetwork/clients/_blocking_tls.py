@@ -89,10 +89,6 @@ class BlockingTLS:
 
     # -- afterwards
 
-    def shutdown_timeout(self) -> float:
-        """Return how many seconds the client may take to close."""
-        return self._options.shutdown_timeout
-
     def encrypt(self, piece: bytes | memoryview) -> bytes:
         """Return what to send for some bytes. Called with the lock for sending.
 

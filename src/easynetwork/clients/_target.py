@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from easynetwork._arguments import parse_address, parse_unix_path
+from easynetwork._arguments import parse_address, parse_unix_path, validated_unix_path
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.sockets.closing import close_on_error
 
 
 def validated_target(
-    target: object, address_options: Collection[str], kind: socket.SocketKind = socket.SOCK_STREAM
+    target: object, options: Mapping[str, object], kind: socket.SocketKind = socket.SOCK_STREAM
 ) -> tuple[str, int] | socket.socket:
     """Return the address to connect to, or the connected socket.
 
     Args:
         target: What the client's user gave. See `parse_address`.
-        address_options: The arguments in use that only make sense with an address.
+        options: The arguments that only make sense with an address; None for each that is
+            not in use.
         kind: What a socket has to be: `socket.SOCK_STREAM` or `socket.SOCK_DGRAM`.
 
     Raises:
@@ -28,22 +29,21 @@ def validated_target(
         OSError: The socket is not connected.
     """
     with close_on_error(target):
-        if isinstance(target, socket.socket) and not address_options:
+        given = [name for name, value in options.items() if value is not None]
+        if isinstance(target, socket.socket) and not given:
             check_family(target.family)
             _check_socket(target, kind)
             return target
         address = parse_address(target)
         if address is None:
-            raise _wrong_arguments(target, address_options)
+            raise _wrong_arguments(target, given)
         return address
 
 
-def _wrong_arguments(target: object, address_options: Collection[str]) -> TypeError:
+def _wrong_arguments(target: object, given: Collection[str]) -> TypeError:
     error = TypeError("Invalid arguments")
     if isinstance(target, socket.socket):
-        error.add_note(
-            f"Only meaningful with an address, not with a socket: {', '.join(address_options)}"
-        )
+        error.add_note(f"Only meaningful with an address, not with a socket: {', '.join(given)}")
     else:
         error.add_note(f"Expected an address, (host, port), or a connected socket; got {target!r}")
     return error
@@ -78,7 +78,7 @@ def check_kind(sock: socket.socket, kind: socket.SocketKind) -> None:
 
 
 def validated_unix_target(
-    target: object, address_options: Collection[str], kind: socket.SocketKind
+    target: object, options: Mapping[str, object], kind: socket.SocketKind
 ) -> UnixSocketAddress | socket.socket:
     """Return the address to connect to, or the connected Unix socket: see `validated_target`.
 
@@ -88,9 +88,10 @@ def validated_unix_target(
         OSError: The socket is not connected.
     """
     with close_on_error(target):
+        given = [name for name, value in options.items() if value is not None]
         if isinstance(target, socket.socket):
-            if address_options:
-                raise _wrong_arguments(target, address_options)
+            if given:
+                raise _wrong_arguments(target, given)
             if target.family != socket.AF_UNIX:
                 raise ValueError("Only these families are supported: AF_UNIX")
             _check_socket(target, kind)
@@ -103,7 +104,7 @@ def validated_unix_target(
 
 def validated_unix_datagram_target(
     target: object, local_path: object, name: str
-) -> UnixSocketAddress | socket.socket:
+) -> tuple[UnixSocketAddress | socket.socket, UnixSocketAddress | None]:
     """Return the address to connect to, or the connected socket, which must have a name.
 
     Args:
@@ -114,11 +115,12 @@ def validated_unix_datagram_target(
     Raises:
         ValueError: The socket has no name. Otherwise as `validated_unix_target`.
     """
-    options = [] if local_path is None else ["local_path"]
-    result = validated_unix_target(target, options, socket.SOCK_DGRAM)
-    if isinstance(result, socket.socket) and not result.getsockname():
+    result = validated_unix_target(target, {"local_path": local_path}, socket.SOCK_DGRAM)
+    if not isinstance(result, socket.socket):
+        return result, validated_unix_path("" if local_path is None else local_path, "local_path")
+    if not result.getsockname():
         raise ValueError(f"{name} requires the socket to be named.")
-    return result
+    return result, None
 
 
 def validated_udp_target(
@@ -130,7 +132,6 @@ def validated_udp_target(
         ValueError: Also if the family is not one of the Internet.
     """
     options = {"local_address": local_address, "family": family or None}
-    given = [name for name, value in options.items() if value is not None]
     if family != socket.AF_UNSPEC:
         check_family(family)
-    return validated_target(target, given, socket.SOCK_DGRAM)
+    return validated_target(target, options, socket.SOCK_DGRAM)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 from easynetwork._arguments import validated_ancillary_bufsize
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
-from easynetwork.sockets.unix import BoundPath, open_unix_socket
+from easynetwork.clients._waiting import deadline_after
+from easynetwork.sockets.unix import BoundPath, connect_unix_blocking, open_unix_socket
 
 
 class LocalPath:
@@ -39,6 +41,19 @@ class LocalPath:
             self.remove()
             sock.close()
             raise
+
+    def connect(self, target: Any, kind: socket.SocketKind, timeout: float | None) -> socket.socket:
+        """Return a socket that is connected to an address; `target` itself if it is a socket.
+
+        Raises:
+            OSError: The socket cannot be connected in time.
+        """
+        if isinstance(target, socket.socket):
+            return target
+        deadline = deadline_after(timeout)
+        with self.new_socket(kind) as sock:
+            connect_unix_blocking(sock, target, deadline)
+            return sock
 
     def remove(self) -> None:
         """Remove the path, if this client has made one, before its socket is closed."""

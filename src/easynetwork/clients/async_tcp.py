@@ -8,7 +8,7 @@ import socket as _socket  # the property of this name hides the module inside th
 import ssl
 from typing import Any
 
-from easynetwork._arguments import validated_delay, validated_local_address, validated_max_recv_size
+from easynetwork._arguments import validated_delay, validated_local_address
 from easynetwork._tls_options import new_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -16,7 +16,7 @@ from easynetwork.backends.abc import StreamTransport
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
 from easynetwork.clients._target import validated_target
-from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_tcp, tune_tcp
 
@@ -82,7 +82,6 @@ class AsyncTCPNetworkClient(BaseAsyncStreamClient[_T_Sent, _T_Received], INETAdd
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         with close_on_error(address):
-            check_stream_protocol(protocol)
             local_address = validated_local_address(local_address)
             validated_delay(happy_eyeballs_delay)
             options = {"local_address": local_address, "happy_eyeballs_delay": happy_eyeballs_delay}
@@ -93,7 +92,6 @@ class AsyncTCPNetworkClient(BaseAsyncStreamClient[_T_Sent, _T_Received], INETAdd
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             host = None if isinstance(target, _socket.socket) else target[0]
             tls = new_client_tls(ssl, host, server_hostname, tls_options)
-            max_recv_size = validated_max_recv_size(max_recv_size)
             super().__init__(target, protocol, backend, max_recv_size, tls)
 
     async def _new_socket(self) -> _socket.socket:

@@ -13,7 +13,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._async_datagram import BaseAsyncDatagramClient
 from easynetwork.clients._target import validated_udp_target
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_udp
 
@@ -72,7 +72,6 @@ class AsyncUDPNetworkClient(BaseAsyncDatagramClient[_T_Sent, _T_Received], INETA
         with close_on_error(address):
             local_address = validated_local_address(local_address)
             target = validated_udp_target(address, local_address, family)
-            check_datagram_protocol(protocol)
             super().__init__(target, protocol, backend)
         self._connect_options: dict[str, Any] = {"local_address": local_address, "family": family}
 

@@ -21,7 +21,7 @@ from easynetwork.clients._endpoint import (
     validated_binding,
 )
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.binding import bind_udp
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.resolving import resolve
@@ -78,7 +78,6 @@ class AsyncUDPNetworkEndpoint(AsyncDatagrams, Generic[_T_Sent, _T_Received]):
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        check_datagram_protocol(protocol)
         target = validated_binding(local_address, reuse_address, reuse_port, broadcast)
         super().__init__(target, protocol, backend)
         self._build = pair_builder(self._build)

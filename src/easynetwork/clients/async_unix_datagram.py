@@ -8,7 +8,6 @@ import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 
-from easynetwork._arguments import validated_unix_path
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
@@ -17,7 +16,7 @@ from easynetwork.clients._addresses import UnixNames
 from easynetwork.clients._async_datagram import BaseAsyncDatagramClient
 from easynetwork.clients._target import validated_unix_datagram_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
@@ -64,14 +63,9 @@ class AsyncUnixDatagramClient(BaseAsyncDatagramClient[_T_Sent, _T_Received], Uni
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         with close_on_error(path):
-            check_datagram_protocol(protocol)
-            target = validated_unix_datagram_target(path, local_path, type(self).__name__)
+            target, local = validated_unix_datagram_target(path, local_path, type(self).__name__)
             super().__init__(target, protocol, backend)
-        self._local_path = LocalPath(
-            None
-            if isinstance(target, _socket.socket)
-            else validated_unix_path("" if local_path is None else local_path, "local_path")
-        )
+        self._local_path = LocalPath(local)
 
     async def _new_socket(self) -> _socket.socket:
         with self._local_path.new_socket(_socket.SOCK_DGRAM) as sock:

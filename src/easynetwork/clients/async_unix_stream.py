@@ -9,23 +9,21 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 from functools import partial
-from typing import Any
 
-import anyio.lowlevel
-
-from easynetwork._arguments import validated_local_path, validated_max_recv_size
+from easynetwork._arguments import validated_local_path
 from easynetwork._tls_options import new_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
+from easynetwork.backends.ancillary import take_received
 from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
 from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
 from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
-from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.unix import connect_unix
 
@@ -81,13 +79,10 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         with close_on_error(path):
-            check_stream_protocol(protocol)
             local = validated_local_path(local_path)
-            options = [] if local is None else ["local_path"]
-            target = validated_unix_target(path, options, _socket.SOCK_STREAM)
+            target = validated_unix_target(path, {"local_path": local}, _socket.SOCK_STREAM)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             tls = new_client_tls(ssl, None, server_hostname, tls_options)
-            max_recv_size = validated_max_recv_size(max_recv_size)
             super().__init__(target, protocol, backend, max_recv_size, tls)
         self._local_path = LocalPath(local)
         self._credentials = None
@@ -167,11 +162,11 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             raise UnsupportedOperation("This transport does not have ancillary data support.")
         await self._acquire_receiving(math.inf)
         try:
-            packet = await self._take()
+            packet = await take_received(self._decoder)
             if packet is NEED_DATA:
                 with collecting(ancillary_data) as received:
                     await transport.receive_with_ancillary(bufsize, received)
-                packet = await self._take()
+                packet = await take_received(self._decoder)
         except (EOFError, ConnectionError) as exc:
             raise self._ended(exc) from exc.__cause__ or exc
         finally:
@@ -180,9 +175,3 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             raise EOFError("Received partial packet data")
         result: _T_Received = packet
         return result
-
-    async def _take(self) -> Any:
-        decoder = self._decoder
-        while (packet := decoder.take()) is NEED_DATA and decoder.refill():
-            await anyio.lowlevel.checkpoint()
-        return packet

@@ -7,13 +7,13 @@ __all__ = ["TCPNetworkClient"]
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
 
-from easynetwork._arguments import validated_local_address, validated_max_recv_size
+from easynetwork._arguments import validated_local_address
 from easynetwork._tls_options import new_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients._target import validated_target
-from easynetwork.clients._waiting import connect_tcp, validated_retry_interval
+from easynetwork.clients._waiting import connect_tcp
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import tune_tcp
@@ -95,11 +95,9 @@ class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses
         """
         with close_on_error(address):
             check_stream_protocol(protocol)
-            retry_interval = validated_retry_interval(retry_interval)
-            max_recv_size = validated_max_recv_size(max_recv_size)
             local_address = validated_local_address(local_address)
             options = {"connect_timeout": connect_timeout, "local_address": local_address}
-            target = validated_target(address, [k for k, v in options.items() if v is not None])
+            target = validated_target(address, options)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             host = None if isinstance(target, _socket.socket) else target[0]
             tls = new_client_tls(ssl, host, server_hostname, tls_options)
@@ -111,10 +109,4 @@ class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses
                 tune_tcp(sock)
                 return sock
 
-            super().__init__(
-                protocol,
-                connect,
-                max_recv_size=max_recv_size,
-                retry_interval=retry_interval,
-                tls=tls,
-            )
+            super().__init__(protocol, connect, max_recv_size, retry_interval, tls)

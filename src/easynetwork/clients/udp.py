@@ -11,8 +11,7 @@ from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._addresses import INETAddresses
 from easynetwork.clients._blocking_datagram import BlockingDatagramClient
 from easynetwork.clients._target import validated_udp_target
-from easynetwork.clients._waiting import validated_retry_interval
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.connecting import connect_udp_blocking
 
@@ -70,8 +69,6 @@ class UDPNetworkClient(BlockingDatagramClient[_T_Sent, _T_Received], INETAddress
                 an error of that kind, with the group of the single errors as its cause.
         """
         with close_on_error(address):
-            check_datagram_protocol(protocol)
-            retry_interval = validated_retry_interval(retry_interval)
             local_address = validated_local_address(local_address)
             target = validated_udp_target(address, local_address, family)
 

@@ -18,9 +18,8 @@ from easynetwork.clients._endpoint import (
     prepare_socket,
     validated_binding,
 )
-from easynetwork.clients._waiting import validated_retry_interval
 from easynetwork.exceptions import ClientClosedError
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.binding import bind_udp
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.resolving import resolve_blocking
@@ -117,8 +116,7 @@ class UDPNetworkEndpoint(BlockingDatagrams, Generic[_T_Sent, _T_Received]):
     def _open(
         self, protocol: Any, open_socket: Callable[[], _socket.socket], retry_interval: float
     ) -> None:
-        check_datagram_protocol(protocol)
-        super().__init__(protocol, open_socket, validated_retry_interval(retry_interval))
+        super().__init__(protocol, open_socket, retry_interval)
         self._build = pair_builder(self._build)
 
     def __enter__(self) -> Self:
@@ -174,11 +172,9 @@ class UDPNetworkEndpoint(BlockingDatagrams, Generic[_T_Sent, _T_Received]):
             ProtocolCrashedError: The protocol object cannot make bytes of the packet (the cause);
                 nothing was sent.
         """
-        send = partial(self._send_to, destination(address, self._local_address))
+        raw_address = destination(address, self._local_address)
+        send = partial(self._send, send=lambda data: self._socket.sendto(data, raw_address))
         self._run_sending(send, packet, timeout)
-
-    def _send_to(self, raw_address: Any, packet: _T_Sent, deadline: float) -> None:
-        self._send(packet, deadline, lambda data: self._socket.sendto(data, raw_address))
 
     def recv_packet_from(
         self, *, timeout: float | None = None

@@ -8,20 +8,16 @@ import os
 import socket as _socket  # the property of this name hides the module inside the class
 from functools import partial
 
-from easynetwork._arguments import validated_unix_path
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
-from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.clients._addresses import UnixNames
 from easynetwork.clients._blocking_datagram import BlockingDatagramClient
 from easynetwork.clients._target import validated_unix_datagram_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
-from easynetwork.clients._waiting import validated_retry_interval
-from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.protocol import DatagramProtocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.datagrams import check_still_connected, get_next_size
 from easynetwork.sockets.messages import MessageReader
-from easynetwork.sockets.unix import connect_unix_blocking
 
 
 class UnixDatagramClient(BlockingDatagramClient[_T_Sent, _T_Received], UnixNames):
@@ -65,21 +61,9 @@ class UnixDatagramClient(BlockingDatagramClient[_T_Sent, _T_Received], UnixNames
             OSError: The socket cannot be made, or is not connected.
         """
         with close_on_error(path):
-            check_datagram_protocol(protocol)
-            retry_interval = validated_retry_interval(retry_interval)
-            target = validated_unix_datagram_target(path, local_path, type(self).__name__)
-            local = None
-            if not isinstance(target, _socket.socket):
-                local = validated_unix_path("" if local_path is None else local_path, "local_path")
+            target, local = validated_unix_datagram_target(path, local_path, type(self).__name__)
             self._local_path = LocalPath(local)
-
-            def connect() -> _socket.socket:
-                if isinstance(target, _socket.socket):
-                    return target
-                with self._local_path.new_socket(_socket.SOCK_DGRAM) as sock:
-                    connect_unix_blocking(sock, target, 0)
-                    return sock
-
+            connect = partial(self._local_path.connect, target, _socket.SOCK_DGRAM, 0)
             super().__init__(protocol, connect, retry_interval)
 
     def _close_descriptor(self) -> None:
@@ -111,19 +95,11 @@ class UnixDatagramClient(BlockingDatagramClient[_T_Sent, _T_Received], UnixNames
                 the ancillary data (`EBADF` for a closed descriptor). Nothing was sent.
             Exception: As `AbstractNetworkClient.send_packet()`.
         """
-        ancillary = None if ancillary_data is None else ancillary_data.as_raw()
-        self._run_sending(partial(self._send_with_ancillary, ancillary), packet, timeout)
-
-    def _send_with_ancillary(
-        self, ancillary: RawAncillary | None, packet: _T_Sent, deadline: float
-    ) -> None:
-        send = None
-        if ancillary is not None:
-            send = partial(self._send_message, ancillary)
-        self._send(packet, deadline, send)
-
-    def _send_message(self, ancillary: RawAncillary, data: bytes) -> int:
-        return self._socket.sendmsg([data], ancillary)
+        if ancillary_data is None:
+            return super().send_packet(packet, timeout=timeout)
+        ancillary = ancillary_data.as_raw()
+        send = partial(self._send, send=lambda data: self._socket.sendmsg([data], ancillary))
+        self._run_sending(send, packet, timeout)
 
     def recv_packet(
         self,

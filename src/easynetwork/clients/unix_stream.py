@@ -10,7 +10,7 @@ import socket as _socket  # the property of this name hides the module inside th
 import ssl
 from functools import partial
 
-from easynetwork._arguments import validated_local_path, validated_max_recv_size
+from easynetwork._arguments import validated_local_path
 from easynetwork._tls_options import new_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
@@ -19,13 +19,11 @@ from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
-from easynetwork.clients._waiting import deadline_after, validated_retry_interval
 from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.sockets.closing import close_on_error
 from easynetwork.sockets.messages import MessageReader, too_long_for_ancillary
-from easynetwork.sockets.unix import connect_unix_blocking
 
 
 class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNames):
@@ -83,34 +81,18 @@ class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNam
         """
         with close_on_error(path):
             check_stream_protocol(protocol)
-            retry_interval = validated_retry_interval(retry_interval)
-            max_recv_size = validated_max_recv_size(max_recv_size)
             local = validated_local_path(local_path)
             options = {"connect_timeout": connect_timeout, "local_path": local}
-            target = validated_unix_target(
-                path, [k for k, v in options.items() if v is not None], _socket.SOCK_STREAM
-            )
+            target = validated_unix_target(path, options, _socket.SOCK_STREAM)
             tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
             tls = new_client_tls(ssl, None, server_hostname, tls_options)
             self._local_path = LocalPath(local)
             self._credentials = None
-
-            def connect() -> _socket.socket:
-                if isinstance(target, _socket.socket):
-                    return target
-                deadline = deadline_after(connect_timeout)
-                with self._local_path.new_socket(_socket.SOCK_STREAM) as sock:
-                    connect_unix_blocking(sock, target, deadline)
-                    return sock
-
+            connect = partial(
+                self._local_path.connect, target, _socket.SOCK_STREAM, connect_timeout
+            )
             try:
-                super().__init__(
-                    protocol,
-                    connect,
-                    max_recv_size=max_recv_size,
-                    retry_interval=retry_interval,
-                    tls=tls,
-                )
+                super().__init__(protocol, connect, max_recv_size, retry_interval, tls)
             except BaseException:
                 self._local_path.remove()
                 raise

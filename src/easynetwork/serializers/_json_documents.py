@@ -53,12 +53,8 @@ def read_document(
     else:
         end = yield from _find_plain_end(buffer, limit)
     if end > limit:
-        raise LimitOverrunError(
-            "JSON object's end frame is found, but chunk is longer than limit",
-            buffer,
-            end,
-            end_is_known=False,
-        )
+        message = "JSON object's end frame is found, but chunk is longer than limit"
+        raise LimitOverrunError(message, buffer, end, end_is_known=False)
     return bytes(buffer[:end]), bytes(buffer[end:].lstrip(_WHITE_SPACE_BYTES))
 
 

@@ -25,7 +25,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, get_args
 
-from easynetwork._typevars import Buffer, Received, Sent
+from easynetwork._typevars import _T, Buffer, Received, Sent
 from easynetwork.exceptions import DeserializeError, UnsupportedOperation
 from easynetwork.serializers.tools import validated_limit, validated_positive
 
@@ -188,6 +188,17 @@ class AbstractPacketSerializer(Generic[Sent, Received], metaclass=ABCMeta):
                 error if it is not valid; any other exception is a bug of the serializer.
         """
         raise NotImplementedError
+
+
+def validated_serializer(serializer: _T) -> _T:
+    """Return a serializer.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(serializer, AbstractPacketSerializer):
+        raise TypeError(f"Expected a serializer instance, got {serializer!r}")
+    return serializer
 
 
 class AbstractIncrementalPacketSerializer(AbstractPacketSerializer[Sent, Received]):

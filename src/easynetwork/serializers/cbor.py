@@ -32,7 +32,7 @@ from functools import partial
 from io import BytesIO
 from typing import IO, Any, Final, Literal, NamedTuple, final
 
-from easynetwork._extras import explain_missing
+from easynetwork._extras import requiring
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers._cbor_tags import SHARED_STRING, SHARED_VALUE, semantic_decoders
 from easynetwork.serializers.framing import FileBasedPacketSerializer
@@ -120,11 +120,8 @@ class CBORSerializer(FileBasedPacketSerializer[Any, Any]):
         strict_map_key: bool = True,
         debug: bool = False,
     ) -> None:
-        try:
+        with requiring("cbor2", "cbor2>=6.2.1"):
             import cbor2  # optional dependency
-        except ModuleNotFoundError as exc:
-            explain_missing(exc, "cbor2", "cbor2>=6.2.1")
-            raise
         self._decode_error = cbor2.CBORDecodeError
         encoder_options = config_options("encoder", encoder_config, CBOREncoderConfig)
         decoder_options = config_options("decoder", decoder_config, CBORDecoderConfig)

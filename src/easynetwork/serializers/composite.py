@@ -16,6 +16,7 @@ from easynetwork.serializers.abc import (
     BufferedIncrementalPacketSerializer,
     Framing,
     overrides,
+    validated_serializer,
 )
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
         received_packet_serializer: AbstractPacketSerializer[Any, Received],
     ) -> Self:
         for serializer in (sent_packet_serializer, received_packet_serializer):
-            if not isinstance(serializer, AbstractPacketSerializer):
-                raise TypeError(f"Expected a serializer instance, got {serializer!r}")
+            validated_serializer(serializer)
         best: type[Any] = StapledPacketSerializer
         if isinstance(sent_packet_serializer, AbstractIncrementalPacketSerializer):
             if isinstance(received_packet_serializer, BufferedIncrementalPacketSerializer):
@@ -72,8 +72,8 @@ class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
         received_packet_serializer: AbstractPacketSerializer[Any, Received],
     ) -> None:
         super().__init__()
-        self._sent_packet_serializer: Any = sent_packet_serializer
-        self._received_packet_serializer: Any = received_packet_serializer
+        self._sent_packet_serializer = sent_packet_serializer
+        self._received_packet_serializer = received_packet_serializer
 
     def __getnewargs__(self) -> tuple[Any, Any]:
         return self._sent_packet_serializer, self._received_packet_serializer
@@ -88,27 +88,23 @@ class StapledPacketSerializer(AbstractPacketSerializer[Sent, Received]):
     @final
     def sent_packet_serializer(self) -> AbstractPacketSerializer[Sent, Any]:
         """What makes bytes of the packets that are sent."""
-        serializer: AbstractPacketSerializer[Sent, Any] = self._sent_packet_serializer
-        return serializer
+        return self._sent_packet_serializer
 
     @property
     @final
     def received_packet_serializer(self) -> AbstractPacketSerializer[Any, Received]:
         """What makes packets of the bytes that are received."""
-        serializer: AbstractPacketSerializer[Any, Received] = self._received_packet_serializer
-        return serializer
+        return self._received_packet_serializer
 
     @final
     def serialize(self, packet: Sent) -> bytes:
         """Delegate to `sent_packet_serializer`."""
-        data: bytes = self._sent_packet_serializer.serialize(packet)
-        return data
+        return self._sent_packet_serializer.serialize(packet)
 
     @final
     def deserialize(self, data: bytes) -> Received:
         """Delegate to `received_packet_serializer`."""
-        packet: Received = self._received_packet_serializer.deserialize(data)
-        return packet
+        return self._received_packet_serializer.deserialize(data)
 
 
 class StapledIncrementalPacketSerializer(
@@ -118,6 +114,9 @@ class StapledIncrementalPacketSerializer(
 
     __slots__ = ()
 
+    _sent_packet_serializer: AbstractIncrementalPacketSerializer[Sent, Any]
+    _received_packet_serializer: AbstractIncrementalPacketSerializer[Any, Received]
+
     @final
     def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
         """Delegate to `sent_packet_serializer`."""
@@ -125,9 +124,7 @@ class StapledIncrementalPacketSerializer(
 
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Received, bytes]]:
         """Delegate to `received_packet_serializer`."""
-        result: tuple[Received, bytes]
-        result = yield from self._received_packet_serializer.incremental_deserialize()
-        return result
+        return (yield from self._received_packet_serializer.incremental_deserialize())
 
     @final
     def sends_frames(self) -> bool:
@@ -137,8 +134,7 @@ class StapledIncrementalPacketSerializer(
     @final
     def serialize_frame(self, packet: Sent, /) -> bytes:
         """Delegate to `sent_packet_serializer`."""
-        frame: bytes = self._sent_packet_serializer.serialize_frame(packet)
-        return frame
+        return self._sent_packet_serializer.serialize_frame(packet)
 
     @final
     def receives_frames(self, *, buffered: bool) -> bool:
@@ -149,13 +145,11 @@ class StapledIncrementalPacketSerializer(
 
     def framing(self) -> Framing | None:
         """Delegate to `received_packet_serializer`."""
-        framing: Framing | None = self._received_packet_serializer.framing()
-        return framing
+        return self._received_packet_serializer.framing()
 
     def deserialize_frame(self, frame: bytes, /) -> Received:
         """Delegate to `received_packet_serializer`."""
-        packet: Received = self._received_packet_serializer.deserialize_frame(frame)
-        return packet
+        return self._received_packet_serializer.deserialize_frame(frame)
 
 
 @final
@@ -168,17 +162,15 @@ class StapledBufferedIncrementalPacketSerializer(
 
     __slots__ = ()
 
+    _received_packet_serializer: BufferedIncrementalPacketSerializer[Any, Received, Buffer]
+
     def create_deserializer_buffer(self, sizehint: int, /) -> Buffer:
         """Delegate to `received_packet_serializer`."""
-        buffer: Buffer = self._received_packet_serializer.create_deserializer_buffer(sizehint)
-        return buffer
+        return self._received_packet_serializer.create_deserializer_buffer(sizehint)
 
     def buffered_incremental_deserialize(
         self, buffer: Buffer, /
     ) -> Generator[int | None, int, tuple[Received, ReadableBuffer]]:
         """Delegate to `received_packet_serializer`."""
-        result: tuple[Received, ReadableBuffer]
-        result = yield from self._received_packet_serializer.buffered_incremental_deserialize(
-            buffer
-        )
-        return result
+        serializer = self._received_packet_serializer
+        return (yield from serializer.buffered_incremental_deserialize(buffer))

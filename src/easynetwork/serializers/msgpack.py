@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import IO, Any, Final, final
 
-from easynetwork._extras import explain_missing
+from easynetwork._extras import requiring
 from easynetwork.serializers.framing import FileBasedPacketSerializer
 from easynetwork.serializers.tools import (
     DEFAULT_MAX_DEPTH,
@@ -102,11 +102,8 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
         max_depth: int = DEFAULT_MAX_DEPTH,
         debug: bool = False,
     ) -> None:
-        try:
+        with requiring("msgpack", "msgpack>=1.1"):
             import msgpack  # optional dependency
-        except ModuleNotFoundError as exc:
-            explain_missing(exc, "msgpack", "msgpack>=1.1")
-            raise
         packer_options = config_options("packer", packer_config, MessagePackerConfig)
         unpacker_options = config_options("unpacker", unpacker_config, MessageUnpackerConfig)
         if unpacker_options["ext_hook"] is None:
@@ -151,7 +148,13 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             Exception: The data is not a packet.
         """
         try:
-            return self._read_packet(file)
+            start = file.tell()
+            data = file.read()
+            skimmer = self._new_skimmer(data)
+            skimmer.skip()
+            end = skimmer.tell()
+            file.seek(start + end)
+            return self._read(data[:end])
         except self._out_of_data as exc:
             raise EOFError("Missing data") from exc
         except self._stack_error as exc:
@@ -160,15 +163,6 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
             if str(exc):
                 raise
             raise ValueError("Invalid token") from exc
-
-    def _read_packet(self, file: IO[bytes]) -> Any:
-        start = file.tell()
-        data = file.read()
-        skimmer = self._new_skimmer(data)
-        skimmer.skip()
-        end = skimmer.tell()
-        file.seek(start + end)
-        return self._read(data[:end])
 
     def _read(self, packet: bytes) -> Any:
         result = self._unpack(packet)
@@ -180,23 +174,42 @@ class MessagePackSerializer(FileBasedPacketSerializer[Any, Any]):
     @final
     def incremental_deserialize(self) -> Generator[None, bytes, tuple[Any, bytes]]:
         """Parse the next packet."""
+        # The parser begins again with each chunk: the cost would grow with the square of their
+        # number. So chunks are held back until they may complete the packet, but not the first
+        # one: most packets come in one. From then on each byte is looked at once, by the skimmer.
         parser = super().incremental_deserialize()
-        return _send_when_complete(parser, self._new_detector, self.buffer_limit)
+        next(parser)
+        try:
+            chunk = yield
+            parser.send(chunk)
+            skimmer = self._new_skimmer(b"")
+            complete = self._may_end(skimmer, chunk)
+            size = len(chunk)
+            while True:
+                held = bytearray()
+                while not held or not (complete or size > self.buffer_limit):
+                    chunk = yield
+                    complete = self._may_end(skimmer, chunk)
+                    size += len(chunk)
+                    held += chunk
+                parser.send(bytes(held))
+        except StopIteration as stop:
+            result: tuple[Any, bytes] = stop.value
+            return result
 
-    def _new_detector(self) -> Callable[[bytes], bool]:
-        skimmer = self._new_skimmer(b"")
+    def _may_end(self, skimmer: Any, chunk: bytes) -> bool:
+        """Return whether a packet may be complete with a chunk: it is the parser that decides.
 
-        def may_end(chunk: bytes) -> bool:
-            skimmer.feed(chunk)
-            try:
-                skimmer.skip()
-            except self._out_of_data:
-                return False
-            except self._unpack_error:
-                pass  # The parser will see it too.
-            return True
-
-        return may_end
+        Once it returned True, it does so again.
+        """
+        skimmer.feed(chunk)
+        try:
+            skimmer.skip()
+        except self._out_of_data:
+            return False
+        except self._unpack_error:
+            pass  # The parser will see it too.
+        return True
 
     def _new_skimmer(self, data: bytes) -> Any:
         """Return an unpacker that is fed, however much there is: limits are checked elsewhere."""
@@ -217,40 +230,3 @@ def _check_depth(packet: Any, max_depth: int) -> None:
         if not level:
             return
     raise ValueError(_TOO_DEEP)
-
-
-def _send_when_complete(
-    parser: Generator[None, bytes, Any],
-    new_detector: Callable[[], Callable[[bytes], bool]],
-    limit: int,
-) -> Generator[None, bytes, Any]:
-    """Run `parser` on a packet, holding back chunks until they may complete it.
-
-    The parser begins again with each chunk: the cost would grow with the square of their number.
-    The first chunk is not held back: most packets come in one. From then on each byte is looked at
-    once, by the detector.
-
-    Args:
-        parser: A generator that is sent chunks and returns a packet.
-        new_detector: Makes what is called with each chunk, the first one included, and returns
-            whether the packet may be complete; it is the parser that decides. Once it returned
-            True, it does so again.
-        limit: How many bytes are held back at most; more are the parser's business.
-    """
-    next(parser)
-    try:
-        chunk = yield
-        parser.send(chunk)
-        may_end = new_detector()
-        complete = may_end(chunk)
-        size = len(chunk)
-        while True:
-            held = bytearray()
-            while not held or not (complete or size > limit):
-                chunk = yield
-                complete = may_end(chunk)
-                size += len(chunk)
-                held += chunk
-            parser.send(bytes(held))
-    except StopIteration as stop:
-        return stop.value

@@ -25,7 +25,7 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.sockets.adopting import TCP_SOCKETS
-from easynetwork.sockets.binding import HostSockets, open_tcp_listeners
+from easynetwork.sockets.binding import HostSockets, bind_listener
 
 
 class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Response]):
@@ -112,15 +112,13 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
             log_client_connection=log_client_connection,
             tls=new_server_tls(ssl, tls_options),
         )
-        open_sockets = functools.partial(
-            open_tcp_listeners,
-            validated_hosts(host),
-            validated_port(port),
+        hosts, port = validated_hosts(host), validated_port(port)
+        bind = functools.partial(
+            bind_listener,
             backlog=validated_backlog(backlog),
             reuse_port=validated_reuse_port(reuse_port),
-            logger=self.logger,
         )
-        self._source = HostSockets(open_sockets)
+        self._source = HostSockets(hosts, port, socket.SOCK_STREAM, bind, self.logger)
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         return SocketListener(sock, self._backend, self._max_recv_size, self._log.log)

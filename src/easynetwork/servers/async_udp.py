@@ -25,7 +25,7 @@ from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.handlers import AsyncDatagramClient
 from easynetwork.sockets.adopting import UDP_SOCKETS
-from easynetwork.sockets.binding import HostSockets, open_udp_sockets
+from easynetwork.sockets.binding import HostSockets, bind_udp_server
 from easynetwork.sockets.datagrams import ask_for_sources
 
 
@@ -90,14 +90,9 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         super().__init__(protocol, request_handler, backend, logger or logging.getLogger(__name__))
-        open_sockets = functools.partial(
-            open_udp_sockets,
-            validated_hosts(host),
-            validated_port(port),
-            reuse_port=validated_reuse_port(reuse_port),
-            logger=self.logger,
-        )
-        self._source = HostSockets(open_sockets)
+        hosts, port = validated_hosts(host), validated_port(port)
+        bind = functools.partial(bind_udp_server, reuse_port=validated_reuse_port(reuse_port))
+        self._source = HostSockets(hosts, port, socket.SOCK_DGRAM, bind, self.logger)
 
     def client_for(
         self, address: tuple[str, int] | tuple[str, int, int, int]

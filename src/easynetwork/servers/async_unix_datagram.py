@@ -95,13 +95,9 @@ class AsyncUnixDatagramServer(BaseDatagramServer[UnixSocketAddress, _T_Request, 
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        super().__init__(
-            protocol,
-            request_handler,
-            backend,
-            logger or logging.getLogger(__name__),
-            has_ancillary=bool(receive_ancillary_data),
-        )
+        logger = logger or logging.getLogger(__name__)
+        has_ancillary = bool(receive_ancillary_data)
+        super().__init__(protocol, request_handler, backend, logger, has_ancillary=has_ancillary)
         self._source = PathSource(path, mode, unlink_stale, self._backend, socket.SOCK_DGRAM, None)
         self._unnamed = unnamed_addresses_behavior or "ignore"
         if self._unnamed not in _UNNAMED:

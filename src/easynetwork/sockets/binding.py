@@ -10,13 +10,13 @@ address of each host must be bound; a numeric host has only one.
 from __future__ import annotations
 
 import errno
-import functools
 import itertools
 import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from easynetwork.sockets.closing import close_all, close_on_error
@@ -48,60 +48,49 @@ class SocketSource:
         """
 
 
+@dataclass(frozen=True, slots=True)
 class HostSockets(SocketSource):
-    """Sockets that the server binds when it is activated.
-
-    Args:
-        open_sockets: Binds them: `open_tcp_listeners` or `open_udp_sockets`, with its arguments.
-    """
-
-    __slots__ = ("_open_sockets",)
-
-    def __init__(self, open_sockets: Callable[[], Awaitable[list[socket.socket]]]) -> None:
-        self._open_sockets = open_sockets
-
-    async def open(self) -> list[socket.socket]:
-        return await self._open_sockets()
-
-
-async def open_tcp_listeners(
-    hosts: Sequence[str | None],
-    port: int,
-    *,
-    backlog: int,
-    reuse_port: bool,
-    logger: logging.Logger,
-) -> list[socket.socket]:
-    """Open a non-blocking listening socket on every address of every host.
+    """A socket on every address of every host, bound when the server is activated.
 
     An address that this machine does not have is left out if its host has another one.
 
-    Args:
+    Attributes:
         hosts: Names or numeric addresses; None stands for all interfaces.
         port: The port.
-        backlog: Connections that may wait to be accepted.
-        reuse_port: Whether other processes may bind the port as well.
+        kind: The type of the sockets.
+        bind: Binds one of them: `bind_listener` or `bind_udp_server`, with its options.
         logger: Gets one INFO line if addresses are left out.
-
-    Raises:
-        OSError: An address cannot be bound, or a name cannot be resolved, or there is no host.
-        ExceptionGroup: Several addresses cannot be bound, or several names cannot be resolved: an
-            `OSError` for each.
     """
-    bind = functools.partial(_listen, backlog=backlog, reuse_port=reuse_port)
-    return await _open(hosts, port, socket.SOCK_STREAM, bind, logger)
 
+    hosts: Sequence[str | None]
+    port: int
+    kind: socket.SocketKind
+    bind: _Bind
+    logger: logging.Logger
 
-async def open_udp_sockets(
-    hosts: Sequence[str | None], port: int, *, reuse_port: bool, logger: logging.Logger
-) -> list[socket.socket]:
-    """Do what `open_tcp_listeners` does, for datagrams.
+    async def open(self) -> list[socket.socket]:
+        """Bind the sockets.
 
-    `SO_REUSEADDR` is left off: it would let another process bind the same port, and take datagrams
-    away, without being asked for permission (socket(7)).
-    """
-    bind = functools.partial(_bind_udp, reuse_port=reuse_port)
-    return await _open(hosts, port, socket.SOCK_DGRAM, bind, logger)
+        Raises:
+            OSError: An address cannot be bound, or a name cannot be resolved, or there is no host.
+            ExceptionGroup: Several addresses cannot be bound, or several names cannot be resolved:
+                an `OSError` for each.
+        """
+        hosts = await _resolve_all(self.hosts, self.port, self.kind)
+        for _ in range(_SAME_PORT_ATTEMPTS if self.port == 0 else 1):
+            sockets, failures = _bind_all(dict.fromkeys(itertools.chain(*hosts)), self.bind)
+            left_out = _dispensable(hosts, failures)
+            errors = [error for info, error in failures.items() if info not in left_out]
+            if not errors:
+                if left_out:
+                    reasons = "; ".join(str(failures[info]) for info in left_out)
+                    message = "Addresses that this machine does not have are left out: %s"
+                    self.logger.info(message, reasons)
+                return sockets
+            close_all(sockets)
+            if any(error.errno != errno.EADDRINUSE for error in errors):
+                break
+        raise _combined(errors)
 
 
 def bind_udp(infos: Iterable[AddressInfo], options: Iterable[int]) -> socket.socket:
@@ -128,9 +117,17 @@ def bind_udp(infos: Iterable[AddressInfo], options: Iterable[int]) -> socket.soc
     raise error
 
 
-def _listen(
+def bind_listener(
     sock: socket.socket, address: tuple[Any, ...], *, backlog: int, reuse_port: bool
 ) -> None:
+    """Bind a socket and listen.
+
+    Args:
+        sock: The socket.
+        address: The address.
+        backlog: Connections that may wait to be accepted.
+        reuse_port: Whether other processes may bind the port as well.
+    """
     # On POSIX it allows to bind a port again whose old connections are in TIME_WAIT (socket(7)). On
     # Windows and Cygwin it would let another process take the port while this one listens.
     if os.name == "posix" and sys.platform != "cygwin":
@@ -139,7 +136,12 @@ def _listen(
     sock.listen(backlog)
 
 
-def _bind_udp(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) -> None:
+def bind_udp_server(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) -> None:
+    """Bind a socket of a server for datagrams.
+
+    `SO_REUSEADDR` is left off: it would let another process bind the same port, and take datagrams
+    away, without being asked for permission (socket(7)).
+    """
     ask_for_sources(sock, address[0])
     _bind(sock, address, reuse_port=reuse_port)
 
@@ -152,29 +154,6 @@ def _bind(sock: socket.socket, address: tuple[Any, ...], *, reuse_port: bool) ->
         # Otherwise "::" includes IPv4 on Linux, and binding "0.0.0.0" as well fails (ipv6(7)).
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     sock.bind(address)
-
-
-async def _open(
-    names: Sequence[str | None],
-    port: int,
-    kind: socket.SocketKind,
-    bind: _Bind,
-    logger: logging.Logger,
-) -> list[socket.socket]:
-    hosts = await _resolve_all(names, port, kind)
-    for _ in range(_SAME_PORT_ATTEMPTS if port == 0 else 1):
-        sockets, failures = _bind_all(dict.fromkeys(itertools.chain(*hosts)), bind)
-        left_out = _dispensable(hosts, failures)
-        errors = [error for info, error in failures.items() if info not in left_out]
-        if not errors:
-            if left_out:
-                reasons = "; ".join(str(failures[info]) for info in left_out)
-                logger.info("Addresses that this machine does not have are left out: %s", reasons)
-            return sockets
-        close_all(sockets)
-        if any(error.errno != errno.EADDRINUSE for error in errors):
-            break
-    raise _combined(errors)
 
 
 async def _resolve_all(
@@ -224,8 +203,7 @@ def _dispensable(
 
 
 def _new_bound_socket(info: AddressInfo, address: tuple[Any, ...], bind: _Bind) -> socket.socket:
-    family, kind, proto, _, _ = info
-    sock = socket.socket(family, kind, proto)
+    sock = socket.socket(*info[:3])
     with close_on_error(sock):
         bind(sock, address)
     return sock

@@ -92,8 +92,7 @@ def new_client_socket(
     Raises:
         OSError: It cannot be made or bound.
     """
-    family, kind, proto, _, _ = info
-    sock = socket.socket(family, kind, proto)
+    sock = socket.socket(*info[:3])
     with close_on_error(sock):
         sock.setblocking(False)
         if local is not None:
@@ -193,11 +192,7 @@ def tune_tcp(sock: socket.socket) -> None:
 
 
 async def connect_udp(
-    host: str,
-    port: int,
-    *,
-    local_address: tuple[str, int] | None = None,
-    family: int = socket.AF_UNSPEC,
+    host: str, port: int, *, local_address: tuple[str, int] | None, family: int
 ) -> socket.socket:
     """Return a non-blocking socket that is connected to the first address of a host that will do.
 
@@ -205,7 +200,8 @@ async def connect_udp(
         host: A name or a numeric address.
         port: The port.
         local_address: What to bind the socket to before; None to let the kernel choose.
-        family: `socket.AF_INET` or `socket.AF_INET6`, to use only addresses of that family.
+        family: `socket.AF_INET` or `socket.AF_INET6`, to use only addresses of that family, or
+            `socket.AF_UNSPEC`.
 
     Raises:
         OSError: No address could be connected to: see `connection_error`.
@@ -217,11 +213,7 @@ async def connect_udp(
 
 
 def connect_udp_blocking(
-    host: str,
-    port: int,
-    *,
-    local_address: tuple[str, int] | None = None,
-    family: int = socket.AF_UNSPEC,
+    host: str, port: int, *, local_address: tuple[str, int] | None, family: int
 ) -> socket.socket:
     """Do what `connect_udp` does, for a thread that may wait for the resolver."""
     infos = resolve_blocking(host, port, socket.SOCK_DGRAM)
@@ -255,12 +247,7 @@ def _new_connected_socket(info: Any, local: Sequence[Any] | None) -> socket.sock
     with close_on_error(sock):
         start_connecting(sock, info[4])
     if local is not None:
-        _forget_what_arrived(sock)
+        with suppress(OSError):  # nothing is left of what any peer sent before
+            while True:
+                sock.recv(1)
     return sock
-
-
-def _forget_what_arrived(sock: socket.socket) -> None:
-    """Drop datagrams that arrived from any peer before the socket was connected."""
-    with suppress(OSError):  # nothing is left
-        while True:
-            sock.recv(1)

@@ -69,11 +69,9 @@ def _distinct(infos: list[Any], host: str | None) -> list[AddressInfo]:
 
 def interleave(infos: Sequence[AddressInfo]) -> list[AddressInfo]:
     """Order addresses so that families take turns, IPv6 first (RFC 8305, section 4)."""
-    by_family = [
-        [info for info in infos if info[0] == socket.AF_INET6],
-        [info for info in infos if info[0] != socket.AF_INET6],
-    ]
-    rows = itertools.zip_longest(*by_family)
+    ipv6 = [info for info in infos if info[0] == socket.AF_INET6]
+    others = [info for info in infos if info[0] != socket.AF_INET6]
+    rows = itertools.zip_longest(ipv6, others)
     return [info for row in rows for info in row if info is not None]
 
 

@@ -198,21 +198,16 @@ def _lock(path: str, seconds: float) -> Iterator[None]:
         raise OSError(exc.errno, f"{exc.strerror}: {name}") from None
     deadline = time.monotonic() + seconds
     try:
-        while not _try_to_lock(fd):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             if time.monotonic() >= deadline:
                 raise OSError(errno.EAGAIN, f"another program holds the lock {name}")
             time.sleep(_LOCK_INTERVAL)
         yield
     finally:
         os.close(fd)
-
-
-def _try_to_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def bind_unix(sock: socket.socket, address: UnixSocketAddress) -> None:

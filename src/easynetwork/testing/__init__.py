@@ -99,15 +99,8 @@ def check_serializer(
         return
     frames = [_check_incremental_serialize(serializer, packet) for packet in packets]
     garbage = list(dict.fromkeys([*garbage, *_spoilt(frames)]))
-    check_stream(
-        serializer,
-        frames,
-        expected,
-        malformed=malformed,
-        garbage=garbage,
-        oversized=list(oversized),
-        equal=equal,
-    )
+    oversized = list(oversized)
+    check_stream(serializer, frames, expected, malformed, garbage, oversized, equal)
 
 
 def _spoilt(valid: list[bytes]) -> list[bytes]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from easynetwork.codec import generator_decoder_factory, new_decoder_factory
-from easynetwork.decoder import GeneratorDecoder, StreamDecoder
+from easynetwork.decoder import DecoderFactory, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import LimitOverrunError, StreamProtocolParseError
 from easynetwork.parsers import NEED_DATA, BufferParser, buffer_source
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
@@ -25,7 +25,6 @@ _CHUNK: Final = 4096
 _MOST_SHOWN: Final = 200
 """Characters of bytes or packets in a message."""
 
-_NewDecoder: TypeAlias = Callable[[], StreamDecoder]
 Equal: TypeAlias = Callable[[Any, Any], bool]
 
 
@@ -33,7 +32,6 @@ def check_stream(
     serializer: AbstractIncrementalPacketSerializer[Any, Any],
     frames: list[bytes],
     expected: list[Any],
-    *,
     malformed: list[bytes],
     garbage: list[bytes],
     oversized: list[bytes],
@@ -103,7 +101,7 @@ class _Way(NamedTuple):
     """A way to take packets out of a stream."""
 
     name: str
-    new_decoder: _NewDecoder
+    new_decoder: DecoderFactory
     original: _Way | None = None
     """What this one is a shortcut for."""
 

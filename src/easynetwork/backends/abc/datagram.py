@@ -17,6 +17,9 @@ Batch: TypeAlias = list[tuple[bytes, Any]]
 """Datagrams, with their senders' addresses as the socket module says them, or, on all interfaces,
 with a source: see `easynetwork.sockets.datagrams`."""
 
+BatchCallback: TypeAlias = Callable[[Batch], object]
+ErrorCallback: TypeAlias = Callable[[OSError], object]
+
 
 class DatagramEndpoint(ABC):
     """One datagram socket in the care of an event loop.
@@ -46,9 +49,7 @@ class DatagramEndpoint(ABC):
         """What is known of the endpoint: its socket and addresses. See `extra()`."""
 
     @abstractmethod
-    async def serve(
-        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> None:
+    async def serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         """Hand over every datagram that arrives, until the endpoint is closed.
 
         Each time the socket is readable, a bounded number of datagrams are taken from it before the

@@ -11,11 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.exceptions import UnsupportedOperation
+
+Feed: TypeAlias = Callable[[bytes], bool]
+"""Takes a chunk that has arrived: see `StreamTransport.feed`."""
+
+Farewell: TypeAlias = Callable[[], None] | None
+"""Sends the last bytes, if there are any: see `StreamTransport.aclose`."""
 
 
 def broken_connection(error: BaseException | None) -> ConnectionError:
@@ -50,7 +56,7 @@ class StreamTransport(ABC):
 
     __slots__ = ("__weakref__",)
 
-    feed: Callable[[bytes], bool]
+    feed: Feed
     """Called with each chunk that arrives, in order, in the event loop's thread; returns whether
     `receive()` should return now. Never called before the first `receive()`. May be replaced at any
     time."""
@@ -193,11 +199,7 @@ class StreamTransport(ABC):
 
     @abstractmethod
     async def aclose(
-        self,
-        *,
-        timeout: float | None = None,
-        linger: bool = False,
-        farewell: Callable[[], None] | None = None,
+        self, *, timeout: float | None = None, linger: bool = False, farewell: Farewell = None
     ) -> None:
         """Close gracefully: send pending data, then close.
 

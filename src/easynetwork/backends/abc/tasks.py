@@ -8,9 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from easynetwork._typevars import _Ts
+
+CoroFunc: TypeAlias = Callable[[*_Ts], Coroutine[Any, Any, None]]
 
 
 class SessionObserver(Protocol):
@@ -54,12 +56,7 @@ class SessionTasks(ABC):
         self.has_given_up = False
 
     @abstractmethod
-    def start(
-        self,
-        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
-        *args: *_Ts,
-        name: str | None = None,
-    ) -> None:
+    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
         """Run a coroutine function in a task of its own, in a copy of the current context.
 
         Where the event loop can do that, the task runs up to its first suspension at once.

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from easynetwork.backends.abc import Batch
-from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error
+from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
+from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 from easynetwork.sockets.datagrams import DatagramCalls
 
@@ -34,9 +34,7 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         self._waiter: asyncio.Future[None] | None = None
         self._next: Any = None  # what `receive` is about to return or raise
 
-    async def _serve(
-        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> None:
+    async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         # Not that in which the socket was bound, if a child of fork serves it.
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, self.socket)
@@ -55,20 +53,13 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
             if deadline == math.inf:
                 await waiter
             elif deadline > self._loop.time():
-                await self._wait_until(deadline, waiter)
+                await wait_until(self._loop, deadline, waiter)
             else:
                 await asyncio.sleep(0)
                 if not waiter.done():
                     raise TimeoutError("timed out")
         finally:
             self._waiter = None
-
-    async def _wait_until(self, deadline: float, waiter: asyncio.Future[None]) -> None:
-        timer = self._loop.call_at(deadline, _expire, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
 
     def _take(self) -> Any:
         taken, self._next = self._next, None
@@ -117,8 +108,3 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         self._next = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError("timed out"))

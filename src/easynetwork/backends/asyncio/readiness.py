@@ -30,11 +30,11 @@ class _Selector(Protocol):
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> object: ...
 
-    def remove_reader(self, fd: int, /) -> bool: ...
+    def remove_reader(self, fd: int, /) -> object: ...
 
     def add_writer(self, fd: int, callback: Callable[[], object], /) -> object: ...
 
-    def remove_writer(self, fd: int, /) -> bool: ...
+    def remove_writer(self, fd: int, /) -> object: ...
 
 
 _has_only_select: Final[bool] = issubclass(selectors.DefaultSelector, selectors.SelectSelector)
@@ -88,8 +88,8 @@ class _TaskSelector:
 
     def __init__(self) -> None:
         self._is_full = False  # and has said so
-        self._readers: dict[int, _Watch] = {}
-        self._writers: dict[int, _Watch] = {}
+        self._readers: dict[int, asyncio.Task[None]] = {}
+        self._writers: dict[int, asyncio.Task[None]] = {}
 
     def admit(self, sock: socket.socket) -> None:
         """Count a socket until it is closed.
@@ -113,50 +113,55 @@ class _TaskSelector:
         raise OSError(errno.EMFILE, "too many sockets for this event loop")
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
-        self._readers[fd] = _Watch(anyio.wait_readable, fd, callback)
+        self._readers[fd] = _watch(anyio.wait_readable, fd, callback)
 
-    def remove_reader(self, fd: int, /) -> bool:
-        return _stop(self._readers.pop(fd, None))
+    def remove_reader(self, fd: int, /) -> None:
+        if task := self._readers.pop(fd, None):
+            task.cancel()
 
     def add_writer(self, fd: int, callback: Callable[[], object], /) -> None:
-        self._writers[fd] = _Watch(anyio.wait_writable, fd, callback)
+        self._writers[fd] = _watch(anyio.wait_writable, fd, callback)
 
-    def remove_writer(self, fd: int, /) -> bool:
-        return _stop(self._writers.pop(fd, None))
-
-
-def _stop(watch: _Watch | None) -> bool:
-    if watch is not None:
-        watch.stop()
-    return watch is not None
+    def remove_writer(self, fd: int, /) -> None:
+        if task := self._writers.pop(fd, None):
+            task.cancel()
 
 
-class _Watch:
-    """Calls a function whenever a descriptor is ready."""
+def _watch(
+    wait: Callable[[socket.socket], Awaitable[None]], fd: int, callback: Callable[[], object]
+) -> asyncio.Task[None]:
+    """Return a task that calls a function whenever a descriptor is ready."""
+    # A duplicate: anyio's thread (as of 4.16) loses its way when one descriptor is waited for in
+    # both directions, and the original may be closed while this waits.
+    sock = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
 
-    __slots__ = ("_callback", "_sock", "_task", "_wait")
-
-    def __init__(
-        self,
-        wait: Callable[[socket.socket], Awaitable[None]],
-        fd: int,
-        callback: Callable[[], object],
-    ) -> None:
-        self._wait = wait
-        self._callback = callback
-        # A duplicate: anyio's thread (as of 4.16) loses its way when one descriptor is waited for
-        # in both directions, and the original may be closed while this waits.
-        self._sock = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
-        self._task = asyncio.create_task(self._repeat())
-        # Not in the task, which may be cancelled before it has begun.
-        self._task.add_done_callback(lambda _: self._sock.close())
-
-    async def _repeat(self) -> None:
+    async def repeat() -> None:
         with suppress(anyio.ClosedResourceError):
             while True:
-                await self._wait(self._sock)
-                self._callback()
+                await wait(sock)
+                callback()
 
-    def stop(self) -> None:
-        """Stop calling the callback."""
-        self._task.cancel()
+    task = asyncio.create_task(repeat())
+    # Not in the task, which may be cancelled before it has begun.
+    task.add_done_callback(lambda _: sock.close())
+    return task
+
+
+async def wait_until(
+    loop: asyncio.AbstractEventLoop, deadline: float, waiter: asyncio.Future[None]
+) -> None:
+    """Wait for a future.
+
+    Raises:
+        TimeoutError: The deadline has passed.
+    """
+    timer = loop.call_at(deadline, _expire, waiter)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError("timed out"))

@@ -16,11 +16,11 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.backends.abc import broken_connection
-from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error
+from easynetwork.backends.abc.stream import Feed
+from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -32,9 +32,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         *("_must_rewatch", "_selector", "_timer", "_waiter"),
     )
 
-    def __init__(
-        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
-    ) -> None:
+    def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
         super().__init__(sock, feed, max_recv_size)
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, sock)
@@ -108,11 +106,6 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._is_reading = False
             self._selector.remove_reader(self._fd)
 
-    def _wake_up(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
     # -- called by the owner
 
     def receive(self, deadline: float = math.inf) -> Awaitable[None]:
@@ -124,21 +117,18 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         if not self._is_reading:
             self._start_reading()
         waiter = self._waiter = self._loop.create_future()
-        return waiter if deadline == math.inf else self._wait_until(deadline, waiter)
-
-    async def _wait_until(self, deadline: float, waiter: asyncio.Future[None]) -> None:
+        if deadline == math.inf:
+            return waiter
         if deadline > self._loop.time():
-            timer = self._loop.call_at(deadline, _expire, waiter)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-        else:
-            await asyncio.sleep(0)
-            while not waiter.done():
-                if not self._on_readable():
-                    self._waiter = None
-                    raise TimeoutError("timed out")
+            return wait_until(self._loop, deadline, waiter)
+        return self._poll(waiter)
+
+    async def _poll(self, waiter: asyncio.Future[None]) -> None:
+        await asyncio.sleep(0)
+        while not waiter.done():
+            if not self._on_readable():
+                self._waiter = None
+                raise TimeoutError("timed out")
 
     def limit_sending(self, timeout: float) -> None:
         self._deadline = min(self._deadline, self._loop.time() + timeout)
@@ -179,12 +169,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _stop_receiving(self) -> None:
         self._stop_reading()
-        self._wake_up()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)
-
-
-def _expire(waiter: asyncio.Future[Any]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError("timed out"))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -15,6 +13,7 @@ import anyio
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
+from easynetwork.backends.abc.tasks import CoroFunc
 
 
 class AsyncIOSessionTasks(SessionTasks):
@@ -37,12 +36,7 @@ class AsyncIOSessionTasks(SessionTasks):
         self._interrupts: list[BaseException] = []
         self._idle: anyio.Event | None = None  # while the host waits until no task is left
 
-    def start(
-        self,
-        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
-        *args: *_Ts,
-        name: str | None = None,
-    ) -> None:
+    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
         coroutine = coro_func(*args)
         # The user has set a task factory to see all tasks.
         if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
@@ -110,13 +104,8 @@ class AsyncIOSessionTasks(SessionTasks):
         self._block.__enter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        if exc is not None:
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        if exc_info[1] is not None:
             self._cancel()
         try:
             await self._wait()
@@ -126,7 +115,7 @@ class AsyncIOSessionTasks(SessionTasks):
             if self._block.__exit__(type(error), error, error.__traceback__):
                 return None
             raise
-        return self._block.__exit__(exc_type, exc, traceback)
+        return self._block.__exit__(*exc_info)
 
     async def _wait(self) -> None:
         cancellation: BaseException | None = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
-from easynetwork.backends.abc import Batch
+from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 
 
@@ -17,9 +16,7 @@ class TrioDatagramEndpoint(SocketDatagramEndpoint):
 
     __slots__ = ()
 
-    async def _serve(
-        self, received: Callable[[Batch], object], failed: Callable[[OSError], object]
-    ) -> None:
+    async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         while self.socket.fileno() >= 0:
             await self._readable(math.inf)
             if self._take_some(received, failed):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import trio
 
 from easynetwork.backends.abc import broken_connection
+from easynetwork.backends.abc.stream import Feed
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -22,9 +23,7 @@ class TrioStreamTransport(SocketStreamTransport):
 
     __slots__ = ("_sending", "_token")
 
-    def __init__(
-        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
-    ) -> None:
+    def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
         super().__init__(sock, feed, max_recv_size)
         self._sending: trio.CancelScope | None = None  # while bytes wait to be sent
         self._token = trio.lowlevel.current_trio_token()

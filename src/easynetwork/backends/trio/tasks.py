@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
-from types import TracebackType
 from typing import Any
 
 import trio
 
 from easynetwork._typevars import _Ts
 from easynetwork.backends.abc import SessionObserver, SessionTasks
+from easynetwork.backends.abc.tasks import CoroFunc
 
 
 class TrioSessionTasks(SessionTasks):
@@ -25,12 +25,7 @@ class TrioSessionTasks(SessionTasks):
         self._manager = trio.open_nursery()
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # the last of each
 
-    def start(
-        self,
-        coro_func: Callable[[*_Ts], Coroutine[Any, Any, None]],
-        *args: *_Ts,
-        name: str | None = None,
-    ) -> None:
+    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
         self._nursery.start_soon(self._run, coro_func, args, name=name)
 
     async def _run(
@@ -76,14 +71,9 @@ class TrioSessionTasks(SessionTasks):
         self._nursery = await self._manager.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
         try:
-            return await self._manager.__aexit__(exc_type, exc, traceback)
+            return await self._manager.__aexit__(*exc_info)
         except BaseExceptionGroup as group:
             if group.split(trio.Cancelled)[1] is None:
                 await trio.lowlevel.checkpoint_if_cancelled()  # raises one, as outside of nurseries

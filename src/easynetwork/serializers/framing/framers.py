@@ -13,7 +13,7 @@ have no state, and all connections share one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import Final, TypeAlias
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import (
@@ -30,6 +30,9 @@ MAX_BATCH: Final = 1024
 A chunk of 64 KiB can hold 65,536 empty lines. At 1 to 10 microseconds of handler each, that many
 would stop every other connection for half a second; a thousand cost a few milliseconds.
 """
+
+Split: TypeAlias = tuple[list[Frame], bytes | None]
+"""Frames, and the bytes that follow them; None while the rest of the last frame is dropped."""
 
 
 class Overrun:
@@ -83,7 +86,7 @@ class Framer(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> Split:
         """Split a chunk.
 
         Args:
@@ -96,9 +99,7 @@ class Framer(ABC):
         """
 
     @abstractmethod
-    def resume(
-        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
-    ) -> tuple[list[Frame], bytes | None]:
+    def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
         """Do what `split_frames()` does, given that `data[:scanned]` contains no complete frame.
 
         If there is still none, return no frames; in that case, `data` stays with the caller.
@@ -133,7 +134,7 @@ class SeparatorFramer(Framer):
         reserve = 1 + len(framing.separator) if buffered else 0
         self._limit = max(framing.limit - reserve, 0)
 
-    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> Split:
         separator = self._separator
         frames: list[Frame] = data.split(separator, most)  # type: ignore[assignment]  # bytes only, so far
         rest: bytes | None = frames.pop()  # type: ignore[assignment]  # as above
@@ -154,9 +155,7 @@ class SeparatorFramer(Framer):
         message = "Separator is found, but chunk is longer than limit"
         return LimitOverrunError(message, frame + self._separator, len(frame), self._separator)
 
-    def resume(
-        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
-    ) -> tuple[list[Frame], bytes | None]:
+    def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
         separator = self._separator
         overlap = len(separator) - 1
         end = data.find(separator, max(scanned - overlap, 0))
@@ -183,14 +182,12 @@ class FixedSizeFramer(Framer):
     def __init__(self, framing: FixedSizeFraming) -> None:
         self._size = framing.size
 
-    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> Split:
         size = self._size
         end = min(len(data) // size, most) * size
         return [data[start : start + size] for start in range(0, end, size)], data[end:]
 
-    def resume(
-        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
-    ) -> tuple[list[Frame], bytes | None]:
+    def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
         return self.split_frames(bytes(data), most) if len(data) >= self._size else ([], b"")
 
 
@@ -202,13 +199,11 @@ class LengthPrefixFramer(Framer):
     def __init__(self, field: LengthField) -> None:
         self._field = field
 
-    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> tuple[list[Frame], bytes | None]:
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> Split:
         frames: list[Frame] = []
         return frames, self._split(data, frames, most)
 
-    def resume(
-        self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH
-    ) -> tuple[list[Frame], bytes | None]:
+    def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
         extent = self._field.measure(data, 0, len(data))
         if extent is None:
             return [], b""

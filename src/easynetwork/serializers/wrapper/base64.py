@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, final
 
 from easynetwork._typevars import Received, Sent
 from easynetwork.exceptions import DeserializeError
-from easynetwork.serializers.abc import AbstractPacketSerializer
+from easynetwork.serializers.abc import AbstractPacketSerializer, validated_serializer
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 
@@ -73,8 +73,7 @@ class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
         limit: int = DEFAULT_SERIALIZER_LIMIT,
         debug: bool = False,
     ) -> None:
-        if not isinstance(serializer, AbstractPacketSerializer):
-            raise TypeError(f"Expected a serializer instance, got {serializer!r}")
+        self._serializer = validated_serializer(serializer)
         if alphabet not in ("standard", "urlsafe"):
             raise TypeError("Invalid alphabet argument")
         super().__init__(
@@ -84,7 +83,6 @@ class Base64EncoderSerializer(AutoSeparatedPacketSerializer[Sent, Received]):
             limit=limit,
             debug=debug,
         )
-        self._serializer = serializer
         urlsafe = alphabet == "urlsafe"
         self._to_alphabet = _TO_URLSAFE if urlsafe else None
         self._from_alphabet = _FROM_URLSAFE if urlsafe else None

@@ -25,6 +25,7 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
     overrides,
+    validated_serializer,
 )
 from easynetwork.serializers.framing.framed import parse_in_buffer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, validated_limit
@@ -102,9 +103,7 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         debug: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(serializer, AbstractPacketSerializer):
-            raise TypeError(f"Expected a serializer instance, got {serializer!r}")
-        self._serializer = serializer
+        self._serializer = validated_serializer(serializer)
         self._expected_errors = expected_decompress_error
         self._limit = validated_limit(limit)
         self._debug = bool(debug)
@@ -132,19 +131,9 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         raise NotImplementedError
 
     @final
-    def serialize(self, packet: Sent) -> bytes:
-        """Return the compressed bytes of `packet`."""
-        return b"".join(self.incremental_serialize(packet))
-
-    @final
     def sends_frames(self) -> bool:
         """Whether `incremental_serialize()` is not overridden."""
         return not overrides(self, AbstractCompressorSerializer, "incremental_serialize")
-
-    @final
-    def serialize_frame(self, packet: Sent, /) -> bytes:
-        """Return what `serialize()` returns."""
-        return b"".join(self.incremental_serialize(packet))
 
     @final
     def incremental_serialize(self, packet: Sent) -> Generator[bytes, None, None]:
@@ -200,11 +189,9 @@ class AbstractCompressorSerializer(BufferedIncrementalPacketSerializer[Sent, Rec
         try:
             return self._serializer.deserialize(bytes(decompressed)), remaining_data
         except (DeserializeError, RecursionError) as exc:
-            raise IncrementalDeserializeError(
-                f"Error while deserializing decompressed data: {exc}",
-                remaining_data,
-                getattr(exc, "error_info", None),
-            ) from exc
+            message = f"Error while deserializing decompressed data: {exc}"
+            info = getattr(exc, "error_info", None)
+            raise IncrementalDeserializeError(message, remaining_data, info) from exc
 
     @final
     def create_deserializer_buffer(self, sizehint: int, /) -> memoryview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from easynetwork._typevars import Received, Sent
-from easynetwork.serializers.abc import AbstractPacketSerializer, LengthFormat
+from easynetwork.serializers.abc import AbstractPacketSerializer, LengthFormat, validated_serializer
 from easynetwork.serializers.framing import LengthPrefixedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 
@@ -54,9 +54,7 @@ class LengthPrefixedSerializer(LengthPrefixedPacketSerializer[Sent, Received]):
             limit=limit,
             debug=debug,
         )
-        if not isinstance(serializer, AbstractPacketSerializer):
-            raise TypeError(f"Expected a serializer instance, got {serializer!r}")
-        self._serializer = serializer
+        self._serializer = validated_serializer(serializer)
 
     def serialize(self, packet: Sent) -> bytes:
         """Return the bytes of `packet`, without their length."""

@@ -51,13 +51,9 @@ class BaseDatagramServer(
         self._encode = datagram_encoder(protocol)
         self._counts = DatagramCounts(self._log)
         build = datagram_builder(protocol)
-        self._service = DatagramService(
-            handler=handler,
-            build=_without_ancillary(build) if has_ancillary else build,
-            log=self._log,
-            counts=self._counts,
-            has_ancillary=has_ancillary,
-        )
+        if has_ancillary:
+            build = _without_ancillary(build)
+        self._service = DatagramService(handler, build, self._log, self._counts, has_ancillary)
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""

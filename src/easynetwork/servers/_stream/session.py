@@ -19,6 +19,7 @@ import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -27,6 +28,7 @@ import anyio.lowlevel
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.addresses._ancillary import close_descriptors
 from easynetwork.backends.abc import SessionTasks
+from easynetwork.backends.ancillary import take_received
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._core.fault_log import printable
@@ -207,7 +209,7 @@ class StreamSession:
         if self._options.tls is not None:  # even if the packet is here already
             raise UnsupportedOperation("This transport does not have ancillary data support.")
         undelivered = self._undelivered = list(self._undelivered)
-        packet = await self._take()
+        packet = await take_received(client.decoder)
         if packet is NEED_DATA and not undelivered:
             if client.is_closed or self._tasks.has_given_up:
                 raise _DisconnectedError
@@ -221,18 +223,12 @@ class StreamSession:
                 raise _DisconnectedError from None
             self._undelivered = ()
             deliver_ancillary(params, undelivered)
-            packet = await self._take()
+            packet = await take_received(client.decoder)
         elif undelivered:
             self._undelivered = ()
             deliver_ancillary(params, undelivered)
         if packet is NEED_DATA:
             raise EOFError("Received partial packet data")
-        return packet
-
-    async def _take(self) -> Any:
-        decoder = self._client.decoder
-        while (packet := decoder.take()) is NEED_DATA and decoder.refill():
-            await anyio.lowlevel.checkpoint()
         return packet
 
     def _close_undelivered(self) -> None:
@@ -302,16 +298,10 @@ class StreamSession:
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
             return NOTHING
+        is_own = partial(came_from_client, self._client)
         return judge(
-            end,
-            thrown=thrown,
-            is_excused=self._is_excused,
-            is_stopping=is_stopping,
-            is_leaving=is_leaving,
+            end, thrown=thrown, is_excused=is_own, is_stopping=is_stopping, is_leaving=is_leaving
         )
-
-    def _is_excused(self, exc: BaseException) -> bool:
-        return came_from_client(self._client, exc)
 
     async def _call_on_disconnection(self) -> Verdict:
         try:
@@ -321,11 +311,8 @@ class StreamSession:
                 raise
             verdict = self._judge(exc, is_stopping=self._tasks.is_cancelled())
             if verdict.excused is not None:
-                self._options.log.fault(
-                    "ConnectionError raised in request_handler.on_disconnection() of %s: %s",
-                    self._client.address,
-                    printable(verdict.excused),
-                )
+                message = "ConnectionError raised in request_handler.on_disconnection() of %s: %s"
+                self._options.log.fault(message, self._client.address, printable(verdict.excused))
             try:
                 return verdict
             finally:
