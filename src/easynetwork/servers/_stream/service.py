@@ -5,14 +5,16 @@
 The service is the same for every listener: `Listener` and `StreamTransport` hide whether a
 connection is a socket at all. Admission sets the feed function and starts the client's task.
 
-The TLS handshake runs in that task. It needs a connection on which nothing has been received:
-nothing is fed before the first `receive()`.
+The steps between admission and session run in that task. Nothing is fed before the first
+`receive()`: a step that reads (a header of a proxy) replaces the feed function meanwhile, and TLS
+needs a connection on which nothing has been received.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from typing import TypeAlias
 
 import anyio.abc
 
@@ -21,16 +23,22 @@ from easynetwork.decoder import StreamDecoder
 from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.session import StreamSession
-from easynetwork.servers._stream.tls import TLSAcceptor
+
+_Step: TypeAlias = Callable[[Incoming], Awaitable[Incoming | None]]
+"""Makes a connection ready; returns None if it has closed the connection."""
 
 
 class StreamService:
     """Serves the connections of any number of listeners."""
 
-    __slots__ = ("_options",)
+    __slots__ = ("_options", "_steps")
 
     def __init__(self, options: StreamOptions) -> None:
         self._options = options
+        # In this order, in the client's task. A step that fails closes the connection.
+        self._steps: list[_Step] = []
+        if options.tls is not None:
+            self._steps.append(options.tls.accept)
 
     def start(
         self, listeners: Iterable[Listener], receivers: anyio.abc.TaskGroup, tasks: SessionTasks
@@ -49,18 +57,15 @@ class StreamService:
         decoder = self._options.new_decoder()
         incoming.transport.feed = decoder.feed
         name = f"client {incoming.address}"
-        tls = self._options.tls
-        if tls is not None:
-            tasks.start(self._serve_tls, tls, tasks, incoming, decoder, name=name)
+        if self._steps:
+            tasks.start(self._serve, tasks, incoming, decoder, name=name)
         else:  # one coroutine less for each packet to pass
             tasks.start(self._new_session(tasks, incoming, decoder).run, name=name)
 
-    async def _serve_tls(
-        self, tls: TLSAcceptor, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder
-    ) -> None:
+    async def _serve(self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder) -> None:
         ready: Incoming | None = None
         with tasks.scope():
-            ready = await tls.accept(incoming)
+            ready = await self._make_ready(incoming)
         if ready is not None:
             await self._new_session(tasks, ready, decoder).run()
 
@@ -69,3 +74,11 @@ class StreamService:
     ) -> StreamSession:
         client = ServedClient(self._options, incoming, decoder)
         return StreamSession(self._options, tasks, client)
+
+    async def _make_ready(self, incoming: Incoming) -> Incoming | None:
+        for step in self._steps:
+            ready = await step(incoming)
+            if ready is None:
+                return None
+            incoming = ready
+        return incoming
