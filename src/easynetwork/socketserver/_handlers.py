@@ -241,10 +241,7 @@ class _TCPConnection(TCPNetworkClient[Any, Any]):
 
 
 def _init_connection(
-    client: BlockingStreamClient[Any, Any],
-    sock: socket.socket,
-    protocol: Any,
-    tls: TLSOptions | None,
+    client: Any, sock: socket.socket, protocol: Any, tls: TLSOptions | None
 ) -> None:
     """Do what the constructors of clients do, for a socket that was accepted."""
     BlockingStreamClient.__init__(

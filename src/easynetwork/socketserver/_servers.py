@@ -14,9 +14,10 @@ import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from easynetwork._arguments import check_plain_methods
+from easynetwork._episode import Episode
 from easynetwork._tls_options import TLSOptions, new_server_tls
 from easynetwork.exceptions import BaseProtocolParseError, ClientClosedError
 from easynetwork.protocol import (
@@ -35,6 +36,9 @@ from easynetwork.socketserver._handlers import (
     name_of,
     protocol_of,
 )
+
+_QUIET_TIME: Final = 10.0
+"""Seconds without a failure of accept() after which the next one is logged again."""
 
 
 class _PacketServer(socketserver.TCPServer):
@@ -116,6 +120,7 @@ class TCPServer(_PacketServer):
     request_queue_size: int = 100
 
     _tls: TLSOptions | None = None
+    _shortage = functools.cached_property(lambda _: Episode(_QUIET_TIME))
     _connections = functools.cached_property[set[StreamPacketHandler[Any, Any]]](lambda _: set())
 
     def __init__(
@@ -155,10 +160,10 @@ class TCPServer(_PacketServer):
         """
         tls_options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
         self._tls = new_server_tls(ssl, tls_options)
-        handler: Any = RequestHandlerClass
-        if ssl and not (isinstance(handler, type) and issubclass(handler, StreamPacketHandler)):
-            raise TypeError(f"ssl needs a subclass of StreamPacketHandler, got {handler!r}")
-        super().__init__(server_address, handler, bind_and_activate, protocol=protocol)
+        cls = RequestHandlerClass
+        if ssl and not (isinstance(cls, type) and issubclass(cls, StreamPacketHandler)):
+            raise TypeError(f"ssl needs a subclass of StreamPacketHandler, got {cls!r}")
+        super().__init__(server_address, cls, bind_and_activate, protocol=protocol)
 
     @staticmethod
     def _check_protocol(protocol: object) -> None:
@@ -174,7 +179,8 @@ class TCPServer(_PacketServer):
             return super().get_request()
         except OSError as exc:
             if exc.errno in CAPACITY_ERRNOS:
-                log_of(self).fault("accept() failed: %s. New connections wait", exc)
+                if self._shortage.begins():
+                    log_of(self).fault("accept() failed: %s. New connections wait", exc)
                 time.sleep(PAUSE)
             raise
 
@@ -219,11 +225,8 @@ class UDPServer(_PacketServer, socketserver.UDPServer):
         return (data, self.socket), address
 
     def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
-        return (
-            isinstance(exc, OSError)
-            and exc.errno != errno.EMSGSIZE
-            and _passed_through(exc, DatagramPacketHandler.send_packet)
-        )
+        is_sent = _passed_through(exc, DatagramPacketHandler.send_packet)
+        return is_sent and isinstance(exc, OSError) and exc.errno != errno.EMSGSIZE
 
 
 def _passed_through(exc: BaseException, method: Callable[..., object]) -> bool:
