@@ -175,7 +175,7 @@ class FramedDecoder(StreamDecoder):
                 self._keep(frames, rest)
                 frames.reverse()
                 self._frames = frames
-                self.has_more = True
+                self.has_more: bool = True
             else:
                 self._scanned = len(self._rest)
         return self.has_more
