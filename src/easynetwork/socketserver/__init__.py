@@ -1,10 +1,10 @@
 """Packets for the standard library's `socketserver`.
 
-The handlers work with every server class of `socketserver`. The server classes here are those of
-`socketserver`, made and overridden in the same way; they add TLS, bounded threads, a deadline for
-`server_close()`, and a log that no client can fill. As there, what the platform lacks is missing:
-`Forking…` on Windows, for example. The other classes of the standard module can be imported from
-here, too, so a program need only change its imports.
+The handlers work with every server class of `socketserver`. The server classes here are subclasses
+of those in `socketserver`: you create them and override their methods in the same way. They add
+TLS, a limit of threads, a deadline for `server_close()`, and a log that no client can fill. As in
+the standard module, Windows has no `Forking…` and no `Unix…` classes. The other classes of the
+standard module can be imported from here, too: to move a program here, change its imports only.
 """
 
 from __future__ import annotations

@@ -46,13 +46,13 @@ class StreamPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request, _
     """Serves one connection: receives and sends packets. For all servers with connections.
 
     Like every handler of `socketserver`, there is one for each connection. Override `handle()`; if
-    you override `setup()` or `finish()`, call these here, too. What leaves `handle()` is passed to
-    the server's `handle_error()`.
+    you override `setup()` or `finish()`, call `super()` there. The server's `handle_error()` gets
+    the exceptions that `handle()` does not catch.
 
     Attributes:
         protocol: The protocol object. If it is None, the server's `protocol` is used.
         client: The connection as a blocking client: a `TCPNetworkClient` or a `UnixStreamClient`.
-            Other threads may use it, too. Not there before `setup()`.
+            `setup()` creates it. Other threads may use it, too.
     """
 
     protocol: ClassVar[AnyStreamProtocolType[Any, Any] | None] = None
@@ -156,7 +156,7 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
             super().__init__(request, client_address, server)
 
     def handle_invalid(self, exc: DatagramProtocolParseError) -> None:
-        """Handle a datagram that is not a packet. The default logs one WARNING line, at most.
+        """Handle a datagram that is not a packet. By default, this logs a WARNING, but no flood.
 
         Args:
             exc: What is wrong with it.

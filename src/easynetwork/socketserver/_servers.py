@@ -62,10 +62,10 @@ class _PacketServer(socketserver.TCPServer):
         """Bind, as the class of this name in `socketserver` does.
 
         Args:
-            server_address: Where to receive, as the `socket` module has it.
+            server_address: Where to receive, in the form that the `socket` module uses.
             RequestHandlerClass: The handler's class: a `DatagramPacketHandler`, or any other of
                 `socketserver`, which gets bytes.
-            bind_and_activate: Whether to do that now.
+            bind_and_activate: Whether to bind now. If not, call `server_bind()`.
             protocol: The protocol object of handlers that have none of their own: a
                 `DatagramProtocol`.
 
@@ -113,7 +113,7 @@ class _PacketServer(socketserver.TCPServer):
 
 
 class TCPServer(_PacketServer):
-    """`socketserver.TCPServer` for packets, maybe over TLS. Handles one connection at a time."""
+    """`socketserver.TCPServer` for packets, also over TLS. Handles one connection at a time."""
 
     # On Windows, it would let two servers share the port.
     allow_reuse_address: bool = os.name == "posix"
@@ -138,10 +138,10 @@ class TCPServer(_PacketServer):
         """Bind and listen, as `socketserver.TCPServer` does.
 
         Args:
-            server_address: Where to listen, as the `socket` module has it.
+            server_address: Where to listen, in the form that the `socket` module uses.
             RequestHandlerClass: The handler's class: a `StreamPacketHandler`, or any other of
                 `socketserver`, which exchanges bytes.
-            bind_and_activate: Whether to do that now; if not, call `server_bind()` and
+            bind_and_activate: Whether to bind and listen now. If not, call `server_bind()` and
                 `server_activate()`.
             protocol: The protocol object of handlers that have none of their own.
             ssl: Speak TLS, as this context says. The handshake is the first thing that the handler
