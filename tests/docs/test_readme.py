@@ -188,7 +188,7 @@ def median(scenario: str, contender: str, key: str) -> float:
             "tcp-never-reader",
             "grown_mib",
             {
-                "easynetwork-asyncio-loop": "makes the server grow by {:.1f} MiB",
+                "easynetwork-asyncio-loop": "makes the server grow by {:.2f} MiB",
                 "asyncio-protocol": "a handwritten asyncio.Protocol grows by {:.0f} MiB",
             },
         ),
