@@ -11,7 +11,7 @@ def test_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events belong to one episode for as long as no two of them are too far apart."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    episode = Episode(10.0)
+    episode = Episode()
     found = []
     for delay in (0, 0, 9.9, 9.9, 10, 1):
         now += delay

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from easynetwork.servers._core import threads
+from easynetwork import _episode
 from tests.conformance.blocking_support import Client, Echo, handler_threads
 from tests.conformance.support import Peer, Records, Serve, one_protocol
 from tests.times import FACTOR, MS, SOON, is_traced
@@ -82,7 +82,7 @@ async def test_warning_of_each_episode(
     serve: Serve, log: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is one line in the log, however many wait, and another one after a quiet time."""
-    monkeypatch.setattr(threads, "_BUSY_QUIET_TIME", 4 * SOON)
+    monkeypatch.setattr(_episode, "_QUIET_TIME", 4 * SOON)
     handler = Echo(max_threads=1)
     async with serve(handler) as service:
         for episode in 1, 2:

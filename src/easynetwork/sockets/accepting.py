@@ -26,9 +26,6 @@ _BATCH: Final = 100
 PAUSE: Final = 0.1
 """Seconds without accepting while accept() fails."""
 
-_QUIET_TIME: Final = 10.0
-"""Seconds without a failure after which the next one is logged again."""
-
 _DESCRIPTOR_ERRNOS: Final = {errno.EMFILE, errno.ENFILE}
 """accept(2): the process, or the system, has no descriptor left."""
 
@@ -72,7 +69,7 @@ class Acceptor:
         self._log = log
         self._reserve: int | None = None  # a descriptor
         self._failures = 0  # errors of connections since the last success
-        self._episode = Episode(_QUIET_TIME)
+        self._episode = Episode()
         self._is_out_of_descriptors = False  # at the last attempt
         self._refill_reserve()
 

@@ -21,9 +21,6 @@ _PLACE_INTERVAL: Final = 0.5
 """Seconds that `serve_forever()` waits for a free thread or process before it looks for
 `shutdown()` again: the default `poll_interval` of `socketserver.BaseServer.serve_forever`."""
 
-_BUSY_QUIET_TIME: Final = 10.0
-"""Seconds with a free thread after which it is logged again that there is none."""
-
 _GRACE: Final = 1.0
 """Seconds to end for what has been aborted."""
 
@@ -81,7 +78,7 @@ class ThreadingMixIn(_BoundedMixIn, socketserver.ThreadingMixIn):
     # Not in the constructor: programs may call the one of the server class by its name.
     _handlers = functools.cached_property[list["_RequestThread"]](lambda _: [])
     _places = functools.cached_property(lambda self: threading.Semaphore(self.max_threads))
-    _busy = functools.cached_property(lambda _: Episode(_BUSY_QUIET_TIME))
+    _busy = functools.cached_property(lambda _: Episode())
 
     def __init__(self, *args: Any, max_threads: int | None = None, **options: Any) -> None:
         """Create the server.

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
 
-_BUSY_QUIET_TIME: Final = 10.0
-"""Seconds with a free thread after which it is logged again that there is none."""
-
 _POLL_INTERVAL: Final = 0.005
 
 
@@ -51,7 +48,7 @@ class _Threads:
         self._logger = logger
         self._executor = ThreadPoolExecutor(handler._max_threads, "request handler")
         self._jobs: set[Future[None]] = set()  # that are not over
-        self._busy = Episode(_BUSY_QUIET_TIME)
+        self._busy = Episode()
 
     @classmethod
     async def start(

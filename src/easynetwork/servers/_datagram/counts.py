@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields
-from typing import Final
 
 from easynetwork._episode import Episode
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers.statistics import DatagramStatistics
-
-_QUIET_TIME: Final = 10.0
-"""Seconds without a drop after which the next one is news, and logged again."""
 
 
 class DatagramCounts:
@@ -23,7 +19,7 @@ class DatagramCounts:
 
     def __init__(self, log: ServerLog) -> None:
         self._log = log
-        self._episode = Episode(_QUIET_TIME)
+        self._episode = Episode()
         self.received = self.invalid = self.refused = 0
         self.dropped_by_count = self.dropped_by_size = self.dropped_by_peers = 0
         self.dropped_by_port = self.dropped_by_name = self.dropped_by_length = 0
