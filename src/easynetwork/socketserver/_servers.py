@@ -14,7 +14,7 @@ import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from easynetwork._arguments import check_plain_methods
 from easynetwork._episode import Episode
@@ -36,9 +36,6 @@ from easynetwork.socketserver._handlers import (
     name_of,
     protocol_of,
 )
-
-_QUIET_TIME: Final = 10.0
-"""Seconds without a failure of accept() after which the next one is logged again."""
 
 
 class _PacketServer(socketserver.TCPServer):
@@ -98,7 +95,7 @@ class _PacketServer(socketserver.TCPServer):
         if exc is None:
             return super().handle_error(request, client_address)
         log, client = log_of(self), name_of(client_address, self.socket.family)
-        if not self._is_of_peer(exc, request):
+        if not self._is_of_peer(exc):
             log.error("Exception occurred during processing of request from %s", client, exc=exc)
         elif isinstance(exc, BaseProtocolParseError):
             log.fault("%s sent invalid data: %s", client, printable(exc.error))
@@ -108,7 +105,7 @@ class _PacketServer(socketserver.TCPServer):
             log.log(logging.DEBUG, "%s has left or is silent: %s", client, printable(exc))
 
     @abstractmethod
-    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
+    def _is_of_peer(self, exc: BaseException) -> bool:
         """Whether an exception of a handler is the client's fault."""
 
 
@@ -120,7 +117,7 @@ class TCPServer(_PacketServer):
     request_queue_size: int = 100
 
     _tls: TLSOptions | None = None
-    _shortage = functools.cached_property(lambda _: Episode(_QUIET_TIME))
+    _shortage = functools.cached_property(lambda _: Episode())
     _connections = functools.cached_property[set[StreamPacketHandler[Any, Any]]](lambda _: set())
 
     def __init__(
@@ -191,9 +188,8 @@ class TCPServer(_PacketServer):
                 client._reset()
                 client._close_unless_used()  # its handler may be busy with something else
 
-    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
-        frames = [frame for frame, _ in traceback.walk_tb(exc.__traceback__)]
-        objects = [frame.f_locals.get("self") for frame in frames]
+    def _is_of_peer(self, exc: BaseException) -> bool:
+        objects = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(exc.__traceback__)]
         handlers = [o for o in objects if isinstance(o, StreamPacketHandler)]
         client = getattr(handlers[0], "client", None) if handlers else None
         if client is None:
@@ -224,7 +220,7 @@ class UDPServer(_PacketServer, socketserver.UDPServer):
             raise OSError(errno.EMSGSIZE, "a datagram was longer than max_packet_size")
         return (data, self.socket), address
 
-    def _is_of_peer(self, exc: BaseException, request: Any) -> bool:
+    def _is_of_peer(self, exc: BaseException) -> bool:
         is_sent = _passed_through(exc, DatagramPacketHandler.send_packet)
         return is_sent and isinstance(exc, OSError) and exc.errno != errno.EMSGSIZE
 
