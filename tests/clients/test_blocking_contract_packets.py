@@ -161,7 +161,7 @@ def test_waits_are_sliced(kind: BlockingKind, host: str) -> None:
         start = time.monotonic()
         with pytest.raises(TimeoutError):
             client.recv_packet(timeout=0.02)
-        assert time.monotonic() - start >= 0.02
+        assert time.monotonic() - start > 0.019
         peer.send("hello")
         assert client.recv_packet(timeout=PATIENCE) == "hello"
 

@@ -228,7 +228,7 @@ async def test_connect_timeout(resolver: Any) -> None:
         client = await in_thread(
             lambda: blocking.Client(("example", 80), PROTOCOL, connect_timeout=0.1)
         )
-        assert time.monotonic() - start >= 0.2
+        assert time.monotonic() - start > 0.19
         assert client.get_remote_address() == listener.getsockname()
         client.close()
 
@@ -258,8 +258,8 @@ async def test_happy_eyeballs(resolver: Any) -> None:
 
     with silent() as address, deaf() as sock, socket.create_server(("127.0.0.1", 0)) as listener:
         resolver(address, listener.getsockname())
-        assert await time_to_connect(None) >= 0.25
-        assert 0.01 <= await time_to_connect(0.01) < 0.25
+        assert await time_to_connect(None) > 0.24
+        assert 0.009 < await time_to_connect(0.01) < 0.25
         with pytest.raises(TimeoutError):
             await time_to_connect(math.inf, limit=0.3)
         resolver(sock.getsockname(), listener.getsockname())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -30,6 +31,16 @@ def bound_socket(kind: socket.SocketKind, host: str, port: int = 0) -> socket.so
     if kind == socket.SOCK_STREAM:
         sock.listen()
     return sock
+
+
+def fixed_port() -> int:
+    """Return a port that no socket has, nor gets unless somebody asks for it by its number."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with suppress(OSError), ExitStack() as stack:
+            for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+                stack.enter_context(bound_socket(kind, "", port))
+            return port
+    pytest.skip("this machine has no port to spare below those that it hands out")
 
 
 def has_ipv6() -> bool:
@@ -136,10 +147,13 @@ async def test_same_host_twice(opened: Open) -> None:
 
 async def test_port_in_use(opened: Open, kind: socket.SocketKind) -> None:
     """The error names each address, with the reason, and nothing stays open."""
-    with bound_socket(kind, "127.0.0.1") as one:
-        port = one.getsockname()[1]
-        with bound_socket(kind, "127.0.0.2", port), pytest.raises(ExceptionGroup) as info:
-            await opened(["127.0.0.1", "127.0.0.3", "127.0.0.2"], port)
+    port = fixed_port()
+    with (
+        bound_socket(kind, "127.0.0.1", port),
+        bound_socket(kind, "127.0.0.2", port),
+        pytest.raises(ExceptionGroup) as info,
+    ):
+        await opened(["127.0.0.1", "127.0.0.3", "127.0.0.2"], port)
     assert info.value.message == "Error when trying to create listeners"
     assert [str(error) for error in info.value.exceptions] == [
         f"[Errno {errno.EADDRINUSE}] error while attempting to bind on address "
@@ -198,24 +212,21 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("missing", ["203.0.113.1", pytest.param("2001:db8::1", marks=needs_ipv6)])
-@pytest.mark.parametrize("port", [0, None], ids=["random port", "fixed port"])
+@pytest.mark.parametrize("port_of", [lambda: 0, fixed_port], ids=["random port", "fixed port"])
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
 async def test_partial_name(
     opened: Open,
     names: dict[str, list[str]],
     caplog: pytest.LogCaptureFixture,
     missing: str,
-    port: int | None,
+    port_of: Callable[[], int],
     is_first: bool,
-    kind: socket.SocketKind,
 ) -> None:
     """A name is served on the addresses that this machine has; one line names the others."""
     caplog.set_level(logging.INFO)
     there = ["127.0.0.1", "127.0.0.2"]
     names["somewhere"] = [missing, *there] if is_first else [*there, missing]
-    if port is None:
-        with bound_socket(kind, "127.0.0.3") as sock:
-            port = sock.getsockname()[1]
+    port = port_of()
     sockets = await opened(["somewhere"], port)
     assert [sock.getsockname()[0] for sock in sockets] == there
     [found] = {sock.getsockname()[1] for sock in sockets}
