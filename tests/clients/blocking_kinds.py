@@ -269,6 +269,23 @@ class BufferedTCPKind(TCPKind):
     deserializing = "build_packet_from_buffer"
 
 
+class PatientTCPClient(TCPNetworkClient[Any, Any]):
+    """A client that waits in recv(2), as those of `easynetwork.socketserver` do."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._wait_in_recv()
+        assert self._arrived == []
+
+
+class PatientTCPKind(TCPKind):
+    """TCP, and a client that waits in recv(2)."""
+
+    client_class = PatientTCPClient
+
+
 class DatagramKind(BlockingKind):
     """One datagram for each packet."""
 
@@ -377,6 +394,7 @@ class UnixDatagramKind(DatagramKind):
 BLOCKING_KINDS: dict[str, BlockingKind] = {
     "TCP": TCPKind(),
     "TCP-buffered": BufferedTCPKind(),
+    "TCP-patient": PatientTCPKind(),
     "UDP": UDPKind(),
     "Unix-stream": UnixStreamKind(),
     "Unix-stream-buffered": BufferedUnixStreamKind(),

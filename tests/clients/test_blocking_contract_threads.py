@@ -181,7 +181,7 @@ def test_close_ends_iteration(opened: Opened) -> None:
     receiver = InThread(receive)
     peer.send("one", "two")
     wait_until(lambda: received == ["one", "two"])
-    receiver.waits_in("select")
+    receiver.waits_for_socket()
     client.close()
     receiver.result()
     assert received == ["one", "two"]

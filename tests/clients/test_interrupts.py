@@ -25,6 +25,7 @@ from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.exceptions import BusyResourceError, ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
+from tests.clients.blocking_kinds import PatientTCPClient
 from tests.clients.conftest import Pair
 from tests.clients.storm import Alarm, Interruption, Storm, serving
 from tests.clients.threads_support import InThread
@@ -47,9 +48,11 @@ def contexts(tls: bool) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
     return (server_context(), client_context()) if tls else (None, None)
 
 
-def connect(address: tuple[str, int], context: ssl.SSLContext | None) -> Any:
+def connect(
+    address: tuple[str, int], context: ssl.SSLContext | None, client_class: Any = TCPNetworkClient
+) -> Any:
     protocol = StreamProtocol(StringLineSerializer(limit=1 << 20))
-    return TCPNetworkClient(address, protocol, ssl=context)
+    return client_class(address, protocol, ssl=context)
 
 
 class Rounds:
@@ -112,13 +115,29 @@ def test_receiving(tls: bool, error: type[BaseException], share: int) -> None:
     assert seen.keys() <= {"said"}
 
 
-def receive_numbers(client: Any, storm: Storm, rounds: Rounds) -> Counter[str]:
+@each_error
+def test_waiting_in_recv(error: type[BaseException], share: int) -> None:
+    """What has arrived in a recv(2) that was cut short is there for the next one."""
+    seen: Counter[str] = Counter()
+    with serving(send_numbers) as address, Storm(error) as storm:
+        rounds = Rounds(storm, 5 * share)
+        while rounds:
+            client = connect(address, None, PatientTCPClient)
+            seen.update(receive_numbers(client, storm, rounds, None))
+            close_at_once(client)
+    assert storm.count > 100
+    assert seen.keys() <= {"said"}
+
+
+def receive_numbers(
+    client: Any, storm: Storm, rounds: Rounds, timeout: float | None = STUCK
+) -> Counter[str]:
     seen: Counter[str] = Counter()
     expected = 0
     while rounds:
         try:
             storm.arm()
-            packet = client.recv_packet(timeout=STUCK)
+            packet = client.recv_packet(timeout=timeout)
             storm.armed = False
         except (Interruption, Alarm):
             seen.update(["lock"] * leaves_lock(client))

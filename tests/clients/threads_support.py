@@ -50,6 +50,11 @@ class InThread:
         wait_until(lambda: self._current_function() in functions)
         return self
 
+    def waits_for_socket(self) -> InThread:
+        """Wait until the thread is in poll(2), or in a recv(2) that waits."""
+        wait_until(lambda: self._current_function() == "select" or ".recv," in self._current_line())
+        return self
+
     def waits_for_lock(self) -> InThread:
         """Wait until the thread is blocked in the ``acquire()`` of a lock."""
         wait_until(self._is_blocked_in_acquire)
@@ -63,13 +68,16 @@ class InThread:
         frame = self._current_frame()
         return "" if frame is None else frame.f_code.co_name
 
+    def _current_line(self) -> str:
+        frame = self._current_frame()
+        return "" if frame is None else linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+
     def _is_blocked_in_acquire(self) -> bool:
         frame = self._current_frame()
         if frame is None:
             return False
         position = frame.f_lasti
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        if ".acquire(" not in line:
+        if ".acquire(" not in self._current_line():
             return False
         # An attempt that does not block looks the same, but not for long.
         time.sleep(2 * MS)
@@ -88,7 +96,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def waits_for_socket(function: Callable[..., Any], *args: Any, **kwargs: Any) -> InThread:
     """Call a function in a thread, and wait until that one waits for the socket."""
-    return InThread(function, *args, **kwargs).waits_in("select")
+    return InThread(function, *args, **kwargs).waits_for_socket()
 
 
 def waits_for_lock(function: Callable[..., Any], *args: Any, **kwargs: Any) -> InThread:

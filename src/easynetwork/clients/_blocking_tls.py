@@ -22,6 +22,7 @@ from easynetwork._tls_options import TLSOptions
 from easynetwork.clients._errors import aborted, ended, explain_stream
 from easynetwork.clients._waiting import (
     LONGEST_WAIT,
+    NO_WAIT,
     ClientLock,
     new_selector,
     wait_ready,
@@ -154,7 +155,7 @@ def _send_all(sock: socket.socket, data: bytes, deadline: float) -> None:
     unsent = memoryview(data)
     while unsent:
         try:
-            unsent = unsent[sock.send(unsent) :]
+            unsent = unsent[sock.send(unsent, NO_WAIT) :]
         except BlockingIOError:
             wait_writable(sock, deadline, LONGEST_WAIT)
         except OSError as exc:

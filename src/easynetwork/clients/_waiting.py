@@ -1,8 +1,8 @@
 """Deadlines, locks and socket readiness for the blocking clients.
 
-Sockets are non-blocking, so that a thread that writes and one that reads can have timeouts of
-their own. A deadline is a point in time on the clock of `time.monotonic()`; infinity stands for
-none. All waits of one operation share its deadline.
+Calls do not block, so that a thread that writes and one that reads can have timeouts of their own.
+A deadline is a point in time on the clock of `time.monotonic()`; infinity stands for none. All
+waits of one operation share its deadline.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ RECEIVER_TIME: Final = 0.1
 """Seconds that `close()` waits for the thread that receives, which it has woken up.
 
 It leaves in microseconds, unless it is in other code than the client's."""
+
+NO_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
+"""The flag of a call that does not wait, whatever the socket is. Windows has none."""
 
 _DISCARD_SIZE: Final = 64 * 1024
 
@@ -313,6 +316,6 @@ def _discard(sock: socket.socket) -> int | None:
         OSError: The connection is broken.
     """
     try:
-        return len(sock.recv(_DISCARD_SIZE))
+        return len(sock.recv(_DISCARD_SIZE, NO_WAIT))
     except BlockingIOError:
         return None

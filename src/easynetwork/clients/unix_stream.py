@@ -19,6 +19,7 @@ from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._blocking_stream import BlockingStreamClient
 from easynetwork.clients._target import validated_unix_target
 from easynetwork.clients._unix import LocalPath, collecting, validated_reception
+from easynetwork.clients._waiting import NO_WAIT
 from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
@@ -140,7 +141,7 @@ class UnixStreamClient(BlockingStreamClient[_T_Sent, _T_Received], UnixStreamNam
             self._check_open()
             try:
                 self._partial_packet_sent = True
-                sent = self._socket.sendmsg([data], ancillary)
+                sent = self._socket.sendmsg([data], ancillary, NO_WAIT)
                 break
             except BlockingIOError:
                 self._partial_packet_sent = False

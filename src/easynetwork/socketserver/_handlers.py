@@ -17,7 +17,7 @@ from easynetwork._tuning import HIGH_WATER
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.addresses._unix import typed_address
 from easynetwork.clients._blocking_stream import BlockingStreamClient
-from easynetwork.clients._waiting import timed_out
+from easynetwork.clients._waiting import NO_WAIT, timed_out
 from easynetwork.clients.tcp import TCPNetworkClient
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.exceptions import DatagramProtocolParseError
@@ -36,8 +36,6 @@ _RETRY_INTERVAL: Final = 1.0
 
 POLL_INTERVAL: Final = 0.01
 """Seconds between two looks at something that the kernel does not tell of."""
-
-_NO_WAIT: Final = getattr(socket, "MSG_DONTWAIT", 0)
 
 logger: Final = logging.getLogger("easynetwork.socketserver")
 
@@ -183,7 +181,7 @@ class DatagramPacketHandler(socketserver.BaseRequestHandler, Generic[_T_Request,
         deadline = time.monotonic() + validated_delay(timeout)
         while True:
             try:
-                sock.sendto(data, _NO_WAIT, self.client_address or "")
+                sock.sendto(data, NO_WAIT, self.client_address or "")
                 return
             except BlockingIOError:
                 if time.monotonic() >= deadline:
@@ -252,6 +250,7 @@ def _init_connection(
         retry_interval=_RETRY_INTERVAL,
         tls=tls,
     )
+    client._wait_in_recv()
 
 
 if hasattr(socket, "AF_UNIX"):
