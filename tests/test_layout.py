@@ -37,6 +37,7 @@ FUNCTION_LINES = 40
 PARAMETERS = 8
 CLASSES_IN_MRO = 2
 CODE_LINES = 11_000
+TESTING_CODE_LINES = 1_500  # what only tests import
 ECHO_FUNCTIONS = 15
 ECHO_FILES = 8
 
@@ -172,8 +173,11 @@ def code_lines(name: str) -> set[int]:
 
 
 def test_code_lines() -> None:
-    """The whole can be known by one person."""
-    assert sum(len(code_lines(name)) for name in MODULES) <= CODE_LINES
+    """The whole can be known by one person, and so can what is only for tests."""
+    sizes = {name: len(code_lines(name)) for name in MODULES}
+    testing = sum(size for name, size in sizes.items() if room(name) == "testing")
+    assert sum(sizes.values()) - testing <= CODE_LINES
+    assert testing <= TESTING_CODE_LINES
 
 
 class Echo(AsyncStreamRequestHandler[str, str]):

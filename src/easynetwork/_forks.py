@@ -99,7 +99,8 @@ def _close_sockets() -> None:
     for owner in (*_in_use, *owners):
         if owner is not None:
             with suppress(OSError):
-                (owner if isinstance(owner, socket.socket) else owner.socket).close()
+                sock: Any = getattr(owner, "socket", owner)
+                sock.close()
     _in_use.clear()
     _connections.clear()
 

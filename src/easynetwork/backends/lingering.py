@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -20,8 +21,17 @@ def has_unread(sock: socket.socket) -> bool:
         return False
 
 
+class _Receiving(Protocol):
+    """A transport, as far as it is needed here."""
+
+    socket: socket.socket
+
+    async def wait_readable(self) -> None:
+        """Wait until it is worth trying to receive."""
+
+
 async def linger(
-    sock: socket.socket,
+    transport: _Receiving,
     view: memoryview,
     all_sent: anyio.Event | None,
     shut_down: Callable[[], object],
@@ -30,7 +40,7 @@ async def linger(
     """End the sending half when everything is sent, and read until the peer ends its side.
 
     Args:
-        sock: The socket; may be closed meanwhile.
+        transport: The transport, whose socket may be closed meanwhile.
         view: Where to receive.
         all_sent: Set when all output is sent; None if it is.
         shut_down: Ends the sending half.
@@ -38,7 +48,7 @@ async def linger(
     """
     async with anyio.create_task_group() as tasks:
         peer_ended = anyio.Event()
-        tasks.start_soon(_read_to_end, sock, view, peer_ended)
+        tasks.start_soon(_read_to_end, transport, view, peer_ended)
         if all_sent is not None:
             await all_sent.wait()
         shut_down()
@@ -47,15 +57,16 @@ async def linger(
         tasks.cancel_scope.cancel()
 
 
-async def _read_to_end(sock: socket.socket, view: memoryview, ended: anyio.Event) -> None:
+async def _read_to_end(transport: _Receiving, view: memoryview, ended: anyio.Event) -> None:
     """Discard what the peer sends until it ends its side, or has sent `LINGER_SIZE` bytes.
 
     Starts before all output is sent: some peers read only after they have finished sending.
     """
+    sock = transport.socket
     left = LINGER_SIZE
     with suppress(OSError, anyio.ClosedResourceError):
         while sock.fileno() >= 0 and left > 0:
-            await anyio.wait_readable(sock)
+            await transport.wait_readable()
             # On uvloop, anyio does not cancel a task whose socket is ready at every turn.
             await anyio.lowlevel.checkpoint_if_cancelled()
             with suppress(BlockingIOError):

@@ -132,6 +132,14 @@ class SocketStreamTransport(StreamTransport):
     def _unregister(self) -> None:
         """Stop watching the socket: it is about to be closed, or broken."""
 
+    async def wait_readable(self) -> None:
+        """Wait until it is worth trying to receive, while nobody else receives.
+
+        Raises:
+            anyio.ClosedResourceError: The socket was closed.
+        """
+        await anyio.wait_readable(self.socket)
+
     # -- ancillary data
 
     async def receive_with_ancillary(
@@ -307,7 +315,7 @@ class SocketStreamTransport(StreamTransport):
             return
         self._linger_done = anyio.Event()
         try:
-            await linger(self.socket, self._view, self._all_sent, self._shut_down, timeout)
+            await linger(self, self._view, self._all_sent, self._shut_down, timeout)
         finally:
             self._linger_done.set()
 

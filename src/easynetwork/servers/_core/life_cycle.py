@@ -211,9 +211,9 @@ class BaseAsyncNetworkServer(
         with close_on_error(*sockets):
             return [self._new_listener(sock) for sock in sockets]
 
+    @abstractmethod
     def _new_listener(self, sock: socket.socket) -> _T_Listening:
-        """Return what listens on a socket. Not called if `_open_listeners()` is overridden."""
-        raise NotImplementedError
+        """Return what listens on a socket."""
 
     @abstractmethod
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:

@@ -11,8 +11,7 @@ from easynetwork._arguments import validated_max_recv_size
 from easynetwork._tls_options import TLSOptions
 from easynetwork._typevars import _T_Address, _T_Request, _T_Response
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
-from easynetwork.backends.abc import SessionTasks
-from easynetwork.backends.socket_listener import SocketListener
+from easynetwork.backends.abc import Listener, SessionTasks
 from easynetwork.codec import new_decoder_factory, packet_encoder
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
@@ -25,7 +24,7 @@ from easynetwork.servers.blocking import AnyStreamRequestHandler
 
 class BaseStreamServer(
     BaseAsyncNetworkServer[
-        SocketListener,
+        Listener,
         _T_Address,
         AnyStreamRequestHandler[_T_Request, _T_Response],
         AnyStreamProtocolType[_T_Response, _T_Request],

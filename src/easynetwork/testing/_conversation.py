@@ -1,0 +1,238 @@
+"""Drive one request handler, packet by packet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final, Generic, Literal, overload
+
+import anyio
+
+from easynetwork._typevars import _T_Request, _T_Response
+from easynetwork.clients.abc import AbstractAsyncNetworkClient
+from easynetwork.exceptions import EndOfStreamError
+from easynetwork.protocol import AnyStreamProtocolType, DatagramProtocol
+from easynetwork.servers.blocking import AnyDatagramRequestHandler, AnyStreamRequestHandler
+from easynetwork.testing._memory.network import MemoryNetwork
+from easynetwork.testing._serving import serve
+
+PATIENCE: Final = 1.0
+"""Seconds that a conversation waits for what is expected."""
+
+_LONGEST: Final = 200
+"""Characters of one packet that are shown."""
+
+_MOST_LINES: Final = 20
+"""Lines of a conversation that are shown: the last ones."""
+
+EndReason = Literal["closed", "reset"]
+
+
+class Conversation(Generic[_T_Request, _T_Response]):
+    """A client that says what it expects of a request handler.
+
+    Each method raises `AssertionError` if something else happens. The message says what was
+    expected, what happened instead, what was said before, and what the server has logged.
+
+    Attributes:
+        client: The client, for all other purposes.
+        network: What lies between it and the server.
+    """
+
+    client: AbstractAsyncNetworkClient[_T_Request, _T_Response]
+    network: MemoryNetwork
+
+    def __init__(self, client: Any, network: MemoryNetwork, log: _Log) -> None:
+        self.client = client
+        self.network = network
+        self._log = log
+        self._lines: list[str] = []
+
+    async def send(self, *packets: _T_Request) -> None:
+        """Send packets, one after the other."""
+        for packet in packets:
+            try:
+                await self.client.send_packet(packet)
+            except ConnectionError as exc:
+                raise self._failure(f"could not send {_shown(packet)}: {exc}") from exc
+            self._lines.append(f"sent      {_shown(packet)}")
+
+    async def receive(self, *, timeout: float = PATIENCE) -> _T_Response:
+        """Return the next packet.
+
+        Args:
+            timeout: Seconds that it may take, on the event loop's clock.
+        """
+        return await self._receive("a packet", timeout)
+
+    async def expect(self, *packets: _T_Response, timeout: float = PATIENCE) -> None:
+        """Receive packets that are equal to these, one after the other.
+
+        Args:
+            *packets: The packets.
+            timeout: Seconds that each of them may take, on the event loop's clock.
+        """
+        for packet in packets:
+            received = await self._receive(_shown(packet), timeout)
+            if received != packet:
+                raise self._failure(f"expected {_shown(packet)}, but got {_shown(received)}")
+
+    async def expect_nothing(self, *, timeout: float = PATIENCE) -> None:
+        """Wait, and receive nothing meanwhile.
+
+        Args:
+            timeout: Seconds to wait, on the event loop's clock.
+        """
+        with anyio.move_on_after(timeout):
+            received = await self._receive("nothing", None)
+            raise self._failure(f"expected nothing, but got {_shown(received)}")
+
+    async def expect_end(
+        self, *, reason: EndReason | None = None, timeout: float = PATIENCE
+    ) -> None:
+        """Wait until the server ends the connection, without a further packet.
+
+        Args:
+            reason: "closed" if it must have closed the connection in order, "reset" if it must have
+                cut it off, as it does when the handler raises an exception; None for either.
+            timeout: Seconds that it may take, on the event loop's clock.
+        """
+        expected = "the end of the connection" if reason is None else f"a connection {reason}"
+        try:
+            with anyio.fail_after(timeout):
+                received = await self.client.recv_packet()
+        except TimeoutError:
+            message = f"expected {expected}, but nothing came within {timeout} seconds"
+            raise self._failure(message) from None
+        except ConnectionError as exc:
+            found = "closed" if isinstance(exc, EndOfStreamError) else "reset"
+            self._lines.append(f"{found} by the server")
+            if reason not in (None, found):
+                raise self._failure(f"expected {expected}, but it was {found}") from exc
+            self._log.forget_errors()
+        else:
+            self._lines.append(f"received  {_shown(received)}")
+            raise self._failure(f"expected {expected}, but got {_shown(received)}")
+
+    def check_log(self) -> None:
+        """Make sure that no handler has crashed, except as the reason of an expected end."""
+        if self._log.errors:
+            raise self._failure("the server has logged an error")
+
+    async def _receive(self, expected: str, timeout: float | None) -> _T_Response:
+        try:
+            with anyio.fail_after(timeout):
+                received = await self.client.recv_packet()
+        except TimeoutError:
+            message = f"expected {expected}, but nothing came within {timeout} seconds"
+            raise self._failure(message) from None
+        except ConnectionError as exc:
+            found = "closed" if isinstance(exc, EndOfStreamError) else "reset"
+            self._lines.append(f"{found} by the server")
+            message = f"expected {expected}, but the server has {found} the connection"
+            raise self._failure(message) from exc
+        self._lines.append(f"received  {_shown(received)}")
+        return received
+
+    def _failure(self, message: str) -> AssertionError:
+        said = self._lines[-_MOST_LINES:] or ["(nothing)"]
+        left_out = len(self._lines) - len(said)
+        more = [f"({left_out} lines before)"] if left_out > 0 else []
+        parts = [message, "The conversation:", *_indented([*more, *said])]
+        if self._log.lines:
+            parts += ["The server's log:", *_indented(self._log.lines)]
+        parts.append(f"The network: {self.network!r}")
+        error = AssertionError("\n".join(parts))
+        error.__cause__ = self._log.errors[0] if self._log.errors else None
+        self._log.forget_errors()
+        return error
+
+
+class _Log(logging.Handler):
+    """What the server of a conversation logs, from WARNING on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        self.errors: list[BaseException | None] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.levelname} {record.getMessage()}")
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            self.lines[-1] += f": {error!r}"
+        if record.levelno >= logging.ERROR:
+            self.errors.append(error)
+
+    def forget_errors(self) -> None:
+        """Take note that the errors so far were expected, or are reported already."""
+        self.errors.clear()
+
+
+@overload
+def converse(
+    handler: AnyStreamRequestHandler[_T_Request, _T_Response],
+    protocol: AnyStreamProtocolType[_T_Response, _T_Request],
+    *,
+    network: MemoryNetwork | None = None,
+    **server_options: Any,
+) -> contextlib.AbstractAsyncContextManager[Conversation[_T_Request, _T_Response]]: ...
+
+
+@overload
+def converse(
+    handler: AnyDatagramRequestHandler[_T_Request, _T_Response],
+    protocol: DatagramProtocol[_T_Response, _T_Request],
+    *,
+    network: MemoryNetwork | None = None,
+    **server_options: Any,
+) -> contextlib.AbstractAsyncContextManager[Conversation[_T_Request, _T_Response]]: ...
+
+
+def converse(
+    handler: Any, protocol: Any, *, network: MemoryNetwork | None = None, **server_options: Any
+) -> Any:
+    """Serve a request handler, as `serve()` does, and talk to it while the block runs.
+
+        async with converse(EchoHandler(), protocol) as conversation:
+            await conversation.send("hello")
+            await conversation.expect("hello")
+
+    The block ends with an `AssertionError` if the handler has crashed and nobody expected that.
+
+    Args:
+        handler: The request handler.
+        protocol: The protocol object.
+        network: What lies between the client and the server; a network without faults by default.
+        **server_options: As for `serve()`, except `logger`.
+
+    Raises:
+        TypeError: An argument is of the wrong type, or there is no such option.
+        ValueError: An option has a value that cannot be used.
+    """
+    return _converse(handler, protocol, network or MemoryNetwork(), server_options)
+
+
+@contextlib.asynccontextmanager
+async def _converse(
+    handler: Any, protocol: Any, network: MemoryNetwork, options: dict[str, Any]
+) -> AsyncIterator[Conversation[Any, Any]]:
+    log = _Log()
+    # Of this conversation alone: one of getLogger() would be there for ever.
+    logger = logging.Logger("easynetwork.testing.conversation")  # noqa: LOG001
+    logger.parent = logging.getLogger("easynetwork.testing")
+    logger.addHandler(log)
+    async with serve(handler, protocol, network=network, logger=logger, **options) as served:
+        conversation = Conversation[Any, Any](await served.connect(), network, log)
+        yield conversation
+    conversation.check_log()
+
+
+def _shown(packet: object) -> str:
+    text = repr(packet)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]

@@ -1,0 +1,1 @@
+"""Sockets, transports and servers in memory."""
