@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any, Final, Generic, Literal, overload
+from typing import Any, Final, Generic, Literal, NoReturn, overload
 
 import anyio
 
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.clients.abc import AbstractAsyncNetworkClient
-from easynetwork.exceptions import EndOfStreamError
+from easynetwork.exceptions import BaseProtocolParseError, EndOfStreamError
 from easynetwork.protocol import AnyStreamProtocolType, DatagramProtocol
 from easynetwork.servers.blocking import AnyDatagramRequestHandler, AnyStreamRequestHandler
 from easynetwork.testing._memory.network import MemoryNetwork
@@ -55,7 +55,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
             try:
                 await self.client.send_packet(packet)
             except ConnectionError as exc:
-                raise self._failure(f"could not send {_shown(packet)}: {exc}") from exc
+                self._fail(f"could not send {_shown(packet)}: {exc}")
             self._lines.append(f"sent      {_shown(packet)}")
 
     async def receive(self, *, timeout: float = PATIENCE) -> _T_Response:
@@ -64,7 +64,8 @@ class Conversation(Generic[_T_Request, _T_Response]):
         Args:
             timeout: Seconds that it may take, on the event loop's clock.
         """
-        return await self._receive("a packet", timeout)
+        received: _T_Response = await self._receive("a packet", timeout)
+        return received
 
     async def expect(self, *packets: _T_Response, timeout: float = PATIENCE) -> None:
         """Receive packets that are equal to these, one after the other.
@@ -76,7 +77,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
         for packet in packets:
             received = await self._receive(_shown(packet), timeout)
             if received != packet:
-                raise self._failure(f"expected {_shown(packet)}, but got {_shown(received)}")
+                self._fail(f"expected {_shown(packet)}, but got {_shown(received)}")
 
     async def expect_nothing(self, *, timeout: float = PATIENCE) -> None:
         """Wait, and receive nothing meanwhile.
@@ -86,7 +87,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
         """
         with anyio.move_on_after(timeout):
             received = await self._receive("nothing", None)
-            raise self._failure(f"expected nothing, but got {_shown(received)}")
+            self._fail(f"expected nothing, but got {_shown(received)}")
 
     async def expect_end(
         self, *, reason: EndReason | None = None, timeout: float = PATIENCE
@@ -99,43 +100,42 @@ class Conversation(Generic[_T_Request, _T_Response]):
             timeout: Seconds that it may take, on the event loop's clock.
         """
         expected = "the end of the connection" if reason is None else f"a connection {reason}"
-        try:
-            with anyio.fail_after(timeout):
-                received = await self.client.recv_packet()
-        except TimeoutError:
-            message = f"expected {expected}, but nothing came within {timeout} seconds"
-            raise self._failure(message) from None
-        except ConnectionError as exc:
-            found = "closed" if isinstance(exc, EndOfStreamError) else "reset"
-            self._lines.append(f"{found} by the server")
-            if reason not in (None, found):
-                raise self._failure(f"expected {expected}, but it was {found}") from exc
-            self._log.forget_errors()
-        else:
-            self._lines.append(f"received  {_shown(received)}")
-            raise self._failure(f"expected {expected}, but got {_shown(received)}")
+        is_end, found = await self._next(expected, timeout)
+        if not is_end:
+            self._fail(f"expected {expected}, but got {_shown(found)}")
+        if reason not in (None, found):
+            self._fail(f"expected {expected}, but it was {found}")
+        self._log.forget_errors()
 
     def check_log(self) -> None:
         """Make sure that no handler has crashed, except as the reason of an expected end."""
         if self._log.errors:
-            raise self._failure("the server has logged an error")
+            self._fail("the server has logged an error")
 
-    async def _receive(self, expected: str, timeout: float | None) -> _T_Response:
+    async def _receive(self, expected: str, timeout: float | None) -> Any:
+        is_end, found = await self._next(expected, timeout)
+        if is_end:
+            self._fail(f"expected {expected}, but the server has {found} the connection")
+        return found
+
+    async def _next(self, expected: str, timeout: float | None) -> tuple[bool, Any]:
+        """Return whether the connection has ended, and how; or the next packet."""
         try:
             with anyio.fail_after(timeout):
                 received = await self.client.recv_packet()
         except TimeoutError:
-            message = f"expected {expected}, but nothing came within {timeout} seconds"
-            raise self._failure(message) from None
+            self._fail(f"expected {expected}, but nothing came within {timeout} seconds")
+        except BaseProtocolParseError as exc:
+            self._lines.append(f"received  something that is not a packet: {exc}")
+            self._fail(f"expected {expected}, but got something that is not a packet: {exc}")
         except ConnectionError as exc:
             found = "closed" if isinstance(exc, EndOfStreamError) else "reset"
             self._lines.append(f"{found} by the server")
-            message = f"expected {expected}, but the server has {found} the connection"
-            raise self._failure(message) from exc
+            return True, found
         self._lines.append(f"received  {_shown(received)}")
-        return received
+        return False, received
 
-    def _failure(self, message: str) -> AssertionError:
+    def _fail(self, message: str) -> NoReturn:
         said = self._lines[-_MOST_LINES:] or ["(nothing)"]
         left_out = len(self._lines) - len(said)
         more = [f"({left_out} lines before)"] if left_out > 0 else []
@@ -143,10 +143,9 @@ class Conversation(Generic[_T_Request, _T_Response]):
         if self._log.lines:
             parts += ["The server's log:", *_indented(self._log.lines)]
         parts.append(f"The network: {self.network!r}")
-        error = AssertionError("\n".join(parts))
-        error.__cause__ = self._log.errors[0] if self._log.errors else None
+        cause = self._log.errors[0] if self._log.errors else None
         self._log.forget_errors()
-        return error
+        raise AssertionError("\n".join(parts)) from cause
 
 
 class _Log(logging.Handler):
