@@ -129,21 +129,17 @@ class _Served(Generic[_T_Request, _T_Response]):
 
     Attributes:
         network: The network that it serves on.
+        address: The server's address.
     """
 
     network: MemoryNetwork
+    address: Address
 
     def __init__(self, server: Any, network: MemoryNetwork, protocol: Any) -> None:
         self.network = network
-        self._server = server
+        self.address = server.get_addresses()[0].for_connection()
         self._protocol = protocol
         self._clients = contextlib.AsyncExitStack()
-
-    @property
-    def address(self) -> Address:
-        """The server's address."""
-        address: Address = self._server.get_addresses()[0].for_connection()
-        return address
 
     async def _connect(self, client: Any) -> Any:
         await client.wait_connected()
