@@ -8,6 +8,7 @@ environment is kept and used again until that file changes.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,12 @@ EXAMPLES = "docs/_include/examples/howto/tcp_servers"
 # More processes than two would wait for the one that runs the examples. What measures cost has a
 # session of its own: tracing and other tests disturb it.
 TESTS = ("--numprocesses=2", "-m", "not cost")
+# CPython 3.14 for WebAssembly, and which wheels it can use: those for any platform, and its own.
+PYODIDE = "pyodide@314.0.7"
+PYODIDE_WHEELS = (
+    *("--only-binary=:all:", "--platform=any", "--platform=pyemscripten_2026_0_wasm32"),
+    *("--implementation=cp", "--python-version=3.14", "--abi=cp314", "--abi=none"),
+)
 SPHINX = ("-n", "-W", "--keep-going", "-q", "docs")
 
 
@@ -89,6 +96,32 @@ def install_lowest(session: nox.Session, *tools: str) -> None:
     versions = str(Path(session.create_tmp(), "lowest.txt"))
     session.run("uv", "pip", "compile", "-q", *here, *lowest, "-o", versions)
     session.run("uv", "pip", "install", *here, "--constraint", versions, "-e", ALL_EXTRAS, *tools)
+
+
+@nox.session
+def wasm(session: nox.Session) -> None:
+    """Run the tests that need no sockets or threads on Python 3.14 in WebAssembly, under Node."""
+    missing = [program for program in ("node", "npm") if shutil.which(program) is None]
+    if missing:
+        session.skip(f"This takes Node: {' and '.join(missing)} not found")
+    tools = Path(session.create_tmp())
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    packages = [
+        *(*PYPROJECT["project"]["dependencies"], *extras["cbor"], *extras["msgpack"]),
+        *dependencies("wasm"),
+    ]
+    wanted = [PYODIDE, *PYODIDE_WHEELS, *packages]
+    once(session, wanted, lambda: install_for_wasm(session, tools, *packages))
+    session.run("node", "tests/wasm/run.mjs", str(tools), *session.posargs, external=True)
+
+
+def install_for_wasm(session: nox.Session, tools: Path, *packages: str) -> None:
+    """Install Pyodide, and packages for it, into the folder that tests/wasm/run.mjs expects."""
+    shutil.rmtree(tools / "site-packages", ignore_errors=True)
+    npm = ("npm", "install", "--no-audit", "--no-fund", "--prefix", str(tools), PYODIDE)
+    session.run(*npm, external=True)
+    pip = ("python", "-m", "pip", "install", "--quiet", *PYODIDE_WHEELS)
+    session.run(*pip, "--target", str(tools / "site-packages"), *packages)
 
 
 @nox.session

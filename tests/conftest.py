@@ -25,6 +25,7 @@ import anyio
 import hypothesis
 import pytest
 
+HAS_TRIO = importlib.util.find_spec("trio") is not None
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 
 # A slow machine is no reason to fail.
@@ -65,7 +66,11 @@ def backend_params() -> Iterator[object]:
         id="uvloop",
         marks=pytest.mark.skipif(not HAS_UVLOOP, reason="uvloop is not installed"),
     )
-    yield pytest.param(("trio", {}), id="trio")
+    yield pytest.param(
+        ("trio", {}),
+        id="trio",
+        marks=pytest.mark.skipif(not HAS_TRIO, reason="trio is not installed"),
+    )
 
 
 BACKENDS = tuple(backend_params())
@@ -114,7 +119,9 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """See to it that the process ends: if a thread keeps it from exiting, show which and fail."""
-    faulthandler.dump_traceback_later(EXIT_LIMIT, exit=True)
+    # In WebAssembly no thread can start: none keeps the process from exiting, and none can watch.
+    with contextlib.suppress(RuntimeError):
+        faulthandler.dump_traceback_later(EXIT_LIMIT, exit=True)
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import copy
 import errno
-import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import Any
 
 import anyio
@@ -293,27 +290,3 @@ def test_unpicklable_error_info(info: Any, expected: str) -> None:
         pickle.dumps(DeserializeError("message", Unpicklable(None)))
     ).error_info
     assert "Unpicklable object" in error_info
-
-
-# Its pipe stays open as long as this process: so it is there before the test begins.
-resource_tracker.ensure_running()
-
-
-def fail(index: int) -> None:
-    """Raise one of the errors, in another process."""
-    raise [*new_errors(), DeserializeError("message", Unpicklable("a text"))][index]
-
-
-def test_process_pool() -> None:
-    """None of them breaks a pool."""
-    errors = list(new_errors())
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        futures = [pool.submit(fail, index) for index in range(len(errors) + 1)]
-        found = [future.exception(timeout=60) for future in futures]
-
-    assert [attributes(error)[:3] for error in found[:-1]] == [
-        attributes(error)[:3] for error in errors
-    ]
-    assert isinstance(found[-1], DeserializeError)
-    assert found[-1].error_info == "a text"

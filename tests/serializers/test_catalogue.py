@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
@@ -91,25 +88,6 @@ def test_copies_of_protocols(entry: Entry, copied: Callable[[Any], Any]) -> None
         if isinstance(serializer, BufferedIncrementalPacketSerializer):
             other = copied(BufferedStreamProtocol(serializer, converter))
             assert b"".join(other.generate_chunks(packet)) == serializer.serialize_frame(packet)
-
-
-# Its pipe stays open as long as this process: so it is there before the test begins.
-resource_tracker.ensure_running()
-
-
-def sent(serializers_: list[Any]) -> list[bytes]:
-    """Serialize in another process."""
-    packets = [entry.packets[0] for entry in ENTRIES]
-    return [one.serialize(packet) for one, packet in zip(serializers_, packets, strict=True)]
-
-
-def test_process_pool() -> None:
-    """All of them can be given to another process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(sent, [entry.serializer for entry in ENTRIES]).result(timeout=60)
-
-    for data, entry in zip(found, ENTRIES, strict=True):
-        assert entry.serializer.deserialize(data) == entry.packets[0]
 
 
 @each_entry

@@ -27,7 +27,6 @@ from easynetwork.servers.handlers import (
 from easynetwork.testing import Faults, MemoryNetwork, serve
 from tests.conftest import DESCRIPTORS
 from tests.times import PATIENCE
-from tests.tls_peers import client_context, server_context
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +160,9 @@ async def test_reset_by_the_client() -> None:
 
 async def test_tls() -> None:
     """TLS, over a connection that cuts and delays."""
+    pytest.importorskip("trustme")  # WebAssembly has none
+    from tests.tls_peers import client_context, server_context
+
     network = MemoryNetwork(chunks=range(1, 100), latency=0.001)
     async with serve(Echo(), LINES, network=network, ssl=server_context()) as served:
         client = await served.connect(ssl=client_context(), server_hostname="localhost")
