@@ -4,6 +4,9 @@
 * `converse()` drives a request handler, packet by packet.
 * `serve()` runs a server on a `MemoryNetwork`, without sockets, and connects clients to it. What is
   sent can be cut, delayed and lost: see `Faults`.
+* `virtual_time()` is for event loops whose clock jumps, so that nobody waits for a timeout.
+
+`easynetwork.testing.plugin` is a plugin for pytest.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         ServedStreams as ServedStreams,
         serve as serve,
     )
+    from easynetwork.testing._virtual_time import virtual_time as virtual_time
 else:
     __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
@@ -38,5 +42,6 @@ else:
             "check_serializer": "_serializers",
             "converse": "_conversation",
             "serve": "_serving",
+            "virtual_time": "_virtual_time",
         },
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import threading
+import weakref
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -35,10 +37,25 @@ if TYPE_CHECKING:
 _POLL_INTERVAL: Final = 0.005
 
 
+class _Started(threading.local):
+    """What serves blocking handlers in the event loop of a thread."""
+
+    def __init__(self) -> None:
+        self.all: weakref.WeakSet[_Threads] = weakref.WeakSet()
+
+
+_started: Final = _Started()
+
+
+def occupied_threads() -> int:
+    """Return how many threads serve clients of this thread's event loop, for virtual time."""
+    return sum(min(len(each._jobs), each._handler._max_threads) for each in _started.all)
+
+
 class _Threads:
     """The threads that run a handler's methods, while a server serves."""
 
-    __slots__ = ("_busy", "_executor", "_handler", "_jobs", "_logger", "portal")
+    __slots__ = ("__weakref__", "_busy", "_executor", "_handler", "_jobs", "_logger", "portal")
 
     def __init__(
         self, handler: BlockingRequestHandler, portal: BlockingPortal, logger: logging.Logger
@@ -49,6 +66,7 @@ class _Threads:
         self._executor = ThreadPoolExecutor(handler._max_threads, "request handler")
         self._jobs: set[Future[None]] = set()  # that are not over
         self._busy = Episode()
+        _started.all.add(self)
 
     @classmethod
     async def start(
