@@ -53,10 +53,14 @@ STRANGERS = {("clients", "servers")}
 # `anyio.from_thread` costs a tenth of the start, and few programs want a portal.
 OPTIONAL = (
     *("trio", "uvloop", "cbor2", "msgpack", "easynetwork.backends.trio"),
-    "anyio.from_thread",
+    *("anyio.from_thread", "easynetwork.testing._virtual_trio"),
 )
 # What may be imported at the top of a module, by package.
-THIRD_PARTY = {"easynetwork.backends.trio": {"anyio", "trio"}, "easynetwork": {"anyio"}}
+THIRD_PARTY = {
+    "easynetwork.backends.trio": {"anyio", "trio"},
+    "easynetwork.testing._virtual_trio": {"trio"},
+    "easynetwork": {"anyio"},
+}
 
 # Constructors that have more than `PARAMETERS`, because the documented API has.
 LONG_CONSTRUCTORS = {

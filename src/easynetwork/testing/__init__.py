@@ -29,8 +29,9 @@ from easynetwork.serializers.abc import (
     AbstractPacketSerializer,
 )
 from easynetwork.testing._streams import Equal, Refusal, are_equal, check_stream, require, shown
+from easynetwork.testing._virtual_time import virtual_time
 
-__all__ = ["check_serializer"]
+__all__ = ["check_serializer", "virtual_time"]
 
 _MOST_SPOILT: Final = 10
 """In a longer packet, not every byte is changed, but so many, spread over it."""
