@@ -59,6 +59,7 @@ OPTIONAL = (
 THIRD_PARTY = {
     "easynetwork.backends.trio": {"anyio", "trio"},
     "easynetwork.testing._virtual_trio": {"trio"},
+    "easynetwork.testing.plugin": {"anyio", "pytest"},
     "easynetwork": {"anyio"},
 }
 

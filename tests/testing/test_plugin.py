@@ -1,0 +1,261 @@
+"""The pytest plugin, in processes of pytest: the marker beside other plugins, and what leaks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IMPORTS = """
+import asyncio, os, socket, threading, time
+import anyio, anyio.to_thread, pytest, pytest_asyncio
+kept = []
+
+async def wait():
+    start, real = anyio.current_time(), time.monotonic()
+    await anyio.sleep(300)
+    assert anyio.current_time() - start == 300
+    assert time.monotonic() - real < 100
+"""
+
+CONFTEST = """
+pytest_plugins = ["easynetwork.testing.plugin"]
+
+def pytest_configure():
+    import easynetwork.testing.plugin
+    easynetwork.testing.plugin._GRACE = 0.2
+"""
+
+MARKED = """
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+async def test_scope_of_a_module():  # anyio's own fixture, for both backends
+    await wait()
+
+@pytest.mark.anyio
+async def test_real_between():
+    assert anyio.current_time() > 1
+
+class TestNoParameters:
+    @pytest.fixture
+    def anyio_backend(self):
+        return "trio"
+
+    @pytest.fixture
+    async def begin(self, anyio_backend):
+        await wait()
+        yield anyio.current_time()
+        await wait()
+
+    @pytest.mark.anyio
+    @pytest.mark.virtual_time
+    async def test_fixture(self, begin):
+        assert begin == 300
+        await wait()
+        await anyio.to_thread.run_sync(time.monotonic)
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"debug": True})])
+async def test_options(anyio_backend):
+    assert asyncio.get_running_loop().get_debug()
+    await wait()
+"""
+
+ASYNCIO = """
+@pytest_asyncio.fixture
+async def begin():
+    yield anyio.current_time()
+
+@pytest.mark.virtual_time
+{marker}
+async def test_asyncio(begin):
+    assert begin == 0
+    await wait()
+    await asyncio.to_thread(time.monotonic)
+
+{marker}
+async def test_asyncio_real(request):
+    assert not hasattr(request.node, "callspec")
+    assert anyio.current_time() > 1
+"""
+
+REFUSED = """
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])
+async def test_uvloop():
+    pass
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": asyncio.new_event_loop})])
+async def test_loop_factory():
+    pass
+
+@pytest.mark.virtual_time
+def test_no_coroutine():
+    pass
+
+class TestWider:
+    @pytest.fixture(scope="class")
+    async def started(self):
+        yield
+
+    @pytest.mark.anyio
+    @pytest.mark.usefixtures("started")
+    async def test_real(self):
+        pass
+
+    @pytest.mark.anyio
+    @pytest.mark.virtual_time
+    @pytest.mark.usefixtures("started")
+    async def test_wider(self):
+        pass
+"""
+
+# Bodies of tests that leave something behind, and how it is named.
+LEAKS = {
+    "kept.append(asyncio.create_task(asyncio.sleep(60), name='forgotten'))": "task 'forgotten': .*",
+    "threading.Thread(target=time.sleep, args=(1,), name='busy').start()": "thread 'busy'",
+    "kept.append(socket.create_server(('127.0.0.1', 0)))": (
+        r"descriptor \d+: a socket, \('127.0.0.1', \d+\)"
+    ),
+    "kept.append(open(__file__))": r"descriptor \d+: .*test_it.py",
+}
+
+TIDY = """
+@pytest.mark.anyio
+async def test_anyio_tidy():
+    with socket.create_server(("127.0.0.1", 0)):
+        await anyio.to_thread.run_sync(time.monotonic)
+
+@pytest.mark.asyncio
+async def test_asyncio_tidy():
+    await asyncio.to_thread(time.monotonic)
+    asyncio.create_task(asyncio.sleep(0.01))
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": UVLOOP})])
+async def test_uvloop_tidy():
+    pass
+
+@pytest.mark.xfail
+def test_failure_only():
+    sock = socket.socket()
+    assert not sock
+"""
+
+
+class Pytest:
+    """Runs pytest in a folder of its own, where the plugin is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "conftest.py").write_text(CONFTEST)
+        self.configure("asyncio_default_fixture_loop_scope = function")
+
+    def configure(self, *lines: str) -> None:
+        (self.folder / "pytest.ini").write_text("\n".join(["[pytest]", *lines]))
+
+    def run(self, source: str, *options: str) -> str:
+        (self.folder / "test_it.py").write_text(IMPORTS + source)
+        strict = ["--strict-markers", "--strict-config", "-Werror", "-pno:cacheprovider", "-rA"]
+        command = [sys.executable, "-m", "pytest", *strict, *options]
+        run = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "500"},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        return run.stdout + run.stderr
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Pytest:
+    return Pytest(tmp_path)
+
+
+def outcomes(output: str) -> dict[str, int]:
+    """Return how many tests had which outcome, as the last line says."""
+    return {name: int(n) for n, name in re.findall(r"(\d+) (\w+)", output.splitlines()[-1])}
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["here", "xdist"])
+def test_marker(run: Pytest, options: list[str]) -> None:
+    """Marked tests of both plugins run in virtual time, and others do not."""
+    source = MARKED + ASYNCIO.format(marker="@pytest.mark.asyncio")
+    output = run.run(source, "--asyncio-mode=strict", "--easynetwork-leaks", *options)
+    assert outcomes(output) == {"passed": 8}, output
+
+
+def test_auto_mode(run: Pytest) -> None:
+    """In its auto mode, pytest-asyncio runs all coroutine tests; the marker works as well."""
+    output = run.run(ASYNCIO.format(marker=""), "--asyncio-mode=auto", "--easynetwork-leaks")
+    assert outcomes(output) == {"passed": 2}, output
+
+
+def test_marker_is_listed(run: Pytest) -> None:
+    assert "@pytest.mark.virtual_time: run a coroutine test" in run.run("", "--markers")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
+def test_refused(run: Pytest) -> None:
+    """Where there can be no virtual time, the marked test fails and says why."""
+    output = run.run(REFUSED, "-k", "not trio")
+    for name in ("test_uvloop", "test_loop_factory", "test_wider"):
+        assert re.search(
+            rf"^FAILED .*::{name}\S* - .*virtual_time has no effect here", output, re.M
+        )
+    assert re.search(r"^ERROR .*::test_no_coroutine - .*virtual_time is for cor", output, re.M)
+    assert outcomes(output) == {"failed": 3, "passed": 1, "deselected": 2, "error": 1}, output
+
+
+def test_older_pytest_asyncio(run: Pytest) -> None:
+    """A pytest-asyncio that knows no event loop but its own is told from one that does."""
+    conftest = run.folder / "conftest.py"
+    hook = "    del easynetwork.testing.plugin._Loops.pytest_asyncio_loop_factories\n"
+    conftest.write_text(CONFTEST + hook)
+    output = run.run(ASYNCIO.format(marker="@pytest.mark.asyncio"))
+    assert re.search(r"^FAILED .*::test_asyncio - .*pytest-asyncio 1.4 or later", output, re.M)
+    assert outcomes(output) == {"failed": 1, "passed": 1}, output
+
+
+def test_without_other_plugins(run: Pytest) -> None:
+    """Without a plugin that runs coroutines, pytest says so itself."""
+    source = "@pytest.mark.virtual_time\nasync def test_it(): pass"
+    run.configure()
+    output = run.run(source, "-pno:asyncio", "-pno:anyio", "-pno:xdist")
+    assert "async def functions are not natively supported" in output
+
+
+@pytest.mark.parametrize("configured", [True, False], ids=["file", "option"])
+def test_leaks(run: Pytest, configured: bool) -> None:
+    """A test that leaves something behind fails, and the message names it."""
+    run.configure(
+        "asyncio_default_fixture_loop_scope = function", f"easynetwork_leaks = {configured}"
+    )
+    tests = [
+        f"@pytest.mark.asyncio\nasync def test_leak_{number}():\n    {body}\n"
+        for number, body in enumerate(LEAKS)
+    ]
+    tidy = TIDY.replace("UVLOOP", str(importlib.util.find_spec("uvloop") is not None))
+    output = run.run("\n".join([*tests, tidy]), *([] if configured else ["--easynetwork-leaks"]))
+    for leak in LEAKS.values():
+        assert re.search(rf"^The test has left behind:\n  {leak}$", output, re.M), output
+    # A task fails the test itself, the others when all that the test used has been closed.
+    expected = {"failed": 1, "passed": 7, "xfailed": 1, "errors": 3}
+    assert outcomes(output) == expected, output
+
+
+def test_no_leak_check(run: Pytest) -> None:
+    """Nobody looks for leaks unasked."""
+    source = "def test_it(): kept.append(socket.create_server(('127.0.0.1', 0)))"
+    assert outcomes(run.run(source, "-Wdefault")) == {"passed": 1}
