@@ -384,7 +384,7 @@ def test_blocking_handler_waits(run: Runner) -> None:
     """It goes on while the handler waits for its client, and stands still again after that."""
 
     def handle(client: BlockingClient[Any, Any]) -> None:
-        for _ in range(3):
+        for _ in range(10):
             with pytest.raises(TimeoutError):
                 client.recv_packet(timeout=300)
             time.sleep(SOON / 10)
@@ -396,12 +396,12 @@ def test_blocking_handler_waits(run: Runner) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(anyio.sleep, 5000)
             await served(handle)
-            assert anyio.current_time() < 951
+            assert anyio.current_time() < 3051
 
     tokens: list[Any] = []
     times: list[float] = []
     run(main)
-    assert times == [950]
+    assert times == [3050]
 
 
 @each_runner
