@@ -16,7 +16,7 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from tests.conformance import support
+from tests.conformance import peers, support
 from tests.conformance.support import Notes
 from tests.times import PATIENCE
 
@@ -49,17 +49,17 @@ class Peer:
     """The other end, without the library: a blocking socket, read in a worker thread."""
 
     def __init__(self, address: Any, host: str | None = None) -> None:
-        self.socket = support.new_socket(address, socket.SOCK_DGRAM)
+        self.socket = peers.new_socket(address, socket.SOCK_DGRAM)
         self.socket.settimeout(PATIENCE)
         if host is not None:
             self.socket.bind((host, 0))
-        self.socket.connect(support.raw(address))
+        self.socket.connect(peers.raw(address))
         self.address = self.socket.getsockname()
 
     @property
     def name(self) -> str:
         """The address as it stands in the log."""
-        return support.name_in_log(self.socket.family, self.address)
+        return peers.name_in_log(self.socket.family, self.address)
 
     def send(self, *packets: str | bytes) -> None:
         """Send datagrams."""

@@ -25,7 +25,8 @@ from tests.conformance.datagrams.support import (
     on_ip,
     serving,
 )
-from tests.conformance.support import Records, raw, restarting
+from tests.conformance.peers import raw
+from tests.conformance.support import Records, restarting
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
