@@ -99,20 +99,23 @@ class MemoryDatagramSocket(BaseMemorySocket):
             self._queue.append((datagram, sender))
             self.on_readable()
 
-    def recvfrom_into(
-        self, view: memoryview, nbytes: int = 0, flags: int = 0
-    ) -> tuple[int, Address]:
+    def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, Address]:
         self.check_open()
         self.raise_pending_error()
         if not self._queue:
             raise os_error(errno.EAGAIN)
         datagram, sender = self._queue.popleft()
-        size = min(len(view), len(datagram))
-        view[:size] = datagram[:size]
-        return size, sender
+        return datagram[:size], sender
 
-    def recv_into(self, view: memoryview, nbytes: int = 0, flags: int = 0) -> int:
-        return self.recvfrom_into(view)[0]
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return self.recvfrom(size)[0]
+
+    def recvfrom_into(
+        self, view: memoryview, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Address]:
+        datagram, sender = self.recvfrom(len(view))
+        view[: len(datagram)] = datagram
+        return len(datagram), sender
 
     def is_readable(self) -> bool:
         return bool(self._queue or self._error or self.fileno() < 0)

@@ -200,7 +200,9 @@ class MemoryDatagramEndpoint(SocketDatagramEndpoint):
     async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         while not self.is_closing():
             await wait_readable(self._memory_socket)
-            self._take_some(received, failed)
+            if self._take_some(received, failed):
+                # trio shuffles tasks: let those that were started meanwhile have their turn first.
+                await anyio.lowlevel.checkpoint()
 
     async def _readable(self, deadline: float) -> None:
         if deadline > anyio.current_time():
