@@ -27,6 +27,20 @@ DIFFERENCES: dict[str, str] = {
         " those in memory hold 128 KiB, so that back-pressure is felt."
     ),
     "test_stopping.py::test_broken_listener": "There is no accept(2) that could fail.",
+    "datagrams/test_life_cycle.py::test_several_sockets": _ADDRESSES,
+    "datagrams/test_bounds.py::test_peers_of_all_sockets": _ADDRESSES,
+    "datagrams/test_client.py::test_equality": _ADDRESSES,
+    "datagrams/test_arguments.py::test_port_in_use": _ADDRESSES,
+    "datagrams/test_client_for.py::test_first_listener_of_the_family": _ADDRESSES,
+    "datagrams/test_client_for.py::test_wildcard": _ADDRESSES,
+    "datagrams/test_client_for.py::test_not_serving": _ADDRESSES,
+    "datagrams/test_driving.py::test_datagrams_are_forgotten": _ADDRESSES,
+    "datagrams/test_blocking_handlers.py::test_many_peers": (
+        "A peer sends in another thread, and sockets in memory belong to the event loop's."
+    ),
+    "datagrams/test_client.py::test_full_buffer": (
+        "The backend is replaced by one whose sockets are full; memory does without a backend's."
+    ),
 }
 
 # Those that would pass in memory, and only run there if ``CONFORMANCE`` is ``all``: they take long.
