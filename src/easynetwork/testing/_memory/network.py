@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -63,11 +64,9 @@ class MemoryNetwork:
         self._connections = itertools.count(1)
 
     def __repr__(self) -> str:
-        faults = self._faults
+        values = {field: getattr(self._faults, field.name) for field in fields(Faults)}
         set_ones = [
-            f"{name}={getattr(faults, name)!r}"
-            for name in Faults.__slots__
-            if getattr(faults, name) != getattr(Faults, name, None)
+            f"{field.name}={value!r}" for field, value in values.items() if value != field.default
         ]
         return f"MemoryNetwork({', '.join([f'seed={self.seed}', *set_ones])})"
 
