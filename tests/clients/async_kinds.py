@@ -20,6 +20,10 @@ from easynetwork.clients.async_unix_datagram import AsyncUnixDatagramClient
 from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
+from easynetwork.testing._memory.network import MemoryNetwork
+from easynetwork.testing._memory.servers import MemoryTCPClient, MemoryUDPClient
+from easynetwork.testing._memory.transports import MemoryListener
+from easynetwork.testing._serving import RawConnection
 from tests.clients import async_tcp_support as tcp, udp_support as udp, unix_support as unix
 from tests.clients.families import IP, Family, Unix
 from tests.times import PATIENCE
@@ -54,8 +58,10 @@ class AsyncKind(abc.ABC):
         protocol: A protocol object whose packets are short texts.
         socket_type: The type of the sockets that the client accepts.
         options_of_addresses: Options that only go with an address.
+        takes_sockets: Whether the client may be given a socket that is connected.
     """
 
+    takes_sockets: ClassVar[bool] = True
     client_class: ClassVar[Any]
     family: ClassVar[Family] = IP()
     protocol: Any
@@ -67,8 +73,8 @@ class AsyncKind(abc.ABC):
         return self.client_class(args[0], self.protocol, *args[1:], **options)
 
     @abc.abstractmethod
-    def listening(self) -> socket.socket:
-        """Return a socket that clients can connect to."""
+    def listening(self) -> Any:
+        """Return a socket that clients can connect to, as a context manager that closes it."""
 
     @abc.abstractmethod
     def connected(
@@ -137,7 +143,7 @@ class DatagramPeer(Peer):
 
 
 class AsyncUDP(AsyncKind):
-    client_class = AsyncUDPNetworkClient
+    client_class: ClassVar[Any] = AsyncUDPNetworkClient
     protocol = udp.TEXT
     socket_type = socket.SOCK_DGRAM
     options_of_addresses: ClassVar = {"local_address": ("", 0), "family": socket.AF_INET}
@@ -190,6 +196,95 @@ class AsyncUnixDatagram(AsyncKind):
                 yield client, UnixDatagramPeer(client, sock)
 
 
+class Memory(IP):
+    """Addresses of a network in memory, which look like those of IPv4."""
+
+    def address_of(self, sock: Any) -> Any:
+        address: Any = (
+            sock.local_address if isinstance(sock, MemoryListener) else sock.getsockname()
+        )
+        return address[:2]
+
+
+class MemoryStreamPeer(Peer):
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        self._connection = RawConnection(sock)
+
+    def send(self, *packets: str) -> None:
+        self._socket.send("".join(f"{packet}\n" for packet in packets).encode())
+
+    async def receive(self) -> str:
+        return (await self._connection.receive()).decode().removesuffix("\n")
+
+    def deliver(self, *packets: str) -> None:
+        self.send(*packets)
+
+    def leave(self) -> None:
+        self._connection.send_eof()
+
+
+class MemoryTCP(AsyncTCP):
+    takes_sockets = False
+    client_class = MemoryTCPClient
+    family = Memory()
+    network = MemoryNetwork()
+
+    def new(self, address: Any, *backend: Any, **options: Any) -> Any:
+        options |= {"backend": backend[0]} if backend else {}
+        faults = None, None
+        return MemoryTCPClient(self.network, address, self.protocol, None, faults, **options)
+
+    def listening(self) -> Any:
+        return contextlib.closing(self.network.listen(max_recv_size=1))
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[Any, Peer]]:
+        with anyio.fail_after(PATIENCE), self.listening() as listener:
+            async with self.new(self.family.address_of(listener)) as client:
+                with contextlib.closing(listener._waiting.pop()) as accepted:
+                    yield client, MemoryStreamPeer(accepted)
+
+
+class MemoryDatagramPeer(Peer):
+    def __init__(self, client: Any, sock: Any) -> None:
+        self._address, self._socket = client.get_local_address().for_connection(), sock
+
+    def send(self, *packets: str) -> None:
+        for packet in packets:
+            self._socket.sendto(packet.encode(), self._address)
+
+    async def receive(self) -> str:
+        datagram: bytes = self._socket.recv(100)
+        return datagram.decode()
+
+    def deliver(self, *packets: str) -> None:
+        self.send(*packets)
+
+    def leave(self) -> None:
+        """Do nothing: a datagram socket has no end of stream."""
+
+
+class MemoryUDP(AsyncUDP):
+    takes_sockets = False
+    client_class = MemoryUDPClient
+    family = Memory()
+    network = MemoryNetwork()
+
+    def new(self, address: Any, *backend: Any, **options: Any) -> Any:
+        options |= {"backend": backend[0]} if backend else {}
+        return MemoryUDPClient(self.network, address, self.protocol, None, None, **options)
+
+    def listening(self) -> Any:
+        return contextlib.closing(self.network.bind())
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[tuple[Any, Peer]]:
+        with anyio.fail_after(PATIENCE), self.listening() as sock:
+            async with self.new(self.family.address_of(sock)) as client:
+                yield client, MemoryDatagramPeer(client, sock)
+
+
 ASYNC_KINDS: dict[str, AsyncKind] = {
     "TCP": AsyncTCP(StreamProtocol),
     "TCP-buffered": AsyncTCP(BufferedStreamProtocol),
@@ -197,4 +292,6 @@ ASYNC_KINDS: dict[str, AsyncKind] = {
     "Unix-stream": AsyncUnixStream(StreamProtocol),
     "Unix-stream-buffered": AsyncUnixStream(BufferedStreamProtocol),
     "Unix-datagram": AsyncUnixDatagram(),
+    "memory-stream": MemoryTCP(StreamProtocol),
+    "memory-datagram": MemoryUDP(),
 }

@@ -49,6 +49,12 @@ def ip_kind(request: pytest.FixtureRequest) -> AsyncKind:
     return ASYNC_KINDS[request.param]
 
 
+@pytest.fixture(params=[name for name, kind in ASYNC_KINDS.items() if kind.takes_sockets])
+def socket_kind(request: pytest.FixtureRequest) -> AsyncKind:
+    """Return a kind of client that takes sockets. Those in memory connect by themselves."""
+    return ASYNC_KINDS[request.param]
+
+
 # -- Arguments ---------------------------------------------------------------------------------
 
 
@@ -70,44 +76,44 @@ def test_port_out_of_range(ip_kind: AsyncKind, port: int) -> None:
         ip_kind.new(("127.0.0.1", port), "asyncio")
 
 
-def test_options_of_an_address_with_a_socket(kind: AsyncKind) -> None:
+def test_options_of_an_address_with_a_socket(socket_kind: AsyncKind) -> None:
     """An option that tells how to connect does not go with a socket, which is closed."""
-    for name, value in kind.options_of_addresses.items():
-        with kind.listening() as listener, kind.connected_socket(listener) as sock:
+    for name, value in socket_kind.options_of_addresses.items():
+        with socket_kind.listening() as listener, socket_kind.connected_socket(listener) as sock:
             with pytest.raises(TypeError, match="^Invalid arguments\n"):
-                kind.new(sock, "asyncio", **{name: value})
+                socket_kind.new(sock, "asyncio", **{name: value})
             assert sock.fileno() == -1
 
 
-def test_socket_of_another_family(kind: AsyncKind) -> None:
+def test_socket_of_another_family(socket_kind: AsyncKind) -> None:
     """A socket of a family that the client is not for is refused and closed."""
-    left, right = kind.family.strangers(kind.socket_type)
-    message = f"^Only these families are supported: {kind.family.names}$"
+    left, right = socket_kind.family.strangers(socket_kind.socket_type)
+    message = f"^Only these families are supported: {socket_kind.family.names}$"
     with left, right:
         with pytest.raises(ValueError, match=message):
-            kind.new(left, "asyncio")
+            socket_kind.new(left, "asyncio")
         assert left.fileno() == -1
 
 
-def test_no_tls_socket(kind: AsyncKind) -> None:
+def test_no_tls_socket(socket_kind: AsyncKind) -> None:
     """A socket that encrypts is refused and closed."""
     context = ssl.create_default_context()
     with contextlib.ExitStack() as stack:
-        plain, other = kind.family.streams()
+        plain, other = socket_kind.family.streams()
         stack.enter_context(other)
         sock = stack.enter_context(
             context.wrap_socket(plain, do_handshake_on_connect=False, server_hostname="localhost")
         )
         with pytest.raises(TypeError, match="^ssl.SSLSocket instances are forbidden$"):
-            kind.new(sock, "asyncio")
+            socket_kind.new(sock, "asyncio")
         assert sock.fileno() == -1
 
 
-def test_no_unconnected_socket(kind: AsyncKind) -> None:
+def test_no_unconnected_socket(socket_kind: AsyncKind) -> None:
     """A socket that is not connected is refused and closed, even if it has an address."""
-    with kind.listening() as listener:
+    with socket_kind.listening() as listener:
         with pytest.raises(OSError, match="not connected") as caught:
-            kind.new(listener, "asyncio")
+            socket_kind.new(listener, "asyncio")
         assert caught.value.errno == errno.ENOTCONN
         assert listener.fileno() == -1
 
@@ -188,10 +194,10 @@ async def test_wait_connected_again(kind: AsyncKind) -> None:
         assert client.socket is proxy
 
 
-async def test_given_socket_closed_before_it_is_used(kind: AsyncKind) -> None:
+async def test_given_socket_closed_before_it_is_used(socket_kind: AsyncKind) -> None:
     """A client that never connected closes the socket that it was given."""
-    with kind.listening() as listener, kind.connected_socket(listener) as sock:
-        client = kind.new(sock)
+    with socket_kind.listening() as listener, socket_kind.connected_socket(listener) as sock:
+        client = socket_kind.new(sock)
         await client.aclose()
         assert sock.fileno() == -1
         assert client.is_closing()

@@ -1,13 +1,14 @@
 """The fixtures that multiply the conformance tests: loops x protocols x transports.
 
 `serve` runs a server for a handler, `new_server` makes one. With them a test runs on every event
-loop of ``anyio_backend`` and with both stream protocols, and then over TLS and over a Unix stream.
+loop of ``anyio_backend`` and with both stream protocols, and then over TLS, over a Unix stream and
+in memory; `differences` lists what does not.
 Where addresses matter, `each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged
 as a warning or an error and is not what the test asks for with ``log.problems()`` fails it.
 
-The transports know nothing of protocols, and little of loops: TLS, IPv6 and Unix sockets are tried
-with one class of protocols, on plain asyncio and on trio, unless ``CONFORMANCE`` is ``all`` in the
-environment.
+The transports know nothing of protocols, and little of loops: TLS, IPv6, Unix sockets and memory
+are tried with one class of protocols, on plain asyncio and on trio, unless ``CONFORMANCE`` is
+``all`` in the environment.
 TLS is version 1.3 on asyncio, and version 1.2 on trio.
 """
 
@@ -32,13 +33,18 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from tests.conformance.support import NewServer, Peer, Records, Serve, Server, serving
+from easynetwork.testing._memory.network import MemoryNetwork
+from easynetwork.testing._memory.servers import MemoryTCPServer
+from tests.conformance.differences import DIFFERENCES, REPETITIONS, keys_of
+from tests.conformance.peers import Peer
+from tests.conformance.support import NewServer, Records, Serve, Server, serving
 from tests.tls_peers import client_context, server_context
 
 FOLDER = Path(__file__).parent
 # In the identifiers of tests: what only runs on the other loops, and with the first protocol class.
-OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6|unix)\b")
-UNIX_OVER_IP = re.compile(r"\bunix\b.*\bipv6\b|\bipv6\b.*\bunix\b")
+OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6|unix|memory)\b")
+WITHOUT_FAMILY = re.compile(r"\b(unix|memory)\b.*\bipv6\b|\bipv6\b.*\b(unix|memory)\b")
+IN_MEMORY = re.compile(r"\[.*\bmemory\b")
 OTHER_LOOP = re.compile(r"\b(asyncio-eager|uvloop)\b")
 OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
 
@@ -47,8 +53,11 @@ def is_repetition(item: pytest.Item) -> bool:
     """Whether a test differs from others in nothing that matters, see above."""
     _, _, parameters = item.name.partition("[")
     return FOLDER in item.path.parents and bool(
-        OTHER_TRANSPORT.search(parameters)
-        and (OTHER_LOOP.search(parameters) or OTHER_PROTOCOL.search(parameters))
+        is_in_memory(item, REPETITIONS)
+        or (
+            OTHER_TRANSPORT.search(parameters)
+            and (OTHER_LOOP.search(parameters) or OTHER_PROTOCOL.search(parameters))
+        )
     )
 
 
@@ -56,8 +65,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave repetitions out, unless all tests are asked for."""
     if os.environ.get("CONFORMANCE") != "all":
         items[:] = [item for item in items if not is_repetition(item)]
-    # A Unix socket has no address family that could be another one.
-    items[:] = [item for item in items if not UNIX_OVER_IP.search(item.name)]
+    # Neither a Unix socket nor one in memory has an address family that could be another one.
+    items[:] = [item for item in items if not WITHOUT_FAMILY.search(item.name)]
+    items[:] = [item for item in items if not is_in_memory(item, DIFFERENCES)]
+
+
+def is_in_memory(item: pytest.Item, table: dict[str, str]) -> bool:
+    """Whether a test would run in memory, and is in a table."""
+    if FOLDER not in item.path.parents or not IN_MEMORY.search(item.name):
+        return False
+    path = item.path.relative_to(FOLDER).as_posix()
+    return not table.keys().isdisjoint(keys_of(path, item.name))
 
 
 @pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])
@@ -72,9 +90,9 @@ def tls_version(anyio_backend_name: str) -> ssl.TLSVersion:
     return ssl.TLSVersion.TLSv1_2 if anyio_backend_name == "trio" else ssl.TLSVersion.TLSv1_3
 
 
-@pytest.fixture(params=["tcp", "tls", "unix"])
+@pytest.fixture(params=["tcp", "tls", "unix", "memory"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """Return what packets travel over: TCP, TLS over TCP, or a Unix stream."""
+    """Return what packets travel over: TCP, TLS over TCP, a Unix stream, or memory."""
     return str(request.param)
 
 
@@ -117,6 +135,12 @@ def unix_path() -> Iterator[str]:
 
 
 @pytest.fixture
+def memory() -> MemoryNetwork:
+    """Return a network in memory, without faults."""
+    return MemoryNetwork()
+
+
+@pytest.fixture
 def new_server(
     protocol_class: Any,
     transport: str,
@@ -124,6 +148,7 @@ def new_server(
     host: str,
     log: Records,
     unix_path: str,
+    memory: MemoryNetwork,
 ) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
 
@@ -137,6 +162,8 @@ def new_server(
         if transport == "unix" and "host" not in options:
             unix_server: Any = AsyncUnixStreamServer(unix_path, protocol, handler, **options)
             return unix_server  # type: ignore[no-any-return]
+        if transport == "memory":
+            return MemoryTCPServer(memory, protocol, handler, **options)
         where = options.pop("host", host)
         options.setdefault("ssl", tls)
         return AsyncTCPNetworkServer(where, 0, protocol, handler, **options)

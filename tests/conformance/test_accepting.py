@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from easynetwork.sockets import accepting as listener
-from tests.conformance.support import Peer, Recorder, Records, Serve
+from tests.conformance.peers import Peer
+from tests.conformance.support import Recorder, Records, Serve
 from tests.times import PATIENCE
 
 resource = pytest.importorskip("resource")

@@ -23,7 +23,8 @@ from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, AsyncStreamRequestHandler
 from tests.adopting import CLIENTS, Load, ask, family_of, new_bound_socket
-from tests.conformance.support import Records, raw, restarting, serving
+from tests.conformance.peers import raw
+from tests.conformance.support import Records, restarting, serving
 from tests.conftest import descriptors
 from tests.times import PATIENCE
 from tests.tls_peers import client_context, server_context

@@ -20,7 +20,8 @@ from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler, BaseRequestHandler, RecvParams
-from tests.conformance.support import REFUSED, NewServer, Peer, Recorder, serving
+from tests.conformance.peers import Peer
+from tests.conformance.support import REFUSED, NewServer, Recorder, serving
 from tests.tls_peers import client_context, server_context
 
 

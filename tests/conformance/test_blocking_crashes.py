@@ -13,12 +13,13 @@ import pytest
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ClientClosedError, ProtocolCrashedError
 from tests.conformance.blocking_support import Client, Echo, threads_ended
-from tests.conformance.support import Peer, Records, Serve, one_protocol
+from tests.conformance.peers import BasePeer
+from tests.conformance.support import Records, Serve, one_protocol
 
 pytestmark = pytest.mark.anyio
 
 
-def crash(peer: Peer) -> str:
+def crash(peer: BasePeer) -> str:
     return f"Exception occurred during processing of request from {peer.name}"
 
 

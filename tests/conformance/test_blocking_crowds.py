@@ -13,7 +13,8 @@ import pytest
 
 from easynetwork import _episode
 from tests.conformance.blocking_support import Client, Echo, handler_threads
-from tests.conformance.support import Peer, Records, Serve, one_protocol
+from tests.conformance.peers import BasePeer
+from tests.conformance.support import Records, Serve, one_protocol
 from tests.times import FACTOR, MS, SOON, is_traced
 
 pytestmark = [pytest.mark.anyio, one_protocol, pytest.mark.parametrize("transport", ["tcp"])]
@@ -208,7 +209,7 @@ async def test_silent_clients(
     async with serve(handler, backlog=clients) as service:
         await service.connect()
         await handler.noted("on_connection")
-        peers: list[Peer] = []
+        peers: list[BasePeer] = []
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]

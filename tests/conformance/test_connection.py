@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 import anyio
 import pytest
 
 from easynetwork.exceptions import ClientClosedError
+from tests.conformance.peers import new_peer
 from tests.conformance.support import (
     Client,
     NewServer,
-    Peer,
     Recorder,
     Records,
     Requests,
@@ -21,7 +23,11 @@ from tests.conformance.support import (
 
 pytestmark = pytest.mark.anyio
 
-LEAVE = {"close": Peer.close, "half-close": Peer.send_eof, "reset": Peer.reset}
+LEAVE = {
+    "close": methodcaller("close"),
+    "half-close": methodcaller("send_eof"),
+    "reset": methodcaller("reset"),
+}
 
 
 @each_family
@@ -63,7 +69,7 @@ async def test_peer_that_vanished_before_it_was_accepted(
     server = new_server(handler)
     await server.server_activate()
     for _ in range(3):
-        Peer(server.get_addresses()[0]).reset()
+        new_peer(server).reset()
     async with serving(server) as service:
         peer = await service.connect()
         assert await peer.ask("hello") == "hello"

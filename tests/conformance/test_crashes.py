@@ -12,23 +12,17 @@ import pytest
 import trio
 
 from easynetwork.exceptions import ClientClosedError
-from tests.conformance.support import (
-    Client,
-    Peer,
-    Recorder,
-    Records,
-    Requests,
-    Serve,
-)
+from tests.conformance.peers import BasePeer
+from tests.conformance.support import Client, Recorder, Records, Requests, Serve
 
 pytestmark = pytest.mark.anyio
 
 
-def crash(peer: Peer) -> str:
+def crash(peer: BasePeer) -> str:
     return f"Exception occurred during processing of request from {peer.name}"
 
 
-def misuse(peer: Peer) -> str:
+def misuse(peer: BasePeer) -> str:
     return f"There have been attempts to do operation on closed client {peer.name}"
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from operator import methodcaller
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.conformance.support import Client, Peer, Recorder, Records, Requests, Serve
+from tests.conformance.support import Client, Recorder, Records, Requests, Serve
 
 pytestmark = pytest.mark.anyio
 
-LEAVE = {"half-close": Peer.send_eof, "reset": Peer.reset}
+LEAVE = {"half-close": methodcaller("send_eof"), "reset": methodcaller("reset")}
 
 
 @pytest.mark.parametrize("how", LEAVE)

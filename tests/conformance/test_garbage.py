@@ -11,10 +11,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from tests.conformance.peers import BasePeer, new_peer
 from tests.conformance.support import (
     Client,
     Narrow,
-    Peer,
     Records,
     Requests,
     Serve,
@@ -56,7 +56,7 @@ class Ending(Narrow):
         await super().on_disconnection(client)
 
 
-def end(peer: Peer, how: str) -> None:
+def end(peer: BasePeer, how: str) -> None:
     """Do what ends a connection."""
     if how in ("reset", "reset while sending"):
         if how != "reset":
@@ -103,7 +103,7 @@ async def test_no_cycles(serve: Serve, log: Records, how: str) -> None:
     """However a connection ends."""
 
     async def connect_and_end(service: Service) -> None:
-        peer = Peer(service.server.get_addresses()[0])
+        peer = new_peer(service.server)
         with contextlib.closing(peer):
             await peer.start()
             assert await peer.ask("hello") == "hello"

@@ -9,7 +9,8 @@ import pytest
 
 from easynetwork.exceptions import StreamProtocolParseError
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
-from tests.conformance.support import Client, Peer, Recorder, Records, Requests, Serve
+from tests.conformance.peers import BasePeer
+from tests.conformance.support import Client, Recorder, Records, Requests, Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ class Login(Recorder):
         await client.send_packet(f"hello {name}")
 
 
-def complaint(peer: Peer) -> str:
+def complaint(peer: BasePeer) -> str:
     return f"Exception occurred during processing of request from {peer.name}"
 
 

@@ -10,11 +10,11 @@ import anyio
 import pytest
 
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
+from tests.conformance.peers import new_peer
 from tests.conformance.support import (
     REFUSED,
     Client,
     NewServer,
-    Peer,
     Recorder,
     Records,
     Serve,
@@ -254,7 +254,7 @@ async def test_close(new_server: NewServer, state: str) -> None:
             assert server.get_addresses() == ()
         for address in addresses:
             with pytest.raises(REFUSED):
-                Peer(address)
+                new_peer(server, address)
         with pytest.raises(ServerClosedError):
             await server.server_activate()
 

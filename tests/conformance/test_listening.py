@@ -16,7 +16,8 @@ import pytest
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
-from tests.conformance.support import Peer, Recorder, Records, Server, each_family, serving
+from tests.conformance.peers import Peer
+from tests.conformance.support import Recorder, Records, Server, each_family, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -13,15 +13,8 @@ import pytest
 
 from easynetwork.servers.handlers import INETClientAttribute
 from tests import misbehaviours
-from tests.conformance.support import (
-    Client,
-    Peer,
-    Recorder,
-    Records,
-    Requests,
-    Serve,
-    one_protocol,
-)
+from tests.conformance.peers import Peer
+from tests.conformance.support import Client, Recorder, Records, Requests, Serve, one_protocol
 from tests.misbehaviours import MISBEHAVIOURS, runs_on
 
 pytestmark = [
@@ -269,8 +262,8 @@ async def test_descriptor_closed_and_taken_over(serve: Serve, log: Records, writ
             assert await newcomer.ask("hello") == "hello"
         assert handler.numbers[0] in handler.numbers[1:]
         await log.logged(f"{peer.name} disconnected")
-        for newcomer in (bystander, *newcomers):
-            assert await newcomer.ask("hello") == "hello"
+        for other in (bystander, *newcomers):
+            assert await other.ask("hello") == "hello"
         [(level, message, exc)] = log.problems()
         assert (level, peer.name in message) == ("ERROR", True)
         assert "descriptor" in str(exc)

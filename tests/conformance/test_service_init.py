@@ -14,10 +14,10 @@ import pytest
 import trio
 
 from easynetwork.exceptions import BusyResourceError
+from tests.conformance.peers import new_peer
 from tests.conformance.support import (
     Client,
     NewServer,
-    Peer,
     Recorder,
     Records,
     Requests,
@@ -203,7 +203,7 @@ async def test_failing_background_task(new_server: NewServer, log: Records, kind
     server = new_server(handler)
     with anyio.fail_after(PATIENCE):
         async with server, anyio.create_task_group() as tasks:
-            peer = Peer(server.get_addresses()[0])
+            peer = new_peer(server)
             has_started = anyio.Event()
 
             async def start() -> None:

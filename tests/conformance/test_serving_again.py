@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from tests.conformance.support import NewServer, Peer, Recorder, each_family
+from tests.conformance.peers import new_peer
+from tests.conformance.support import NewServer, Recorder, each_family
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,7 @@ async def test_serve_again(new_server: NewServer) -> None:
     async with server:
         addresses = server.get_addresses()
         for _ in range(3):
-            waiting = [Peer(addresses[0]) for _ in range(5)]
+            waiting = [new_peer(server) for _ in range(5)]
             for peer in waiting:
                 peer.send("hello")
             async with anyio.create_task_group() as tasks:

@@ -10,11 +10,11 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.conformance.peers import new_peer
 from tests.conformance.support import (
     REFUSED,
     Client,
     NewServer,
-    Peer,
     Recorder,
     Records,
     Requests,
@@ -95,7 +95,7 @@ async def test_shutdown_by_a_client(new_server: NewServer) -> None:
     with anyio.fail_after(PATIENCE):
         async with server, anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve_forever)
-            peer = Peer(server.get_addresses()[0])
+            peer = new_peer(server)
             peer.send("stop")
             assert await peer.rest() == ("", "EOF")
     assert handler.notes == ["on_connection", "cancelled", "on_disconnection"]
@@ -166,7 +166,7 @@ async def test_shutdown_before_accepting(new_server: NewServer) -> None:
             is_up = anyio.Event()
             tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
             await is_up.wait()
-            peer = Peer(server.get_addresses()[0])
+            peer = new_peer(server)
             await server.shutdown()
         await peer.rest()
 
@@ -244,7 +244,7 @@ async def test_close_from_a_handler(serve: Serve, log: Records) -> None:
         assert handler.notes[-1] == "()"
         assert not service.server.is_serving()
         with pytest.raises(REFUSED):
-            Peer(address)
+            new_peer(service.server, address)
         assert await peer.ask("one") == "one"
         assert await other.ask("two") == "two"
         peer.close()
@@ -269,7 +269,7 @@ async def test_close_ends_serving(new_server: NewServer, clients: int) -> None:
             is_up = anyio.Event()
             tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
             await is_up.wait()
-            peers = [Peer(server.get_addresses()[0]) for _ in range(clients)]
+            peers = [new_peer(server) for _ in range(clients)]
             for peer in peers:
                 await peer.ask("hello")
             await server.server_close()
@@ -317,7 +317,7 @@ async def test_cancelled(
         if moment == "serving":
             handler.released.set()
             await is_up.wait()
-            peer = Peer(server.get_addresses()[0])
+            peer = new_peer(server)
             await peer.ask("hello")
             cancel()
             assert await peer.rest() == ("", "EOF")

@@ -19,9 +19,9 @@ import trustme
 
 from easynetwork.addresses import TLSAttribute
 from easynetwork.exceptions import TypedAttributeLookupError
+from tests.conformance.peers import Peer, new_peer
 from tests.conformance.support import (
     Client,
-    Peer,
     Recorder,
     Records,
     Requests,
@@ -153,7 +153,7 @@ async def test_refused_certificate(
     monkeypatch.setattr(Peer, "tls", presenting(REFUSED[certificate](), version))
     handler = Recorder()
     async with serve(handler, ssl=mutual()) as service:
-        peer = Peer(service.server.get_addresses()[0])
+        peer = new_peer(service.server)
         service.peers.append(peer)
         peer.send("let me in")
         with pytest.raises((ssl.SSLError, ConnectionError)):

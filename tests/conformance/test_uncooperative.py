@@ -14,10 +14,10 @@ import anyio.to_thread
 import pytest
 import trio
 
+from tests.conformance.peers import BasePeer, new_peer
 from tests.conformance.support import (
     Client,
     NewServer,
-    Peer,
     Recorder,
     Records,
     Requests,
@@ -113,7 +113,7 @@ async def test_shutdown_returns(
             is_up = anyio.Event()
             tasks.start_soon(serve_forever)
             await is_up.wait()
-            peer = Peer(server.get_addresses()[0])
+            peer = new_peer(server)
             with contextlib.closing(peer):
                 await peer.start()
                 peer.send("hello")
@@ -174,14 +174,14 @@ async def test_shutdown_returns_before_the_exit_stack_is_unwound(
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_end_of_asyncio_run(new_server: NewServer, log: Records, anyio_backend: str) -> None:
     """A program that ends while it serves cancels all tasks at once: no handler has crashed."""
-    peers: list[Peer] = []
+    peers: list[BasePeer] = []
 
     async def main() -> None:
         is_up = asyncio.Event()
         serving = asyncio.ensure_future(server.serve_forever(is_up_event=is_up))
         await is_up.wait()
         for _ in range(3):
-            peers.append(Peer(server.get_addresses()[0]))
+            peers.append(new_peer(server))
             assert await peers[-1].ask("hello") == "hello"
         assert not serving.done()
 

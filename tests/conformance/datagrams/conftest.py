@@ -12,18 +12,22 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler
+from easynetwork.testing._memory.network import MemoryNetwork
+from easynetwork.testing._memory.servers import MemoryUDPServer
 from tests.conformance.datagrams.support import NewServer, Serve, Server, serving
 from tests.conformance.support import Records
 
 
-@pytest.fixture(params=["127.0.0.1", "::1", "unix"], ids=["ipv4", "ipv6", "unix"])
+@pytest.fixture(
+    params=["127.0.0.1", "::1", "unix", "memory"], ids=["ipv4", "ipv6", "unix", "memory"]
+)
 def host(request: pytest.FixtureRequest) -> str:
     """Return the address that the server listens on."""
     return str(request.param)
 
 
 @pytest.fixture
-def new_server(host: str, log: Records, unix_path: str) -> NewServer:
+def new_server(host: str, log: Records, unix_path: str, memory: MemoryNetwork) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
 
     def make(
@@ -35,6 +39,8 @@ def new_server(host: str, log: Records, unix_path: str) -> NewServer:
         if host == "unix" and "host" not in options:
             unix_server: Any = AsyncUnixDatagramServer(unix_path, protocol, handler, **options)
             return unix_server  # type: ignore[no-any-return]
+        if host == "memory":
+            return MemoryUDPServer(memory, protocol, handler, **options)
         where = options.pop("host", host)
         return AsyncUDPNetworkServer(where, 0, protocol, handler, **options)
 

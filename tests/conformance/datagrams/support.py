@@ -16,7 +16,10 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
 from easynetwork.servers.statistics import DatagramStatistics
-from tests.conformance import support
+from easynetwork.testing._memory.network import MemoryNetwork
+from easynetwork.testing._memory.servers import MemoryUDPServer
+from easynetwork.testing._serving import RawDatagrams
+from tests.conformance import peers, support
 from tests.conformance.support import Notes
 from tests.times import PATIENCE
 
@@ -26,7 +29,9 @@ Server: TypeAlias = AsyncUDPNetworkServer[str, str]
 
 
 # For tests of what Unix sockets do otherwise: the kernel drops nothing, but has senders wait.
-on_ip = pytest.mark.parametrize("host", ["127.0.0.1", "::1"], ids=["ipv4", "ipv6"])
+on_ip = pytest.mark.parametrize(
+    "host", ["127.0.0.1", "::1", "memory"], ids=["ipv4", "ipv6", "memory"]
+)
 
 
 class Recorder(Notes, AsyncDatagramRequestHandler[str, str]):
@@ -48,18 +53,21 @@ class Recorder(Notes, AsyncDatagramRequestHandler[str, str]):
 class Peer:
     """The other end, without the library: a blocking socket, read in a worker thread."""
 
+    socket: Any
+    address: Any
+
     def __init__(self, address: Any, host: str | None = None) -> None:
-        self.socket = support.new_socket(address, socket.SOCK_DGRAM)
+        self.socket = peers.new_socket(address, socket.SOCK_DGRAM)
         self.socket.settimeout(PATIENCE)
         if host is not None:
             self.socket.bind((host, 0))
-        self.socket.connect(support.raw(address))
+        self.socket.connect(peers.raw(address))
         self.address = self.socket.getsockname()
 
     @property
     def name(self) -> str:
         """The address as it stands in the log."""
-        return support.name_in_log(self.socket.family, self.address)
+        return peers.name_in_log(self.socket.family, self.address)
 
     def send(self, *packets: str | bytes) -> None:
         """Send datagrams."""
@@ -68,7 +76,8 @@ class Peer:
 
     async def receive(self) -> str:
         """Return the next datagram."""
-        return (await anyio.to_thread.run_sync(self.socket.recv, 1 << 17)).decode()
+        datagram: bytes = await anyio.to_thread.run_sync(self.socket.recv, 1 << 17)
+        return datagram.decode()
 
     async def ask(self, *packets: str | bytes) -> str:
         """Send datagrams and return the next one that is received."""
@@ -77,6 +86,26 @@ class Peer:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class MemoryPeer(Peer):
+    """A socket of a network in memory, which needs no thread."""
+
+    def __init__(self, network: MemoryNetwork, address: Any) -> None:
+        self.socket = network.bind(address)
+        self.address = self.socket.getsockname()
+        self._datagrams = RawDatagrams(self.socket)
+
+    async def receive(self) -> str:
+        return (await self._datagrams.receive()).decode()
+
+
+def new_peer(server: Any, host: str | None = None) -> Peer:
+    """Return a new peer of a server, bound to a certain host if one is given."""
+    address = server.get_addresses()[0]
+    if isinstance(server, MemoryUDPServer):
+        return MemoryPeer(server._network, address.for_connection())
+    return Peer(address, host)
 
 
 class Service:
@@ -88,7 +117,7 @@ class Service:
 
     def connect(self, host: str | None = None) -> Peer:
         """Return a new peer, bound to an address of its own if one is given."""
-        peer = Peer(self.server.get_addresses()[0], host)
+        peer = new_peer(self.server, host)
         self.peers.append(peer)
         return peer
 

@@ -13,10 +13,10 @@ from easynetwork.servers.statistics import DatagramStatistics
 from tests.conformance.datagrams.support import (
     Client,
     NewServer,
-    Peer,
     Recorder,
     Requests,
     Serve,
+    new_peer,
     on_ip,
 )
 from tests.conformance.support import Records, restarting
@@ -67,7 +67,7 @@ async def test_burst(new_server: NewServer) -> None:
     """As long as handlers do not wait, nothing of what the kernel has kept is dropped."""
     server = new_server(Recorder())
     async with server:
-        with contextlib.closing(Peer(server.get_addresses()[0])) as peer:
+        with contextlib.closing(new_peer(server)) as peer:
             for number in range(200):
                 peer.send(str(number))
             async with restarting(server):

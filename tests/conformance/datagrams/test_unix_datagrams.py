@@ -288,7 +288,7 @@ async def test_size(unix_path: str, size: int) -> None:
 
         def ask() -> str:
             peer.socket.send(b"x" * size)
-            return peer.socket.recv(1 << 20).decode()
+            return str(peer.socket.recv(1 << 20), "utf-8")
 
         assert await anyio.to_thread.run_sync(ask) == "x" * size + " 0"
 

@@ -6,8 +6,9 @@ import ssl
 
 import pytest
 
+from tests.conformance.peers import Peer
 from tests.conformance.sessions.kinds import KINDS, Kind, TLSKind
-from tests.conformance.support import Peer, Records
+from tests.conformance.support import Records
 from tests.tls_peers import client_context
 
 

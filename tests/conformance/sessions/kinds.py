@@ -26,6 +26,8 @@ from easynetwork.servers.handlers import (
     AsyncStreamClient,
     AsyncStreamRequestHandler,
 )
+from easynetwork.testing._memory.network import MemoryNetwork
+from easynetwork.testing._memory.servers import MemoryTCPServer, MemoryUDPServer
 from tests.conformance import support as streams
 from tests.conformance.datagrams import support as datagrams
 from tests.tls_peers import server_context
@@ -239,6 +241,22 @@ class UnixDatagramKind(UDPKind):
         return AsyncUnixDatagramServer(unused_name(), protocol, handler, **options)
 
 
+class MemoryStreamKind(TCPKind):
+    """A connection in memory."""
+
+    def new_server(self, handler: Handler, converter: Any = None, **options: Any) -> Any:
+        protocol = self.protocol_class(StringLineSerializer(), converter)
+        return MemoryTCPServer(MemoryNetwork(), protocol, handler, **options)
+
+
+class MemoryDatagramKind(UDPKind):
+    """Datagrams in memory."""
+
+    def new_server(self, handler: Handler, converter: Any = None, **options: Any) -> Any:
+        protocol = DatagramProtocol(StringLineSerializer(), converter)
+        return MemoryUDPServer(MemoryNetwork(), protocol, handler, **options)
+
+
 KINDS: dict[str, type[Kind]] = {
     "tcp": TCPKind,
     "buffer": BufferedTCPKind,
@@ -247,6 +265,8 @@ KINDS: dict[str, type[Kind]] = {
     "udp-ipv6": UDPv6Kind,
     "unix-stream": UnixStreamKind,
     "unix-datagram": UnixDatagramKind,
+    "memory-stream": MemoryStreamKind,
+    "memory-datagram": MemoryDatagramKind,
 }
 
 # For tests of addresses that have a host and a port.

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import errno
+import heapq
+import itertools
 import random
 import socket
 from collections import deque
+from functools import partial
 from typing import Final
 
 import anyio
 
 from easynetwork.testing._memory.faults import Faults
-from easynetwork.testing._memory.sockets import Address, BaseMemorySocket, call_at, os_error
+from easynetwork.testing._memory.sockets import (
+    Address,
+    BaseMemorySocket,
+    Cancel,
+    call_at,
+    nothing,
+    os_error,
+)
 
 _QUEUE_SIZE: Final = 256
 """Datagrams that wait in a socket; those on top of it are lost. Linux holds some 280 small ones
@@ -48,71 +58,95 @@ class MemoryDatagramSocket(BaseMemorySocket):
         self._faults = faults
         self._choices = choices
         self._queue: deque[tuple[bytes, Address]] = deque()
-        self._held_back: list[tuple[Address, bytes]] = []
+        self._held_back: list[tuple[Address, bytes]] = []  # one, or none
+        # A heap of arrival times. The number keeps those in order that arrive at once.
+        self._on_the_way: list[tuple[float, int, Address, bytes]] = []
+        self._numbers = itertools.count()
+        self._timer: Cancel = nothing
         sockets[address] = self
 
     def sendto(self, data: bytes, address: Address) -> int:
         self.check_open()
         if len(data) > 65_507:  # RFC 768 and RFC 791: see `too_long`
             raise os_error(errno.EMSGSIZE)
+        self.raise_pending_error()
         faults, choices = self._faults, self._choices
         copies = 0 if choices.random() < faults.loss else 1
         copies += copies * (choices.random() < faults.duplicate)
         is_overtaken = choices.random() < faults.reorder
         overtaken, self._held_back = self._held_back, []
         if is_overtaken and copies:
-            self._held_back.append((address, bytes(data)))
-            call_at(anyio.current_time() + _HELD_BACK, self._release)
+            held_back = address, bytes(data)
+            self._held_back.append(held_back)
+            call_at(anyio.current_time() + _HELD_BACK, partial(self._release, held_back))
             copies -= 1
         for where, datagram in [(address, bytes(data))] * copies + overtaken:
             self._deliver_later(where, datagram)
         return len(data)
 
     def send(self, data: bytes, flags: int = 0) -> int:
-        self.raise_pending_error()
-        return self.sendto(data, self.getpeername())
+        self.check_open()
+        if self._peer_address is None:
+            raise os_error(errno.EDESTADDRREQ)
+        return self.sendto(data, self._peer_address)
 
-    def _release(self) -> None:
-        held_back, self._held_back = self._held_back, []
-        for address, datagram in held_back:
-            self._deliver_later(address, datagram)
+    def _release(self, held_back: tuple[Address, bytes]) -> None:
+        if any(each is held_back for each in self._held_back):  # nothing came after it
+            self._held_back.clear()
+            self._deliver_later(*held_back)
 
     def _deliver_later(self, address: Address, datagram: bytes) -> None:
         least, most = self._faults.delays
-        if most:
-            delay = self._choices.uniform(least, most)
-            call_at(anyio.current_time() + delay, lambda: self._deliver(address, datagram))
-        else:
+        if not most:
+            return self._deliver(address, datagram)
+        arrival = anyio.current_time() + self._choices.uniform(least, most)
+        heapq.heappush(self._on_the_way, (arrival, next(self._numbers), address, datagram))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        # One for all: trio shuffles what happens at the same time.
+        self._timer()
+        self._timer = nothing
+        if self._on_the_way:
+            self._timer = call_at(self._on_the_way[0][0], self._arrive)
+
+    def _arrive(self) -> None:
+        now = anyio.current_time()
+        while self._on_the_way and self._on_the_way[0][0] <= now:
+            _, _, address, datagram = heapq.heappop(self._on_the_way)
             self._deliver(address, datagram)
+        self._set_timer()
 
     def _deliver(self, address: Address, datagram: bytes) -> None:
         receiver = self._sockets.get(address)
-        if receiver is not None:
+        if receiver is not None and receiver._peer_address in (None, self._address):
             receiver._receive(datagram, self._address)
-        elif self._peer_address is not None and self.fileno() >= 0:
+        elif self._peer_address == address and self.fileno() >= 0:
             self._error = errno.ECONNREFUSED  # an ICMP message says that the port is closed
             self.on_readable()
 
     def _receive(self, datagram: bytes, sender: Address) -> None:
-        is_wanted = self._peer_address in (None, sender)
-        if is_wanted and len(self._queue) < _QUEUE_SIZE:
+        if len(self._queue) < _QUEUE_SIZE:
             self._queue.append((datagram, sender))
             self.on_readable()
 
-    def recvfrom_into(
-        self, view: memoryview, nbytes: int = 0, flags: int = 0
-    ) -> tuple[int, Address]:
+    def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, Address]:
         self.check_open()
         self.raise_pending_error()
         if not self._queue:
             raise os_error(errno.EAGAIN)
         datagram, sender = self._queue.popleft()
-        size = min(len(view), len(datagram))
-        view[:size] = datagram[:size]
-        return size, sender
+        return datagram[:size], sender
 
-    def recv_into(self, view: memoryview, nbytes: int = 0, flags: int = 0) -> int:
-        return self.recvfrom_into(view)[0]
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return self.recvfrom(size)[0]
+
+    def recvfrom_into(
+        self, view: memoryview, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Address]:
+        datagram, sender = self.recvfrom(len(view))
+        view[: len(datagram)] = datagram
+        return len(datagram), sender
 
     def is_readable(self) -> bool:
         return bool(self._queue or self._error or self.fileno() < 0)

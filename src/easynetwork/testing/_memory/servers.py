@@ -16,6 +16,7 @@ from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
+from easynetwork.sockets.connecting import tune_tcp
 from easynetwork.testing._memory.faults import Faults
 from easynetwork.testing._memory.network import MemoryNetwork
 from easynetwork.testing._memory.sockets import Address
@@ -80,6 +81,7 @@ class MemoryTCPClient(AsyncTCPNetworkClient[_T_Sent, _T_Received]):
         return self._network.connect(self._target, self._local_address, *self._faults)
 
     async def _wrap(self, sock: Any) -> StreamTransport:
+        tune_tcp(sock)
         transport = MemoryStreamTransport(sock, self._decoder.feed, self._max_recv_size)
         return await start_tls(transport, self._tls) if self._tls else transport
 

@@ -71,6 +71,8 @@ async def wait_readable(sock: BaseMemorySocket, deadline: float = math.inf) -> N
 
 async def wait_writable(sock: BaseMemorySocket) -> None:
     """Wait until a socket that was full takes something again. One task at a time."""
+    if sock.is_writable():
+        return await anyio.lowlevel.checkpoint()
     has_room = anyio.Event()
     sock.on_writable = has_room.set
     await has_room.wait()
@@ -166,6 +168,10 @@ class BaseMemorySocket:
     def is_readable(self) -> bool:
         """Whether there is something to receive, be it an error or the end."""
         raise NotImplementedError
+
+    def is_writable(self) -> bool:
+        """Whether sending would not have to wait; it may raise an error."""
+        return True
 
     def recvmsg(self, *args: Any) -> Any:
         """Say that there is nothing: there is no ancillary data, and no queue of errors."""

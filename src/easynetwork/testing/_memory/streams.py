@@ -5,9 +5,12 @@ What a `MemorySocket` does is what Linux does, in these points:
 * Bytes that were sent are in the peer's buffer at once, unless there is latency. A sender has to
   wait (`BlockingIOError`) while its own buffer and the peer's are full.
 * What has arrived can be received, even if the connection is reset afterwards. Then the error comes
-  once, and then the end of the stream.
+  once, and then the end of the stream; if that had arrived before the reset, only a sender gets the
+  error.
 * A socket that is closed while there is something to receive resets the connection. So does one
-  that lingers (SO_LINGER) for 0 seconds, and one to which something is sent later.
+  that lingers (SO_LINGER) for 0 seconds, and one to which something is sent after it was closed or
+  shut down in both directions.
+* A connection that has ended in both directions, or was reset, is none any more: ENOTCONN.
 """
 
 from __future__ import annotations
@@ -42,8 +45,8 @@ class _Pipe:
     """One direction of a connection, from its `writer` to its `reader`."""
 
     def __init__(self, faults: Faults, choices: random.Random) -> None:
-        self.writer: MemorySocket
-        self.reader: MemorySocket
+        self.writer: MemorySocket | None = None  # until it connects, and when it is closed
+        self.reader: MemorySocket | None = None
         self.arrived = bytearray()
         self.has_ended = False  # everything has arrived, and the end of the stream
         self._faults = faults
@@ -60,8 +63,7 @@ class _Pipe:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take bytes as far as there is room, and return how many."""
-        room = self._capacity() - len(self.arrived) - self._size_on_the_way
-        if room <= 0:
+        if (room := self.room()) <= 0:
             raise os_error(errno.EAGAIN)
         taken = bytes(data[:room])
         before, self._written = self._written, self._written + len(taken)
@@ -74,7 +76,8 @@ class _Pipe:
             self._is_truncated = True
         elif reset_after is not None and self._written >= reset_after:
             self._send(taken[: reset_after - before])
-            self.writer.break_connection(errno.ECONNRESET)
+            if self.writer is not None:
+                self.writer.break_connection(errno.ECONNRESET)
             self._send(None)
         else:
             self._send(taken)
@@ -88,13 +91,13 @@ class _Pipe:
         """Tell the reader of a reset, and lose what the writer's kernel had not delivered."""
         while self._on_the_way:
             self._size_on_the_way -= len(self._on_the_way.pop().data or b"")
-        del self.arrived[self.reader.option(socket.SO_RCVBUF, BUFFER_SIZE) :]
         self._send(None)
 
-    def _capacity(self) -> int:
-        return self.writer.option(socket.SO_SNDBUF, BUFFER_SIZE) + self.reader.option(
-            socket.SO_RCVBUF, BUFFER_SIZE
-        )
+    def room(self) -> int:
+        """Return how many more bytes both buffers hold; none if it is negative."""
+        buffers = (self.writer, socket.SO_SNDBUF), (self.reader, socket.SO_RCVBUF)
+        sizes = [sock.option(name, BUFFER_SIZE) for sock, name in buffers if sock is not None]
+        return sum(sizes) - len(self.arrived) - self._size_on_the_way
 
     def _send(self, data: bytes | None, *, is_end: bool = False) -> None:
         if data == b"" and not is_end:
@@ -122,17 +125,17 @@ class _Pipe:
 
     def _deliver(self, data: bytes | None) -> None:
         reader = self.reader
-        if reader.fileno() < 0:
-            if data:  # a closed socket answers with a reset
-                self.writer.break_connection()
-        elif data is None:
-            reader.break_connection()
-        elif data:
-            self.arrived += data
-            reader.on_readable()
-        else:
-            self.has_ended = True
-            reader.on_readable()
+        self.has_ended |= data == b""
+        if data and (reader is None or reader.is_shut_down):
+            for sock in self.reader, self.writer:
+                if sock is not None:
+                    sock.break_connection()
+        elif reader is not None:
+            if data is None:
+                reader.break_connection()
+            else:
+                self.arrived += data
+                reader.on_readable()
 
     # -- the reader's end
 
@@ -144,7 +147,8 @@ class _Pipe:
             self._next_cut -= len(data)
             if not self._next_cut:
                 self._next_cut = next(self._cuts)
-            self.writer.on_writable()
+            if self.writer is not None:
+                self.writer.on_writable()
         return data
 
 
@@ -180,10 +184,27 @@ class MemorySocket(BaseMemorySocket):
         is_peek = bool(flags & socket.MSG_PEEK)
         if data := self._incoming.read(size, is_peek=is_peek):
             return data
+        if self._incoming.has_ended:
+            return b""
         self.raise_pending_error()
-        if self._incoming.has_ended or self._cannot_receive:
+        if self._cannot_receive:
             return b""
         raise os_error(errno.EAGAIN)
+
+    @property
+    def is_shut_down(self) -> bool:
+        """Whether this end neither sends nor receives any more."""
+        return self._cannot_send and self._cannot_receive
+
+    @property
+    def _is_connected(self) -> bool:
+        return not (self._is_broken or (self._incoming.has_ended and self._outgoing.has_ended))
+
+    def getpeername(self) -> Address:
+        address = super().getpeername()
+        if not self._is_connected:
+            raise os_error(errno.ENOTCONN)
+        return address
 
     def is_readable(self) -> bool:
         return bool(
@@ -194,9 +215,12 @@ class MemorySocket(BaseMemorySocket):
             or self.fileno() < 0
         )
 
+    def is_writable(self) -> bool:
+        return bool(self._error or self._cannot_send or self._outgoing.room() > 0)
+
     def shutdown(self, how: int) -> None:
         self.check_open()
-        if self._is_broken:
+        if not self._is_connected:
             raise os_error(errno.ENOTCONN)
         if how != socket.SHUT_RD and not self._cannot_send:
             self._cannot_send = True
@@ -207,11 +231,12 @@ class MemorySocket(BaseMemorySocket):
 
     def break_connection(self, error: int | None = None) -> None:
         """Take note of a reset; its error is raised once, by what is called next."""
-        if not self._is_broken and self.fileno() >= 0:
+        if self._is_connected:
             # As tcp_reset() of Linux: a peer that had ended its side is not there any more.
             default = errno.EPIPE if self._incoming.has_ended else errno.ECONNRESET
             self._error = default if error is None else error
             self._is_broken = self._cannot_send = self._cannot_receive = True
+            del self._incoming.arrived[self.option(socket.SO_RCVBUF, BUFFER_SIZE) :]
             self.on_readable()
             self.on_writable()
 
@@ -225,13 +250,12 @@ class MemorySocket(BaseMemorySocket):
             return
         is_abortive = get_socket_linger(self) == (True, 0)
         super().close()
-        if self._is_broken:
-            pass
-        elif is_abortive or self._incoming.arrived:
-            self._outgoing.reset()
-        elif not self._cannot_send:
-            self._outgoing.end()
-        self._cannot_send = self._cannot_receive = True
+        if self._is_connected:
+            if is_abortive or self._incoming.arrived:
+                self._outgoing.reset()
+            elif not self._cannot_send:
+                self._outgoing.end()
+        self._incoming.reader = self._outgoing.writer = None
 
 
 def new_pair(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
 from easynetwork.backends.abc.stream import Feed
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 from easynetwork.backends.stream_transport import SocketStreamTransport
+from easynetwork.sockets.connecting import tune_tcp
 from easynetwork.testing._memory.datagrams import MemoryDatagramSocket
 from easynetwork.testing._memory.sockets import (
     BaseMemorySocket,
@@ -92,7 +94,10 @@ class MemoryStreamTransport(SocketStreamTransport):
         await wait_readable(self._memory_socket)
 
     def _send_later(self) -> None:
-        self._memory_socket.on_writable = self._on_writable
+        # Not at once: the other end may call this while it receives, or this one while it sends.
+        self._memory_socket.on_writable = partial(self.call_soon, self._on_writable)
+        if self._memory_socket.is_writable():  # it broke while it took the first part
+            self._memory_socket.on_writable()
         self._start_timer()
 
     def _on_writable(self) -> None:
@@ -153,12 +158,21 @@ class MemoryListener(Listener):
     async def accept_forever(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
         while not self.is_closing():
             if self._waiting:
-                sock = self._waiting.popleft()
-                transport = MemoryStreamTransport(sock, discard, self._max_recv_size)
-                await admit(Incoming(transport, transport.local_address, transport.address))
+                incoming = self._new_incoming(self._waiting.popleft())
+                if incoming is not None:
+                    await admit(incoming)
             else:
                 self._arrived = anyio.Event()
                 await self._arrived.wait()
+
+    def _new_incoming(self, sock: Any) -> Incoming | None:
+        tune_tcp(sock)
+        try:
+            transport = MemoryStreamTransport(sock, discard, self._max_recv_size)
+        except OSError:  # the client has reset the connection before it was accepted
+            sock.close()
+            return None
+        return Incoming(transport, transport.local_address, transport.address)
 
     def close(self) -> None:
         if not self.is_closing():
@@ -186,7 +200,9 @@ class MemoryDatagramEndpoint(SocketDatagramEndpoint):
     async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         while not self.is_closing():
             await wait_readable(self._memory_socket)
-            self._take_some(received, failed)
+            if self._take_some(received, failed):
+                # trio shuffles tasks: let those that were started meanwhile have their turn first.
+                await anyio.lowlevel.checkpoint()
 
     async def _readable(self, deadline: float) -> None:
         if deadline > anyio.current_time():
