@@ -28,8 +28,9 @@ import pytest
 HAS_TRIO = importlib.util.find_spec("trio") is not None
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 
-# A slow machine is no reason to fail.
-hypothesis.settings.register_profile("easynetwork", deadline=None)
+# A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
+EXAMPLES = 100 if os.environ.get("CONFORMANCE") == "all" else 50
+hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("easynetwork")
 
 # Seconds. Less than the limit in pyproject.toml, at which the whole run ends.

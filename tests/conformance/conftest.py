@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 
+from easynetwork._tuning import LINGER_TIME, STOP_TIMEOUT
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -175,6 +176,23 @@ def new_server(
 def serve(new_server: NewServer) -> Serve:
     """Return a function that serves a handler while a block runs."""
     return lambda *args, **options: serving(new_server(*args, **options))
+
+
+@pytest.fixture
+def stop_timeout(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Give what does not stop a fifth of the time that it has to, and return that in seconds."""
+    seconds = STOP_TIMEOUT / 5
+    for module in "backends.asyncio.tasks", "servers._core.life_cycle", "servers._core.threads":
+        monkeypatch.setattr(f"easynetwork.{module}.STOP_TIMEOUT", seconds)
+    return seconds
+
+
+@pytest.fixture
+def linger_time(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Have closed connections linger for a fifth of the time, and return that in seconds."""
+    seconds = LINGER_TIME / 5
+    monkeypatch.setattr("easynetwork.backends.stream_transport.LINGER_TIME", seconds)
+    return seconds
 
 
 @pytest.fixture

@@ -358,7 +358,7 @@ async def test_bound_after_the_peer_has_read(serve: Serve) -> None:
 
 
 @one_protocol
-async def test_two_closers(serve: Serve) -> None:
+async def test_two_closers(serve: Serve, linger_time: float) -> None:
     """A second task that closes does not cut short what the first one waits for."""
 
     class Handler(Narrow):
@@ -376,7 +376,7 @@ async def test_two_closers(serve: Serve) -> None:
         peer = await service.connect(receive_buffer=4096)
         peer.send("go", "unread")
         await handler.noted("closing")
-        await anyio.sleep(1.3)  # longer than a closed connection lingers
+        await anyio.sleep(1.3 * linger_time)  # longer than a closed connection lingers
         assert await peer.rest() == ("x" * 2_000_000 + "\n", "EOF")
 
 

@@ -97,9 +97,13 @@ class Endless(Recorder):
 @one_protocol
 @pytest.mark.parametrize("where", ["on_connection", "handle", "on_disconnection"])
 async def test_shutdown_returns(
-    new_server: NewServer, log: Records, anyio_backend_name: str, where: str
+    new_server: NewServer,
+    log: Records,
+    anyio_backend_name: str,
+    stop_timeout: float,
+    where: str,
 ) -> None:
-    """One second after the cancellation `shutdown()` returns, and what still runs is named once."""
+    """Some time after the cancellation `shutdown()` returns, and what still runs is named once."""
     handler = Endless(where)
     server = new_server(handler)
     returned = anyio.Event()
@@ -125,12 +129,14 @@ async def test_shutdown_returns(
                 async with anyio.create_task_group() as others:
                     for _ in range(3):
                         others.start_soon(server.shutdown)
-                assert 0.9 < time.monotonic() - begin < 2
+                assert 0.9 < (time.monotonic() - begin) / stop_timeout < 5
                 if anyio_backend_name == "asyncio":
                     await returned.wait()
                 [(level, message, _)] = log.problems()
                 assert level == "ERROR"
-                assert message.startswith("Still running 1.0 seconds after being cancelled")
+                assert message.startswith(
+                    f"Still running {stop_timeout} seconds after being cancelled"
+                )
                 assert f"client {peer.name}" in message
                 # It does not keep a processor busy any more.
                 cpu = time.process_time()
@@ -143,7 +149,7 @@ async def test_shutdown_returns(
 
 @one_protocol
 async def test_shutdown_returns_before_the_exit_stack_is_unwound(
-    new_server: NewServer, log: Records
+    new_server: NewServer, log: Records, stop_timeout: float
 ) -> None:
     """What `service_init()` left to be done at the end does not keep `shutdown()`, either."""
 
@@ -164,7 +170,7 @@ async def test_shutdown_returns_before_the_exit_stack_is_unwound(
             await is_up.wait()
             begin = time.monotonic()
             await server.shutdown()
-            assert 0.9 < time.monotonic() - begin < 2
+            assert 0.9 < (time.monotonic() - begin) / stop_timeout < 5
             [(level, message, _)] = log.problems()
             assert (level, "exit stack" in message) == ("ERROR", True)
             handler.released.set()
