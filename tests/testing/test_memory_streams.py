@@ -281,13 +281,13 @@ async def test_receiver_is_woken_up(connections: Connections, leave: str, who: s
 
 
 class Flood(AsyncStreamRequestHandler[str, str]):
-    """Sends without end to whoever asks for it."""
+    """Sends packets of a size without end to whoever asks for it."""
 
     async def handle(self, client: Any) -> Any:
-        yield
+        size = int((yield))
         try:
             while True:
-                await client.send_packet("x" * 9_999)
+                await client.send_packet("x" * size)
         finally:
             self.has_ended.set()
 
@@ -304,7 +304,7 @@ async def test_transport_is_woken_up(leave: str, reads: bool) -> None:
     with anyio.fail_after(PATIENCE):
         async with serve(handler, StreamProtocol(StringLineSerializer())) as served:
             peer = await served.connect(raw=True)
-            await peer.send(b"go\n")
+            await peer.send(b"9999\n")
             await anyio.wait_all_tasks_blocked()
             LEAVING[leave](peer)
             while reads and leave == "end both" and not handler.has_ended.is_set():
@@ -312,6 +312,19 @@ async def test_transport_is_woken_up(leave: str, reads: bool) -> None:
                     await peer.receive()
             if leave == "end both" and not reads:
                 peer.close()
+            await handler.has_ended.wait()
+
+
+@pytest.mark.anyio
+async def test_connection_that_breaks_while_it_takes_something() -> None:
+    """A transport learns that the first part of what it sends has reset the connection."""
+    handler = Flood()
+    handler.has_ended = anyio.Event()
+    with anyio.fail_after(PATIENCE):
+        async with serve(handler, StreamProtocol(StringLineSerializer())) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"1000000\n")
+            LEAVING["end both"](peer)
             await handler.has_ended.wait()
 
 
