@@ -576,7 +576,7 @@ def test_public_way(monkeypatch: pytest.MonkeyPatch) -> None:
 @each_runner
 @pytest.mark.usefixtures("no_grace")
 def test_stuck(run: Runner) -> None:
-    """If no task can ever go on, an error names those that wait."""
+    """If no task can ever go on, an error names those that wait, and the lines where they do."""
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
@@ -593,8 +593,9 @@ def test_stuck(run: Runner) -> None:
     assert message.startswith(
         "Nothing can happen any more: every task waits, and there is no timer"
     )
-    assert "the other one" in message
-    assert "main" in message
+    assert "\n  the other one" in message
+    line = main.__code__.co_firstlineno + 4
+    assert f"main, in test_stuck.<locals>.main ({__file__}:{line})" in message
 
 
 @each_runner
