@@ -135,6 +135,7 @@ async def test_message(talk: Any, lines: list[str]) -> None:
     assert re.fullmatch(lines[0], message[0])
     assert all(any(re.fullmatch(line, found) for found in message) for line in lines)
     assert message[-1] == "The network: MemoryNetwork(seed=7, chunks=2)"
+    assert not hasattr(caught.value, "__notes__")  # which would say it again
     has_crashed = "crash" in str(message)
     assert isinstance(caught.value.__cause__, ValueError if has_crashed else type(None))
 

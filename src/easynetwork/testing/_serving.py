@@ -322,7 +322,8 @@ def serve(
             await client.send_packet("hello")
             assert await client.recv_packet() == "hello"
 
-    Leaving the block closes the clients and shuts down the server.
+    Leaving the block closes the clients and shuts down the server. An exception that leaves it has
+    a note that shows the network, with its seed.
 
     Args:
         handler: The request handler.
@@ -369,6 +370,8 @@ async def _serve(
             raise
         except BaseException as exc:
             failure = exc  # of the test: not to be wrapped in a group
+            if repr(network) not in str(exc):  # as it is in the message of a conversation
+                exc.add_note(f"The network: {network!r}")
         finally:
             with anyio.CancelScope(shield=True):
                 await served.aclose()
