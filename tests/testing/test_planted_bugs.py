@@ -120,7 +120,7 @@ def test_handler_that_waits_for_the_end(backend: str) -> None:
         async with converse(Counter(), LINES) as conversation:
             await conversation.send("one", "two")
             if ends:
-                await conversation.client.send_eof()
+                await conversation.send_eof()
             await conversation.expect("2")
 
     with found(AssertionError) as caught:

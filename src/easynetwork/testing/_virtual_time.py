@@ -179,7 +179,7 @@ def _waits_for_thread(task: asyncio.Task[Any]) -> bool:
     return len(chain) > 1 and chain[-2].f_code is anyio.to_thread.run_sync.__code__
 
 
-def _await_chain(awaitable: object) -> Iterator[FrameType]:
+def _await_chain(awaitable: object) -> Iterator[Any]:
     """Yield the frames of a task that waits, the innermost one last."""
     while awaitable is not None:
         if isinstance(awaitable, CoroutineType):
