@@ -200,6 +200,8 @@ def converse(
 ) -> Any:
     """Serve a request handler, as `serve()` does, and talk to it while the block runs.
 
+    For example::
+
         async with converse(EchoHandler(), protocol) as conversation:
             await conversation.send("hello")
             await conversation.expect("hello")

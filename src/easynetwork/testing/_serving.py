@@ -315,7 +315,7 @@ def serve(
 
     The server, its sessions, the protocol object and the clients are the real ones; only the
     sockets are not. It needs no port, no file descriptor and no thread (but those of a blocking
-    handler), and runs on asyncio and on trio. What it logs goes to the server's usual logger.
+    handler), and runs on asyncio and on trio. What it logs goes to the server's usual logger::
 
         async with serve(EchoHandler(), protocol) as served:
             client = await served.connect()

@@ -52,9 +52,10 @@ _LINKS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
     """Return the options of a runner whose clock jumps to the next timer when no task can go on.
 
-    A timeout of minutes is tested in milliseconds, and the same program sees the same times.
+    A timeout of minutes is tested in milliseconds, and the same program sees the same times::
 
         anyio.run(main, backend="trio", backend_options=virtual_time("trio"))
+
 
         @pytest.fixture(params=[(name, virtual_time(name)) for name in ("asyncio", "trio")])
         def anyio_backend(request):
