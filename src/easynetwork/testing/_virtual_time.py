@@ -102,6 +102,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._waiter = _Waiter()
         super().__init__(self._waiter)
+        # asyncio runs a timer if it is due before now + resolution, which must not be now: after
+        # 194 days, a nanosecond more is the same number.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._waiter.now
