@@ -71,4 +71,4 @@ stop_reporting = threading.Event()
 
 
 async def test_leak() -> None:
-    threading.Thread(target=stop_reporting.wait, args=(10,), name="reporter").start()
+    threading.Thread(target=stop_reporting.wait, args=(3.0,), name="reporter").start()
