@@ -29,6 +29,9 @@ except ModuleNotFoundError as exc:
 
 from tests.docs.sybil_parsers import console_blocks, literal_includes
 
+# Tests of an example have a conftest.py of their own: tests/docs/test_howto_testing.py runs them.
+collect_ignore = ["docs/_include/examples/howto/testing"]
+
 EXAMPLES = ("README.md", "docs/", "tests/docs/")
 
 DOCTEST = rest.DocTestParser(doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

@@ -57,6 +57,8 @@ default_role = "literal"
 
 autoclass_content = "both"
 autodoc_default_options = {"show-inheritance": True}
+# Only a plugin for pytest needs it.
+autodoc_mock_imports = ["pytest"]
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "both"

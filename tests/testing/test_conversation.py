@@ -62,6 +62,16 @@ async def test_expected_crash() -> None:
         await conversation.expect_end(reason="reset")
 
 
+async def test_half_close() -> None:
+    """What was sent before the end of the stream is answered, and the message mentions the end."""
+    with pytest.raises(AssertionError, match="\n    sent      the end of the stream\n    rec"):
+        async with converse(Shouter(), LINES) as conversation:
+            await conversation.send("one")
+            await conversation.send_eof()
+            await conversation.expect("ONE")
+            await conversation.expect("TWO")
+
+
 async def wrong_packet(conversation: Conversation[str, str]) -> None:
     await conversation.send("one")
     await conversation.expect("TWO")
@@ -135,6 +145,7 @@ async def test_message(talk: Any, lines: list[str]) -> None:
     assert re.fullmatch(lines[0], message[0])
     assert all(any(re.fullmatch(line, found) for found in message) for line in lines)
     assert message[-1] == "The network: MemoryNetwork(seed=7, chunks=2)"
+    assert not hasattr(caught.value, "__notes__")  # which would say it again
     has_crashed = "crash" in str(message)
     assert isinstance(caught.value.__cause__, ValueError if has_crashed else type(None))
 

@@ -253,13 +253,18 @@ async def test_same_network() -> None:
 
 
 async def test_failing_test() -> None:
-    """What a test raises arrives as it is, and everything is shut down before."""
+    """What a test raises arrives as it is, and everything is shut down before.
+
+    A note shows the network, by which the failure can be reproduced.
+    """
+    network = MemoryNetwork(seed=5, chunks=1)
     for error in AssertionError("no"), KeyError("no"):
         with pytest.raises(type(error)) as caught:
-            async with serve(Echo(), LINES) as served:
+            async with serve(Echo(), LINES, network=network) as served:
                 client = await served.connect()
                 raise error
         assert caught.value is error
+        assert error.__notes__ == ["The network: MemoryNetwork(seed=5, chunks=1)"]
         assert client.is_closing()
         assert not served.server.is_serving()
 

@@ -38,6 +38,9 @@ from tests.times import MS, PATIENCE, SOON
 REFUSED = "^Virtual time does not wait for real sockets, pipes and processes"
 
 
+YEARS = 1e8  # seconds
+
+
 def eager_loop() -> asyncio.AbstractEventLoop:
     loop: asyncio.AbstractEventLoop = virtual_time("asyncio")["loop_factory"]()
     if sys.version_info >= (3, 12):
@@ -141,6 +144,19 @@ def test_same_times(run: Runner) -> None:
     expected = [(0.1, "quick"), (0.2, "quick"), (0.1 + 0.1 + 0.1, "quick")]
     expected += [(100.0, "slow"), (200.0, "slow"), (300.0, "slow")]
     assert run(main) == run(main) == expected
+
+
+@each_runner
+def test_years(run: Runner) -> None:
+    """The clock goes on after so long a time that a nanosecond does not change it."""
+
+    async def main() -> None:
+        for _ in range(3):
+            await anyio.sleep(YEARS)
+        await anyio.sleep(0.1)
+        assert anyio.current_time() == pytest.approx(3 * YEARS + 0.1, abs=1e-5)
+
+    run(main)
 
 
 @each_runner
@@ -576,7 +592,7 @@ def test_public_way(monkeypatch: pytest.MonkeyPatch) -> None:
 @each_runner
 @pytest.mark.usefixtures("no_grace")
 def test_stuck(run: Runner) -> None:
-    """If no task can ever go on, an error names those that wait."""
+    """If no task can ever go on, an error names those that wait, and the lines where they do."""
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
@@ -593,8 +609,9 @@ def test_stuck(run: Runner) -> None:
     assert message.startswith(
         "Nothing can happen any more: every task waits, and there is no timer"
     )
-    assert "the other one" in message
-    assert "main" in message
+    assert "\n  the other one" in message
+    line = main.__code__.co_firstlineno + 4
+    assert f"main, in test_stuck.<locals>.main ({__file__}:{line})" in message
 
 
 @each_runner

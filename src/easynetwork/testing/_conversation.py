@@ -58,6 +58,12 @@ class Conversation(Generic[_T_Request, _T_Response]):
                 self._fail(f"could not send {_shown(packet)}: {exc}")
             self._lines.append(f"sent      {_shown(packet)}")
 
+    async def send_eof(self) -> None:
+        """Send nothing more, on a connection; receiving goes on."""
+        client: Any = self.client
+        await client.send_eof()
+        self._lines.append("sent      the end of the stream")
+
     async def receive(self, *, timeout: float = PATIENCE) -> _T_Response:
         """Return the next packet.
 
@@ -193,6 +199,8 @@ def converse(
     handler: Any, protocol: Any, *, network: MemoryNetwork | None = None, **server_options: Any
 ) -> Any:
     """Serve a request handler, as `serve()` does, and talk to it while the block runs.
+
+    For example::
 
         async with converse(EchoHandler(), protocol) as conversation:
             await conversation.send("hello")

@@ -315,14 +315,15 @@ def serve(
 
     The server, its sessions, the protocol object and the clients are the real ones; only the
     sockets are not. It needs no port, no file descriptor and no thread (but those of a blocking
-    handler), and runs on asyncio and on trio. What it logs goes to the server's usual logger.
+    handler), and runs on asyncio and on trio. What it logs goes to the server's usual logger::
 
         async with serve(EchoHandler(), protocol) as served:
             client = await served.connect()
             await client.send_packet("hello")
             assert await client.recv_packet() == "hello"
 
-    Leaving the block closes the clients and shuts down the server.
+    Leaving the block closes the clients and shuts down the server. An exception that leaves it has
+    a note that shows the network, with its seed.
 
     Args:
         handler: The request handler.
@@ -369,6 +370,8 @@ async def _serve(
             raise
         except BaseException as exc:
             failure = exc  # of the test: not to be wrapped in a group
+            if repr(network) not in str(exc):  # as it is in the message of a conversation
+                exc.add_note(f"The network: {network!r}")
         finally:
             with anyio.CancelScope(shield=True):
                 await served.aclose()

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextvars import Context
-from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final
 
 import anyio.to_thread
@@ -33,7 +33,7 @@ from easynetwork.servers._core.threads import occupied_threads
 SLICE: Final = 0.001
 """Seconds of real time between two looks at the worker threads."""
 
-GRACE: Final = 1.0
+GRACE: Final = 0.5
 """Seconds of real time that other threads have to call the loop when nothing else can happen."""
 
 REFUSAL: Final = (
@@ -44,15 +44,18 @@ REFUSAL: Final = (
 # The threads of anyio, of asyncio.to_thread(), of unnamed executors and of blocking handlers.
 _WORKERS: Final = ("AnyIO worker thread", "asyncio_", "ThreadPoolExecutor-", "request handler_")
 
+_LIBRARIES: Final = {"_pytest", "anyio", "asyncio", "easynetwork", "pluggy", "trio"}
+
 _LINKS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
     """Return the options of a runner whose clock jumps to the next timer when no task can go on.
 
-    A timeout of minutes is tested in milliseconds, and the same program sees the same times.
+    A timeout of minutes is tested in milliseconds, and the same program sees the same times::
 
         anyio.run(main, backend="trio", backend_options=virtual_time("trio"))
+
 
         @pytest.fixture(params=[(name, virtual_time(name)) for name in ("asyncio", "trio")])
         def anyio_backend(request):
@@ -68,9 +71,9 @@ def virtual_time(backend: str = "asyncio") -> dict[str, Any]:
     does a worker thread that waits for the event loop, or for another `concurrent.futures.Future`.
 
     A task that waits for a real socket, pipe or process gets a RuntimeError. If no task can ever go
-    on (there is no timer, no thread at work, and for a second no other thread has called the loop),
-    the main task gets a RuntimeError that names the waiting tasks. This is not so while another
-    thread runs that is neither a daemon thread nor an idle worker.
+    on (there is no timer, no thread at work, and for half a second no other thread has called the
+    loop), the main task gets a RuntimeError that names the waiting tasks, and the lines where they
+    wait. This is not so while another thread runs that is neither a daemon nor an idle worker.
 
     Args:
         backend: `"asyncio"` or `"trio"`.
@@ -99,6 +102,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._waiter = _Waiter()
         super().__init__(self._waiter)
+        # asyncio runs a timer if it is due before now + resolution, which must not be now: after
+        # 194 days, a nanosecond more is the same number.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._waiter.now
@@ -163,7 +169,9 @@ class _Waiter(selectors.DefaultSelector):
         if timeout is None:
             ready = super().select(GRACE)
             if not ready and not may_be_called():
-                raise stuck(asyncio.all_tasks())
+                raise stuck(
+                    (task.get_name(), _await_chain(task.get_coro())) for task in asyncio.all_tasks()
+                )
         else:
             self.now += timeout
         return ready
@@ -172,19 +180,20 @@ class _Waiter(selectors.DefaultSelector):
 def _waits_for_thread(task: asyncio.Task[Any]) -> bool:
     """Whether a thread runs for the task: `run_sync()` calls one coroutine, which waits for it."""
     chain = [*_await_chain(task.get_coro())]
-    return len(chain) > 1 and chain[-2] is anyio.to_thread.run_sync.__code__
+    return len(chain) > 1 and chain[-2].f_code is anyio.to_thread.run_sync.__code__
 
 
-def _await_chain(awaitable: object) -> Iterator[CodeType]:
+def _await_chain(awaitable: object) -> Iterator[Any]:
+    """Yield the frames of a task that waits, the innermost one last."""
     while awaitable is not None:
         if isinstance(awaitable, CoroutineType):
-            yield awaitable.cr_code
+            yield awaitable.cr_frame
             awaitable = awaitable.cr_await
         elif isinstance(awaitable, GeneratorType):
-            yield awaitable.gi_code
+            yield awaitable.gi_frame
             awaitable = awaitable.gi_yieldfrom
         elif isinstance(awaitable, AsyncGeneratorType):
-            yield awaitable.ag_code
+            yield awaitable.ag_frame
             awaitable = awaitable.ag_await
         else:  # what `__anext__()` of an asynchronous generator returns does not tell of which
             links = (link for link in gc.get_referents(awaitable) if isinstance(link, _LINKS))
@@ -228,7 +237,21 @@ def may_be_called() -> bool:
     )
 
 
-def stuck(tasks: Iterable[object]) -> RuntimeError:
-    """Return the error for a run in which nothing can happen any more."""
+def stuck(tasks: Iterable[tuple[str, Iterable[FrameType]]]) -> RuntimeError:
+    """Return the error for a run in which nothing can happen any more.
+
+    Args:
+        tasks: The names of the tasks, and their frames, the innermost one last.
+    """
     message = "Nothing can happen any more: every task waits, and there is no timer"
-    return RuntimeError("\n  ".join([f"{message}:", *sorted(map(str, tasks))]))
+    waiting = sorted(f"{name}{_place(frames)}" for name, frames in tasks)
+    return RuntimeError("\n  ".join([f"{message}:", *waiting]))
+
+
+def _place(frames: Iterable[FrameType]) -> str:
+    """Return the line where a task waits: the innermost one that is not a library's."""
+    for frame in reversed([*frames]):
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            code = frame.f_code
+            return f", in {code.co_qualname} ({code.co_filename}:{frame.f_lineno})"
+    return ""

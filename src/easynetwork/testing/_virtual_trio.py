@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, Final, NoReturn, cast
 
 import trio
@@ -66,7 +67,7 @@ class VirtualClock(threading.local, trio.abc.Clock, trio.abc.Instrument):
             return 0
         if self._looks == 2 or self._main is None or may_be_called():
             return GRACE
-        _raise_in(self._main, stuck(_names(self._main)))
+        _raise_in(self._main, stuck(_tasks(self._main)))
         return 0
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -87,9 +88,12 @@ class VirtualClock(threading.local, trio.abc.Clock, trio.abc.Instrument):
             _raise_in(task, RuntimeError(REFUSAL))
 
 
-def _names(task: trio.lowlevel.Task) -> list[str]:
-    children = (child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    return [task.name, *(name for child in children for name in _names(child))]
+def _tasks(task: trio.lowlevel.Task) -> Iterator[tuple[str, list[FrameType]]]:
+    """Yield the names and the frames of a task and of those that it has started."""
+    yield task.name, [frame for frame, _ in task.iter_await_frames()]
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _tasks(child)
 
 
 def _raise_in(task: trio.lowlevel.Task, error: Exception) -> None:

@@ -1,6 +1,6 @@
 """A pytest plugin: networks in memory, virtual time, and a check that tests leave nothing behind.
 
-Ask for it in the `conftest.py` beside pytest's configuration file; it is not active by itself:
+Ask for it in the `conftest.py` beside pytest's configuration file; it is not active by itself::
 
     pytest_plugins = ["easynetwork.testing.plugin"]
 
@@ -51,6 +51,9 @@ _GRACE: Final = 2.0
 
 _KEPT: Final = ("AnyIO worker thread", "Trio thread", "asyncio_", "pytest_timeout")
 """The names of threads that are kept for the next function to run, and of a time limit."""
+
+_ON_THE_WAY: Final = "easynetwork.testing._memory.sockets.call_at."
+"""The names of trio's tasks that deliver what is on its way in a network in memory."""
 
 _DESCRIPTORS: Final = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
 """Where the system lists this process's open file descriptors, if it does."""
@@ -226,7 +229,8 @@ def _fail(left: Iterable[str]) -> NoReturn:
 
 
 def _tasks() -> set[str]:
-    return {f"task {task.name!r}: {task.coro}" for task in anyio.get_running_tasks()}
+    tasks = (task for task in anyio.get_running_tasks() if _ON_THE_WAY not in str(task.name))
+    return {f"task {task.name!r}: {task.coro}" for task in tasks}
 
 
 def _threads_and_descriptors() -> set[Any]:
