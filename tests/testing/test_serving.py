@@ -144,15 +144,19 @@ async def test_crash(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_reset_by_the_client() -> None:
     """A client that leaves rudely is noticed."""
-    left = anyio.Event()
+    greeted, left = anyio.Event(), anyio.Event()
 
     class Handler(Echo):
+        async def on_connection(self, client: Any) -> None:
+            greeted.set()
+
         async def on_disconnection(self, client: Any) -> None:
             left.set()
 
     async with serve(Handler(), LINES) as served:
         raw = await served.connect(raw=True)
         await raw.send(b"half of a pac")
+        await greeted.wait()  # one that was reset before is not accepted
         raw.reset()
         with anyio.fail_after(PATIENCE):
             await left.wait()
