@@ -255,6 +255,23 @@ def test_leaks(run: Pytest, configured: bool) -> None:
     assert outcomes(output) == expected, output
 
 
+def test_on_the_way(run: Pytest) -> None:
+    """What is still on its way in a network in memory is not left behind by the test."""
+    source = """
+from easynetwork.testing import MemoryNetwork
+
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_it(anyio_backend):
+    network = MemoryNetwork(latency=60)
+    sock = network.bind(local_address=("192.0.2.1", 1))
+    sock.sendto(b"hello", ("192.0.2.1", 1))
+    sock.close()
+"""
+    assert outcomes(run.run(source, "--easynetwork-leaks")) == {"passed": 2}
+
+
 def test_no_leak_check(run: Pytest) -> None:
     """Nobody looks for leaks unasked."""
     source = "def test_it(): kept.append(socket.create_server(('127.0.0.1', 0)))"

@@ -160,6 +160,8 @@ class ServedStreams(_Served[_T_Request, _T_Response]):
 
     Attributes:
         server: The server.
+        address: Its address.
+        network: The network that it serves on.
     """
 
     server: AsyncTCPNetworkServer[_T_Request, _T_Response]
@@ -230,6 +232,8 @@ class ServedDatagrams(_Served[_T_Request, _T_Response]):
 
     Attributes:
         server: The server.
+        address: Its address.
+        network: The network that it serves on.
     """
 
     server: AsyncUDPNetworkServer[_T_Request, _T_Response]
