@@ -2,7 +2,7 @@
 
 `serve` runs a server for a handler, `new_server` makes one. With them a test runs on every event
 loop of ``anyio_backend`` and with both stream protocols, and then over TLS, over a Unix stream and
-in memory; `differences` lists what does not.
+in memory, there in virtual time; `differences` lists what does not.
 Where addresses matter, `each_family` on top of that runs it for IPv4 and IPv6. Whatever is logged
 as a warning or an error and is not what the test asks for with ``log.problems()`` fails it.
 
@@ -34,9 +34,10 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
+from easynetwork.testing import virtual_time
 from easynetwork.testing._memory.network import MemoryNetwork
 from easynetwork.testing._memory.servers import MemoryTCPServer
-from tests.conformance.differences import DIFFERENCES, REPETITIONS, keys_of
+from tests.conformance.differences import DIFFERENCES, REAL_TIME, REPETITIONS, keys_of
 from tests.conformance.peers import Peer
 from tests.conformance.support import NewServer, Records, Serve, Server, serving
 from tests.tls_peers import client_context, server_context
@@ -69,14 +70,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Neither a Unix socket nor one in memory has an address family that could be another one.
     items[:] = [item for item in items if not WITHOUT_FAMILY.search(item.name)]
     items[:] = [item for item in items if not is_in_memory(item, DIFFERENCES)]
+    for item in items:
+        if is_in_memory(item) and not is_in_memory(item, REAL_TIME):
+            run_in_virtual_time(item)
 
 
-def is_in_memory(item: pytest.Item, table: dict[str, str]) -> bool:
-    """Whether a test would run in memory, and is in a table."""
+def run_in_virtual_time(item: Any) -> None:
+    """Have nobody wait for the time limits of a test, on the two loops whose clock can jump."""
+    for name in "asyncio", "trio":
+        if item.callspec.params["anyio_backend"] == (name, {}):
+            item.callspec.params["anyio_backend"] = name, virtual_time(name)
+
+
+def is_in_memory(item: pytest.Item, table: dict[str, str] | None = None) -> bool:
+    """Whether a test would run in memory, and is in a table, if there is one."""
     if FOLDER not in item.path.parents or not IN_MEMORY.search(item.name):
         return False
     path = item.path.relative_to(FOLDER).as_posix()
-    return not table.keys().isdisjoint(keys_of(path, item.name))
+    return table is None or not table.keys().isdisjoint(keys_of(path, item.name))
 
 
 @pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])

@@ -53,6 +53,20 @@ REPETITIONS: dict[str, str] = {
     "test_uncooperative.py::test_shutdown_returns": _TASKS,
 }
 
+_THREADS = "Threads wait for the test by other means than the event loop, or the test for them."
+
+# Those that run in memory, but not in virtual time.
+REAL_TIME: dict[str, str] = {
+    "test_blocking_crashes.py": _THREADS,
+    "test_blocking_crowds.py": _THREADS,
+    "test_blocking_handlers.py": _THREADS,
+    "test_blocking_stopping.py": _THREADS,
+    "datagrams/test_blocking_handlers.py": _THREADS,
+    "test_closing.py::test_peer_that_goes_on_sending": (
+        "The peer never waits, so the clock would never jump to the end of lingering."
+    ),
+}
+
 
 def keys_of(path: str, item_name: str) -> set[str]:
     """Return the keys that are for a test.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.differences import DIFFERENCES, REPETITIONS
+from tests.conformance.differences import DIFFERENCES, REAL_TIME, REPETITIONS
 
 
-@pytest.mark.parametrize("key", [*DIFFERENCES, *REPETITIONS])
+@pytest.mark.parametrize("key", [*DIFFERENCES, *REPETITIONS, *REAL_TIME])
 def test_it_exists(key: str) -> None:
     """The file is there, and has the function."""
     name, _, function = key.partition("::")
