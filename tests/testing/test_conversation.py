@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -166,6 +167,19 @@ async def test_message(talk: Any, lines: list[str]) -> None:
     assert not hasattr(caught.value, "__notes__")  # which would say it again
     has_crashed = "crash" in str(message)
     assert isinstance(caught.value.__cause__, ValueError if has_crashed else type(None))
+
+
+@pytest.mark.parametrize("turn_off", [logging.disable, logging.getLogger("easynetwork").setLevel])
+async def test_crash_is_not_logged(turn_off: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A crash is noticed, and not shown, where the program has turned its log off."""
+    turn_off(logging.CRITICAL)
+    try:
+        with pytest.raises(AssertionError, match="the server has logged an error"):
+            async with converse(Shouter(), LINES) as conversation:
+                await unexpected_crash(conversation)
+    finally:
+        turn_off(logging.NOTSET)
+    assert not caplog.records
 
 
 async def test_no_packet() -> None:

@@ -164,15 +164,28 @@ class Conversation(Generic[_T_Request, _T_Response]):
         raise AssertionError("\n".join(parts)) from cause
 
 
-class _Log(logging.Handler):
-    """What the server of a conversation logs, from WARNING on."""
+class _Log(logging.Logger):
+    """The logger of a conversation: what the server logs from WARNING on, whatever is disabled.
+
+    It is made anew each time; one of `getLogger()` would be there for ever.
+    """
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__("easynetwork.testing.conversation")
+        self.parent = self._shared = logging.getLogger("easynetwork.testing")
         self.lines: list[str] = []
         self.errors: list[BaseException | None] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return level >= logging.WARNING or self._shared.isEnabledFor(level)
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - likewise
+        if record.levelno >= logging.WARNING:
+            self._note(record)
+        if self._shared.isEnabledFor(record.levelno):
+            super().callHandlers(record)
+
+    def _note(self, record: logging.LogRecord) -> None:
         self.lines.append(f"{record.levelname} {record.getMessage()}")
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
@@ -236,11 +249,7 @@ async def _converse(
     handler: Any, protocol: Any, network: MemoryNetwork, options: dict[str, Any]
 ) -> AsyncIterator[Conversation[Any, Any]]:
     log = _Log()
-    # Of this conversation alone: one of getLogger() would be there for ever.
-    logger = logging.Logger("easynetwork.testing.conversation")  # noqa: LOG001
-    logger.parent = logging.getLogger("easynetwork.testing")
-    logger.addHandler(log)
-    async with serve(handler, protocol, network=network, logger=logger, **options) as served:
+    async with serve(handler, protocol, network=network, logger=log, **options) as served:
         conversation = Conversation[Any, Any](await served.connect(), network, log)
         yield conversation
     conversation.check_log()
