@@ -169,12 +169,31 @@ class _Waiter(selectors.DefaultSelector):
         if timeout is None:
             ready = super().select(GRACE)
             if not ready and not may_be_called():
-                raise stuck(
-                    (task.get_name(), _await_chain(task.get_coro())) for task in asyncio.all_tasks()
-                )
+                tasks = asyncio.all_tasks()
+                chains = ((task.get_name(), _await_chain(task.get_coro())) for task in tasks)
+                _raise_in_test(stuck(chains))
         else:
             self.now += timeout
         return ready
+
+
+def _raise_in_test(error: RuntimeError) -> None:
+    """Have what a test of anyio's plugin waits for raise an error; without one, raise it here.
+
+    Raised out of the event loop, it would leave the test waiting in the task that it shares with
+    the next tests and the fixtures.
+    """
+    runners = (task for task in asyncio.all_tasks() if _runs_tests(task))
+    waiter: Any = next(runners, None)
+    while isinstance(waiter, asyncio.Task):
+        waiter = getattr(waiter, "_fut_waiter", None)
+    if waiter is None:
+        raise error
+    waiter.set_exception(error)
+
+
+def _runs_tests(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "") == "TestRunner._run_tests_and_fixtures"
 
 
 def _waits_for_thread(task: asyncio.Task[Any]) -> bool:
