@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -49,6 +50,18 @@ async def test_conversation() -> None:
         await conversation.expect_end(reason="closed")
 
 
+@pytest.mark.parametrize("protocol", [LINES, DATAGRAMS], ids=["stream", "datagrams"])
+async def test_no_time(protocol: Any) -> None:
+    """With a timeout of 0, what has arrived is found, and nothing else is waited for."""
+    async with converse(Shouter(), protocol) as conversation:
+        await conversation.expect_nothing(timeout=0)
+        await conversation.send("one", "two")
+        await anyio.wait_all_tasks_blocked()
+        await conversation.expect("ONE", timeout=0)
+        with pytest.raises(AssertionError, match="expected nothing, but got 'TWO'"):
+            await conversation.expect_nothing(timeout=0)
+
+
 async def test_datagrams() -> None:
     async with converse(Shouter(), DATAGRAMS) as conversation:
         await conversation.send("one")
@@ -92,6 +105,11 @@ async def end_instead_of_packet(conversation: Conversation[str, str]) -> None:
     await conversation.receive()
 
 
+async def end_instead_of_nothing(conversation: Conversation[str, str]) -> None:
+    await conversation.send("bye")
+    await conversation.expect_nothing()
+
+
 async def packet_instead_of_end(conversation: Conversation[str, str]) -> None:
     await conversation.send("one")
     await conversation.expect_end()
@@ -127,6 +145,7 @@ CRASH = r"    ERROR Exception occurred .*: ValueError\('a bug'\)"
         (nothing_comes, ["expected 'HUSH', but nothing came within 0.01 seconds"]),
         (something_comes, ["expected nothing, but got 'ONE'", "    received  'ONE'"]),
         (end_instead_of_packet, ["expected a packet, but the server has closed the connection"]),
+        (end_instead_of_nothing, ["expected nothing, but the server has closed the connection"]),
         (packet_instead_of_end, ["expected the end of the connection, but got 'ONE'"]),
         (no_end, ["expected the end of the connection, but nothing came within 0.01 seconds"]),
         (other_end, ["expected a connection closed, but it was reset", CRASH]),
@@ -148,6 +167,19 @@ async def test_message(talk: Any, lines: list[str]) -> None:
     assert not hasattr(caught.value, "__notes__")  # which would say it again
     has_crashed = "crash" in str(message)
     assert isinstance(caught.value.__cause__, ValueError if has_crashed else type(None))
+
+
+@pytest.mark.parametrize("turn_off", [logging.disable, logging.getLogger("easynetwork").setLevel])
+async def test_crash_is_not_logged(turn_off: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A crash is noticed, and not shown, where the program has turned its log off."""
+    turn_off(logging.CRITICAL)
+    try:
+        with pytest.raises(AssertionError, match="the server has logged an error"):
+            async with converse(Shouter(), LINES) as conversation:
+                await unexpected_crash(conversation)
+    finally:
+        turn_off(logging.NOTSET)
+    assert not caplog.records
 
 
 async def test_no_packet() -> None:

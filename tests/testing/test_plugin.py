@@ -119,6 +119,29 @@ class TestWider:
         pass
 """
 
+STUCK = """
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+@pytest.fixture(scope="module")
+async def shared():
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep_forever)
+        yield
+        tasks.cancel_scope.cancel()
+
+@pytest.mark.parametrize("is_task", [True, False])
+async def test_stuck(shared, is_task, anyio_backend_name):
+    wait = anyio.Event().wait()
+    await (asyncio.create_task(wait) if is_task and anyio_backend_name == "asyncio" else wait)
+
+async def test_next(shared):
+    await wait()
+"""
+
 # Bodies of tests that leave something behind, and how it is named.
 LEAKS = {
     "kept.append(asyncio.create_task(asyncio.sleep(60), name='forgotten'))": "task 'forgotten': .*",
@@ -216,6 +239,13 @@ def test_refused(run: Pytest) -> None:
         )
     assert re.search(r"^ERROR .*::test_no_coroutine - .*virtual_time is for cor", output, re.M)
     assert outcomes(output) == {"failed": 3, "passed": 1, "deselected": 2, "error": 1}, output
+
+
+def test_stuck(run: Pytest) -> None:
+    """A test that waits for ever fails, and nothing else: the next one and the fixtures go on."""
+    output = run.run(STUCK)
+    assert len(re.findall(r"^FAILED .*::test_stuck\S* - .*Nothing can happen", output, re.M)) == 4
+    assert outcomes(output) == {"failed": 4, "passed": 2}, output
 
 
 def test_older_pytest_asyncio(run: Pytest) -> None:

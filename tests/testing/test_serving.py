@@ -295,6 +295,23 @@ async def test_cancellation() -> None:
     assert not served.server.is_serving()
 
 
+async def test_handler_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What such a handler leaves unread keeps nobody for long at the end."""
+    monkeypatch.setattr("easynetwork.testing._serving._CLOSE_TIMEOUT", 0.1)
+
+    class Handler(Echo):
+        async def handle(self, client: Any) -> AsyncGenerator[None, str]:
+            await anyio.sleep_forever()
+            yield
+
+    async with serve(Handler(), LINES) as served:
+        client = await served.connect()
+        with anyio.move_on_after(0.05):
+            await client.send_packet("x" * 200_000)
+        start = anyio.current_time()
+    assert anyio.current_time() - start < 10
+
+
 @pytest.mark.parametrize("options", [{"host": "::1"}, {"backlog": 0}, {"colour": "red"}], ids=str)
 async def test_options(options: dict[str, Any]) -> None:
     """Options are those of the server, and checked by it."""

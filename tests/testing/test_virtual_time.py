@@ -614,6 +614,51 @@ def test_stuck(run: Runner) -> None:
     assert f"main, in test_stuck.<locals>.main ({__file__}:{line})" in message
 
 
+@pytest.mark.parametrize("prefix", ["", "of the program"])
+def test_executor_of_the_program(prefix: str) -> None:
+    """Its threads may wait for the event loop, whatever their names are."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(300), loop).result()
+
+        with concurrent.futures.ThreadPoolExecutor(1, prefix) as executor:
+            await loop.run_in_executor(executor, work)
+        assert loop.time() == 300
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+@each_runner
+def test_portal(run: Runner) -> None:
+    """So may those that use a portal."""
+
+    async def main() -> None:
+        async with anyio.from_thread.BlockingPortal() as portal:
+            await anyio.to_thread.run_sync(portal.call, anyio.sleep, 300)
+        assert anyio.current_time() == 300
+
+    run(main)
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_submitted_work() -> None:
+    """What an executor computes may be what a task waits for."""
+
+    async def main() -> None:
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            await asyncio.wrap_future(executor.submit(time.sleep, 3 * SOON))
+            done.append("the work")
+            await anyio.sleep_forever()
+
+    done: list[str] = []
+    with pytest.raises(RuntimeError, match="Nothing can happen"):
+        anyio.run(main, backend_options=virtual_time())
+    assert done
+
+
 @each_runner
 @pytest.mark.usefixtures("no_grace")
 def test_called_by_another_thread(run: Runner) -> None:

@@ -91,9 +91,12 @@ class Conversation(Generic[_T_Request, _T_Response]):
         Args:
             timeout: Seconds to wait, on the event loop's clock.
         """
-        with anyio.move_on_after(timeout):
-            received = await self._receive("nothing", None)
-            self._fail(f"expected nothing, but got {_shown(received)}")
+        try:
+            is_end, found = await self._next(timeout)
+        except TimeoutError:
+            return
+        happened = f"the server has {found} the connection" if is_end else f"got {_shown(found)}"
+        self._fail(f"expected nothing, but {happened}")
 
     async def expect_end(
         self, *, reason: EndReason | None = None, timeout: float = PATIENCE
@@ -106,7 +109,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
             timeout: Seconds that it may take, on the event loop's clock.
         """
         expected = "the end of the connection" if reason is None else f"a connection {reason}"
-        is_end, found = await self._next(expected, timeout)
+        is_end, found = await self._next_in_time(expected, timeout)
         if not is_end:
             self._fail(f"expected {expected}, but got {_shown(found)}")
         if reason not in (None, found):
@@ -118,22 +121,29 @@ class Conversation(Generic[_T_Request, _T_Response]):
         if self._log.errors:
             self._fail("the server has logged an error")
 
-    async def _receive(self, expected: str, timeout: float | None) -> Any:
-        is_end, found = await self._next(expected, timeout)
+    async def _receive(self, expected: str, timeout: float) -> Any:
+        is_end, found = await self._next_in_time(expected, timeout)
         if is_end:
             self._fail(f"expected {expected}, but the server has {found} the connection")
         return found
 
-    async def _next(self, expected: str, timeout: float | None) -> tuple[bool, Any]:
-        """Return whether the connection has ended, and how; or the next packet."""
+    async def _next_in_time(self, expected: str, timeout: float) -> tuple[bool, Any]:
         try:
-            with anyio.fail_after(timeout):
-                received = await self.client.recv_packet()
+            return await self._next(timeout)
         except TimeoutError:
             self._fail(f"expected {expected}, but nothing came within {timeout} seconds")
         except BaseProtocolParseError as exc:
-            self._lines.append(f"received  something that is not a packet: {exc}")
             self._fail(f"expected {expected}, but got something that is not a packet: {exc}")
+
+    async def _next(self, timeout: float) -> tuple[bool, Any]:
+        """Return whether the connection has ended, and how; or the next packet."""
+        client: Any = self.client
+        try:
+            # Not a cancel scope: with a timeout of 0, it would not even look.
+            received = await client._receive(anyio.current_time() + timeout)
+        except BaseProtocolParseError as exc:
+            self._lines.append(f"received  something that is not a packet: {exc}")
+            raise
         except ConnectionError as exc:
             found = "closed" if isinstance(exc, EndOfStreamError) else "reset"
             self._lines.append(f"{found} by the server")
@@ -154,15 +164,28 @@ class Conversation(Generic[_T_Request, _T_Response]):
         raise AssertionError("\n".join(parts)) from cause
 
 
-class _Log(logging.Handler):
-    """What the server of a conversation logs, from WARNING on."""
+class _Log(logging.Logger):
+    """The logger of a conversation: what the server logs from WARNING on, whatever is disabled.
+
+    It is made anew each time; one of `getLogger()` would be there for ever.
+    """
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__("easynetwork.testing.conversation")
+        self.parent = self._shared = logging.getLogger("easynetwork.testing")
         self.lines: list[str] = []
         self.errors: list[BaseException | None] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return level >= logging.WARNING or self._shared.isEnabledFor(level)
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - likewise
+        if record.levelno >= logging.WARNING:
+            self._note(record)
+        if self._shared.isEnabledFor(record.levelno):
+            super().callHandlers(record)
+
+    def _note(self, record: logging.LogRecord) -> None:
         self.lines.append(f"{record.levelname} {record.getMessage()}")
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
@@ -226,11 +249,7 @@ async def _converse(
     handler: Any, protocol: Any, network: MemoryNetwork, options: dict[str, Any]
 ) -> AsyncIterator[Conversation[Any, Any]]:
     log = _Log()
-    # Of this conversation alone: one of getLogger() would be there for ever.
-    logger = logging.Logger("easynetwork.testing.conversation")  # noqa: LOG001
-    logger.parent = logging.getLogger("easynetwork.testing")
-    logger.addHandler(log)
-    async with serve(handler, protocol, network=network, logger=logger, **options) as served:
+    async with serve(handler, protocol, network=network, logger=log, **options) as served:
         conversation = Conversation[Any, Any](await served.connect(), network, log)
         yield conversation
     conversation.check_log()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from typing import Any, Generic, Literal, overload
+from typing import Any, Final, Generic, Literal, overload
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +28,10 @@ from easynetwork.testing._memory.servers import (
 )
 from easynetwork.testing._memory.sockets import Address, wait_readable, wait_writable
 from easynetwork.testing._memory.streams import MemorySocket
+
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds that the clients have to close at the end; longer than `LINGER_TIME`. A handler that does
+not read would keep them for 30 seconds."""
 
 
 class RawConnection:
@@ -377,8 +381,9 @@ async def _serve(
             if repr(network) not in str(exc):  # as it is in the message of a conversation
                 exc.add_note(f"The network: {network!r}")
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
                 await served.aclose()
+            with anyio.CancelScope(shield=True):
                 await server.shutdown()
     if failure is not None:
         try:

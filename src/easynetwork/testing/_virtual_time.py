@@ -41,8 +41,13 @@ REFUSAL: Final = (
     "they are ready. Run this code in real time, or without them"
 )
 
-# The threads of anyio, of asyncio.to_thread(), of unnamed executors and of blocking handlers.
-_WORKERS: Final = ("AnyIO worker thread", "asyncio_", "ThreadPoolExecutor-", "request handler_")
+# The functions in which the worker threads of executors, anyio and trio wait for work and do it.
+# The names of the threads do not tell: executors have one of the program's, trio names the work.
+_WORKERS: Final = {
+    ("concurrent.futures.thread", "_worker"),
+    ("anyio._backends._asyncio", "WorkerThread.run"),
+    ("trio._core._thread_cache", "WorkerThread._work"),
+}
 
 _LIBRARIES: Final = {"_pytest", "anyio", "asyncio", "easynetwork", "pluggy", "trio"}
 
@@ -162,19 +167,38 @@ class _Waiter(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         jobs = len(self.jobs)
-        if _workers():  # to look at all tasks takes time
+        if threading.active_count() > 1:  # to look at all tasks takes time
             jobs += sum(map(_waits_for_thread, asyncio.all_tasks()))
         if are_threads_at_work(jobs):
             return super().select(SLICE)
         if timeout is None:
             ready = super().select(GRACE)
             if not ready and not may_be_called():
-                raise stuck(
-                    (task.get_name(), _await_chain(task.get_coro())) for task in asyncio.all_tasks()
-                )
+                tasks = asyncio.all_tasks()
+                chains = ((task.get_name(), _await_chain(task.get_coro())) for task in tasks)
+                _raise_in_test(stuck(chains))
         else:
             self.now += timeout
         return ready
+
+
+def _raise_in_test(error: RuntimeError) -> None:
+    """Have what a test of anyio's plugin waits for raise an error; without one, raise it here.
+
+    Raised out of the event loop, it would leave the test waiting in the task that it shares with
+    the next tests and the fixtures.
+    """
+    runners = (task for task in asyncio.all_tasks() if _runs_tests(task))
+    waiter: Any = next(runners, None)
+    while isinstance(waiter, asyncio.Task):
+        waiter = getattr(waiter, "_fut_waiter", None)
+    if waiter is None:
+        raise error
+    waiter.set_exception(error)
+
+
+def _runs_tests(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "__qualname__", "") == "TestRunner._run_tests_and_fixtures"
 
 
 def _waits_for_thread(task: asyncio.Task[Any]) -> bool:
@@ -214,26 +238,52 @@ def are_threads_at_work(jobs: int) -> bool:
         return False
     frames = sys._current_frames()
     del frames[threading.get_ident()]  # it refers to all of them
-    return jobs > sum(_waits_for_future(frames.get(worker.ident or 0)) for worker in _workers())
-
-
-def _workers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith(_WORKERS)]
+    return jobs > sum(map(_waits_for_future, frames.values()))
 
 
 def _waits_for_future(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code is not Future.result.__code__:
-        frame = frame.f_back
-    future = None if frame is None else frame.f_locals.get("self")
+    """Whether a thread is a worker, and waits for a future that is not done."""
+    stack = [*_stack(frame)]
+    if not any(map(_is_worker, stack)):
+        return False
+    futures = (each for each in stack if each.f_code is Future.result.__code__)
+    waits = next(futures, None)
+    future = None if waits is None else waits.f_locals.get("self")
     return isinstance(future, Future) and not future.done()
+
+
+def _is_idle(frame: FrameType | None) -> bool:
+    """Whether a thread is a worker, and waits for work."""
+    stack = (each for each in _stack(frame) if _module(each) not in ("queue", "threading"))
+    innermost = next(stack, None)
+    return innermost is not None and _is_worker(innermost)
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_worker(frame: FrameType) -> bool:
+    return (_module(frame), frame.f_code.co_qualname) in _WORKERS
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def may_be_called() -> bool:
     """Whether another thread may call the loop: not a daemon, an idle worker or a time limit."""
+    frames = sys._current_frames()
+    del frames[threading.get_ident()]
+    others = (thread for thread in threading.enumerate() if thread.ident in frames)
     return any(
-        not thread.daemon and not thread.name.startswith((*_WORKERS, "pytest_timeout"))
-        for thread in threading.enumerate()
-        if thread is not threading.current_thread()
+        not thread.daemon
+        and not thread.name.startswith("pytest_timeout")
+        and not _is_idle(frame := frames[thread.ident or 0])
+        and not _waits_for_future(frame)
+        for thread in others
     )
 
 
