@@ -128,9 +128,11 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor, a thread or something unclosed behind."""
+    collect_garbage()
     before = descriptors(), threads()
     yield
-    collect_garbage()
+    # No freeze yet: pytest still refers to the values of the test's fixtures.
+    gc.collect()
     assert wait_until_empty(lambda: threads() - before[1]) == set(), "threads left"
     assert wait_until_empty(lambda: descriptors() - before[0]) == set(), "descriptors left"
 
@@ -160,7 +162,9 @@ def collect_garbage() -> None:
     """Collect what became garbage since the last time.
 
     What is left is what modules, reports and the like hold. It is not looked at again: a collection
-    after each test would cost more than most tests.
+    after each test would cost more than most tests. So this must not be called while anything holds
+    a test's objects: they would never be collected, and each step of asyncio.all_tasks() walks over
+    all tasks that there are.
     """
     gc.collect()
     gc.freeze()
@@ -169,9 +173,9 @@ def collect_garbage() -> None:
 def wait_until_empty(left: Callable[[], set[object]]) -> set[object]:
     """Return what is left, as soon as that is nothing or when the time is up."""
     deadline = time.monotonic() + GRACE
-    while left() and time.monotonic() < deadline:
+    while (found := left()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return left()
+    return found
 
 
 def tasks() -> set[str]:
@@ -193,6 +197,5 @@ def descriptors() -> set[object]:
     for number in os.listdir(DESCRIPTORS):
         # The descriptor that lists the folder is gone by now.
         with contextlib.suppress(OSError):
-            os.fstat(int(number))
             found.add((int(number), os.readlink(f"{DESCRIPTORS}/{number}")))
     return found

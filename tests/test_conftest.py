@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # These tidy up, on every backend.
 RIGHT = """
-import asyncio, socket, threading, time, warnings
+import asyncio, socket, threading, time, warnings, weakref
 import anyio.to_thread, pytest
 kept = []
 
@@ -23,6 +23,22 @@ async def test_right_anyio():
 @pytest.mark.asyncio
 async def test_right_asyncio():
     await asyncio.to_thread(time.monotonic)
+
+class Node:
+    pass
+
+@pytest.fixture
+def cycle():
+    node = Node()
+    node.itself = node
+    kept.append(weakref.ref(node))
+    return node
+
+def test_right_cycle(cycle):
+    assert kept[0]() is cycle
+
+def test_right_cycle_is_collected():
+    assert kept[0]() is None
 """
 
 # These leave something behind, or warn; what pytest then says of them.
