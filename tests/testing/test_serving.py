@@ -153,6 +153,7 @@ async def test_reset_by_the_client() -> None:
     async with serve(Handler(), LINES) as served:
         raw = await served.connect(raw=True)
         await raw.send(b"half of a pac")
+        await anyio.wait_all_tasks_blocked()  # else, it may be gone before it is accepted
         raw.reset()
         with anyio.fail_after(PATIENCE):
             await left.wait()
