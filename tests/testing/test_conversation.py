@@ -211,3 +211,28 @@ async def test_long_conversation() -> None:
     message = str(caught.value)
     assert "(12 lines before)" in message
     assert f"but got '{'Y' * 199}… (1002 characters)" in message
+
+
+async def test_odd_packets() -> None:
+    """A packet whose repr() fails is shown all the same."""
+
+    class Odd(str):
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            raise LookupError
+
+    with pytest.raises(AssertionError, match="expected <Odd whose repr.. raises LookupError>"):
+        async with converse(Shouter(), LINES) as conversation:
+            await conversation.send(Odd("one"))
+            await conversation.expect(Odd("two"))
+
+
+async def test_what_a_conversation_cannot_do() -> None:
+    """TLS, and the end of what has none."""
+    with pytest.raises(TypeError, match="without TLS"):
+        async with converse(Shouter(), LINES, ssl=object()):
+            pass
+    async with converse(Shouter(), DATAGRAMS) as conversation:
+        with pytest.raises(TypeError, match="no connection"):
+            await conversation.expect_end()

@@ -483,8 +483,10 @@ async def test_what_is_on_its_way_takes_room() -> None:
     [
         *({name: value} for name in ("loss", "duplicate", "reorder") for value in (-0.1, 1.1)),
         *({"latency": value} for value in (-1, float("inf"), float("nan"), (2, 1), (-1, 0))),
+        *({"latency": value} for value in ("1", (1, 2, 3), [0, 1])),
         *({"chunks": value} for value in (0, -1, [], [1, 0], range(0), range(5))),
-        *({name: -1} for name in ("reset_after", "truncate_after")),
+        *({"chunks": value} for value in (1.5, [1.5], "12", {1})),
+        *({name: value} for name in ("reset_after", "truncate_after") for value in (-1, 1.5, "1")),
     ],
     ids=repr,
 )

@@ -323,3 +323,31 @@ def test_failing(memory_network):
     assert outcomes(output) == {"failed": 1, "passed": 1}, output
     assert "Captured memory network setup" in output
     assert "MemoryNetwork(seed=7, loss=0.5)" in output
+
+
+def test_sessions_are_no_leaks(run: Pytest) -> None:
+    """Sessions belong to their server, which may be a fixture's and be there after the test."""
+    source = """
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers.handlers import AsyncDatagramRequestHandler, AsyncStreamRequestHandler
+from easynetwork.testing import serve
+
+class Echo(AsyncStreamRequestHandler, AsyncDatagramRequestHandler):
+    async def handle(self, client):
+        while True:
+            await client.send_packet((yield))
+
+@pytest.fixture(params=[StreamProtocol, DatagramProtocol])
+async def served(anyio_backend, request):
+    async with serve(Echo(), request.param(StringLineSerializer())) as served:
+        yield served
+
+@pytest.mark.anyio
+async def test_it(served):
+    client = await served.connect()
+    await client.send_packet("hello")
+    assert await client.recv_packet() == "hello"
+"""
+    output = run.run(source, "--easynetwork-leaks")
+    assert outcomes(output) == {"passed": 4}, output

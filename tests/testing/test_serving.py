@@ -112,6 +112,9 @@ async def test_raw() -> None:
         raw.send_eof()
         assert await raw.receive() == b""
 
+        with pytest.raises(ValueError, match="max_bytes"):
+            await raw.receive(0)
+
         raw = await served.connect(raw=True)
         await raw.send(b"one\ntwo\n")
         assert await raw.receive(2) == b"on"
@@ -240,6 +243,43 @@ async def test_faults_of_one_connection() -> None:
         await short.send(b"hello\n")
         assert [await short.receive(), await short.receive()] == [b"hel", b""]
         assert await ask(await served.connect(), "hello") == "hello"
+
+
+async def test_first_end() -> None:
+    """Of two ends of a connection, the one after fewer bytes comes."""
+    async with serve(Echo(), LINES) as served:
+        for reset_after, truncate_after in (1, 2), (2, 1), (2, 2):
+            faults = Faults(reset_after=reset_after, truncate_after=truncate_after)
+            raw = await served.connect(raw=True, to_client=faults)
+            await raw.send(b"hello\n")
+            received = await raw.receive()
+            assert received == b"h" * (min(reset_after, truncate_after) == 1) or received == b"he"
+            if reset_after < truncate_after:
+                with pytest.raises(ConnectionResetError):
+                    await raw.receive()
+            else:
+                assert await raw.receive() == b""
+
+
+async def test_datagrams_of_many_clients() -> None:
+    """What becomes of responses does not depend on which client was served first."""
+
+    async def received_by(order: list[int]) -> dict[int, list[str]]:
+        network = MemoryNetwork(seed=3, loss=0.5)
+        async with serve(Echo(), DATAGRAMS, network=network) as served:
+            clients = [await served.connect(to_server=Faults()) for _ in order]
+            for number in range(20):
+                for index in order:
+                    await clients[index].send_packet(f"{number}")
+            await anyio.wait_all_tasks_blocked()
+            return {
+                index: [packet async for packet in clients[index].iter_received_packets(timeout=0)]
+                for index in order
+            }
+
+    received = await received_by([0, 1, 2])
+    assert received == await received_by([2, 0, 1])
+    assert 5 < len(received[0]) < 15
 
 
 async def test_same_network() -> None:

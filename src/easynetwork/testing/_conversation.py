@@ -107,7 +107,12 @@ class Conversation(Generic[_T_Request, _T_Response]):
             reason: "closed" if it must have closed the connection in order, "reset" if it must have
                 cut it off, as it does when the handler raises an exception; None for either.
             timeout: Seconds that it may take, on the event loop's clock.
+
+        Raises:
+            TypeError: This is a conversation by datagrams.
         """
+        if not hasattr(self.client, "send_eof"):
+            raise TypeError("Datagrams have no connection whose end could be expected")
         expected = "the end of the connection" if reason is None else f"a connection {reason}"
         is_end, found = await self._next_in_time(expected, timeout)
         if not is_end:
@@ -235,7 +240,7 @@ def converse(
         handler: The request handler.
         protocol: The protocol object.
         network: What lies between the client and the server; a network without faults by default.
-        **server_options: As for `serve()`, except `logger`.
+        **server_options: As for `serve()`, except `logger`, and `ssl`: for TLS, use `serve()`.
 
     Raises:
         TypeError: An argument is of the wrong type, or there is no such option.
@@ -249,6 +254,8 @@ async def _converse(
     handler: Any, protocol: Any, network: MemoryNetwork, options: dict[str, Any]
 ) -> AsyncIterator[Conversation[Any, Any]]:
     log = _Log()
+    if options.get("ssl") is not None:
+        raise TypeError("A conversation is without TLS: use serve(), and connect(ssl=...)")
     async with serve(handler, protocol, network=network, logger=log, **options) as served:
         conversation = Conversation[Any, Any](await served.connect(), network, log)
         yield conversation
@@ -256,7 +263,10 @@ async def _converse(
 
 
 def _shown(packet: object) -> str:
-    text = repr(packet)
+    try:
+        text = repr(packet)
+    except Exception as exc:
+        text = f"<{type(packet).__name__} whose repr() raises {type(exc).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 

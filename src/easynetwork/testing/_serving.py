@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Literal, overload
 import anyio
 import anyio.lowlevel
 
+from easynetwork._arguments import strictly_positive
 from easynetwork._typevars import _T_Request, _T_Response
 from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.clients.async_udp import AsyncUDPNetworkClient
@@ -70,7 +71,9 @@ class RawConnection:
         Raises:
             ConnectionResetError: The server has reset the connection.
             OSError: This end is closed.
+            ValueError: `max_bytes` is not strictly positive.
         """
+        strictly_positive(max_bytes, "max_bytes")
         while True:
             await wait_readable(self._socket)
             with contextlib.suppress(BlockingIOError):
@@ -378,7 +381,8 @@ async def _serve(
             raise
         except BaseException as exc:
             failure = exc  # of the test: not to be wrapped in a group
-            if repr(network) not in str(exc):  # as it is in the message of a conversation
+            said = [*exc.args, *getattr(exc, "__notes__", ())]
+            if not any(repr(network) in each for each in said if isinstance(each, str)):
                 exc.add_note(f"The network: {network!r}")
         finally:
             with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):

@@ -52,8 +52,12 @@ _GRACE: Final = 2.0
 _KEPT: Final = ("AnyIO worker thread", "Trio thread", "asyncio_", "pytest_timeout")
 """The names of threads that are kept for the next function to run, and of a time limit."""
 
-_ON_THE_WAY: Final = "easynetwork.testing._memory.sockets.call_at."
-"""The names of trio's tasks that deliver what is on its way in a network in memory."""
+_OURS: Final = (
+    *("StreamService._serve", "StreamSession.", "TaskReuse._work", "TrioSessionTasks._run"),
+    "easynetwork.testing._memory.sockets.call_at.",
+)
+"""In the descriptions of tasks that serve the clients of a server, which has a task of its own, or
+that deliver what is on its way in a network in memory (on trio)."""
 
 _DESCRIPTORS: Final = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
 """Where the system lists this process's open file descriptors, if it does."""
@@ -229,8 +233,8 @@ def _fail(left: Iterable[str]) -> NoReturn:
 
 
 def _tasks() -> set[str]:
-    tasks = (task for task in anyio.get_running_tasks() if _ON_THE_WAY not in str(task.name))
-    return {f"task {task.name!r}: {task.coro}" for task in tasks}
+    tasks = {f"task {task.name!r}: {task.coro}" for task in anyio.get_running_tasks()}
+    return {task for task in tasks if not any(ours in task for ours in _OURS)}
 
 
 def _threads_and_descriptors() -> set[Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import heapq
 import itertools
 import random
 import socket
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -39,7 +41,8 @@ class MemoryDatagramSocket(BaseMemorySocket):
         peer_address: What it is connected to; None if it is not.
         sockets: All datagram sockets of the network, by their addresses.
         faults: What happens to what it sends.
-        choices: Decides when.
+        choices_to: Makes what decides when, for each address that it sends to: so it does not
+            matter which of them are sent to first.
     """
 
     type = socket.SOCK_DGRAM
@@ -51,14 +54,14 @@ class MemoryDatagramSocket(BaseMemorySocket):
         peer_address: Address | None,
         sockets: dict[Address, MemoryDatagramSocket],
         faults: Faults,
-        choices: random.Random,
+        choices_to: Callable[[Address], random.Random],
     ) -> None:
         super().__init__(address, peer_address)
         self._sockets = sockets
         self._faults = faults
-        self._choices = choices
+        self._choices_to = functools.cache(choices_to)
         self._queue: deque[tuple[bytes, Address]] = deque()
-        self._held_back: list[tuple[Address, bytes]] = []  # one, or none
+        self._held_back: dict[Address, bytes] = {}  # one for each address, at most
         # A heap of arrival times. The number keeps those in order that arrive at once.
         self._on_the_way: list[tuple[float, int, Address, bytes]] = []
         self._numbers = itertools.count()
@@ -70,18 +73,19 @@ class MemoryDatagramSocket(BaseMemorySocket):
         if len(data) > 65_507:  # RFC 768 and RFC 791: see `too_long`
             raise os_error(errno.EMSGSIZE)
         self.raise_pending_error()
-        faults, choices = self._faults, self._choices
+        faults, choices = self._faults, self._choices_to(address)
         copies = 0 if choices.random() < faults.loss else 1
         copies += copies * (choices.random() < faults.duplicate)
         is_overtaken = choices.random() < faults.reorder
-        overtaken, self._held_back = self._held_back, []
+        datagram, overtaken = bytes(data), self._held_back.pop(address, None)
         if is_overtaken and copies:
-            held_back = address, bytes(data)
-            self._held_back.append(held_back)
-            call_at(anyio.current_time() + _HELD_BACK, partial(self._release, held_back))
+            self._held_back[address] = datagram
+            call_at(anyio.current_time() + _HELD_BACK, partial(self._release, address, datagram))
             copies -= 1
-        for where, datagram in [(address, bytes(data))] * copies + overtaken:
-            self._deliver_later(where, datagram)
+        for _ in range(copies):
+            self._deliver_later(address, datagram)
+        if overtaken is not None:
+            self._deliver_later(address, overtaken)
         return len(data)
 
     def send(self, data: bytes, flags: int = 0) -> int:
@@ -90,16 +94,16 @@ class MemoryDatagramSocket(BaseMemorySocket):
             raise os_error(errno.EDESTADDRREQ)
         return self.sendto(data, self._peer_address)
 
-    def _release(self, held_back: tuple[Address, bytes]) -> None:
-        if any(each is held_back for each in self._held_back):  # nothing came after it
-            self._held_back.clear()
-            self._deliver_later(*held_back)
+    def _release(self, address: Address, datagram: bytes) -> None:
+        if self._held_back.get(address) is datagram:  # nothing came after it
+            del self._held_back[address]
+            self._deliver_later(address, datagram)
 
     def _deliver_later(self, address: Address, datagram: bytes) -> None:
         least, most = self._faults.delays
         if not most:
             return self._deliver(address, datagram)
-        arrival = anyio.current_time() + self._choices.uniform(least, most)
+        arrival = anyio.current_time() + self._choices_to(address).uniform(least, most)
         heapq.heappush(self._on_the_way, (arrival, next(self._numbers), address, datagram))
         self._set_timer()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 _NO_CUT = 1 << 62
 
@@ -45,17 +47,20 @@ class Faults:
 
     def __post_init__(self) -> None:
         for name in "loss", "duplicate", "reorder":
-            if not 0 <= getattr(self, name) <= 1:
+            if not _is_between(0, getattr(self, name), 1):
                 raise ValueError(f"{name} must be a probability, from 0 to 1")
-        least, most = self.delays
-        if not 0 <= least <= most < math.inf:
+        delays: Any = self.delays
+        if len(delays) != 2 or not _is_between(0, *delays, sys.float_info.max):
             raise ValueError("latency must be seconds, or a pair of the least and the most")
         for name in "reset_after", "truncate_after":
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} must not be negative")
-        sizes = [self.chunks] if isinstance(self.chunks, int) else self.chunks
-        if sizes is not None and (not sizes or min(sizes) < 1):
-            raise ValueError("chunks must be strictly positive numbers of bytes")
+            size = getattr(self, name)
+            if size is not None and not (isinstance(size, int) and size >= 0):
+                raise ValueError(f"{name} must be a number of bytes, not negative")
+        if self.chunks is not None:
+            sizes = self.chunks if isinstance(self.chunks, Sequence) else [self.chunks]
+            ends = [*sizes[:1], *sizes[-1:]] if isinstance(sizes, range) else sizes
+            if not ends or not all(isinstance(size, int) and size > 0 for size in ends):
+                raise ValueError("chunks must be strictly positive numbers of bytes")
 
     @property
     def delays(self) -> tuple[float, float]:
@@ -72,3 +77,11 @@ class Faults:
         yield from chunks or ()
         while True:
             yield _NO_CUT
+
+
+def _is_between(*numbers: object) -> bool:
+    """Whether these are numbers, each of them at least as large as the one before."""
+    try:
+        return all(one <= other for one, other in pairwise(numbers))  # type: ignore[operator]
+    except TypeError:
+        return False

@@ -9,7 +9,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any
 
 from easynetwork.testing._memory.datagrams import MemoryDatagramSocket
 from easynetwork.testing._memory.faults import Faults
@@ -118,10 +117,10 @@ class MemoryNetwork:
         address = local_address or (host, next(self._ports))
         if address in self._datagram_sockets:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        choices = self._choices(next(self._connections), "datagrams")
+        choices_to = partial(self._choices, next(self._connections))
         return MemoryDatagramSocket(
-            address, peer_address, self._datagram_sockets, faults or self._faults, choices
+            address, peer_address, self._datagram_sockets, faults or self._faults, choices_to
         )
 
-    def _choices(self, number: int, direction: str) -> Any:
-        return random.Random(f"{self.seed}, {number}, {direction}")
+    def _choices(self, number: int, where: object) -> random.Random:
+        return random.Random(f"{self.seed}, {number}, {where}")

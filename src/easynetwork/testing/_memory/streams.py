@@ -70,7 +70,9 @@ class _Pipe:
         if self._is_truncated:
             return len(taken)
         reset_after, truncate_after = self._faults.reset_after, self._faults.truncate_after
-        if truncate_after is not None and self._written >= truncate_after:
+        if reset_after is not None and truncate_after is not None:  # the first one counts
+            reset_after = reset_after if reset_after < truncate_after else None
+        if truncate_after is not None and self._written >= truncate_after and reset_after is None:
             self._send(taken[: truncate_after - before])
             self._send(b"", is_end=True)
             self._is_truncated = True
