@@ -46,6 +46,7 @@ FOLDER = Path(__file__).parent
 OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6|unix|memory)\b")
 WITHOUT_FAMILY = re.compile(r"\b(unix|memory)\b.*\bipv6\b|\bipv6\b.*\b(unix|memory)\b")
 IN_MEMORY = re.compile(r"\[.*\bmemory\b")
+NOT_OVER_TCP = re.compile(r"\[.*\b(tls|unix|memory)\b")
 OTHER_LOOP = re.compile(r"\b(asyncio-eager|uvloop)\b")
 OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
 
@@ -54,7 +55,7 @@ def is_repetition(item: pytest.Item) -> bool:
     """Whether a test differs from others in nothing that matters, see above."""
     _, _, parameters = item.name.partition("[")
     return FOLDER in item.path.parents and bool(
-        is_in_memory(item, REPETITIONS)
+        is_listed(item, NOT_OVER_TCP, REPETITIONS)
         or (
             OTHER_TRANSPORT.search(parameters)
             and (OTHER_LOOP.search(parameters) or OTHER_PROTOCOL.search(parameters))
@@ -68,12 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if not is_repetition(item)]
     # Neither a Unix socket nor one in memory has an address family that could be another one.
     items[:] = [item for item in items if not WITHOUT_FAMILY.search(item.name)]
-    items[:] = [item for item in items if not is_in_memory(item, DIFFERENCES)]
+    items[:] = [item for item in items if not is_listed(item, IN_MEMORY, DIFFERENCES)]
 
 
-def is_in_memory(item: pytest.Item, table: dict[str, str]) -> bool:
-    """Whether a test would run in memory, and is in a table."""
-    if FOLDER not in item.path.parents or not IN_MEMORY.search(item.name):
+def is_listed(item: pytest.Item, transports: re.Pattern[str], table: dict[str, str]) -> bool:
+    """Whether a test would run over one of some transports, and is in a table."""
+    if FOLDER not in item.path.parents or not transports.search(item.name):
         return False
     path = item.path.relative_to(FOLDER).as_posix()
     return not table.keys().isdisjoint(keys_of(path, item.name))
@@ -148,10 +149,11 @@ def new_server(
     tls: ssl.SSLContext | None,
     host: str,
     log: Records,
-    unix_path: str,
     memory: MemoryNetwork,
+    request: pytest.FixtureRequest,
 ) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
+    unix_path = request.getfixturevalue("unix_path") if transport == "unix" else ""
 
     def make(
         handler: AsyncStreamRequestHandler[str, str],
