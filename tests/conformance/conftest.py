@@ -15,6 +15,7 @@ TLS is version 1.3 on asyncio, and version 1.2 on trio.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -54,7 +55,7 @@ OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
 def is_repetition(item: pytest.Item) -> bool:
     """Whether a test differs from others in nothing that matters, see above."""
     _, _, parameters = item.name.partition("[")
-    return FOLDER in item.path.parents and bool(
+    return is_here(item.path) and bool(
         is_listed(item, NOT_OVER_TCP, REPETITIONS)
         or (
             OTHER_TRANSPORT.search(parameters)
@@ -72,9 +73,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if not is_listed(item, IN_MEMORY, DIFFERENCES)]
 
 
+@functools.cache
+def is_here(path: Path) -> bool:
+    """Whether a file is in this folder. Paths are slow, and all tests of the run are asked about."""
+    return FOLDER in path.parents
+
+
 def is_listed(item: pytest.Item, transports: re.Pattern[str], table: dict[str, str]) -> bool:
     """Whether a test would run over one of some transports, and is in a table."""
-    if FOLDER not in item.path.parents or not transports.search(item.name):
+    if not transports.search(item.name) or not is_here(item.path):
         return False
     path = item.path.relative_to(FOLDER).as_posix()
     return not table.keys().isdisjoint(keys_of(path, item.name))
