@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @functools.cache
 def is_here(path: Path) -> bool:
-    """Whether a file is in this folder. Paths are slow, and all tests of the run are asked about."""
+    """Whether a file is in this folder: asked of all tests of a run, and paths are slow."""
     return FOLDER in path.parents
 
 
