@@ -28,8 +28,11 @@ import pytest
 HAS_TRIO = importlib.util.find_spec("trio") is not None
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 
+# Whether to run the repetitions, too: tests that differ from others in nothing that should matter.
+ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
+
 # A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
-EXAMPLES = 100 if os.environ.get("CONFORMANCE") == "all" else 50
+EXAMPLES = 100 if ALL_TESTS else 50
 hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("easynetwork")
 

@@ -10,7 +10,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from importlib.util import resolve_name
 from itertools import pairwise
 from pathlib import Path
@@ -102,8 +102,6 @@ EXPORTING = (
     "easynetwork.sockets",
 )
 
-each_module = pytest.mark.parametrize("name", MODULES)
-
 
 def functions(tree: ast.AST) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Yield the functions of a module with their class's name, if they are methods."""
@@ -143,6 +141,25 @@ def is_for_users(name: str) -> bool:
 def is_public(name: str) -> bool:
     """Return whether no part of a module's name begins with an underscore."""
     return not any(part.startswith("_") for part in name.split("."))
+
+
+def each_module(check: Callable[[str], None]) -> Callable[[], None]:
+    """Make one test of what holds for each module; it names those for which it does not.
+
+    A test for each of them would cost more than to look at it.
+    """
+
+    def test() -> None:
+        wrong = []
+        for name in MODULES:
+            try:
+                check(name)
+            except AssertionError as exc:
+                wrong.append(f"{name}: {exc}")
+        assert wrong == []
+
+    test.__name__, test.__qualname__, test.__doc__ = check.__name__, check.__name__, check.__doc__
+    return test
 
 
 @each_module

@@ -15,6 +15,7 @@ TLS is version 1.3 on asyncio, and version 1.2 on trio.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -47,6 +48,7 @@ FOLDER = Path(__file__).parent
 OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6|unix|memory)\b")
 WITHOUT_FAMILY = re.compile(r"\b(unix|memory)\b.*\bipv6\b|\bipv6\b.*\b(unix|memory)\b")
 IN_MEMORY = re.compile(r"\[.*\bmemory\b")
+NOT_OVER_TCP = re.compile(r"\[.*\b(tls|unix|memory)\b")
 OTHER_LOOP = re.compile(r"\b(asyncio-eager|uvloop)\b")
 OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
 
@@ -54,8 +56,8 @@ OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
 def is_repetition(item: pytest.Item) -> bool:
     """Whether a test differs from others in nothing that matters, see above."""
     _, _, parameters = item.name.partition("[")
-    return FOLDER in item.path.parents and bool(
-        is_in_memory(item, REPETITIONS)
+    return is_here(item.path) and bool(
+        is_listed(item, NOT_OVER_TCP, REPETITIONS)
         or (
             OTHER_TRANSPORT.search(parameters)
             and (OTHER_LOOP.search(parameters) or OTHER_PROTOCOL.search(parameters))
@@ -69,9 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if not is_repetition(item)]
     # Neither a Unix socket nor one in memory has an address family that could be another one.
     items[:] = [item for item in items if not WITHOUT_FAMILY.search(item.name)]
-    items[:] = [item for item in items if not is_in_memory(item, DIFFERENCES)]
+    items[:] = [item for item in items if not is_listed(item, IN_MEMORY, DIFFERENCES)]
     for item in items:
-        if is_in_memory(item) and not is_in_memory(item, REAL_TIME):
+        if is_listed(item, IN_MEMORY) and not is_listed(item, IN_MEMORY, REAL_TIME):
             run_in_virtual_time(item)
 
 
@@ -82,9 +84,17 @@ def run_in_virtual_time(item: Any) -> None:
             item.callspec.params["anyio_backend"] = name, virtual_time(name)
 
 
-def is_in_memory(item: pytest.Item, table: dict[str, str] | None = None) -> bool:
-    """Whether a test would run in memory, and is in a table, if there is one."""
-    if FOLDER not in item.path.parents or not IN_MEMORY.search(item.name):
+@functools.cache
+def is_here(path: Path) -> bool:
+    """Whether a file is in this folder: asked of all tests of a run, and paths are slow."""
+    return FOLDER in path.parents
+
+
+def is_listed(
+    item: pytest.Item, transports: re.Pattern[str], table: dict[str, str] | None = None
+) -> bool:
+    """Whether a test would run over one of some transports, and is in a table, if there is one."""
+    if not transports.search(item.name) or not is_here(item.path):
         return False
     path = item.path.relative_to(FOLDER).as_posix()
     return table is None or not table.keys().isdisjoint(keys_of(path, item.name))
@@ -159,10 +169,11 @@ def new_server(
     tls: ssl.SSLContext | None,
     host: str,
     log: Records,
-    unix_path: str,
     memory: MemoryNetwork,
+    request: pytest.FixtureRequest,
 ) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
+    unix_path = request.getfixturevalue("unix_path") if transport == "unix" else ""
 
     def make(
         handler: AsyncStreamRequestHandler[str, str],

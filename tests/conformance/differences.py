@@ -47,7 +47,7 @@ DIFFERENCES: dict[str, str] = {
     ),
 }
 
-# Those that would pass in memory, and only run there if ``CONFORMANCE`` is ``all``: they take long.
+# Those that run over TCP alone, unless ``CONFORMANCE`` is ``all``: they take long.
 REPETITIONS: dict[str, str] = {
     "test_misbehaviour.py::test_misbehaviour": _TASKS,
     "test_uncooperative.py::test_shutdown_returns": _TASKS,

@@ -39,8 +39,9 @@ from easynetwork.serializers.msgpack import MessagePackerConfig, MessageUnpacker
 from easynetwork.serializers.pickle import PicklerConfig
 from tests.tools import ascii_lines, json_values
 
-# Bytes: enough for what the strategies make up.
-LIMIT = 1_000
+# Bytes: enough for what the strategies make up. What is too large is cut at each of its bytes, so
+# that the time of a test grows with the square of this.
+LIMIT = 500
 KEY = b"mYlL0nGGVWMLRMyIuLa3WOyKXJsRvsjHbJAfgEHPIpE="
 
 
@@ -154,7 +155,8 @@ def texts() -> Iterator[Entry]:
     yield Entry(
         "json-bare", serializer, JSON_PACKETS, small_json_values(), [b"{]}", b'"\\x"'], [many, DEEP]
     )
-    shallow = st.lists(st.integers(), max_size=3) | st.dictionaries(st.text(max_size=3), st.none())
+    keys = st.text(max_size=3)
+    shallow = st.lists(st.integers(), max_size=3) | st.dictionaries(keys, st.none(), max_size=8)
     serializer = JSONSerializer(max_depth=1, limit=LIMIT, debug=True)
     bad = [b"[[]]\n", b'{"a":[]}\n', b"\n", b"{]\n", b"\xff\n"]
     yield Entry("json-options", serializer, [[1], {"a": None}, "["], shallow, bad, [many])
@@ -234,7 +236,8 @@ def binary_objects() -> Iterator[Entry]:
     )
     moments = [datetime(2024, 1, 2, tzinfo=UTC), {1: 2}]
     yield Entry("msgpack-options", serializer, moments, st.integers(0, 9), bad[:1], oversized)
-    flat = st.lists(st.integers(0, 9), max_size=3) | st.dictionaries(st.text(max_size=3), st.none())
+    keys = st.text(max_size=3)
+    flat = st.lists(st.integers(0, 9), max_size=3) | st.dictionaries(keys, st.none(), max_size=8)
     serializer = MessagePackSerializer(max_depth=1, limit=LIMIT, debug=True)
     deep_ones = [b"\x91\x91\1", b"\x81\xa0\x91\1", b"\xdc\0\1\x91\1"]
     yield Entry("msgpack-depth", serializer, [[1], {"a": 1}], flat, deep_ones, oversized)

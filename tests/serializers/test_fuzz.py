@@ -1,7 +1,8 @@
 """What a peer may send, as Hypothesis makes it up, to every serializer in every way.
 
-The tests take a sample that costs about 20 seconds. For a larger one, set how many examples each of
-them tries: ``FUZZ_EXAMPLES=20000 pytest tests/serializers/test_fuzz.py --timeout=0``.
+The tests take a sample that costs about 8 seconds, or twice that if ``CONFORMANCE`` is ``all``. For
+a larger one, set how many examples each of them tries:
+``FUZZ_EXAMPLES=20000 pytest tests/serializers/test_fuzz.py --timeout=0``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from easynetwork.exceptions import DeserializeError, LimitOverrunError
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
+from tests.conftest import EXAMPLES
 from tests.decoding import PROTOCOLS, Protocol, is_applicable, outcomes
 from tests.serializers.catalogue import ENTRIES, Entry
 from tests.tools import cuts
 
 fuzz = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", EXAMPLES * 2 // 5)),
     suppress_health_check=list(HealthCheck),
 )
 # Nobody unpickles what Hypothesis makes up: it might be a program.

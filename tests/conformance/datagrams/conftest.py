@@ -27,8 +27,11 @@ def host(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def new_server(host: str, log: Records, unix_path: str, memory: MemoryNetwork) -> NewServer:
+def new_server(
+    host: str, log: Records, memory: MemoryNetwork, request: pytest.FixtureRequest
+) -> NewServer:
     """Return a function that makes a server for a handler; it listens nowhere yet."""
+    unix_path = request.getfixturevalue("unix_path") if host == "unix" else ""
 
     def make(
         handler: AsyncDatagramRequestHandler[str, str],
