@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.times import PATIENCE
+from tests.times import PATIENCE, SOON
 
 LINK = (
     "link add link0 type veth peer name link1",
@@ -59,18 +59,35 @@ def ip(command: str) -> None:
 
 
 def wait_for_address(address: tuple[str, int, int, int]) -> None:
-    """Wait until an IPv6 address can be used, which is later than `ip` has added it."""
-    host, port, *scope = address
+    """Wait until an IPv6 address can be used, which is later than `ip` has added it.
+
+    When the kernel takes note that the link is up, maybe a second later, it makes its routes anew,
+    and what is on its way then is lost.
+    """
+    host, _, *scope = address
+    wait_until_up(socket.if_indextoname(scope[-1]))
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with (
             socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
             contextlib.suppress(OSError),
         ):
+            sock.settimeout(SOON)
             sock.bind((host, 0, *scope))
-            sock.connect((host, port, *scope))
+            sock.connect(sock.getsockname())
+            sock.send(b"hello")
+            sock.recv(100)
             return
-        time.sleep(0.001)
+
+
+def wait_until_up(link: str) -> None:
+    """Wait until the kernel has taken note that a link is up."""
+    deadline = time.monotonic() + PATIENCE
+    show = ["ip", "link", "show", "dev", link]
+    while time.monotonic() < deadline:
+        if b"state UP" in subprocess.run(show, check=True, capture_output=True).stdout:
+            return
+        time.sleep(SOON / 10)
 
 
 async def received_by(sock: socket.socket) -> tuple[bytes, tuple[Any, ...]]:
