@@ -37,6 +37,7 @@ async def test_one_datagram_each(serve: Serve) -> None:
         peer = service.connect()
         peer.send("slow", "a", "b")
         await service.statistics(received=3, waiting=2, peers=1)
+        await handler.noted("slow")
         assert handler.notes == ["slow"]
         handler.released.set()
         assert [await peer.receive() for _ in range(3)] == ["slow", "a", "b"]
