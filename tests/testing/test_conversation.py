@@ -148,7 +148,7 @@ CRASH = r"    ERROR Exception occurred .*: ValueError\('a bug'\)"
         (end_instead_of_nothing, ["expected nothing, but the server has closed the connection"]),
         (packet_instead_of_end, ["expected the end of the connection, but got 'ONE'"]),
         (no_end, ["expected the end of the connection, but nothing came within 0.01 seconds"]),
-        (other_end, ["expected a connection closed, but it was reset", CRASH]),
+        (other_end, ["expected the server to close the connection, but it has reset it", CRASH]),
         (unexpected_crash, ["the server has logged an error", CRASH]),
         (sends_too_late, ["could not send '(one|two)': .*", "    sent      'bye'"]),
     ],

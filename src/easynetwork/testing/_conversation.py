@@ -28,6 +28,12 @@ _MOST_LINES: Final = 20
 
 EndReason = Literal["closed", "reset"]
 
+_ENDS: Final = {
+    None: "the end of the connection",
+    "closed": "the server to close the connection",
+    "reset": "the server to reset the connection",
+}
+
 
 class Conversation(Generic[_T_Request, _T_Response]):
     """A client that says what it expects of a request handler.
@@ -51,6 +57,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
 
     async def send(self, *packets: _T_Request) -> None:
         """Send packets, one after the other."""
+        __tracebackhide__ = True
         for packet in packets:
             try:
                 await self.client.send_packet(packet)
@@ -70,6 +77,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
         Args:
             timeout: Seconds that it may take, on the event loop's clock.
         """
+        __tracebackhide__ = True
         received: _T_Response = await self._receive("a packet", timeout)
         return received
 
@@ -80,6 +88,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
             *packets: The packets.
             timeout: Seconds that each of them may take, on the event loop's clock.
         """
+        __tracebackhide__ = True
         for packet in packets:
             received = await self._receive(_shown(packet), timeout)
             if received != packet:
@@ -110,29 +119,36 @@ class Conversation(Generic[_T_Request, _T_Response]):
 
         Raises:
             TypeError: This is a conversation by datagrams.
+            ValueError: There is no such reason.
         """
         if not hasattr(self.client, "send_eof"):
             raise TypeError("Datagrams have no connection whose end could be expected")
-        expected = "the end of the connection" if reason is None else f"a connection {reason}"
+        expected = _ENDS.get(reason)
+        if expected is None:
+            raise ValueError(f'reason must be "closed", "reset" or None, not {reason!r}')
+        __tracebackhide__ = True
         is_end, found = await self._next_in_time(expected, timeout)
         if not is_end:
             self._fail(f"expected {expected}, but got {_shown(found)}")
         if reason not in (None, found):
-            self._fail(f"expected {expected}, but it was {found}")
+            self._fail(f"expected {expected}, but it has {found} it")
         self._log.forget_errors()
 
     def check_log(self) -> None:
         """Make sure that no handler has crashed, except as the reason of an expected end."""
+        __tracebackhide__ = True
         if self._log.errors:
             self._fail("the server has logged an error")
 
     async def _receive(self, expected: str, timeout: float) -> Any:
+        __tracebackhide__ = True
         is_end, found = await self._next_in_time(expected, timeout)
         if is_end:
             self._fail(f"expected {expected}, but the server has {found} the connection")
         return found
 
     async def _next_in_time(self, expected: str, timeout: float) -> tuple[bool, Any]:
+        __tracebackhide__ = True
         try:
             return await self._next(timeout)
         except TimeoutError:
@@ -157,6 +173,7 @@ class Conversation(Generic[_T_Request, _T_Response]):
         return False, received
 
     def _fail(self, message: str) -> NoReturn:
+        __tracebackhide__ = True  # pytest shows the line of the test
         said = self._lines[-_MOST_LINES:] or ["(nothing)"]
         left_out = len(self._lines) - len(said)
         more = [f"({left_out} lines before)"] if left_out > 0 else []
@@ -259,6 +276,8 @@ async def _converse(
     async with serve(handler, protocol, network=network, logger=log, **options) as served:
         conversation = Conversation[Any, Any](await served.connect(), network, log)
         yield conversation
+        with anyio.move_on_after(PATIENCE):  # what was sent last is handled before the log is read
+            await anyio.wait_all_tasks_blocked()
     conversation.check_log()
 
 
