@@ -9,6 +9,7 @@ import abc
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, ClassVar
 
 import anyio
@@ -232,8 +233,8 @@ class MemoryTCP(AsyncTCP):
 
     def new(self, address: Any, *backend: Any, **options: Any) -> Any:
         options |= {"backend": backend[0]} if backend else {}
-        faults = None, None
-        return MemoryTCPClient(self.network, address, self.protocol, None, faults, **options)
+        connect = partial(self.network.connect, address, None, None, None)
+        return MemoryTCPClient(connect, address, self.protocol, **options)
 
     def listening(self) -> Any:
         return contextlib.closing(self.network.listen(max_recv_size=1))
@@ -273,7 +274,9 @@ class MemoryUDP(AsyncUDP):
 
     def new(self, address: Any, *backend: Any, **options: Any) -> Any:
         options |= {"backend": backend[0]} if backend else {}
-        return MemoryUDPClient(self.network, address, self.protocol, None, None, **options)
+        return MemoryUDPClient(
+            partial(self.network.bind, address), address, self.protocol, **options
+        )
 
     def listening(self) -> Any:
         return contextlib.closing(self.network.bind())

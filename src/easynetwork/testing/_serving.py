@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Final, Generic, Literal, overload
 
 import anyio
@@ -223,13 +224,13 @@ class ServedStreams(_Served[_T_Request, _T_Response]):
             ConnectionRefusedError: The server is closed.
             ssl.SSLError: The handshake failed.
         """
-        faults = to_server, to_client
+        where = self.address, local_address
+        connect = partial(self.network.connect, *where, to_server, to_client)
         if raw:
             await anyio.lowlevel.checkpoint()
-            sock = self.network.connect(self.address, local_address, *faults)
-            return self._raw(RawConnection(sock))
+            return self._raw(RawConnection(connect()))
         client = MemoryTCPClient[Any, Any](
-            self.network, self.address, protocol or self._protocol, local_address, faults, **options
+            connect, self.address, protocol or self._protocol, **options
         )
         return await self._connect(client)
 
@@ -288,14 +289,11 @@ class ServedDatagrams(_Served[_T_Request, _T_Response]):
         Raises:
             OSError: The address is in use.
         """
+        connect = partial(self.network.bind, self.address, local_address, to_server)
         if raw:
             await anyio.lowlevel.checkpoint()
-            return self._raw(
-                RawDatagrams(self.network.bind(self.address, local_address, to_server))
-            )
-        client = MemoryUDPClient[Any, Any](
-            self.network, self.address, protocol or self._protocol, local_address, to_server
-        )
+            return self._raw(RawDatagrams(connect()))
+        client = MemoryUDPClient[Any, Any](connect, self.address, protocol or self._protocol)
         return await self._connect(client)
 
 

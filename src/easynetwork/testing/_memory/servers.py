@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio.lowlevel
@@ -17,9 +17,7 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
 from easynetwork.sockets.connecting import tune_tcp
-from easynetwork.testing._memory.faults import Faults
 from easynetwork.testing._memory.network import MemoryNetwork
-from easynetwork.testing._memory.sockets import Address
 from easynetwork.testing._memory.transports import (
     MemoryDatagramEndpoint,
     MemoryListener,
@@ -60,25 +58,15 @@ class MemoryUDPServer(AsyncUDPNetworkServer[_T_Request, _T_Response]):
 class MemoryTCPClient(AsyncTCPNetworkClient[_T_Sent, _T_Received]):
     """A TCP client whose connection is in memory."""
 
-    __slots__ = ("_faults", "_local_address", "_network")
+    __slots__ = ("_connect_socket",)
 
-    def __init__(
-        self,
-        network: MemoryNetwork,
-        address: Address,
-        protocol: Any,
-        local_address: Address | None,
-        faults: tuple[Faults | None, Faults | None],
-        **options: Any,
-    ) -> None:
-        super().__init__(address, protocol, **options)
-        self._network = network
-        self._local_address = local_address
-        self._faults = faults
+    def __init__(self, connect_socket: Callable[[], Any], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._connect_socket = connect_socket
 
     async def _new_socket(self) -> Any:
         await anyio.lowlevel.checkpoint()
-        return self._network.connect(self._target, self._local_address, *self._faults)
+        return self._connect_socket()
 
     async def _wrap(self, sock: Any) -> StreamTransport:
         tune_tcp(sock)
@@ -89,25 +77,15 @@ class MemoryTCPClient(AsyncTCPNetworkClient[_T_Sent, _T_Received]):
 class MemoryUDPClient(AsyncUDPNetworkClient[_T_Sent, _T_Received]):
     """A UDP client whose socket is in memory."""
 
-    __slots__ = ("_faults", "_local_address", "_network")
+    __slots__ = ("_connect_socket",)
 
-    def __init__(
-        self,
-        network: MemoryNetwork,
-        address: Address,
-        protocol: Any,
-        local_address: Address | None,
-        faults: Faults | None,
-        **options: Any,
-    ) -> None:
-        super().__init__(address, protocol, **options)
-        self._network = network
-        self._local_address = local_address
-        self._faults = faults
+    def __init__(self, connect_socket: Callable[[], Any], *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._connect_socket = connect_socket
 
     async def _new_socket(self) -> Any:
         await anyio.lowlevel.checkpoint()
-        return self._network.bind(self._target, self._local_address, self._faults)
+        return self._connect_socket()
 
     async def _wrap(self, sock: Any) -> DatagramEndpoint:
         return MemoryDatagramEndpoint(sock)
