@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -326,25 +324,6 @@ async def test_connection_that_breaks_while_it_takes_something() -> None:
             await peer.send(b"1000000\n")
             LEAVING["end both"](peer)
             await handler.has_ended.wait()
-
-
-@pytest.mark.anyio
-async def test_needs_no_system() -> None:
-    """A server and its client need no descriptor, and no thread."""
-
-    def used() -> tuple[int, int]:
-        return len(os.listdir("/dev/fd")), threading.active_count()
-
-    class Echo(AsyncStreamRequestHandler[str, str]):
-        async def handle(self, client: Any) -> Any:
-            await client.send_packet((yield))
-
-    before = used()
-    async with serve(Echo(), StreamProtocol(StringLineSerializer())) as served:
-        client = await served.connect()
-        await client.send_packet("hello")
-        assert await client.recv_packet() == "hello"
-        assert used() == before
 
 
 # -- a network

@@ -194,7 +194,8 @@ class _Log(logging.Logger):
 
     def __init__(self) -> None:
         super().__init__("easynetwork.testing.conversation")
-        self.parent = self._shared = logging.getLogger("easynetwork.testing")
+        self._shared = logging.getLogger("easynetwork.testing")
+        self.parent: logging.Logger | None = self._shared
         self.lines: list[str] = []
         self.errors: list[BaseException | None] = []
 

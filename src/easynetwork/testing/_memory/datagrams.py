@@ -46,7 +46,7 @@ class MemoryDatagramSocket(BaseMemorySocket):
     """
 
     type = socket.SOCK_DGRAM
-    proto = socket.IPPROTO_UDP
+    proto: int = socket.IPPROTO_UDP
 
     def __init__(
         self,

@@ -47,8 +47,8 @@ class _Pipe:
     def __init__(self, faults: Faults, choices: random.Random) -> None:
         self.writer: MemorySocket | None = None  # until it connects, and when it is closed
         self.reader: MemorySocket | None = None
-        self.arrived = bytearray()
-        self.has_ended = False  # everything has arrived, and the end of the stream
+        self.arrived: bytearray = bytearray()
+        self.has_ended: bool = False  # everything has arrived, and the end of the stream
         self._faults = faults
         self._choices = choices
         self._cuts = faults.cuts(choices)
@@ -158,7 +158,7 @@ class MemorySocket(BaseMemorySocket):
     """One end of a connection."""
 
     type = socket.SOCK_STREAM
-    proto = socket.IPPROTO_TCP
+    proto: int = socket.IPPROTO_TCP
 
     def __init__(
         self,
