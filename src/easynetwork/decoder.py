@@ -10,6 +10,10 @@ The owner of a connection calls `StreamDecoder.feed()` with each chunk that arri
 
 `easynetwork.codec` chooses between them.
 
+A decoder can be replaced at any packet: `StreamDecoder.succeed()` hands the bytes that no packet
+has used to the decoder of another protocol object. They are kept for that, never put together from
+frames again.
+
 Invariants: bytes are fed once and never looked at again except as part of a packet; the cost of a
 byte does not depend on how the stream is cut into chunks; what waits here is bounded by what the
 owner feeds, and at most `MAX_BATCH` packets are taken before the owner gives the event loop a turn.
@@ -31,8 +35,8 @@ class StreamDecoder(ABC):
     """Takes packets out of one stream. Belongs to one connection; not thread-safe.
 
     Attributes:
-        has_more: Whether complete frames are at hand: `take()` has something to give. Always False
-            if generators have to tell.
+        has_more: Whether `take()` probably has something to give: complete frames, or bytes of
+            which a generator has to tell.
     """
 
     __slots__ = ("_overrun", "_rest", "has_more")
@@ -41,6 +45,27 @@ class StreamDecoder(ABC):
         self.has_more: bool = False
         self._rest: bytes | bytearray = b""  # what has arrived and is not looked at yet
         self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
+
+    def succeed(self, other: StreamDecoder) -> None:
+        """Take over from another decoder, which is not used any more: see `unread()`."""
+        data, self._overrun = other.unread()
+        if data:
+            self.feed(data)
+
+    @abstractmethod
+    def unread(self) -> tuple[bytes, Overrun | None]:
+        """Return the bytes that no packet has used.
+
+        Packets and errors that `take()` has given out, or raised, have used their bytes. Nothing
+        changes here.
+
+        Returns:
+            The bytes, as they were fed, and what of the bytes that follow them belongs to an error
+            that was raised.
+
+        Raises:
+            RuntimeError: That is not known: a generator has got half a packet, or has failed.
+        """
 
     @abstractmethod
     def __len__(self) -> int:
@@ -115,7 +140,7 @@ DecoderFactory: TypeAlias = Callable[[], StreamDecoder]
 class FramedDecoder(StreamDecoder):
     """Frames are split off in C, a chunk at a time, and parsed when they are taken."""
 
-    __slots__ = ("_build", "_framer", "_frames", "_scanned", "_split_frames")
+    __slots__ = ("_build", "_chunk", "_framer", "_frames", "_is_cut", "_scanned", "_split_frames")
 
     def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()
@@ -123,6 +148,8 @@ class FramedDecoder(StreamDecoder):
         self._split_frames = framer.split_frames  # looked up once: this is done for every chunk
         self._build = build
         self._frames: list[Frame] = []  # the last one first: list.pop() takes from the end
+        self._chunk: bytes | bytearray = b""  # what they were split off, while there are some
+        self._is_cut = False  # the end of the last of them is yet to come
         self._scanned = 0  # bytes of `_rest` known to complete no frame
 
     def __len__(self) -> int:
@@ -133,24 +160,33 @@ class FramedDecoder(StreamDecoder):
 
     def clear(self) -> None:
         self._frames = []
-        self._rest = b""
+        self._rest = self._chunk = b""
         self.has_more = False
 
+    def unread(self) -> tuple[bytes, Overrun | None]:
+        if not self._frames:
+            return bytes(self._rest), self._overrun
+        chunk = bytes(self._chunk)
+        frames, rest = self._split_frames(chunk)
+        arrived_later = bytes(memoryview(self._rest)[len(rest or b"") :])
+        if taken := len(frames) - len(self._frames):
+            chunk = self._split_frames(chunk, taken)[1] or b""
+        return chunk + arrived_later, None
+
     def feed(self, data: bytes) -> bool:
-        if self._overrun is not None:
-            data = self._drop(self._overrun, data)
-            if not data:
-                return False
-        if self._rest or self._frames:
+        if self._rest or self._frames or self._overrun is not None:
             self._append(data)
             return self.refill()
         frames, rest = self._split_frames(data)
         if rest or rest is None:
             self._keep(frames, rest)
+        if not frames:
+            return False
         frames.reverse()
         self._frames = frames
-        self.has_more = bool(frames)
-        return self.has_more
+        self._chunk = data
+        self.has_more = True
+        return True
 
     def take(self) -> Any:
         frames = self._frames
@@ -159,19 +195,37 @@ class FramedDecoder(StreamDecoder):
         frame = frames.pop()
         if not frames:
             self.has_more = False
+            self._chunk = b""  # nothing refers to it while the connection is idle
+            if self._is_cut:
+                self._begin_to_drop(frame)
         return self._build(frame)
 
     def peek(self) -> Any:
         return self._build(self._frames[-1]) if self._frames else NEED_DATA
 
     def skip(self) -> None:
-        self.has_more = len(self._frames) > 1
+        if len(self._frames) == 1:
+            self.has_more = False
+            self._chunk = b""
+            if self._is_cut:
+                self._begin_to_drop(self._frames[0])
         del self._frames[-1:]  # last: after it, no signal handler may run before this returns
 
+    def _begin_to_drop(self, frame: Frame) -> None:
+        """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
+        self._is_cut = False
+        assert isinstance(frame, LimitOverrunError)
+        self._overrun = Overrun(frame.missing, frame.separator, frame.remaining_data)
+
     def refill(self) -> bool:
-        if not self._frames and len(self._rest) > self._scanned:
+        if self._frames:
+            return True
+        if self._overrun is not None and self._rest:
+            self._rest = bytearray(self._drop(self._overrun, bytes(self._rest)))
+        if len(self._rest) > self._scanned:
             frames, rest = self._framer.resume(self._rest, self._scanned)
             if frames:
+                self._chunk = self._rest
                 self._keep(frames, rest)
                 frames.reverse()
                 self._frames = frames
@@ -181,11 +235,8 @@ class FramedDecoder(StreamDecoder):
         return self.has_more
 
     def _keep(self, frames: list[Frame], rest: bytes | None) -> None:
-        """Keep the bytes that follow some frames, or drop those of the last one, if it is cut."""
-        if rest is None:
-            error = frames[-1]
-            assert isinstance(error, LimitOverrunError)
-            self._overrun = Overrun(error.missing, error.separator, error.remaining_data)
+        """Keep the bytes that follow some frames."""
+        self._is_cut = rest is None
         self._rest = bytearray(rest) if rest else b""
         # The framer stopped at a full batch: then, more frames may be complete.
         self._scanned = len(self._rest) if len(frames) < MAX_BATCH else 0
@@ -225,12 +276,21 @@ class GeneratorDecoder(StreamDecoder):
         self._rest = b""
         self._leftover = b""
         self._parser = None
+        self.has_more = False
+
+    def unread(self) -> tuple[bytes, Overrun | None]:
+        if self._parser is not None:
+            raise RuntimeError("The protocol object has got the beginning of the next packet")
+        if self._overrun is not None and self._overrun.is_endless:
+            raise RuntimeError("It is not known where the next packet begins")
+        return self._leftover + self._rest, self._overrun
 
     def feed(self, data: bytes) -> bool:
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
         if data:
             self._append(data)
+            self.has_more = True
         return True
 
     def refill(self) -> bool:
@@ -251,10 +311,12 @@ class GeneratorDecoder(StreamDecoder):
                 raise
             if result is not NEED_DATA:
                 packet, self._leftover = result
+                self.has_more = bool(self._leftover or self._rest)
                 if self._convert is not None:
                     return self._convert(packet, self._leftover)
                 return packet
             self._parser = parser
+            self.has_more = bool(self._rest)
         return NEED_DATA
 
     def _skip(self, parser: Parser, exc: StreamProtocolParseError) -> None:
@@ -264,6 +326,7 @@ class GeneratorDecoder(StreamDecoder):
         except ProtocolCrashedError:
             self._drop_rest(Overrun(None))
             raise
+        self.has_more = bool(self._leftover or self._rest)
         error = exc.error
         if isinstance(error, LimitOverrunError) and error.missing != 0:
             self._drop_rest(Overrun(error.missing, error.separator))
@@ -276,6 +339,7 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             rest, self._rest = self._rest, b""
             self._rest = bytearray(self._drop(overrun, bytes(rest)))
+        self.has_more = bool(self._leftover or self._rest)
 
     def _next_chunk(self) -> bytes:
         if self._leftover:

@@ -52,6 +52,11 @@ class Overrun:
         self._separator = separator
         self._beginning = beginning
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether everything is dropped."""
+        return self._missing is None and not self._separator
+
     def end_in(self, data: bytes | bytearray) -> int | None:
         """Return where the frame ends in `data`, the next bytes; None if all of them belong to it.
 
