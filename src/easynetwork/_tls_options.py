@@ -50,6 +50,11 @@ _Options: TypeAlias = tuple[float | None, float | None, bool | None]
 """The arguments `ssl_handshake_timeout`, `ssl_shutdown_timeout` and `ssl_standard_compatible`."""
 
 
+def required_server_tls(context: ssl.SSLContext, options: _Options) -> TLSOptions:
+    """Do what `new_server_tls()` does for a connection that is to get TLS."""
+    return _new_options(context, True, None, options)
+
+
 def new_server_tls(context: ssl.SSLContext | None, options: _Options) -> TLSOptions | None:
     """Return how a server's connections get TLS; None if they do not.
 
@@ -90,6 +95,18 @@ def new_client_tls(
     if context is None or context is False:
         _check_unused(server_hostname, options)
         return None
+    return required_client_tls(context, host, server_hostname, options)
+
+
+def required_client_tls(
+    context: ssl.SSLContext | bool,
+    host: str | None,
+    server_hostname: str | None,
+    options: _Options,
+) -> TLSOptions:
+    """Do what `new_client_tls()` does for a connection that is to get TLS."""
+    if context is not True:
+        _check_context(context)
     if server_hostname is None:
         if not host:
             raise ValueError("You must set server_hostname when using ssl without a host")
@@ -118,12 +135,17 @@ def _check_unused(server_hostname: str | None, options: _Options) -> None:
             raise ValueError(f"{name} is only meaningful with ssl")
 
 
+def _check_context(context: object) -> ssl.SSLContext:
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"Expected an ssl.SSLContext object, got {context!r}")
+    return context
+
+
 def _new_options(
     context: object, server_side: bool, server_hostname: str | None, options: _Options
 ) -> TLSOptions:
     handshake_timeout, shutdown_timeout, standard_compatible = options
-    if not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"Expected an ssl.SSLContext object, got {context!r}")
+    context = _check_context(context)
     if context.check_hostname and not server_side and server_hostname is None:
         # OpenSSL would not mind: it would not check anything.
         raise ValueError("check_hostname requires server_hostname")

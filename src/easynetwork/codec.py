@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from easynetwork.decoder import DecoderFactory, FramedDecoder, GeneratorDecoder
 from easynetwork.exceptions import (
@@ -24,11 +24,34 @@ from easynetwork.protocol import (
     BufferedStreamProtocol,
     DatagramProtocol,
     StreamProtocol,
+    check_stream_protocol,
     raise_parse_error,
 )
 from easynetwork.serializers.abc import Framing, overrides
 from easynetwork.serializers.framing._lengths import Frame
 from easynetwork.serializers.framing.framers import new_framer
+
+
+class Codec(NamedTuple):
+    """What a connection does with a protocol object."""
+
+    protocol: AnyStreamProtocolType[Any, Any]
+    new_decoder: DecoderFactory
+    encode: Callable[[Any], bytes]
+
+
+def new_codec(protocol: AnyStreamProtocolType[Any, Any], sizehint: int) -> Codec:
+    """Return what connections do with a protocol object.
+
+    Args:
+        protocol: The protocol object.
+        sizehint: As for `new_decoder_factory`.
+
+    Raises:
+        TypeError: It is no protocol object for streams. Otherwise as `new_decoder_factory`.
+    """
+    check_stream_protocol(protocol)
+    return Codec(protocol, new_decoder_factory(protocol, sizehint), packet_encoder(protocol))
 
 
 def new_decoder_factory(protocol: AnyStreamProtocolType[Any, Any], sizehint: int) -> DecoderFactory:
@@ -75,7 +98,7 @@ def _framing_of(protocol: AnyStreamProtocolType[Any, Any]) -> Framing | None:
     if not isinstance(framing, Framing):
         raise TypeError(
             f"{type(protocol.serializer).__name__}.framing() must return a SeparatorFraming, "
-            f"a FixedSizeFraming or a LengthPrefixFraming, not {framing!r}"
+            f"a FixedSizeFraming, a LengthPrefixFraming or NoFraming, not {framing!r}"
         )
     return framing
 

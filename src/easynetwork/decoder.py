@@ -83,11 +83,8 @@ class StreamDecoder(ABC):
 
     def _drop(self, overrun: Overrun, data: bytes) -> bytes:
         """Return what follows the frame that is being dropped."""
-        end = overrun.end_in(data)
-        if end is None:
-            return b""
-        self._overrun = None
-        return data[end:]
+        data, self._overrun = overrun.cut(data)
+        return data
 
     @abstractmethod
     def feed(self, data: bytes) -> bool:
@@ -161,6 +158,7 @@ class FramedDecoder(StreamDecoder):
     def clear(self) -> None:
         self._frames = []
         self._rest = self._chunk = b""
+        self._overrun, self._is_cut, self._scanned = None, False, 0
         self.has_more = False
 
     def unread(self) -> tuple[bytes, Overrun | None]:
@@ -275,7 +273,7 @@ class GeneratorDecoder(StreamDecoder):
     def clear(self) -> None:
         self._rest = b""
         self._leftover = b""
-        self._parser = None
+        self._overrun = self._parser = None
         self.has_more = False
 
     def unread(self) -> tuple[bytes, Overrun | None]:

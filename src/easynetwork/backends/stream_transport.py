@@ -224,6 +224,7 @@ class SocketStreamTransport(StreamTransport):
         if self._turns is None:
             self._turns = anyio.Lock()
         self._queued += 1
+        self.congested = True  # until the turn is over, others wait for theirs
         try:
             async with self._turns:
                 while self._below_low_water is not None or self._budget < 0:
@@ -238,6 +239,9 @@ class SocketStreamTransport(StreamTransport):
 
     def get_unsent_size(self) -> int:
         return 0 if self._unsent is None else len(self._unsent)
+
+    def has_queue(self) -> bool:
+        return self._queued > 0
 
     def _give_up(self) -> None:
         """Reset the connection: its peer had time enough to take what was sent."""

@@ -13,7 +13,7 @@ import math
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -24,16 +24,28 @@ from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
 from easynetwork.backends.abc.stream import Farewell, Feed
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+from easynetwork.serializers.framing.framers import Overrun
 from easynetwork.tls import PIECE_SIZE, pieces
 
+Received: TypeAlias = tuple[bytes, Overrun | None]
+"""Bytes, and what of those that follow is to be dropped: see `StreamDecoder.unread()`."""
 
-async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTransport:
+
+async def start_tls(
+    inner: StreamTransport,
+    options: TLSOptions,
+    take_over: Callable[[TLSStreamTransport], Received] = lambda _: (b"", None),
+) -> TLSStreamTransport:
     """Do a TLS handshake over a connection, and return the transport of the decrypted bytes.
 
+    Until the handshake is complete, other tasks wait for their turn to send.
+
     Args:
-        inner: The connection, on which nothing has been received. It belongs to the new transport,
-            which takes its feed function from it; it is closed if this fails.
+        inner: The connection. It belongs to the new transport, which takes its feed function from
+            it; it is closed if this fails.
         options: Everything about TLS.
+        take_over: Called with the new transport when everything has been written that has to leave
+            before. Returns what has been received and belongs to TLS, as `StreamDecoder.unread()`.
 
     Raises:
         ssl.SSLError: The handshake failed.
@@ -41,12 +53,20 @@ async def start_tls(inner: StreamTransport, options: TLSOptions) -> TLSStreamTra
         TimeoutError: The handshake took too long.
     """
     transport: StreamTransport = inner
+    timeout = options.handshake_timeout
     try:
-        transport = tls = TLSStreamTransport(inner, options)
-        await tls.handshake()
+        with anyio.fail_after(timeout):
+            async with inner.turn():
+                transport = tls = TLSStreamTransport(inner, options)
+                await tls.handshake(*take_over(tls))
     except (ssl.SSLError, ConnectionError):
         await transport.aclose()  # in good order: an alert may tell the peer why
         raise
+    except TimeoutError:
+        transport.abort()
+        await transport.aclose()
+        message = f"The TLS handshake took longer than {timeout} seconds"
+        raise TimeoutError(errno.ETIMEDOUT, message) from None
     except BaseException:
         transport.abort()
         with anyio.CancelScope(shield=True):
@@ -64,7 +84,7 @@ class TLSStreamTransport(StreamTransport):
     """
 
     __slots__ = (
-        *("_inner", "_is_closing", "_options", "_session", "address"),
+        *("_inner", "_is_closing", "_options", "_overrun", "_session", "address"),
         *("close_timeout", "feed", "is_truncated", "local_address"),
     )
 
@@ -78,6 +98,7 @@ class TLSStreamTransport(StreamTransport):
         self._options = options
         self._session = options.new_session()
         self._is_closing = False
+        self._overrun: Overrun | None = None
         inner.feed = self._feed_handshake
 
     @property
@@ -108,19 +129,22 @@ class TLSStreamTransport(StreamTransport):
 
     # -- the handshake
 
-    async def handshake(self) -> None:
-        """Do the handshake; to be called once, before anything else. See `start_tls`."""
-        timeout = self._options.handshake_timeout
-        deadline = anyio.current_time() + timeout
+    async def handshake(self, received: bytes, overrun: Overrun | None) -> None:
+        """Do the handshake; to be called once, before anything else. See `start_tls`.
+
+        Args:
+            received: The first bytes of the peer's part.
+            overrun: What of the bytes to come is not yet part of the handshake.
+        """
+        self._overrun = overrun
+        if received:
+            self._feed_handshake(received)
         try:
             while not self._go_on():
-                await self._inner.receive(deadline)
+                await self._inner.receive()
         except (EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
             message = "The peer left during the TLS handshake"
             raise ConnectionAbortedError(errno.ECONNABORTED, message) from exc
-        except TimeoutError:
-            message = f"The TLS handshake took longer than {timeout} seconds"
-            raise TimeoutError(errno.ETIMEDOUT, message) from None
         self._inner.feed = self._feed_ciphertext
         self._feed_ciphertext(b"")
 
@@ -131,6 +155,8 @@ class TLSStreamTransport(StreamTransport):
             self._send_output()
 
     def _feed_handshake(self, data: bytes) -> bool:
+        if self._overrun is not None:
+            data, self._overrun = self._overrun.cut(data)
         self._session.receive(data)
         return True
 
@@ -186,6 +212,9 @@ class TLSStreamTransport(StreamTransport):
 
     def get_unsent_size(self) -> int:
         return self._inner.get_unsent_size()
+
+    def has_queue(self) -> bool:
+        return self._inner.has_queue()
 
     def limit_sending(self, timeout: float) -> None:
         self._inner.limit_sending(timeout)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import socket
+import ssl as _ssl  # the parameters of this name hide the module
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from easynetwork._arguments import validated_max_recv_size
-from easynetwork._tls_options import TLSOptions
+from easynetwork._tls_options import TLSOptions, required_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
-from easynetwork.backends.tls_transport import start_tls
+from easynetwork.backends.tls_transport import Received, TLSStreamTransport, start_tls
 from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
-from easynetwork.codec import new_decoder_factory, packet_encoder
+from easynetwork.codec import new_codec
+from easynetwork.exceptions import BusyResourceError
 from easynetwork.parsers import NEED_DATA
-from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.protocol import AnyStreamProtocolType
 
 
 class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
@@ -34,11 +36,10 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
         max_recv_size: int | None,
         tls: TLSOptions | None,
     ) -> None:
-        check_stream_protocol(protocol)
-        super().__init__(target, backend)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
-        self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
-        self._encode = packet_encoder(protocol)
+        codec = new_codec(protocol, self._max_recv_size)
+        super().__init__(target, backend)
+        self._decoder, self._encode = codec.new_decoder(), codec.encode
         self._tls = tls
         self._has_sent_eof = False
 
@@ -59,8 +60,9 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
             raise RuntimeError("send_eof() has been called earlier")
         try:
             if transport.congested:
+                encode = self._encode  # the protocol may change before its turn, and TLS begin
                 async with transport.turn():  # a packet has no bytes before its turn
-                    transport.write(self._encode(packet))
+                    (self._transport or transport).write(encode(packet))
             else:
                 transport.write(self._encode(packet))
             if transport.congested:
@@ -85,8 +87,8 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
 
     async def _receive(self, deadline: float) -> _T_Received:
         transport = await self._connected(deadline)
-        decoder = self._decoder
         await self._acquire_receiving(deadline)
+        transport, decoder = self._transport or transport, self._decoder
         try:
             while (packet := decoder.take()) is NEED_DATA:
                 try:
@@ -100,6 +102,60 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
             self._receiving.release()
         received: _T_Received = packet
         return received
+
+    # -- a conversation that changes
+
+    def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
+        self._check_changeable()
+        codec = new_codec(protocol, self._max_recv_size)
+        decoder = codec.new_decoder()
+        decoder.succeed(self._decoder)
+        self._decoder, self._encode = decoder, codec.encode
+        if self._transport is not None:
+            self._transport.feed = decoder.feed
+
+    async def start_tls(
+        self,
+        ssl: _ssl.SSLContext | bool = True,
+        /,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+    ) -> None:
+        host = self._target[0] if isinstance(self._target, tuple) else None
+        options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+        tls = required_client_tls(ssl, host, server_hostname, options)
+        transport = await self._connected()
+        self._check_changeable()
+        if self._has_sent_eof:
+            raise RuntimeError("send_eof() has been called earlier")
+        if isinstance(transport, TLSStreamTransport):
+            raise RuntimeError("The connection uses TLS already")
+        self._decoder.unread()  # it raises an exception, or will not later
+        self._receiving.acquire_nowait()
+        try:
+            await start_tls(transport, tls, self._begin_tls)
+        except BaseException as exc:
+            if self._is_closing and isinstance(exc, ConnectionError):
+                raise closed_error() from exc
+            self._is_closing = True
+            raise
+        finally:
+            self._receiving.release()
+
+    def _begin_tls(self, transport: TLSStreamTransport) -> Received:
+        self._transport = transport
+        received = self._decoder.unread()
+        self._decoder.clear()
+        return received
+
+    def _check_changeable(self) -> None:
+        if self._is_closing:
+            raise closed_error()
+        if self._receiving.locked() or self._connecting.locked():
+            raise BusyResourceError("Another task is using the client")
 
     def _ended(self, exc: BaseException) -> ConnectionError:
         if self._is_closing:

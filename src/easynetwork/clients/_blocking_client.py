@@ -30,6 +30,7 @@ from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketProxy, enable_socket_linger
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.clients._errors import explain_descriptor
+from easynetwork.clients._iterators import NO_PACKET
 from easynetwork.clients._waiting import (
     RECEIVER_TIME,
     SENDER_INTERVAL,
@@ -41,7 +42,7 @@ from easynetwork.clients._waiting import (
     timed_out,
     wait_ready,
 )
-from easynetwork.clients.abc import NO_PACKET, AbstractNetworkClient
+from easynetwork.clients.abc import AbstractNetworkClient
 from easynetwork.exceptions import BusyResourceError, ClientClosedError
 
 

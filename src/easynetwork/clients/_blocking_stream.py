@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+import ssl as _ssl  # the parameters of this name hide the module
 import struct
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from easynetwork._arguments import validated_max_recv_size
-from easynetwork._tls_options import TLSOptions
+from easynetwork._tls_options import TLSOptions, required_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.clients._blocking_client import BlockingClient, closed_error, is_from_kernel
 from easynetwork.clients._blocking_tls import BlockingTLS
@@ -24,8 +25,9 @@ from easynetwork.clients._waiting import (
     timed_out,
     validated_retry_interval,
 )
-from easynetwork.codec import new_decoder_factory, packet_encoder
+from easynetwork.codec import Codec, new_codec
 from easynetwork.exceptions import (
+    BusyResourceError,
     ProtocolCrashedError,
     StreamProtocolParseError,
     UnsupportedOperation,
@@ -40,7 +42,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
     """A client that sends and receives packets over a connected stream socket."""
 
     __slots__ = (
-        *("_arrived", "_decoder", "_encode", "_has_sent_eof", "_is_broken"),
+        *("_arrived", "_decoder", "_encode", "_has_sent_eof", "_host", "_is_broken"),
         *("_max_recv_size", "_partial_packet_sent", "_tls"),
     )
 
@@ -51,11 +53,13 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         max_recv_size: int | None,
         retry_interval: float,
         tls: TLSOptions | None,
+        host: str | None = None,
     ) -> None:
         retry_interval = validated_retry_interval(retry_interval)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
-        self._decoder = new_decoder_factory(protocol, self._max_recv_size)()
-        self._encode = packet_encoder(protocol)
+        codec = new_codec(protocol, self._max_recv_size)
+        self._decoder, self._encode = codec.new_decoder(), codec.encode
+        self._host = host
         self._has_sent_eof = False
         self._partial_packet_sent = False
         self._is_broken = False
@@ -81,7 +85,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
 
     def _prepare(self, sock: socket.socket) -> None:
         if self._tls is not None:
-            self._decoder.feed(self._tls.handshake(sock))
+            self._decoder.feed(self._tls.handshake(sock, b"", None))
 
     def _explain(self, exc: OSError) -> None:
         self._is_broken = True
@@ -191,6 +195,68 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         with suppress(OSError):  # not connected any more, as the next operation will say
             self._socket.shutdown(socket.SHUT_WR)
 
+    # -- a conversation that changes
+
+    def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
+        codec = new_codec(protocol, self._max_recv_size)
+        self._exclusively(lambda: self._change_protocol(codec))
+
+    def _change_protocol(self, codec: Codec) -> None:
+        decoder = codec.new_decoder()
+        decoder.succeed(self._decoder)
+        self._decoder, self._encode = decoder, codec.encode
+
+    def start_tls(
+        self,
+        ssl: _ssl.SSLContext | bool = True,
+        /,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+    ) -> None:
+        options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+        tls = required_client_tls(ssl, self._host, server_hostname, options)
+        self._exclusively(lambda: self._begin_tls(tls))
+
+    def _begin_tls(self, options: TLSOptions) -> None:
+        self._check_can_send()
+        if self._tls is not None:
+            raise RuntimeError("The connection uses TLS already")
+        received = self._decoder.unread()
+        self._decoder.clear()
+        self._tls = BlockingTLS(options)
+        self._close_timeout = options.shutdown_timeout
+        try:
+            self._decoder.feed(self._tls.handshake(self._socket, *received))
+        except BaseException:
+            self._is_closed = True
+            raise
+
+    def _exclusively(self, change: Callable[[], None]) -> None:
+        """Call a function while no other thread uses the client."""
+
+        def run() -> None:
+            self._check_open()
+            self._check_sure()
+            change()
+
+        try:
+            self._locks.sending.run(lambda: self._locks.receiving.run(run, 0), 0)
+        except LockTimeoutError:
+            raise BusyResourceError("Another thread is using the client") from None
+        finally:
+            if self._is_closed:
+                self._close_unless_used()
+
+    def _check_sure(self) -> None:
+        if self._received_unsure:
+            why = "An earlier recv_packet() was interrupted, and what it had received is lost"
+            raise _unusable(why)
+
+    # -- receiving
+
     def _receive(self, deadline: float) -> _T_Received:
         may_read = True
         while (packet := self._take()) is NEED_DATA:
@@ -202,9 +268,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
 
     def _take(self) -> Any:
         """Return the next packet of those that are here; `NEED_DATA` if there is none."""
-        if self._received_unsure:
-            why = "An earlier recv_packet() was interrupted, and what it had received is lost"
-            raise _unusable(why)
+        self._check_sure()
         decoder = self._decoder
         while True:
             try:  # a frame is there until it has become a packet

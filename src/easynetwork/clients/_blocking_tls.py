@@ -28,6 +28,7 @@ from easynetwork.clients._waiting import (
     wait_ready,
     wait_writable,
 )
+from easynetwork.serializers.framing.framers import Overrun
 
 _RECV_SIZE: Final = 64 * 1024
 
@@ -49,11 +50,13 @@ class BlockingTLS:
 
     # -- the handshake
 
-    def handshake(self, sock: socket.socket) -> bytes:
+    def handshake(self, sock: socket.socket, received: bytes, overrun: Overrun | None) -> bytes:
         """Do the handshake; to be called once, before anything else.
 
         Args:
             sock: A connected socket, non-blocking.
+            received: The first bytes of the server's part.
+            overrun: What of the bytes to come is not yet part of the handshake.
 
         Returns:
             What the server has sent after it so far.
@@ -66,11 +69,15 @@ class BlockingTLS:
         timeout = self._options.handshake_timeout
         deadline = time.monotonic() + timeout
         try:
+            self._session.receive(received)
             with new_selector(sock, selectors.EVENT_READ) as readable:
                 while not self._go_on(sock, deadline):
                     while not wait_ready(readable, deadline, LONGEST_WAIT):
                         pass
-                    self._session.receive(_receive(sock))
+                    data = _receive(sock)
+                    if overrun is not None:
+                        data, overrun = overrun.cut(data)
+                    self._session.receive(data)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
             raise aborted(" (during the TLS handshake)") from exc
         except TimeoutError:

@@ -1,25 +1,21 @@
-"""What every client promises, whatever it talks to.
-
-`iter_received_packets()` is written here, once for asynchronous and once for blocking clients. It
-counts the time that is spent waiting for packets, not the time that the caller spends on them.
-"""
+"""What every client promises, whatever it talks to."""
 
 from __future__ import annotations
 
 __all__ = ["AbstractAsyncNetworkClient", "AbstractNetworkClient"]
 
-import math
-import time
+import ssl as _ssl  # the parameters of this name hide the module
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Final, Generic, Self
-
-import anyio
+from typing import Any, Generic, Self
 
 from easynetwork._arguments import validated_delay
 from easynetwork._typevars import Received, Sent
 from easynetwork.backends import AsyncBackend
+from easynetwork.clients._iterators import OVER, AsyncPacketIterator, PacketIterator
+from easynetwork.exceptions import UnsupportedOperation
+from easynetwork.protocol import AnyStreamProtocolType
 
 
 class AbstractAsyncNetworkClient(ABC, Generic[Sent, Received]):
@@ -112,6 +108,72 @@ class AbstractAsyncNetworkClient(ABC, Generic[Sent, Received]):
             ProtocolCrashedError: The protocol object has a bug (the cause).
         """
 
+    def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
+        """Continue with another protocol object, in both directions.
+
+        Bytes that were received, and not returned as packets, are parsed again by this one. None is
+        lost or used twice, however the stream was cut. Packets that were sent before leave as they
+        were.
+
+        Args:
+            protocol: Any stream protocol, with any serializer.
+
+        Raises:
+            TypeError: It is something else. Nothing has changed, here and in the next cases.
+            RuntimeError: A generator of the current protocol object has got half a packet, which
+                cannot be had back, or has failed.
+            BusyResourceError: Another task waits for a packet, or the client is connecting.
+            ClientClosedError: The client is closed.
+            UnsupportedOperation: There is no connection.
+        """
+        raise UnsupportedOperation("Only clients with a connection have set_protocol()")
+
+    async def start_tls(
+        self,
+        ssl: _ssl.SSLContext | bool = True,
+        /,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+    ) -> None:
+        """Continue over TLS, as the client.
+
+        What was sent before leaves first, in clear text. Bytes that were received, and not returned
+        as packets, are the beginning of the handshake: they are never parsed, so that nobody can
+        smuggle packets into the encrypted conversation (CVE-2011-0411, CVE-2021-23214).
+
+        Whatever ends the handshake early closes the client, which never continues in clear text.
+
+        Args:
+            ssl: What to trust, and everything else that can be chosen; True for
+                `ssl.create_default_context()`.
+            server_hostname: Whose certificate the server must have: the host that was asked for by
+                default, "" for any host's.
+            ssl_handshake_timeout: Seconds that the handshake may take. 60 by default.
+            ssl_shutdown_timeout: Seconds that the server has, when the client is closed, to read
+                what waits for it. 30 by default.
+            ssl_standard_compatible: Whether the connection ends with a closing alert (RFC 8446,
+                6.1). True by default.
+
+        Raises:
+            ssl.SSLError: The handshake failed. The server's certificate may be wrong, or it did not
+                answer with TLS.
+            TimeoutError: It took too long.
+            ConnectionError: The connection ended.
+            ClientClosedError: The client is closed.
+            RuntimeError: The connection uses TLS already, `send_eof()` was called, or the input
+                cannot be handed over: see `set_protocol()`. Nothing has changed, here and in the
+                next cases.
+            BusyResourceError: Another task waits for a packet, or the client is connecting.
+            TypeError: `ssl` is not an `ssl.SSLContext` or True.
+            ValueError: It is a server's, a timeout is negative or not a number, or it is not known
+                whose certificate to expect.
+            UnsupportedOperation: There is no connection.
+        """
+        raise UnsupportedOperation("Only clients with a connection have start_tls()")
+
     @abstractmethod
     async def _receive(self, deadline: float) -> Received:
         """Do what `recv_packet()` does, up to a deadline.
@@ -141,7 +203,7 @@ class AbstractAsyncNetworkClient(ABC, Generic[Sent, Received]):
             ValueError: `timeout` is not a number.
         """
         is_over = timeout is not None and timeout < 0
-        return _AsyncPacketIterator(self, _OVER if is_over else validated_delay(timeout))
+        return AsyncPacketIterator(self, OVER if is_over else validated_delay(timeout))
 
     @abstractmethod
     def backend(self) -> AsyncBackend:
@@ -239,69 +301,74 @@ class AbstractNetworkClient(ABC, Generic[Sent, Received]):
         Raises:
             ValueError: `timeout` is negative or not a number.
         """
-        return _PacketIterator(self, validated_delay(timeout))
+        return PacketIterator(self, validated_delay(timeout))
+
+    def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
+        """Continue with another protocol object, in both directions.
+
+        Bytes that were received, and not returned as packets, are parsed again by this one. None is
+        lost or used twice, however the stream was cut. Packets that were sent before leave as they
+        were.
+
+        Args:
+            protocol: Any stream protocol, with any serializer.
+
+        Raises:
+            TypeError: It is something else. Nothing has changed, here and in the next cases.
+            RuntimeError: A generator of the current protocol object has got half a packet, which
+                cannot be had back, or has failed.
+            BusyResourceError: Another thread is using the client.
+            ClientClosedError: The client is closed.
+            UnsupportedOperation: There is no connection.
+        """
+        raise UnsupportedOperation("Only clients with a connection have set_protocol()")
+
+    def start_tls(
+        self,
+        ssl: _ssl.SSLContext | bool = True,
+        /,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+    ) -> None:
+        """Continue over TLS, as the client.
+
+        What was sent before leaves first, in clear text. Bytes that were received, and not returned
+        as packets, are the beginning of the handshake: they are never parsed, so that nobody can
+        smuggle packets into the encrypted conversation (CVE-2011-0411, CVE-2021-23214).
+
+        Whatever ends the handshake early closes the client, which never continues in clear text.
+
+        Args:
+            ssl: What to trust, and everything else that can be chosen; True for
+                `ssl.create_default_context()`.
+            server_hostname: Whose certificate the server must have: the host that was asked for by
+                default, "" for any host's.
+            ssl_handshake_timeout: Seconds that the handshake may take. 60 by default.
+            ssl_shutdown_timeout: Seconds that the server has, when the client is closed, to read
+                what waits for it. 30 by default.
+            ssl_standard_compatible: Whether the connection ends with a closing alert (RFC 8446,
+                6.1). True by default.
+
+        Raises:
+            ssl.SSLError: The handshake failed. The server's certificate may be wrong, or it did not
+                answer with TLS.
+            TimeoutError: It took too long.
+            ConnectionError: The connection ended.
+            ClientClosedError: The client is closed.
+            RuntimeError: The connection uses TLS already, `send_eof()` was called, or the input
+                cannot be handed over: see `set_protocol()`. Nothing has changed, here and in the
+                next cases.
+            BusyResourceError: Another thread is using the client.
+            TypeError: `ssl` is not an `ssl.SSLContext` or True.
+            ValueError: It is a server's, a timeout is negative or not a number, or it is not known
+                whose certificate to expect.
+            UnsupportedOperation: There is no connection.
+        """
+        raise UnsupportedOperation("Only clients with a connection have start_tls()")
 
     @abstractmethod
     def fileno(self) -> int:
         """Return the socket's file descriptor, -1 if the client is closed."""
-
-
-NO_PACKET: Final[Any] = object()
-"""Stands for a packet before there is one."""
-
-_OVER = -1.0
-"""The time that is left when an iterator has ended; 0 stands for what has already been received."""
-
-
-class _AsyncPacketIterator(AsyncIterator[Received]):
-    """Not an async generator: it need not be closed when the loop around it is left."""
-
-    __slots__ = ("_client", "_left")
-
-    def __init__(self, client: AbstractAsyncNetworkClient[Any, Received], timeout: float) -> None:
-        self._client = client
-        self._left = timeout
-
-    async def __anext__(self) -> Received:
-        if self._left < 0:
-            raise StopAsyncIteration
-        start = anyio.current_time()
-        try:
-            return await self._client._receive(start + self._left)
-        except OSError:
-            self._left = _OVER
-            raise StopAsyncIteration from None
-        finally:
-            if self._left > 0:
-                self._left = max(self._left - (anyio.current_time() - start), 0)
-
-
-class _PacketIterator(Iterator[Received]):
-    """The same for threads."""
-
-    __slots__ = ("_client", "_given_back", "_left")
-
-    def __init__(self, client: AbstractNetworkClient[Any, Received], timeout: float) -> None:
-        self._client = client
-        self._given_back = getattr(client, "_given_back", [])
-        self._left = timeout
-
-    def __next__(self) -> Received:
-        if self._left < 0:
-            raise StopIteration
-        start = time.monotonic()
-        packet: Received = NO_PACKET
-        try:
-            try:
-                packet = self._client.recv_packet(timeout=self._left)
-            finally:
-                if 0 < self._left < math.inf:
-                    self._left = max(self._left - (time.monotonic() - start), 0)
-        except BaseException as exc:
-            if packet is not NO_PACKET:  # the exception of a signal handler: see `BlockingClient`
-                self._given_back.append(packet)
-            elif isinstance(exc, OSError):
-                self._left = _OVER
-                raise StopIteration from None
-            raise
-        return packet

@@ -109,4 +109,4 @@ class TCPNetworkClient(BlockingStreamClient[_T_Sent, _T_Received], INETAddresses
                 tune_tcp(sock)
                 return sock
 
-            super().__init__(protocol, connect, max_recv_size, retry_interval, tls)
+            super().__init__(protocol, connect, max_recv_size, retry_interval, tls, host)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from easynetwork.serializers.msgpack import MessagePackSerializer as MessagePackSerializer
     from easynetwork.serializers.netstring import NetstringSerializer as NetstringSerializer
     from easynetwork.serializers.pickle import PickleSerializer as PickleSerializer
+    from easynetwork.serializers.raw import RawSerializer as RawSerializer
     from easynetwork.serializers.struct import (
         NamedTupleStructSerializer as NamedTupleStructSerializer,
         StructSerializer as StructSerializer,
@@ -44,6 +45,7 @@ else:
             "NamedTupleStructSerializer": "struct",
             "NetstringSerializer": "netstring",
             "PickleSerializer": "pickle",
+            "RawSerializer": "raw",
             "StapledPacketSerializer": "composite",
             "StringLineSerializer": "line",
             "StructSerializer": "struct",

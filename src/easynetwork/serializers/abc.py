@@ -160,7 +160,12 @@ class LengthPrefixFraming:
             raise ValueError("A netstring has neither offset nor adjustment")
 
 
-Framing: TypeAlias = SeparatorFraming | FixedSizeFraming | LengthPrefixFraming
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
+class NoFraming:
+    """There are no packets in the stream: whatever has arrived when one is asked for is one."""
+
+
+Framing: TypeAlias = SeparatorFraming | FixedSizeFraming | LengthPrefixFraming | NoFraming
 """What `framing()` may return."""
 
 

@@ -22,9 +22,9 @@ __all__ = [
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 from anyio import TypedAttributeSet, typed_attribute
 
@@ -38,14 +38,15 @@ from easynetwork.addresses import (
     UNIXSocketAttribute,
 )
 from easynetwork.addresses._ancillary import RawAncillary
-from easynetwork.backends import AsyncBackend
-from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+from easynetwork.servers.interfaces import (
+    AsyncBaseClientInterface,
+    AsyncDatagramClient,
+    AsyncStreamClient,
+)
 
-_T_Attribute = TypeVar("_T_Attribute")
-_T_Default = TypeVar("_T_Default")
-
-
-_NO_DEFAULT: Final = object()
+# Where they are documented, and imported from. They have a module of their own for its size only.
+for _cls in (AsyncBaseClientInterface, AsyncStreamClient, AsyncDatagramClient):
+    _cls.__module__ = __name__
 
 
 class INETClientAttribute(TypedAttributeSet):
@@ -105,143 +106,6 @@ class RecvParams:
 
 Yielded: TypeAlias = float | RecvParams | None
 """What a handler may yield: how long to wait for the next packet."""
-
-
-class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
-    """A client, as request handlers see it. Methods must be called in the event loop's thread."""
-
-    __slots__ = ("__weakref__",)
-
-    @property
-    @abstractmethod
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """What can be asked with `extra()`, and how to find it out."""
-
-    @overload
-    def extra(self, attribute: _T_Attribute) -> _T_Attribute: ...
-
-    @overload
-    def extra(self, attribute: _T_Attribute, default: _T_Default) -> _T_Attribute | _T_Default: ...
-
-    def extra(self, attribute: Any, default: object = _NO_DEFAULT) -> object:
-        """Return what is known of the client under a typed attribute.
-
-        Like `anyio.TypedAttributeProvider.extra`; that class is not used because its instances
-        have a `__dict__`.
-
-        Args:
-            attribute: The key, such as `INETClientAttribute.remote_address`.
-            default: What to return if there is no such attribute.
-
-        Raises:
-            TypedAttributeLookupError: There is no such attribute, and no default.
-        """
-        getter = self.extra_attributes.get(attribute)
-        try:
-            if getter is None:
-                raise TypedAttributeLookupError("Attribute not found")
-            return getter()
-        except TypedAttributeLookupError:
-            if default is _NO_DEFAULT:
-                raise
-            return default
-
-    @abstractmethod
-    async def send_packet(self, packet: _T_Response, /) -> None:
-        """Send a packet. Several tasks may do so at once; each packet stays in one piece.
-
-        Over a connection, bytes that the operating system does not take yet are sent in the
-        background. While more than 64 KiB wait for that, the call waits for its turn before it
-        hands over its packet, first come, first served. If it is cancelled before its turn, nothing
-        was sent. After its turn, it waits until few enough bytes wait. If it is cancelled then, the
-        packet is still sent, whole. In both cases, the client can still be used. So at most 64 KiB
-        and one packet wait for a client, however many tasks send.
-
-        Packets that answer requests which arrived together may be gathered. They leave at the next
-        turn of the event loop at the latest.
-
-        Args:
-            packet: The object to send.
-
-        Raises:
-            ClientClosedError: The client was closed on this side.
-            ConnectionError: The connection broke. Give up on this client.
-            ProtocolCrashedError: The protocol object could not make bytes of the packet (the
-                cause). Nothing was sent; the client can still be used.
-            OSError: Another error of the operating system; see its `errno`.
-        """
-
-    async def send_packet_with_ancillary(
-        self, packet: _T_Response, ancillary_data: RawAncillary, /
-    ) -> None:
-        """Send a packet and, beside its first byte, ancillary data: descriptors, for example.
-
-        For Unix sockets. Waits like `send_packet()`. When it returns, the kernel has the
-        descriptors, and they may be closed here. If it is cancelled, nothing was sent.
-
-        Args:
-            packet: The object to send.
-            ancillary_data: What ``socket.sendmsg()`` takes: `SocketAncillary.as_raw()`.
-
-        Raises:
-            UnsupportedOperation: The client is not at the other end of a Unix socket, or TLS is
-                used.
-            OSError: The packet is longer than the kernel takes at once (`EMSGSIZE`), or the kernel
-                refuses the ancillary data (`EBADF` for a closed descriptor). Nothing was sent.
-            Exception: As `send_packet()`.
-        """
-        raise UnsupportedOperation("This client does not have ancillary data support.")
-
-    @abstractmethod
-    def is_closing(self) -> bool:
-        """Whether the client is closed, so that sending raises `ClientClosedError`."""
-
-    @abstractmethod
-    def backend(self) -> AsyncBackend:
-        """Return the backend that the server runs on."""
-
-
-class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
-    """A client with a connection. Equal only to itself, and hashable."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the connection gracefully: what was sent before arrives, then the end of stream.
-
-        From this call on, sending raises `ClientClosedError` and no more requests are delivered: a
-        generator that waits at a `yield`, or comes to one, is closed. May be called several times,
-        by any task.
-
-        Waits until the kernel has taken what was sent, for at most 30 seconds, or the server's
-        `ssl_shutdown_timeout`. At this deadline, or if the call is cancelled, the connection is
-        reset. The kernel delivers what it has taken in the background, but answers data that comes
-        after the end with a reset (RFC 9293, 3.6.1): a client that then has not read everything
-        loses the rest.
-        """
-
-
-class AsyncDatagramClient(AsyncBaseClientInterface[_T_Response]):
-    """A peer without a connection. It is closed when the server does not serve.
-
-    Two of them are equal if their server's socket and their address are, so that they can be the
-    keys of what a handler remembers of its peers. There is one object for each peer as long as the
-    handler keeps it.
-
-    `send_packet` sends one datagram. It returns as soon as the kernel has it, which promises
-    nothing about its arrival, and raises `OSError` with `errno.EMSGSIZE` if it is too long.
-    """
-
-    __slots__ = ()
-
-    @abstractmethod
-    def __eq__(self, other: object, /) -> bool:
-        """Whether both have the same address, at the same socket of the server."""
-
-    @abstractmethod
-    def __hash__(self) -> int:
-        """Return the hash of the address and of the server's socket."""
 
 
 class BaseRequestHandler:

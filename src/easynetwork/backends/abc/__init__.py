@@ -20,11 +20,12 @@ from easynetwork.backends.abc.stream import (
     broken_connection,
     discard,
 )
-from easynetwork.backends.abc.tasks import SessionObserver, SessionTasks
+from easynetwork.backends.abc.tasks import Cancellable, SessionObserver, SessionTasks
 
 __all__ = [
     "AsyncBackend",
     "Batch",
+    "Cancellable",
     "DatagramEndpoint",
     "Incoming",
     "Listener",

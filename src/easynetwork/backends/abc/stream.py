@@ -181,6 +181,10 @@ class StreamTransport(ABC):
         """Return how many bytes wait to be sent."""
 
     @abstractmethod
+    def has_queue(self) -> bool:
+        """Whether tasks have, or wait for, their `turn()`."""
+
+    @abstractmethod
     def limit_sending(self, timeout: float) -> None:
         """Reset the connection if bytes still wait to be sent when the time is up.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["SessionObserver", "SessionTasks"]
+__all__ = ["Cancellable", "SessionObserver", "SessionTasks"]
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -13,6 +14,13 @@ from typing import Any, Protocol, TypeAlias
 from easynetwork._typevars import _Ts
 
 CoroFunc: TypeAlias = Callable[[*_Ts], Coroutine[Any, Any, None]]
+
+
+class Cancellable(Protocol):
+    """A cancel scope, as far as all event loops have it."""
+
+    def cancel(self) -> None:
+        """Cancel the code in it."""
 
 
 class SessionObserver(Protocol):
@@ -47,13 +55,27 @@ class SessionTasks(ABC):
     anyio's task groups cost three times as much for each task, in time and in memory (measured).
     """
 
-    __slots__ = ("__weakref__", "has_given_up")
+    __slots__ = ("__weakref__", "_thread", "has_given_up")
 
     has_given_up: bool
     """Whether `give_up()` was called: a task that still runs should end as soon as it can."""
 
     def __init__(self) -> None:
         self.has_given_up = False
+        self._thread = threading.get_ident()
+
+    def check_thread(self) -> None:
+        """Make sure that the caller runs in the event loop's thread.
+
+        Raises:
+            RuntimeError: It does not.
+        """
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "A client may only be used in the thread of its event loop. In another thread, "
+                "call its methods with anyio.from_thread.run() or run_sync(), or with the "
+                "server's portal"
+            )
 
     @abstractmethod
     def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
@@ -68,7 +90,7 @@ class SessionTasks(ABC):
         """
 
     @abstractmethod
-    def scope(self) -> AbstractContextManager[object]:
+    def scope(self) -> AbstractContextManager[Cancellable]:
         """Return a cancel scope for the code of one task: it is cancelled when the tasks are.
 
         Raises:

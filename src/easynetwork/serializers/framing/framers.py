@@ -20,6 +20,7 @@ from easynetwork.serializers.abc import (
     FixedSizeFraming,
     Framing,
     LengthPrefixFraming,
+    NoFraming,
     SeparatorFraming,
 )
 from easynetwork.serializers.framing._lengths import Frame, LengthField, new_length_field
@@ -56,6 +57,11 @@ class Overrun:
     def is_endless(self) -> bool:
         """Whether everything is dropped."""
         return self._missing is None and not self._separator
+
+    def cut(self, data: bytes) -> tuple[bytes, Overrun | None]:
+        """Return what follows the frame in `data`, and what is still to be dropped."""
+        end = self.end_in(data)
+        return (b"", self) if end is None else (data[end:], None)
 
     def end_in(self, data: bytes | bytearray) -> int | None:
         """Return where the frame ends in `data`, the next bytes; None if all of them belong to it.
@@ -123,6 +129,8 @@ def new_framer(framing: Framing, *, buffered: bool) -> Framer:
             return LengthPrefixFramer(new_length_field(framing))
         case SeparatorFraming():
             return SeparatorFramer(framing, buffered=buffered)
+        case NoFraming():
+            return WholeFramer()
         case _:
             return FixedSizeFramer(framing)
 
@@ -194,6 +202,18 @@ class FixedSizeFramer(Framer):
 
     def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
         return self.split_frames(bytes(data), most) if len(data) >= self._size else ([], b"")
+
+
+class WholeFramer(Framer):
+    """Makes one frame of whatever has arrived."""
+
+    __slots__ = ()
+
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> Split:
+        return [data], b""
+
+    def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
+        return [bytes(data)], b""
 
 
 class LengthPrefixFramer(Framer):

@@ -5,8 +5,10 @@ sessions have in common is here: what a yielded value means, how an exception is
 the generator is closed.
 
 Only the first step is written out in each session, to spare each request a call. It runs with the
-event loop's `firstiter` hook off (`sys.set_asyncgen_hooks`). The loop need not track the generator,
-because the session always closes it, and the hook costs more than the rest of the start.
+event loop's hooks for generators off (`sys.set_asyncgen_hooks`). The loop need not track the
+generator, because the session closes it, and the hook costs more than the rest of the start. Should
+a KeyboardInterrupt come between two steps, nobody closes the generator. Without a hook, Python does
+when it becomes garbage, which may be when the loop has ended, and its hook would fail.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.servers.handlers import RecvAncillaryDataParams, RecvParams, Yielded
 
 Hook: TypeAlias = Callable[[AsyncGenerator[Any, Any]], None] | None
-"""The `firstiter` hook, called when an asynchronous generator is first iterated
-(`sys.set_asyncgen_hooks`)."""
+Hooks: TypeAlias = tuple[Hook, Hook]
+"""What an event loop has called when an asynchronous generator is first iterated, and when one is
+garbage (`sys.set_asyncgen_hooks`)."""
 
 
 def not_a_generator(result: object) -> TypeError:

@@ -14,7 +14,7 @@ from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import DatagramProtocolParseError, UnsupportedOperation
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers._core.generators import (
-    Hook,
+    Hooks,
     close,
     deliver_ancillary,
     not_a_generator,
@@ -130,22 +130,22 @@ class DatagramSession:
 
     # -- the conversation
 
-    async def converse(self, firstiter: Hook) -> BaseException | None:
+    async def converse(self, hooks: Hooks) -> BaseException | None:
         """Run one generator; return what left it.
 
         Args:
-            firstiter: The event loop's hook for new generators.
+            hooks: The event loop's hooks for generators.
         """
         service = self._service
         try:
             generator = service.handler.handle(self.client)
-            sys.set_asyncgen_hooks(None)  # see `easynetwork.servers._core.generators`
+            sys.set_asyncgen_hooks(None, None)  # see `easynetwork.servers._core.generators`
             try:
                 first_step = generator.asend(None)
             except AttributeError:
                 raise not_a_generator(generator) from None
             finally:
-                sys.set_asyncgen_hooks(firstiter)
+                sys.set_asyncgen_hooks(*hooks)
             yielded = await first_step
             while True:
                 try:

@@ -57,7 +57,7 @@ class TaskReuse:
         self._forget = forget
         self._report = report
         self._context = contextvars.copy_context()
-        self._firstiter = sys.get_asyncgen_hooks().firstiter
+        self._hooks = sys.get_asyncgen_hooks()
         self._ready: deque[DatagramSession] = deque()  # their generators have yet to begin
         self._worker = _NO_WORKER
         self._is_starting = False  # start_ready() is on the stack
@@ -98,7 +98,7 @@ class TaskReuse:
             with scope:
                 while self._ready and self._worker is worker:
                     session = self._ready.popleft()
-                    end = await session.converse(self._firstiter)
+                    end = await session.converse(self._hooks)
                     if end is not None or not goes_on or not self._is_clean(scope):
                         last = session
                         break

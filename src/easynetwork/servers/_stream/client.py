@@ -1,140 +1,155 @@
 """A connected client: what its handler sees of it, and what its session needs beyond that.
 
-Responses to one chunk of requests leave in one write: while more packets of the chunk are waiting,
-`send_packet()` gathers, unless bytes are unsent already. Nothing stays gathered when the handler
-waits for anything: the session flushes before it waits for the next packet, and the event loop does
-at its next turn.
+It changes here: its protocol, TLS, its tasks, its end. `PacketClient` is what each packet passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ssl as _ssl  # the parameters of this name hide the module
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from easynetwork.addresses._ancillary import RawAncillary
-from easynetwork.addresses._unix import AnySocketAddress
-from easynetwork.backends.abc import AsyncBackend, Incoming, StreamTransport, discard
+from easynetwork._tls_options import required_server_tls
+from easynetwork._typevars import _Ts
+from easynetwork.backends.abc import (
+    Cancellable,
+    Incoming,
+    SessionTasks,
+    discard,
+)
+from easynetwork.backends.tls_transport import Received, TLSStreamTransport, start_tls
+from easynetwork.codec import new_codec
 from easynetwork.decoder import StreamDecoder
-from easynetwork.exceptions import ClientClosedError
+from easynetwork.exceptions import (
+    BusyResourceError,
+    ClientClosedError,
+    UnsupportedOperation,
+)
+from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers.handlers import AsyncStreamClient
-
-_FLUSH_SIZE: Final = 64 * 1024
-"""Bytes of responses to one chunk that are gathered before they are sent.
-
-As much as the transport takes before it is congested; larger writes gain nothing (measured)."""
+from easynetwork.servers._stream.packets import PacketClient, tag_with_client
 
 
-class ServedClient(AsyncStreamClient[Any]):
+class ServedClient(PacketClient):
     """A connected client as its handler sees it, and what its session needs beyond that.
 
     Attributes:
-        address: The client's address.
-        decoder: Where its packets come from.
-        gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
-        is_closed: What `is_closing()` returns.
-        transport: The connection.
+        background: The tasks that its handler has started; None if there are none.
+        conversation: Cancels the session's part of the conversation.
     """
 
-    __slots__ = (
-        *("_attributes", "_encode", "_flush_is_scheduled", "_options"),
-        *("address", "decoder", "gathered", "is_closed", "transport"),
-    )
+    __slots__ = ("_attributes", "background", "conversation")
 
-    def __init__(self, options: StreamOptions, incoming: Incoming, decoder: StreamDecoder) -> None:
-        self.transport: StreamTransport = incoming.transport
-        self.decoder: StreamDecoder = decoder
-        self.address: AnySocketAddress = incoming.address
+    def __init__(
+        self,
+        options: StreamOptions,
+        tasks: SessionTasks,
+        incoming: Incoming,
+        decoder: StreamDecoder,
+    ) -> None:
+        super().__init__(options, tasks, incoming, decoder)
         self._attributes = incoming.attributes
-        self._options = options
-        self._encode = options.encode
-        self.is_closed: bool = False
-        self.gathered: bytearray = bytearray()
-        self._flush_is_scheduled = False
-
-    def __repr__(self) -> str:
-        return f"<client with address {self.address} at {id(self):#x}>"
-
-    def backend(self) -> AsyncBackend:
-        return self._options.backend
+        self.background: Background | None = None
+        self.conversation: Cancellable | None = None
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         return {**self.transport.extra_attributes, **self._attributes}
 
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    async def send_packet(self, packet: Any, /) -> None:
-        if self.is_closed:
-            raise tag_with_client(self, ClientClosedError("Closed client"))
-        transport = self.transport
-        try:
-            if self.gathered:
-                self.gathered += self._encode(packet)
-                if not self.decoder.has_more or len(self.gathered) >= _FLUSH_SIZE:
-                    self.flush()
-            elif transport.congested:
-                async with transport.turn():  # a packet has no bytes before its turn
-                    transport.write(self._encode(packet))
-            elif self.decoder.has_more and not transport.get_unsent_size():
-                # On top of bytes that the kernel does not take, to gather would save nothing, and
-                # hide them from the transport's high-water mark.
-                self._begin_to_gather(self._encode(packet))
-            else:
-                transport.write(self._encode(packet))
-            if transport.congested:
-                await transport.drain()
-        except ConnectionError as exc:
-            raise self._explained(exc) from exc.__cause__
-
-    async def send_packet_with_ancillary(
-        self, packet: Any, ancillary_data: RawAncillary, /
-    ) -> None:
-        if self._options.ancillary_bufsize is None:
-            await super().send_packet_with_ancillary(packet, ancillary_data)
-        if self.is_closed:
-            raise tag_with_client(self, ClientClosedError("Closed client"))
-        encode = partial(self._encode, packet)
-        try:
-            self.flush()
-            await self.transport.send_with_ancillary(encode, ancillary_data)
-        except ConnectionError as exc:
-            raise self._explained(exc) from exc.__cause__
-
-    def _explained(self, exc: ConnectionError) -> ConnectionError:
-        """Return the error of an operation that was going on when the connection ended."""
-        if self.is_closed:
-            closed = ClientClosedError("Closed client")
-            closed.__cause__ = exc
-            exc = closed
-        return tag_with_client(self, exc)
-
-    def _begin_to_gather(self, data: bytes) -> None:
-        self.gathered += data
-        if len(data) >= _FLUSH_SIZE:
-            self.flush()
-        elif not self._flush_is_scheduled:
-            # The handler may wait for something else before it comes to the last frame.
-            self._flush_is_scheduled = True
-            self.transport.call_soon(self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._flush_is_scheduled = False
-        with suppress(ConnectionError):  # reported to the next operation on the connection
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what was gathered.
+    def check_ancillary(self) -> None:
+        """Make sure that ancillary data can be received.
 
         Raises:
-            ConnectionError: The connection broke.
+            UnsupportedOperation: There is none, or it was read without: see `wait_disconnected()`.
         """
-        if self.gathered:
-            data, self.gathered = self.gathered, bytearray()
-            self.transport.write(data)
+        if self.watch is not None or isinstance(self.transport, TLSStreamTransport):
+            raise UnsupportedOperation("This transport does not have ancillary data support.")
+
+    # -- a conversation that changes
+
+    def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
+        self._check_changeable()
+        codec = new_codec(protocol, self._options.max_recv_size)
+        decoder = codec.new_decoder()
+        decoder.succeed(self.decoder)
+        self.decoder, self.protocol, self.encode = decoder, protocol, codec.encode
+        self.transport.feed = decoder.feed
+
+    async def start_tls(
+        self,
+        ssl: _ssl.SSLContext,
+        /,
+        *,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        ssl_standard_compatible: bool | None = None,
+    ) -> None:
+        self._check_changeable()
+        options = ssl_handshake_timeout, ssl_shutdown_timeout, ssl_standard_compatible
+        tls = required_server_tls(ssl, options)
+        if isinstance(self.transport, TLSStreamTransport):
+            raise RuntimeError("The connection uses TLS already")
+        self.decoder.unread()  # it raises an exception, or will not later
+        self.is_receiving = True
+        try:
+            self.flush()
+            if self.watch is not None:
+                await self.watch.hold()
+            await start_tls(self.transport, tls, self._begin_tls)
+        except OSError as exc:
+            if self.is_closed and isinstance(exc, ConnectionError):
+                raise self._explained(exc) from exc
+            self.is_closed = True
+            self._options.tls_log.report_failure(exc, self.address)
+            tag_with_client(self, exc)
+            raise
+        except BaseException:
+            self.is_closed = True
+            raise
+        finally:
+            self.is_receiving = False
+            if self.watch is not None:
+                self.watch.resume()
+
+    def _begin_tls(self, transport: TLSStreamTransport) -> Received:
+        self.transport = transport
+        received = self.decoder.unread()
+        self.decoder.clear()
+        return received
+
+    def _check_changeable(self) -> None:
+        self.tasks.check_thread()
+        if self.is_closed:
+            raise tag_with_client(self, ClientClosedError("Closed client"))
+        if self.is_over:
+            raise RuntimeError("The conversation with this client is over")
+        if self.is_receiving:
+            raise BusyResourceError("A task is waiting for a packet of this client")
+
+    # -- tasks
+
+    def start_soon(
+        self,
+        func: Callable[[*_Ts], Coroutine[Any, Any, object]],
+        /,
+        *args: *_Ts,
+        name: str | None = None,
+    ) -> None:
+        self.tasks.check_thread()
+        if self.is_over:
+            raise RuntimeError("The conversation with this client is over")
+        if self.background is None:
+            self.background = Background(self.tasks, self._fail)
+        self.background.start(partial(func, *args), name or f"task of client {self.address}")
+
+    def _fail(self) -> None:
+        if self.conversation is not None:
+            self.conversation.cancel()
+
+    # -- closing
 
     def discard_input(self) -> None:
         """Drop received data, now and from now on."""
@@ -149,13 +164,9 @@ class ServedClient(AsyncStreamClient[Any]):
         self.discard_input()
         await self.transport.aclose(linger=has_unread)
 
-
-def tag_with_client(client: ServedClient, exc: ConnectionError) -> ConnectionError:
-    """Mark an error as coming from an operation on this client, and keep the client alive."""
-    vars(exc)["_easynetwork_client"] = client
-    return exc
-
-
-def came_from_client(client: ServedClient, exc: BaseException) -> bool:
-    """Whether an exception that left a handler came from an operation on this client."""
-    return getattr(exc, "__dict__", {}).get("_easynetwork_client") is client
+    def abort(self) -> None:
+        self.tasks.check_thread()
+        self.is_closed = True
+        self.gathered = bytearray()
+        self.discard_input()
+        self.transport.abort()

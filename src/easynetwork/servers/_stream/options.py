@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from easynetwork._tls_options import TLSOptions
 from easynetwork.backends.abc import AsyncBackend
-from easynetwork.decoder import StreamDecoder
+from easynetwork.codec import Codec
 from easynetwork.servers._core.fault_log import ServerLog
-from easynetwork.servers._stream.tls import TLSAcceptor
+from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 
 
@@ -20,20 +20,22 @@ class StreamOptions:
     Attributes:
         backend: The server's.
         handler: The request handler.
-        new_decoder: Makes the decoder of one more connection.
-        encode: Makes the bytes of a packet.
+        codec: What connections speak at first.
+        max_recv_size: The most bytes taken from a connection at once.
         log: Where to report what goes wrong with clients.
         connection_log_level: The level of the lines about clients that come and go.
-        tls: The TLS side of the server; None if it serves plain connections.
+        tls: How connections get TLS; None if they begin without.
+        tls_log: What the log says about TLS.
         ancillary_bufsize: The most bytes of ancillary data that come with a packet; None if the
             server has none.
     """
 
     backend: AsyncBackend
     handler: AsyncStreamRequestHandler[Any, Any]
-    new_decoder: Callable[[], StreamDecoder]
-    encode: Callable[[Any], bytes]
+    codec: Codec
+    max_recv_size: int
     log: ServerLog
     connection_log_level: int
-    tls: TLSAcceptor | None
+    tls: TLSOptions | None
+    tls_log: TLSLog
     ancillary_bufsize: int | None

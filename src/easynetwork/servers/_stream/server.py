@@ -12,13 +12,13 @@ from easynetwork._tls_options import TLSOptions
 from easynetwork._typevars import _T_Address, _T_Request, _T_Response
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensure_backend
 from easynetwork.backends.abc import Listener, SessionTasks
-from easynetwork.codec import new_decoder_factory, packet_encoder
+from easynetwork.codec import new_codec
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.threads import asynchronous_stream_handler
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.service import StreamService
-from easynetwork.servers._stream.tls import TLSAcceptor
+from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.blocking import AnyStreamRequestHandler
 
 
@@ -59,11 +59,12 @@ class BaseStreamServer(
         options = StreamOptions(
             backend=self._backend,
             handler=handler,
-            new_decoder=new_decoder_factory(protocol, self._max_recv_size),
-            encode=packet_encoder(protocol),
+            codec=new_codec(protocol, self._max_recv_size),
+            max_recv_size=self._max_recv_size,
             log=self._log,
             connection_log_level=logging.DEBUG if log_client_connection is False else logging.INFO,
-            tls=None if tls is None else TLSAcceptor(tls, self._log),
+            tls=tls,
+            tls_log=TLSLog(self._log),
             ancillary_bufsize=ancillary_bufsize,
         )
         self._service = StreamService(options)

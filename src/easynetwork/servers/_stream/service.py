@@ -23,6 +23,7 @@ from easynetwork.decoder import StreamDecoder
 from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.session import StreamSession
+from easynetwork.servers._stream.tls import accept_tls
 
 _Step: TypeAlias = Callable[[Incoming], Awaitable[Incoming | None]]
 """Makes a connection ready; returns None if it has closed the connection."""
@@ -38,7 +39,7 @@ class StreamService:
         # In this order, in the client's task. A step that fails closes the connection.
         self._steps: list[_Step] = []
         if options.tls is not None:
-            self._steps.append(options.tls.accept)
+            self._steps.append(partial(accept_tls, options.tls, options.tls_log))
 
     def start(
         self, listeners: Iterable[Listener], receivers: anyio.abc.TaskGroup, tasks: SessionTasks
@@ -54,7 +55,7 @@ class StreamService:
             receivers.start_soon(listener.accept_forever, partial(self._admit, tasks))
 
     async def _admit(self, tasks: SessionTasks, incoming: Incoming) -> None:
-        decoder = self._options.new_decoder()
+        decoder = self._options.codec.new_decoder()
         incoming.transport.feed = decoder.feed
         name = f"client {incoming.address}"
         if self._steps:
@@ -72,7 +73,7 @@ class StreamService:
     def _new_session(
         self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder
     ) -> StreamSession:
-        client = ServedClient(self._options, incoming, decoder)
+        client = ServedClient(self._options, tasks, incoming, decoder)
         return StreamSession(self._options, tasks, client)
 
     async def _make_ready(self, incoming: Incoming) -> Incoming | None:

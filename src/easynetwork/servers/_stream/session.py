@@ -17,7 +17,7 @@ import errno
 import logging
 import math
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -26,7 +26,6 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.addresses import UnixSocketAddress
-from easynetwork.addresses._ancillary import close_descriptors
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.ancillary import take_received
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
@@ -40,8 +39,10 @@ from easynetwork.servers._core.generators import (
     timeout_of,
 )
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
-from easynetwork.servers._stream.client import ServedClient, came_from_client
+from easynetwork.servers._stream.background import Background
+from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
+from easynetwork.servers._stream.packets import DisconnectedError, came_from_client
 from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
     RecvParams,
@@ -64,17 +65,10 @@ class _End(enum.Enum):
 End: TypeAlias = _End | BaseException
 
 
-class _DisconnectedError(Exception):
-    """Raised where a packet was wanted, and there will be none."""
-
-
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = (
-        *("_client", "_greeted", "_leaving", "_options"),
-        *("_tasks", "_undelivered", "thrown"),
-    )
+    __slots__ = ("_client", "_greeted", "_leaving", "_options", "_tasks", "thrown")
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
         self._options = options
@@ -82,7 +76,6 @@ class StreamSession:
         self._client = client
         self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
-        self._undelivered: Sequence[tuple[int, int, bytes]] = ()  # its `yield` was cancelled
         self.thrown: BaseException | None = None  # see `throw_in()`
 
     async def run(self) -> None:
@@ -95,7 +88,7 @@ class StreamSession:
         self._log_accepted()
         end: End = _End.LEFT
         try:
-            with self._tasks.scope():
+            with self._tasks.scope() as client.conversation:
                 try:
                     end = await self._greet()
                     self._greeted = end is not _End.LEFT
@@ -140,17 +133,17 @@ class StreamSession:
     async def _converse(
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
-        client, decoder = self._client, self._client.decoder
-        firstiter = sys.get_asyncgen_hooks().firstiter
+        client = self._client
+        hooks = sys.get_asyncgen_hooks()
         while True:
             generator = new_generator(client)
-            sys.set_asyncgen_hooks(None)  # see `easynetwork.servers._core.generators`
+            sys.set_asyncgen_hooks(None, None)  # see `easynetwork.servers._core.generators`
             try:
                 first_step = generator.asend(None)
             except AttributeError:
                 raise not_a_generator(generator) from None
             finally:
-                sys.set_asyncgen_hooks(firstiter)
+                sys.set_asyncgen_hooks(*hooks)
             try:
                 yielded = await first_step
             except StopAsyncIteration:
@@ -158,10 +151,11 @@ class StreamSession:
             try:
                 while True:
                     try:
-                        packet = decoder.take() if yielded is None else NEED_DATA
-                        if packet is NEED_DATA:
+                        if yielded is not None:
                             packet = await self._next_packet(yielded)
-                    except _DisconnectedError:
+                        elif client.is_receiving or (packet := client.decoder.take()) is NEED_DATA:
+                            packet = await client.next_packet(None)
+                    except DisconnectedError:
                         self._leaving = True
                         await close(generator)
                         return _End.LEFT
@@ -173,29 +167,11 @@ class StreamSession:
                 if once or client.is_closed:
                     return _End.FINISHED
 
-    async def _next_packet(self, yielded: Yielded) -> Any:
-        client = self._client
-        deadline = math.inf
-        timeout = None if yielded is None else timeout_of(yielded)
+    def _next_packet(self, yielded: Yielded) -> Coroutine[Any, Any, Any]:
+        timeout = timeout_of(yielded)
         if isinstance(yielded, RecvParams) and yielded.recv_with_ancillary is not None:
-            return await self._next_with_ancillary(yielded.recv_with_ancillary, timeout)
-        if self._undelivered:
-            self._close_undelivered()
-        while (packet := client.decoder.take()) is NEED_DATA:
-            if timeout is not None:
-                deadline, timeout = self._options.backend.current_time() + timeout, None
-            try:
-                if client.gathered:
-                    client.flush()
-                if client.is_closed or self._tasks.has_given_up:
-                    raise _DisconnectedError
-                if client.decoder.refill():
-                    await anyio.lowlevel.checkpoint()
-                else:
-                    await client.transport.receive(deadline)
-            except (EOFError, ConnectionError):
-                raise _DisconnectedError from None
-        return packet
+            return self._next_with_ancillary(yielded.recv_with_ancillary, timeout)
+        return self._client.next_packet(timeout)
 
     async def _next_with_ancillary(
         self, params: RecvAncillaryDataParams, timeout: float | None
@@ -206,13 +182,12 @@ class StreamSession:
             raise UnsupportedOperation(
                 "The server is not configured to handle ancillary data (ancillary_bufsize=None)."
             )
-        if self._options.tls is not None:  # even if the packet is here already
-            raise UnsupportedOperation("This transport does not have ancillary data support.")
-        undelivered = self._undelivered = list(self._undelivered)
+        client.check_ancillary()  # even if the packet is here already
+        undelivered = client.undelivered = list(client.undelivered)
         packet = await take_received(client.decoder)
         if packet is NEED_DATA and not undelivered:
             if client.is_closed or self._tasks.has_given_up:
-                raise _DisconnectedError
+                raise DisconnectedError
             deadline = math.inf
             if timeout is not None:
                 deadline = self._options.backend.current_time() + timeout
@@ -220,20 +195,16 @@ class StreamSession:
                 client.flush()
                 await client.transport.receive_with_ancillary(bufsize, undelivered.extend, deadline)
             except (EOFError, ConnectionError):
-                raise _DisconnectedError from None
-            self._undelivered = ()
+                raise DisconnectedError from None
+            client.undelivered = ()
             deliver_ancillary(params, undelivered)
             packet = await take_received(client.decoder)
         elif undelivered:
-            self._undelivered = ()
+            client.undelivered = ()
             deliver_ancillary(params, undelivered)
         if packet is NEED_DATA:
             raise EOFError("Received partial packet data")
         return packet
-
-    def _close_undelivered(self) -> None:
-        close_descriptors(self._undelivered)
-        self._undelivered = ()
 
     # -- the end
 
@@ -246,9 +217,14 @@ class StreamSession:
         Raises:
             BaseException: `end`, if it is meant for the whole program.
         """
-        client, transport, tasks = self._client, self._client.transport, self._tasks
+        client, tasks = self._client, self._tasks
+        client.is_over, client.conversation = True, None
+        handler_end = end
+        if client.background is not None:
+            end = await self._end_background(client.background, end)
         is_stopping = tasks.is_cancelled()
-        verdict = self._judge(end, is_stopping=is_stopping)
+        verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
+        transport = client.transport
         self._end_conversation(end)
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
@@ -281,6 +257,19 @@ class StreamSession:
         if isinstance(end, BaseException) and interrupts(end):
             raise end
 
+    async def _end_background(self, background: Background, end: End) -> End:
+        """End the tasks that the handler has started; return the end with their errors."""
+        timeout = self._client.transport.close_timeout
+        if names := await background.finish(timeout, _CLOSE_TIMEOUT_AT_STOP):
+            message = "Tasks of %s still run after they were cancelled: %s"
+            self._options.log.log(logging.WARNING, message, self._client.address, ", ".join(names))
+        errors, background.errors = background.errors, []
+        if not errors:
+            return end
+        if isinstance(end, BaseException) and not isinstance(end, anyio.get_cancelled_exc_class()):
+            errors.append(end)
+        return errors[0] if len(errors) == 1 else BaseExceptionGroup("Errors of a client", errors)
+
     def _end_conversation(self, end: End) -> None:
         client = self._client
         with suppress(ConnectionError):
@@ -289,7 +278,7 @@ class StreamSession:
             message = "%s left %d bytes of an incomplete packet"
             self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()
-        self._close_undelivered()
+        client.close_undelivered()
         # From here on, every wait for this peer ends in time, also of tasks that send to it.
         client.transport.limit_sending(client.transport.close_timeout)
 
@@ -327,5 +316,4 @@ class StreamSession:
             verdict.report(client.address, options.log)
         if goodbye.crash is not None:
             Verdict(crash=goodbye.crash).report(client.address, options.log)
-        if options.tls is not None:
-            options.tls.report_end(client.transport, client.address)
+        options.tls_log.report_end(client.transport, client.address)

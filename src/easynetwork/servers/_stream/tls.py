@@ -17,40 +17,32 @@ from easynetwork.backends.tls_transport import TLSStreamTransport, start_tls
 from easynetwork.servers._core.fault_log import ServerLog, printable
 
 
-class TLSAcceptor:
-    """The TLS side of a server.
+class TLSLog:
+    """What the log of a server says about TLS.
 
     Attributes:
         truncated: How many clients left without saying that nothing follows.
     """
 
-    __slots__ = ("_log", "_options", "truncated")
+    __slots__ = ("_log", "truncated")
 
-    def __init__(self, options: TLSOptions, log: ServerLog) -> None:
+    def __init__(self, log: ServerLog) -> None:
         self.truncated: int = 0
-        self._options = options
         self._log = log
 
-    async def accept(self, incoming: Incoming) -> Incoming | None:
-        """Return a connection with TLS; None if the handshake failed, and the connection is closed.
-
-        A step of `StreamService`.
-        """
-        try:
-            transport = await start_tls(incoming.transport, self._options)
-        except ssl.SSLError as exc:
+    def report_failure(self, exc: OSError, address: AnySocketAddress) -> None:
+        """Log why a handshake failed."""
+        if isinstance(exc, ssl.SSLError):
             message = "Error in client task (during TLS handshake) of %s: %s"
-            self._log.fault(message, incoming.address, printable(exc))
-        except OSError as exc:
-            message = "%s left during the TLS handshake: %s"
-            self._log.log(logging.DEBUG, message, incoming.address, printable(exc))
+            self._log.fault(message, address, printable(exc))
         else:
-            return incoming._replace(transport=transport)
-        return None
+            message = "%s left during the TLS handshake: %s"
+            self._log.log(logging.DEBUG, message, address, printable(exc))
 
     def report_end(self, transport: StreamTransport, address: AnySocketAddress) -> None:
-        """Log how a connection ended, if TLS has its own view of it."""
-        assert isinstance(transport, TLSStreamTransport)
+        """Log how a connection ended, if it used TLS, which has its own view of it."""
+        if not isinstance(transport, TLSStreamTransport):
+            return
         if transport.error is not None:
             reason = printable(transport.error)
             self._log.fault("TLS connection of %s broke: %s", address, reason)
@@ -61,3 +53,16 @@ class TLSAcceptor:
                 "the end of what it sent is missing"
             )
             self._log.log(logging.DEBUG, message, address, self.truncated)
+
+
+async def accept_tls(options: TLSOptions, log: TLSLog, incoming: Incoming) -> Incoming | None:
+    """Return a connection with TLS; None if the handshake failed, and the connection is closed.
+
+    A step of `StreamService`, given its first two arguments.
+    """
+    try:
+        transport = await start_tls(incoming.transport, options)
+    except OSError as exc:
+        log.report_failure(exc, incoming.address)
+        return None
+    return incoming._replace(transport=transport)

@@ -1,0 +1,104 @@
+"""The tasks that a handler has started for its client: see `AsyncStreamClient.start_soon()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from easynetwork.backends.abc import Cancellable, SessionTasks
+from easynetwork.servers._core.verdict import interrupts, scope_error
+
+
+class _Task:
+    """A task, from the moment in which it is started."""
+
+    __slots__ = ("func", "name", "scope")
+
+    def __init__(self, func: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
+        self.func: Callable[[], Coroutine[Any, Any, object]] = func
+        self.name: str = name
+        self.scope: Cancellable | None = None  # once it runs
+
+
+class Background:
+    """Owns the tasks of one client.
+
+    Args:
+        tasks: The owner of all of a server's tasks.
+        fail: Called when an exception has left one of them.
+
+    Attributes:
+        errors: The exceptions that have left them.
+    """
+
+    __slots__ = ("_fail", "_idle", "_is_over", "_running", "_tasks", "errors")
+
+    def __init__(self, tasks: SessionTasks, fail: Callable[[], object]) -> None:
+        self.errors: list[BaseException] = []
+        self._tasks = tasks
+        self._fail = fail
+        self._running: set[_Task] = set()
+        self._idle = anyio.Event()  # for the session, which waits for them at the end
+        self._is_over = False
+
+    def start(self, func: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
+        """Run a coroutine function in a new task."""
+        task = _Task(func, name)
+        self._running.add(task)
+        self._tasks.start(self._run, task, name=name)
+
+    async def _run(self, task: _Task) -> None:
+        error: BaseException | None = None
+        try:
+            with self._tasks.scope() as task.scope:
+                if self._is_over:
+                    task.scope.cancel()
+                try:
+                    await anyio.lowlevel.checkpoint()  # on no event loop does it begin at once
+                    await task.func()
+                except BaseException as exc:
+                    error = exc
+        except RuntimeError as exc:  # of the scope
+            error = error or scope_error(exc)
+        finally:
+            self._running.discard(task)
+            if not self._running:
+                self._idle.set()
+        try:
+            if error is None or self._is_expected(error):
+                return
+            if interrupts(error):
+                raise error
+            self.errors.append(error)
+            self._fail()
+        finally:
+            del error  # its traceback refers to this frame
+
+    def _is_expected(self, error: BaseException) -> bool:
+        is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
+        return is_cancellation and (self._is_over or self._tasks.is_cancelled())
+
+    async def finish(self, timeout: float, grace: float) -> list[str]:
+        """Cancel all tasks, and wait until they have ended.
+
+        Args:
+            timeout: The most seconds to wait.
+            grace: The most seconds to wait beyond that, and when the server stops.
+
+        Returns:
+            The names of those that still run.
+        """
+        self._is_over = True
+        for task in self._running:
+            if task.scope is not None:
+                task.scope.cancel()
+        if self._running:
+            self._idle = anyio.Event()
+            with self._tasks.scope(), anyio.move_on_after(timeout):
+                await self._idle.wait()
+            with anyio.move_on_after(grace, shield=True):
+                await self._idle.wait()
+        return sorted(task.name for task in self._running)

@@ -1,0 +1,281 @@
+"""A connected client, as far as packets are sent to it and received from it.
+
+Responses to one chunk of requests leave in one write: while more packets of the chunk are waiting,
+`send_packet()` gathers, unless bytes are unsent already. Nothing stays gathered when the handler
+waits for anything: the session flushes before it waits for the next packet, and the event loop does
+at its next turn.
+
+One task receives at a time: the session, at a `yield` of the handler, or one in `recv_packet()`.
+Both wait in `next_packet()`. While `start_tls()` works, nobody receives packets.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio.lowlevel
+
+from easynetwork._arguments import validated_delay
+from easynetwork._tuning import HIGH_WATER
+from easynetwork.addresses._ancillary import RawAncillary, close_descriptors
+from easynetwork.addresses._unix import AnySocketAddress
+from easynetwork.backends.abc import AsyncBackend, Incoming, SessionTasks, StreamTransport
+from easynetwork.decoder import StreamDecoder
+from easynetwork.exceptions import BusyResourceError, ClientClosedError, EndOfStreamError
+from easynetwork.parsers import NEED_DATA
+from easynetwork.servers._stream.options import StreamOptions
+from easynetwork.servers._stream.watch import Watch
+from easynetwork.servers.handlers import AsyncStreamClient
+
+_OSError = TypeVar("_OSError", bound=OSError)
+
+_FLUSH_SIZE: Final = 64 * 1024
+"""Bytes of responses to one chunk that are gathered before they are sent.
+
+As much as the transport takes before it is congested; larger writes gain nothing (measured)."""
+
+
+class DisconnectedError(Exception):
+    """Raised where a packet was wanted, and there will be none. Its cause says why."""
+
+
+class PacketClient(AsyncStreamClient[Any]):
+    """Sends and receives packets.
+
+    Attributes:
+        address: The client's address.
+        decoder: Where its packets come from.
+        encode: Makes the bytes of a packet.
+        gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
+        is_closed: Whether sending raises `ClientClosedError`.
+        is_over: Whether the conversation is over, so that nothing is received any more.
+        is_receiving: Whether a task waits for a packet, or does the TLS handshake.
+        protocol: Its protocol object.
+        tasks: The owner of all of the server's tasks.
+        transport: The connection.
+        undelivered: Ancillary data of a `yield` that was cancelled.
+        watch: Reads while nobody waits for a packet; None if nobody has asked for that.
+    """
+
+    __slots__ = (
+        *("_flush_is_scheduled", "_options", "address", "decoder", "encode", "gathered"),
+        *("is_closed", "is_over", "is_receiving", "protocol"),
+        *("tasks", "transport", "undelivered", "watch"),
+    )
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        tasks: SessionTasks,
+        incoming: Incoming,
+        decoder: StreamDecoder,
+    ) -> None:
+        self.transport: StreamTransport = incoming.transport
+        self.decoder: StreamDecoder = decoder
+        self.address: AnySocketAddress = incoming.address
+        self.protocol, _, self.encode = options.codec
+        self._options = options
+        self.tasks: SessionTasks = tasks
+        self.is_closed: bool = False
+        self.is_over: bool = False
+        self.is_receiving: bool = False
+        self.undelivered: Sequence[tuple[int, int, bytes]] = ()
+        self.watch: Watch | None = None
+        self.gathered: bytearray = bytearray()
+        self._flush_is_scheduled = False
+
+    def __repr__(self) -> str:
+        return f"<client with address {self.address} at {id(self):#x}>"
+
+    def backend(self) -> AsyncBackend:
+        return self._options.backend
+
+    def is_closing(self) -> bool:
+        return self.is_closed or self.transport.is_closing()
+
+    # -- receiving
+
+    async def recv_packet(self, *, timeout: float | None = None) -> Any:
+        self.tasks.check_thread()
+        validated_delay(timeout)
+        try:
+            return await self.next_packet(timeout)
+        except DisconnectedError as exc:
+            end = exc.__cause__
+        raise self._end_error(end)
+
+    async def next_packet(self, timeout: float | None) -> Any:
+        """Return the next packet.
+
+        Raises:
+            DisconnectedError: There will be none.
+            Exception: What `recv_packet()` raises, but for a `ConnectionError`.
+        """
+        if self.is_receiving:
+            raise BusyResourceError("Another task is already waiting for a packet of this client")
+        if self.undelivered:
+            self.close_undelivered()
+        deadline = math.inf
+        self.is_receiving = True
+        try:
+            while (packet := self.decoder.take()) is NEED_DATA:
+                if timeout is not None:
+                    deadline, timeout = self._options.backend.current_time() + timeout, None
+                if self.gathered:
+                    self.flush()
+                if self.is_closed or self.is_over or self.tasks.has_given_up:
+                    raise DisconnectedError
+                if self.decoder.refill():
+                    await anyio.lowlevel.checkpoint()
+                elif self.watch is not None:
+                    await self.watch.receive(deadline)
+                else:
+                    await self.transport.receive(deadline)
+        except (EOFError, ConnectionError) as exc:
+            raise DisconnectedError from exc
+        finally:
+            self.is_receiving = False
+            if self.watch is not None:
+                self.watch.resume()
+        return packet
+
+    def _end_error(self, end: BaseException | None) -> ConnectionError:
+        if self.is_closed or self.tasks.has_given_up:
+            error: ConnectionError = ClientClosedError("Closed client")
+        elif isinstance(end, ConnectionError):
+            error = end
+        else:
+            error = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+        return tag_with_client(self, error)
+
+    async def wait_disconnected(self) -> None:
+        self.tasks.check_thread()
+        if self.is_closing() or self.is_over:
+            return await anyio.lowlevel.checkpoint()
+        if self.watch is None:
+            self.watch = Watch(self.tasks, self)
+        await self.watch.wait()
+
+    def close_undelivered(self) -> None:
+        """Close descriptors that no handler has got."""
+        close_descriptors(self.undelivered)
+        self.undelivered = ()
+
+    # -- sending
+
+    async def send_packet(self, packet: Any, /) -> None:
+        if self.is_closed:
+            raise tag_with_client(self, ClientClosedError("Closed client"))
+        transport = self.transport
+        try:
+            if self.gathered:
+                self._gather(self.encode(packet))
+            elif transport.congested:
+                encode = self.encode  # if the protocol changes meanwhile, this packet is of the old
+                async with transport.turn():  # a packet has no bytes before its turn
+                    self.transport.write(encode(packet))  # through TLS, if that has begun meanwhile
+            elif self.decoder.has_more and not transport.get_unsent_size():
+                # On top of bytes that the kernel does not take, to gather would save nothing, and
+                # hide them from the transport's high-water mark.
+                self._begin_to_gather(self.encode(packet))
+            else:
+                transport.write(self.encode(packet))
+            if transport.congested:
+                await transport.drain()
+        except ConnectionError as exc:
+            raise self._explained(exc) from exc.__cause__
+
+    def try_send_packet(self, packet: Any, /) -> bool:
+        self.tasks.check_thread()
+        return not self.is_full() and self.try_send(self.encode(packet))
+
+    def is_full(self, high_water: int = HIGH_WATER) -> bool:
+        """Whether nothing can be sent without waiting, if at all.
+
+        Args:
+            high_water: The most bytes that may wait to be sent.
+        """
+        if self.is_closed or self.transport.has_queue() or self.transport.is_closing():
+            return True
+        return self.get_unsent_size() > high_water
+
+    def try_send(self, data: bytes) -> bool:
+        """Send bytes, unless the connection is broken; return whether they were sent."""
+        try:
+            if self.gathered:
+                self._gather(data)
+            else:
+                self.transport.write(data)
+        except ConnectionError:  # reported to the next operation on the connection
+            return False
+        return True
+
+    def get_unsent_size(self) -> int:
+        return len(self.gathered) + self.transport.get_unsent_size()
+
+    async def send_packet_with_ancillary(
+        self, packet: Any, ancillary_data: RawAncillary, /
+    ) -> None:
+        if self._options.ancillary_bufsize is None:
+            await super().send_packet_with_ancillary(packet, ancillary_data)
+        if self.is_closed:
+            raise tag_with_client(self, ClientClosedError("Closed client"))
+        encode = partial(self.encode, packet)
+        try:
+            self.flush()
+            await self.transport.send_with_ancillary(encode, ancillary_data)
+        except ConnectionError as exc:
+            raise self._explained(exc) from exc.__cause__
+
+    def _explained(self, exc: ConnectionError) -> ConnectionError:
+        """Return the error of an operation that was going on when the connection ended."""
+        if self.is_closed:
+            closed = ClientClosedError("Closed client")
+            closed.__cause__ = exc
+            exc = closed
+        return tag_with_client(self, exc)
+
+    def _begin_to_gather(self, data: bytes) -> None:
+        self.gathered += data
+        if len(data) >= _FLUSH_SIZE:
+            self.flush()
+        elif not self._flush_is_scheduled:
+            # The handler may wait for something else before it comes to the last frame.
+            self._flush_is_scheduled = True
+            self.transport.call_soon(self._flush_soon)
+
+    def _gather(self, data: bytes) -> None:
+        self.gathered += data
+        if not self.decoder.has_more or len(self.gathered) >= _FLUSH_SIZE:
+            self.flush()
+
+    def _flush_soon(self) -> None:
+        self._flush_is_scheduled = False
+        with suppress(ConnectionError):  # reported to the next operation on the connection
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was gathered.
+
+        Raises:
+            ConnectionError: The connection broke.
+        """
+        if self.gathered:
+            data, self.gathered = self.gathered, bytearray()
+            self.transport.write(data)
+
+
+def tag_with_client(client: PacketClient, exc: _OSError) -> _OSError:
+    """Mark an error as coming from an operation on this client, and keep the client alive."""
+    vars(exc)["_easynetwork_client"] = client
+    return exc
+
+
+def came_from_client(client: PacketClient, exc: BaseException) -> bool:
+    """Whether an exception that left a handler came from an operation on this client."""
+    return getattr(exc, "__dict__", {}).get("_easynetwork_client") is client
