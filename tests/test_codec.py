@@ -568,6 +568,16 @@ class Framed(StringLineSerializer):
             TypeError,
             "adjustment must be an integer, not 0.5",
         ),
+        (
+            lambda: LengthPrefixFraming("decimal", 10, terminator=" "),  # type: ignore[arg-type]
+            TypeError,
+            "terminator must be bytes, not ' '",
+        ),
+        (
+            lambda: LengthPrefixFraming("varint", 10, max_digits=0.5),  # type: ignore[arg-type]
+            TypeError,
+            "max_digits must be a positive integer, not 0.5",
+        ),
     ],
 )
 def test_framing_that_is_none(

@@ -72,6 +72,7 @@ LONG_CONSTRUCTORS = {
     "AsyncUnixStreamClient",
     "AsyncUnixStreamServer",
     "JSONSerializer",
+    "LengthPrefixedSerializer",
     "StandaloneTCPNetworkServer",
     "StandaloneUDPNetworkServer",
     "StandaloneUnixDatagramServer",

@@ -7,6 +7,8 @@ that), and the test fails if the quoted sentence is wrong.
 from __future__ import annotations
 
 import bz2
+import re
+import shutil
 import socket
 import timeit
 import tracemalloc
@@ -14,8 +16,9 @@ import zlib
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
+import anyio
 import pytest
 
 from docs._include.examples.howto.serializers import (
@@ -54,7 +57,9 @@ from easynetwork.serializers import (
 )
 from easynetwork.serializers.abc import (
     AbstractIncrementalPacketSerializer,
+    AbstractPacketSerializer,
     BufferedIncrementalPacketSerializer,
+    LengthFormat,
 )
 from easynetwork.serializers.framing import (
     AutoSeparatedPacketSerializer,
@@ -72,6 +77,7 @@ from easynetwork.servers.handlers import (
 from easynetwork.testing import check_serializer
 from tests.decoding import outcomes
 from tests.docs.howto_support import (
+    DOCS,
     Peer,
     check_quotations,
     connected,
@@ -79,6 +85,7 @@ from tests.docs.howto_support import (
     serving,
     visiting,
 )
+from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -117,6 +124,16 @@ class Trap:
 
 def spring() -> None:
     Trap.sprung += 1
+
+
+class Plain(AbstractPacketSerializer[bytes, bytes]):
+    """Packets are bytes."""
+
+    def serialize(self, packet: bytes) -> bytes:
+        return packet
+
+    def deserialize(self, data: bytes) -> bytes:
+        return data
 
 
 async def check_served(protocol: Any, packet: Any) -> None:
@@ -497,9 +514,88 @@ def test_length() -> None:
     "With LengthPrefixedSerializer, any serializer works in a stream, including one-shot
     serializers."
     """
-    for length in "u8", "u16", "u32", "u64", "varint", "netstring":
+    for length in get_args(LengthFormat):
         serializer = LengthPrefixedSerializer(examples.ReadingSerializer(), length)
         check_serializer(serializer, [READING])
+
+
+def syslog(**options: Any) -> LengthPrefixedSerializer[str, str]:
+    """Return the serializer for syslog messages, maybe with other options."""
+    lines = StringLineSerializer(encoding="utf-8")
+    return LengthPrefixedSerializer(lines, **{"length": "decimal", "max_digits": 5, **options})
+
+
+async def test_syslog() -> None:
+    """The length is where RFC 6587 wants it, and may not be longer than the option says.
+
+    "length ends with a space, or with another terminator."
+
+    "so that a message can contain newlines"
+
+    "max_digits limits the digits of a decimal length, or the bytes of a varint. A longer length is
+    an error, for the sender, too."
+    """
+    await check_served(StreamProtocol(syslog()), "<13>1 - - backup - - - two\nlines")
+    assert syslog(terminator=b"\n").serialize_frame("hello") == b"5\nhello"
+    limited = syslog(length="varint", max_digits=1), syslog(max_digits=2)
+    for serializer, most in zip(limited, (127, 99), strict=True):
+        assert serializer.serialize_frame("x" * most)
+        with pytest.raises(ValueError, match="max_digits"):
+            serializer.serialize_frame("x" * (most + 1))
+    found = outcomes(StreamProtocol(syslog(max_digits=2)), [b"5 hello100 "])
+    assert found[0] == "hello"
+    assert [type(outcome) for outcome in found[1:]] == [tuple, tuple]
+
+
+@pytest.mark.skipif(shutil.which("logger") is None, reason="logger is not installed")
+async def test_logger() -> None:
+    """A server understands what logger sends.
+
+    "A server with this serializer receives what logger --tcp --octet-count sends."
+    """
+    sent, received = anyio.create_memory_object_stream[str](10)
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+            sent.send_nowait((yield))
+
+    text = "The disk is almost full.\nFree: 2 %"
+    with sent, received:
+        async with serving(Handler(), StreamProtocol(syslog())) as server:
+            host, port = server.get_addresses()[0][:2]
+            command = ["logger", "--tcp", "--octet-count", "-n", str(host), "-P", str(port), text]
+            await anyio.run_process(command)
+            with anyio.fail_after(PATIENCE):
+                message = await received.receive()
+    assert message.startswith("<13>")
+    assert message.endswith(text)
+
+
+FRAMES = {
+    # A PING (RFC 9113, 6.7).
+    "HTTP/2": (b"\6\0\0\0\0\0" + b"8 octets", b"\0\0\x08\6\0\0\0\0\0" + b"8 octets"),
+    "TLS, handshake messages": (b"\x14finished", b"\x14\0\0\x08finished"),
+    "MySQL": (b"\0\3select 1", b"\x09\0\0\0\3select 1"),
+    "PostgreSQL, after the start-up": (b"Qselect 1\0", b"Q\0\0\0\x0dselect 1\0"),
+    # The smallest length of 3 bytes: MQTT 5.0, 1.5.5.
+    "MQTT": (b"\x30" + b"x" * 16_384, b"\x30\x80\x80\x01" + b"x" * 16_384),
+    "Redis, bulk strings": (b"$hello\r\n", b"$5\r\nhello\r\n"),
+}
+
+
+def test_arguments() -> None:
+    """The arguments in the table write the frames of these protocols.
+
+    "These are the arguments for some well-known protocols"
+    """
+    page = (DOCS / "howto" / "serializers.rst").read_text(encoding="utf-8")
+    rows = dict(re.findall(r'^   \* - (.+)\n     - ``(".+)``$', page, re.MULTILINE))
+    assert rows.keys() == FRAMES.keys()
+    for name, (packet, frame) in FRAMES.items():
+        options = {"inner": Plain(), "make": LengthPrefixedSerializer}
+        serializer = eval(f"make(inner, {rows[name]})", options)
+        assert serializer.serialize_frame(packet) == frame
+        assert outcomes(StreamProtocol(serializer), [frame]) == [packet]
 
 
 async def test_stapled() -> None:

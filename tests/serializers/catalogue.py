@@ -302,9 +302,6 @@ def wrappers() -> Iterator[Entry]:
 def lengths() -> Iterator[Entry]:
     """Lengths in front of packets."""
     inner = JSONSerializer()
-    no_lengths: dict[str, list[bytes]] = {length: [] for length in get_args(LengthFormat)}
-    no_lengths["varint"] = [b"\xff" * 10]
-    no_lengths["netstring"] = [b"x", b":", b"02:[],", b"2:[]x", b"1" * 21]
     options: list[dict[str, Any]] = [{"length": length} for length in get_args(LengthFormat)]
     options += [
         {"length": "u16", "byteorder": "little"},
@@ -312,6 +309,11 @@ def lengths() -> Iterator[Entry]:
         {"length": "u8", "offset": 1},
         {"length": "u64", "adjustment": 1},
         {"length": "varint", "offset": 1, "adjustment": -1},
+        {"length": "u24", "byteorder": "little", "adjustment": 1},
+        {"length": "u24", "offset": 1},
+        {"length": "varint", "offset": 1, "max_digits": 4},
+        {"length": "decimal", "terminator": b"\r\n", "offset": 1, "adjustment": 1},
+        {"length": "decimal", "terminator": b"\n", "max_digits": 5},
     ]
     for option in options:
         # As much as a byte can say, without what else may have to be counted.
@@ -319,7 +321,7 @@ def lengths() -> Iterator[Entry]:
         serializer = LengthPrefixedSerializer(inner, **option, limit=limit)
         other = LengthPrefixedSerializer(inner, **option)
         bad = [serializer.serialize_frame("bad").replace(b'"', b"'")]
-        bad += [bytes(option.get("offset", 0)) + data for data in no_lengths[option["length"]]]
+        bad += [bytes(option.get("offset", 0)) + data for data in no_length(**option)]
         name = "-".join(["length", *map(str, option.values())])
         yield Entry(
             name, serializer, JSON_PACKETS, small_json_values(), bad, [too_long(other, limit)]
@@ -329,11 +331,31 @@ def lengths() -> Iterator[Entry]:
     bad, large = [b"\0\0", b"\0\1", b"\0\3x"], [b"\xff\xff", b"\x04\0"]
     yield Entry("length-itself", serializer, JSON_PACKETS, small_json_values(), bad, large)
     packets = [b"a", b"hello, world", b"\0"]
-    bad, large = [*no_lengths["netstring"], b"0:x"], [b"1001:", b"%d:" % 2**64]
+    bad, large = [*no_length("netstring"), b"0:x"], [b"1001:", b"%d:" % 2**64]
     for debug in False, True:
         netstrings = NetstringSerializer(limit=LIMIT, debug=debug)
         name = f"netstring{'-debug' if debug else ''}"
         yield Entry(name, netstrings, packets, st.binary(max_size=50), bad, large)
+
+
+def no_length(
+    length: str,
+    *,
+    terminator: bytes = b" ",
+    max_digits: int | None = None,
+    adjustment: int = 0,
+    **options: Any,
+) -> list[bytes]:
+    """Return malformed lengths with what is dropped with them."""
+    match length:
+        case "varint":
+            return [b"\xff" * (max_digits or 10)]
+        case "decimal":
+            empty_list = b"02" + terminator + b"[]" + b" " * adjustment
+            return [b"x", terminator[:1], b"2x", empty_list, b"1" * ((max_digits or 20) + 1)]
+        case "netstring":
+            return [b"x", b":", b"02:[],", b"2:[]x", b"1" * 21]
+    return []
 
 
 def too_long(serializer: LengthPrefixedSerializer[Any, Any], limit: int) -> bytes:

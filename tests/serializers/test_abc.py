@@ -149,7 +149,15 @@ def test_framing_is_immutable(framing: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"length": "u24"}, {"byteorder": "middle"}, {"offset": -1}, {"limit": 0}]
+    "options",
+    [
+        {"length": "u12"},
+        {"byteorder": "middle"},
+        {"offset": -1},
+        {"limit": 0},
+        {"terminator": b" "},
+        {"max_digits": 4},
+    ],
 )
 def test_framing_is_valid(options: dict[str, Any]) -> None:
     """What is told of a length makes sense."""

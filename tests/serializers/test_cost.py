@@ -174,6 +174,10 @@ def cases_of_lengths() -> Iterator[Case]:
     yield from prefixed(b"\0\2", b"\0\0", b"\0\2", length="u16", adjustment=-2)
     yield from prefixed(b"a\0", b"\xff\0", length="u8", offset=1)
     yield from prefixed(b"a\0\0", b"\xff\0\0", length="u16", byteorder="little", offset=1)
+    yield from prefixed(b"\0\0\0", b"\0\0\1", b"\xff\xff\xff", length="u24")
+    yield from prefixed(b"\0\0\0", b"\0", b"\xff\xff\xff", length="u24", limit=1)
+    yield from prefixed(b"0 ", b" ", b"0 x", b"00 ", b"1", b"99999999999 ", length="decimal")
+    yield from prefixed(b"0\r\n", b"\r", b"0\r", b"1", length="decimal", terminator=b"\r\n")
     yield from prefixed(b"\0", b"\xff", b"\x80" * 9 + b"\0", b"\1\xff", length="varint")
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABCMeta, abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, get_args
 
 from easynetwork._typevars import _T, Buffer, Received, Sent
 from easynetwork.exceptions import DeserializeError, UnsupportedOperation
@@ -92,15 +92,22 @@ class FixedSizeFraming:
         validated_positive("size", self.size)
 
 
-LengthFormat: TypeAlias = Literal["u8", "u16", "u32", "u64", "varint", "netstring"]
+LengthFormat: TypeAlias = Literal[
+    "u8", "u16", "u24", "u32", "u64", "varint", "decimal", "netstring"
+]
 """How a length is written:
 
-* ``"u8"``, ``"u16"``, ``"u32"``, ``"u64"``: an unsigned integer of so many bits.
+* ``"u8"``, ``"u16"``, ``"u24"``, ``"u32"``, ``"u64"``: an unsigned integer of so many bits.
 * ``"varint"``: an unsigned LEB128 integer of at most 10 bytes, as in front of Protocol Buffers'
   length-delimited messages.
+* ``"decimal"``: decimal digits and a terminator, as in the octet counting of syslog over TCP
+  (:rfc:`6587`). Nothing follows the body.
 * ``"netstring"``: decimal digits and a colon; a comma ends the packet. See
   https://cr.yp.to/proto/netstrings.txt.
 """
+
+MAX_DIGITS: Final = {"varint": 10, "decimal": 20, "netstring": 20}
+"""The most bytes of a length without its terminator: enough for 64 bits."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -119,6 +126,10 @@ class LengthPrefixFraming:
             Where the length counts more than the body, this is negative: -4 if a ``"u32"`` counts
             itself, -6 if it also counts a head of 2 bytes. Where the length counts less, because it
             leaves the first 3 bytes of the body out, this is 3.
+        terminator: What ends the digits of a ``"decimal"`` length, and only of this one: bytes that
+            do not begin with a digit. None for a space, as in :rfc:`6587`.
+        max_digits: The most digits of a ``"decimal"`` or ``"netstring"`` length (20 by default), or
+            the most bytes of a ``"varint"`` (10 by default). No packet is sent with a longer one.
 
     A length beyond the limit is a `LimitOverrunError` as soon as it is there, whatever follows. The
     packet is skipped: its remaining bytes are dropped as they come, none of them is ever taken for
@@ -126,14 +137,19 @@ class LengthPrefixFraming:
     packet that it never completes. Until it does, everything that it sends is dropped, so consider
     closing the connection.
 
-    A malformed length (a varint that does not end, anything but digits and a colon in front of a
-    netstring, a length smaller than -`adjustment`) is an `IncrementalDeserializeError`. The parser
-    cannot resynchronise: it resumes after the malformed bytes and may find anything. Close the
-    connection.
+    A malformed length (a varint that does not end, anything but digits and their terminator, more
+    than `max_digits`, a length smaller than -`adjustment`) is an `IncrementalDeserializeError`. The
+    parser cannot resynchronise: it resumes after the malformed bytes and may find anything. Close
+    the connection.
+
+    A decimal length of 0 is valid. One that begins with a 0 but has more digits is an
+    `IncrementalDeserializeError` as soon as its packet is complete, and what follows the packet is
+    parsed again. The same is true for a netstring without a comma at its end.
 
     Raises:
-        TypeError: `limit`, `offset` or `adjustment` is not an integer.
-        ValueError: An option is out of its range, or cannot be combined with ``"netstring"``.
+        TypeError: `limit`, `offset`, `adjustment` or `max_digits` is not an integer, or
+            `terminator` is not `bytes`.
+        ValueError: An option is out of its range, or cannot be combined with this `length`.
     """
 
     length: LengthFormat
@@ -141,6 +157,9 @@ class LengthPrefixFraming:
     byteorder: Literal["big", "little"] = "big"
     offset: int = 0
     adjustment: int = 0
+    _: dataclasses.KW_ONLY
+    terminator: bytes | None = None
+    max_digits: int | None = None
 
     def __post_init__(self) -> None:
         validated_limit(self.limit)
@@ -158,6 +177,22 @@ class LengthPrefixFraming:
             raise ValueError("offset must not be negative")
         if self.length == "netstring" and (self.offset or self.adjustment):
             raise ValueError("A netstring has neither offset nor adjustment")
+        self._check_digits()
+
+    def _check_digits(self) -> None:
+        if (terminator := self.terminator) is not None:
+            if not isinstance(terminator, bytes):
+                raise TypeError(f"terminator must be bytes, not {terminator!r}")
+            if self.length != "decimal":
+                raise ValueError("terminator is only for the length 'decimal'")
+            if not terminator or terminator[:1].isdigit():
+                raise ValueError("terminator must not be empty, nor begin with a digit")
+        if self.max_digits is not None:
+            validated_positive("max_digits", self.max_digits)
+            if self.length not in MAX_DIGITS:
+                raise ValueError(f"max_digits is not for the length {self.length!r}")
+            if self.max_digits > (most := MAX_DIGITS[self.length]):
+                raise ValueError(f"max_digits must be at most {most} for {self.length!r}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)

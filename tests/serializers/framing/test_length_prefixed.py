@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import gc
 import struct
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from easynetwork.exceptions import IncrementalDeserializeError, LimitOverrunError
-from easynetwork.serializers.abc import LengthPrefixFraming
+from easynetwork.serializers.abc import LengthFormat, LengthPrefixFraming
+from easynetwork.serializers.framing.framers import new_framer
 from tests.serializers.framing.lengths import FORMATS, Format, Prefixed
 from tests.serializers.framing.ways import (
     BAD_WORD,
@@ -31,6 +34,11 @@ def test_properties() -> None:
     assert serializer.debug is True
     assert serializer.framing() == LengthPrefixFraming("u16", 100, "little", 2, -4)
     assert Prefixed().framing() == LengthPrefixFraming("u32", 65536, "big", 0, 0)
+    decimal = Prefixed("decimal", terminator=b"\n", max_digits=5).framing()
+    assert decimal == LengthPrefixFraming("decimal", 65536, terminator=b"\n", max_digits=5)
+    allowed: list[tuple[LengthFormat, int]] = [("varint", 10), ("decimal", 20), ("netstring", 20)]
+    for length, most in allowed:
+        assert Prefixed(length, max_digits=most).framing().max_digits == most
     assert Prefixed().debug is False
     assert not hasattr(serializer, "__dict__")
 
@@ -40,9 +48,9 @@ def test_properties() -> None:
     [
         ({"limit": 0}, "limit must be a positive integer"),
         (
-            {"length": "u24"},
-            "Invalid length: expected one of 'u8', 'u16', 'u32', 'u64', 'varint', 'netstring', "
-            "got 'u24'",
+            {"length": "u12"},
+            "Invalid length: expected one of 'u8', 'u16', 'u24', 'u32', 'u64', 'varint', "
+            "'decimal', 'netstring', got 'u12'",
         ),
         (
             {"byteorder": "<"},
@@ -57,12 +65,44 @@ def test_properties() -> None:
             {"length": "netstring", "adjustment": -1},
             "A netstring has neither offset nor adjustment",
         ),
+        ({"terminator": b" "}, "terminator is only for the length 'decimal'"),
+        (
+            {"length": "netstring", "terminator": b":"},
+            "terminator is only for the length 'decimal'",
+        ),
+        (
+            {"length": "decimal", "terminator": b""},
+            "terminator must not be empty, nor begin with a digit",
+        ),
+        (
+            {"length": "decimal", "terminator": b"0 "},
+            "terminator must not be empty, nor begin with a digit",
+        ),
+        ({"max_digits": 4}, "max_digits is not for the length 'u32'"),
+        ({"length": "u24", "max_digits": 3}, "max_digits is not for the length 'u24'"),
+        ({"length": "varint", "max_digits": 0}, "max_digits must be a positive integer"),
+        ({"length": "varint", "max_digits": 11}, "max_digits must be at most 10 for 'varint'"),
+        ({"length": "decimal", "max_digits": 21}, "max_digits must be at most 20 for 'decimal'"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     """Wrong options are refused at construction."""
     with pytest.raises(ValueError, match=f"^{message}$"):
         Prefixed(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"terminator": " "}, "terminator must be bytes, not ' '"),
+        ({"terminator": bytearray(b" ")}, r"terminator must be bytes, not bytearray\(b' '\)"),
+        ({"max_digits": "4"}, "max_digits must be a positive integer, not '4'"),
+    ],
+)
+def test_options_of_wrong_types(options: dict[str, Any], message: str) -> None:
+    """So are options of other types."""
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        Prefixed("decimal", **options)
 
 
 def test_keyword_arguments_go_on() -> None:
@@ -89,6 +129,24 @@ def test_error_info_is_copied() -> None:
         (Format("varint"), b"x" * 127, b"\x7f" + b"x" * 127),
         (Format("varint"), b"x" * 128, b"\x80\x01" + b"x" * 128),
         (Format("varint"), b"x" * 300, b"\xac\x02" + b"x" * 300),  # The example of protobuf's docs.
+        # The example of the MQTT specification (5.0, 1.5.5) for a length of 321.
+        (Format("varint", max_digits=4), b"x" * 321, b"\xc1\x02" + b"x" * 321),
+        # A PING of HTTP/2 (RFC 9113, 6.7): the length does not count the 6 bytes after it.
+        (
+            Format("u24", adjustment=6),
+            b"\x06\0\0\0\0\0" + b"8 octets",
+            b"\0\0\x08\x06\0\0\0\0\0" + b"8 octets",
+        ),
+        (Format("u24", "little", adjustment=1), b"\0\x01", b"\x01\0\0\0\x01"),  # MySQL's COM_QUIT.
+        (Format("u24", offset=1), b"\x0e", b"\x0e\0\0\0"),  # ServerHelloDone of TLS 1.2.
+        (Format("decimal"), b"<34>1 - - - - - -", b"17 <34>1 - - - - - -"),  # RFC 6587, 3.4.1.
+        (Format("decimal"), b"", b"0 "),
+        (Format("decimal", terminator=b"\n"), b"5\n", b"2\n5\n"),
+        (
+            Format("decimal", offset=1, adjustment=2, terminator=b"\r\n"),
+            b"$hello\r\n",
+            b"$5\r\nhello\r\n",  # The example of Redis' documentation.
+        ),
         (Format("netstring"), b"hello world!", b"12:hello world!,"),  # D. J. Bernstein's.
         (Format("netstring"), b"", b"0:,"),  # Likewise.
         # The examples of Netty's documentation, "HELLO, WORLD" with different headers.
@@ -142,6 +200,11 @@ def test_round_trip(kind: Format, data: st.DataObject) -> None:
     [
         (Format("u8"), 256, "Length 256 does not fit into u8"),
         (Format("u16"), 65536, "Length 65536 does not fit into u16"),
+        (Format("u24"), 2**24, "Length 16777216 does not fit into u24"),
+        (Format("varint", max_digits=1), 128, "Length 128 does not fit into max_digits=1"),
+        (Format("varint", max_digits=2), 2**14, "Length 16384 does not fit into max_digits=2"),
+        (Format("decimal", max_digits=3), 1000, "Length 1000 does not fit into max_digits=3"),
+        (Format("netstring", max_digits=2), 100, "Length 100 does not fit into max_digits=2"),
         (Format("u8", adjustment=-1), 255, "Length 256 does not fit into u8"),
         (Format("u8", offset=2), 1, "A packet must have at least 2 bytes, got b'x'"),
         (Format("u8", offset=2, adjustment=-9), 1, "A packet must have at least 2 bytes"),
@@ -240,6 +303,44 @@ def test_huge_length(kind: Format, way: Way) -> None:
         ),
         (Format("varint"), b"\x80" * 11 + b"a", "Length does not end after 70 bits", b"\x80a"),
         (Format("varint", offset=1), b"\xff" * 12, "Length does not end after 70 bits", b"\xff"),
+        (Format("varint", max_digits=4), b"\xff" * 5, "Length does not end after 28 bits", b"\xff"),
+        (Format("decimal"), b"<34>1", "Packet has no valid length: b'<'", b"34>1"),
+        (Format("decimal"), b" 1 a", "Packet has no valid length: b' '", b"1 a"),
+        (Format("decimal"), b"-1 a", "Packet has no valid length: b'-'", b"1 a"),
+        (Format("decimal"), b"1:a2 ", "Packet has no valid length: b'1:'", b"a2 "),
+        (
+            Format("decimal", max_digits=3),
+            b"1234 ",
+            "Packet has no valid length: b'1234'",
+            b" ",
+        ),
+        (
+            Format("decimal", terminator=b"\r\n"),
+            b"1\n\n",
+            r"Packet has no valid length: b'1\n'",
+            b"\n",
+        ),
+        (
+            Format("decimal", terminator=b"\r\n"),
+            b"1\ra",
+            r"Packet has no valid length: b'1\ra'",
+            b"",
+        ),
+        (
+            Format("decimal", terminator=b"\r\n"),
+            b"\r\n1",
+            r"Packet has no valid length: b'\r'",
+            b"\n1",
+        ),
+        (Format("decimal", offset=1), b"$$1 a", "Packet has no valid length: b'$'", b"1 a"),
+        (Format("decimal"), b"03 abc4 ", "Packet's length begins with 0", b"4 "),
+        (Format("decimal"), b"00 4 ", "Packet's length begins with 0", b"4 "),
+        (
+            Format("decimal", adjustment=-2),
+            b"1 abc",
+            "Length 1 is less than the 2 bytes that it counts",
+            b"abc",
+        ),
         (
             Format("netstring"),
             b"abc",
@@ -294,6 +395,26 @@ def test_errors_are_freed() -> None:
 def test_varint_with_too_many_bytes(data: bytes) -> None:
     """A varint may be longer than it has to be, as Protocol Buffers allow."""
     assert feed(Prefixed("varint").incremental_deserialize, [data]) == ([b""], b"")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind.length[0] == "u"], ids=str)
+def test_frames_call_nothing(kind: Format) -> None:
+    """To split a chunk calls no function of Python per frame, unless there is an `offset`."""
+    framer = new_framer(kind.serializer().framing(), buffered=False)
+    calls: list[str] = []
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    data = kind.wire(b"x" * 20) * 100
+    sys.setprofile(profile)
+    try:
+        frames, rest = framer.split_frames(data)
+    finally:
+        sys.setprofile(None)
+    assert (frames, rest) == ([b"x" * 20] * 100, b"")
+    assert (len(calls) < 10) is (kind.offset == 0), calls
 
 
 @pytest.mark.parametrize("code", ["B", "H", "I", "Q"])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from easynetwork.exceptions import DeserializeError, IncrementalDeserializeError, LimitOverrunError
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
-from easynetwork.serializers.abc import AbstractPacketSerializer, LengthPrefixFraming
+from easynetwork.serializers.abc import AbstractPacketSerializer, LengthFormat, LengthPrefixFraming
 from easynetwork.serializers.wrapper.length_prefixed import LengthPrefixedSerializer
 from tests.decoding import PROTOCOLS, MakeProtocol, outcomes
 from tests.tools import cuts, every_cut, json_values
@@ -38,6 +38,9 @@ def test_properties() -> None:
     assert serializer.framing() == LengthPrefixFraming("u16", 100, **options)
     assert serializer.buffer_limit == 100
     assert serializer.debug is True
+    decimal = LengthPrefixedSerializer(Numbers(), "decimal", terminator=b"\n", max_digits=5)
+    expected = LengthPrefixFraming("decimal", 65536, terminator=b"\n", max_digits=5)
+    assert decimal.framing() == expected
     default = LengthPrefixedSerializer(Numbers())
     assert default.framing() == LengthPrefixFraming("u32", 65536)
     assert default.debug is False
@@ -55,18 +58,28 @@ def test_wrong_options() -> None:
     """Wrong options are refused at construction."""
     with pytest.raises(ValueError, match=r"^offset must not be negative$"):
         LengthPrefixedSerializer(Numbers(), offset=-1)
+    with pytest.raises(ValueError, match=r"^terminator is only for the length 'decimal'$"):
+        LengthPrefixedSerializer(Numbers(), terminator=b" ")
+    with pytest.raises(ValueError, match=r"^max_digits is not for the length 'u16'$"):
+        LengthPrefixedSerializer(Numbers(), "u16", max_digits=2)
 
 
 @pytest.mark.parametrize(
     ("length", "data"),
-    [("u8", b"\x03202"), ("u16", b"\x00\x03202"), ("netstring", b"3:202,")],
+    [
+        ("u8", b"\x03202"),
+        ("u16", b"\x00\x03202"),
+        ("u24", b"\x00\x00\x03202"),
+        ("decimal", b"3 202"),
+        ("netstring", b"3:202,"),
+    ],
 )
 def test_serialize(length: Any, data: bytes) -> None:
     """A packet is what is inside makes of it, with its length."""
     assert LengthPrefixedSerializer(Numbers(), length).serialize_frame(202) == data
 
 
-@pytest.mark.parametrize("length", ["u32", "varint", "netstring"])
+@pytest.mark.parametrize("length", ["u24", "u32", "varint", "decimal", "netstring"])
 @each_protocol
 def test_every_cut(make: MakeProtocol, length: Any) -> None:
     """The same packets and errors come out however the stream is cut."""
@@ -100,10 +113,11 @@ def test_incremental_serializer_inside(make: MakeProtocol, data: st.DataObject) 
 
 def test_datagram() -> None:
     """A datagram has its own length."""
-    protocol = DatagramProtocol(LengthPrefixedSerializer(Numbers()))
+    for length in get_args(LengthFormat):
+        protocol = DatagramProtocol(LengthPrefixedSerializer(Numbers(), length))
 
-    assert protocol.make_datagram(12) == b"12"
-    assert protocol.build_packet_from_datagram(b"12") == 12
+        assert protocol.make_datagram(12) == b"12"
+        assert protocol.build_packet_from_datagram(b"12") == 12
 
 
 def test_error_info() -> None:

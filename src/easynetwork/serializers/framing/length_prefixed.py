@@ -26,6 +26,9 @@ class LengthPrefixedPacketSerializer(FramedPacketSerializer[Sent, Received, memo
             message's type may do; `deserialize()` gets them back in their place.
         adjustment: What to add to the length that is written to get the number of bytes after it.
             Negative if the length counts itself, or what comes before it.
+        terminator: What ends a ``"decimal"`` length: a space by default.
+        max_digits: The most digits of a ``"decimal"`` or ``"netstring"`` length, or the most bytes
+            of a ``"varint"``.
         limit: The most bytes of a packet, the length itself not counted.
         debug: Whether errors carry ``error_info``.
         **kwargs: For the next class in the method resolution order.
@@ -34,7 +37,7 @@ class LengthPrefixedPacketSerializer(FramedPacketSerializer[Sent, Received, memo
     handled.
 
     Raises:
-        ValueError: An option is out of its range, or cannot be combined with ``"netstring"``.
+        ValueError: An option is out of its range, or cannot be combined with `length`.
     """
 
     __slots__ = ("_field", "_framing")
@@ -46,12 +49,18 @@ class LengthPrefixedPacketSerializer(FramedPacketSerializer[Sent, Received, memo
         byteorder: Literal["big", "little"] = "big",
         offset: int = 0,
         adjustment: int = 0,
+        terminator: bytes | None = None,
+        max_digits: int | None = None,
         limit: int = DEFAULT_SERIALIZER_LIMIT,
         debug: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(debug=debug, **kwargs)
-        self._framing = LengthPrefixFraming(length, limit, byteorder, offset, adjustment)
+        self._framing = LengthPrefixFraming(
+            *(length, limit, byteorder, offset, adjustment),
+            terminator=terminator,
+            max_digits=max_digits,
+        )
         self._field = new_length_field(self._framing)
 
     @property

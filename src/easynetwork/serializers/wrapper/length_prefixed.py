@@ -25,12 +25,14 @@ class LengthPrefixedSerializer(LengthPrefixedPacketSerializer[Sent, Received]):
         byteorder: As for `LengthPrefixedPacketSerializer`.
         offset: Likewise.
         adjustment: Likewise.
+        terminator: Likewise.
+        max_digits: Likewise.
         limit: The most bytes of a packet, the length itself not counted.
         debug: Whether errors carry ``error_info``.
 
     Raises:
         TypeError: `serializer` is not a serializer.
-        ValueError: An option is out of its range, or cannot be combined with ``"netstring"``.
+        ValueError: An option is out of its range, or cannot be combined with `length`.
     """
 
     __slots__ = ("_serializer",)
@@ -43,6 +45,8 @@ class LengthPrefixedSerializer(LengthPrefixedPacketSerializer[Sent, Received]):
         byteorder: Literal["big", "little"] = "big",
         offset: int = 0,
         adjustment: int = 0,
+        terminator: bytes | None = None,
+        max_digits: int | None = None,
         limit: int = DEFAULT_SERIALIZER_LIMIT,
         debug: bool = False,
     ) -> None:
@@ -51,6 +55,8 @@ class LengthPrefixedSerializer(LengthPrefixedPacketSerializer[Sent, Received]):
             byteorder=byteorder,
             offset=offset,
             adjustment=adjustment,
+            terminator=terminator,
+            max_digits=max_digits,
             limit=limit,
             debug=debug,
         )
