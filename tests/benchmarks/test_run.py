@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import io
+import math
 import os
 import re
 from pathlib import Path
@@ -138,7 +139,8 @@ def test_run_all_scenarios(monkeypatch):
             contender.name for contender in contenders if scenario.concerns(contender)
         ]
         for row in table.rows:
-            assert all(row.median(metric.key) >= 0 for metric in table.metrics)
+            # Memory may be given back: not every figure is positive.
+            assert all(math.isfinite(row.median(metric.key)) for metric in table.metrics)
     assert children() <= before
 
 

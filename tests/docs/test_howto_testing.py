@@ -51,7 +51,7 @@ def pytest_run(*arguments: str, folder: Path = FOLDER) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=PATIENCE,
+        timeout=5 * PATIENCE,  # it imports and runs a lot
         check=False,
     )
     return run.stdout
