@@ -94,6 +94,10 @@ class StreamDecoder(ABC):
             Whether it is worth calling `take` now.
         """
 
+    def end_of_stream(self) -> bool:
+        """Take note that nothing follows; return whether that makes a packet of what is here."""
+        return False
+
     @abstractmethod
     def take(self) -> Any:
         """Return the next packet, or `NEED_DATA`.
@@ -167,7 +171,7 @@ class FramedDecoder(StreamDecoder):
         chunk = bytes(self._chunk)
         frames, rest = self._split_frames(chunk)
         arrived_later = bytes(memoryview(self._rest)[len(rest or b"") :])
-        if taken := len(frames) - len(self._frames):
+        if (taken := len(frames) - len(self._frames)) > 0:
             chunk = self._split_frames(chunk, taken)[1] or b""
         return chunk + arrived_later, None
 
@@ -212,8 +216,7 @@ class FramedDecoder(StreamDecoder):
     def _begin_to_drop(self, frame: Frame) -> None:
         """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
         self._is_cut = False
-        assert isinstance(frame, LimitOverrunError)
-        self._overrun = Overrun(frame.missing, frame.separator, frame.remaining_data)
+        self._overrun = self._framer.overrun_after(frame)
 
     def refill(self) -> bool:
         if self._frames:
@@ -230,6 +233,14 @@ class FramedDecoder(StreamDecoder):
                 self.has_more: bool = True
             else:
                 self._scanned = len(self._rest)
+        return self.has_more
+
+    def end_of_stream(self) -> bool:
+        if self._rest and self._overrun is None and not self._frames:
+            self._frames = self._framer.last_frames(bytes(self._rest))
+            if self._frames:
+                self._chunk, self._rest, self._scanned = self._rest, b"", 0
+                self.has_more = True
         return self.has_more
 
     def _keep(self, frames: list[Frame], rest: bytes | None) -> None:

@@ -97,7 +97,8 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
                     else:
                         await transport.receive(deadline)
                 except (EOFError, ConnectionError) as exc:
-                    raise self._ended(exc) from exc.__cause__ or exc
+                    if not (isinstance(exc, EOFError) and decoder.end_of_stream()):
+                        raise self._ended(exc) from exc.__cause__ or exc
         finally:
             self._receiving.release()
         received: _T_Received = packet

@@ -28,6 +28,7 @@ from easynetwork.clients._waiting import (
 from easynetwork.codec import Codec, new_codec
 from easynetwork.exceptions import (
     BusyResourceError,
+    EndOfStreamError,
     ProtocolCrashedError,
     StreamProtocolParseError,
     UnsupportedOperation,
@@ -321,16 +322,22 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         size = self._max_recv_size
         tls = self._tls
         if tls is not None and tls.is_over():
-            raise tls.ended()
+            return self._end(tls.ended())
         chunk = self._read(size, deadline, read)
         if chunk:
             self._decoder.feed(chunk if tls is None else tls.decrypt(chunk))
         self._received_unsure = False
-        if not chunk:
-            if self._is_broken:  # the kernel tells an error once, and then an end of stream
-                raise aborted()
-            raise ended() if tls is None else tls.ended()
-        return len(chunk) == size
+        if chunk:
+            return len(chunk) == size
+        if self._is_broken:  # the kernel tells an error once, and then an end of stream
+            raise aborted()
+        return self._end(ended() if tls is None else tls.ended())
+
+    def _end(self, error: ConnectionError) -> bool:
+        """Raise the error of a connection that has ended, unless the end completes a packet."""
+        if isinstance(error, EndOfStreamError) and self._decoder.end_of_stream():
+            return False
+        raise error
 
 
 def _unusable(why: str) -> ConnectionAbortedError:

@@ -69,6 +69,8 @@ class BlockingTLS:
         timeout = self._options.handshake_timeout
         deadline = time.monotonic() + timeout
         try:
+            if overrun is not None:
+                received, overrun = overrun.cut(received)
             self._session.receive(received)
             with new_selector(sock, selectors.EVENT_READ) as readable:
                 while not self._go_on(sock, deadline):

@@ -54,23 +54,31 @@ class SeparatorFraming:
             `BufferedStreamProtocol` they have to fit, with the separator and one byte more, in a
             buffer of this size: there, the most is ``limit - 1 - len(separator)``, or 0.
         keep_end: Whether the frame given to ``deserialize_frame()`` includes its separator.
+        any_newline: Whether each of LF, CR and CRLF ends a packet. `separator` is CRLF then.
+        ends_with_stream: Whether bytes after the last separator are a packet as well, when the
+            stream ends in good order.
 
     After the error of a longer packet, everything up to its separator is dropped as it arrives.
 
     Raises:
         TypeError: `separator` is not `bytes`, or `limit` is not an integer.
-        ValueError: `separator` is empty, or `limit` is not positive.
+        ValueError: `separator` is empty, or is not CRLF with `any_newline`, or `limit` is not
+            positive.
     """
 
     separator: bytes
     limit: int
     keep_end: bool = False
+    any_newline: bool = False
+    ends_with_stream: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.separator, bytes):
             raise TypeError(f"separator must be bytes, not {self.separator!r}")
         if not self.separator:
             raise ValueError("Empty separator")
+        if self.any_newline and self.separator != b"\r\n":
+            raise ValueError("With any_newline, the separator is CRLF")
         validated_limit(self.limit)
 
 

@@ -4,6 +4,10 @@ A packet is a `str`: one line, without its end unless ``keep_end`` is set. An em
 too.
 
 A line that was sent with the end-of-line inside arrives as several lines: check what you send.
+
+With ``newline="any"``, a line that ends with CR is complete at once, and an LF that comes next is
+dropped. A subclass that overrides a parsing method cannot know that, and gets an empty line if the
+two arrive apart.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT, check_encodi
 
 __all__ = ["StringLineSerializer"]
 
-_SEPARATORS: Final = {"LF": b"\n", "CR": b"\r", "CRLF": b"\r\n"}
+_SEPARATORS: Final = {"LF": b"\n", "CR": b"\r", "CRLF": b"\r\n", "any": b"\r\n"}
 
 
 class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
@@ -26,6 +30,7 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
 
     Args:
         newline: What ends a line: ``"LF"`` (``\n``), ``"CR"`` (``\r``) or ``"CRLF"`` (``\r\n``).
+            With ``"any"``, each of them ends a received line, and CRLF is sent.
         encoding: The encoding of the text. The line's end has to be the same bytes in it as in
             ASCII, and stand for nothing else: not so in UTF-16, for example.
         unicode_errors: What to do with characters and bytes that `encoding` does not know; see
@@ -33,6 +38,8 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
         limit: The most bytes of a line, its end not counted. When received into a buffer
             (`BufferedStreamProtocol`), the line's end and one more byte have to fit in as well.
         keep_end: Whether received packets include the line's end.
+        allow_unterminated: Whether bytes after the last line's end are a line, too, when the stream
+            ends in good order. If TLS was cut off, they are not.
         debug: Whether errors carry ``error_info``: a dictionary with the received ``data``.
 
     Raises:
@@ -45,28 +52,33 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
 
     def __init__(
         self,
-        newline: Literal["LF", "CR", "CRLF"] = "LF",
+        newline: Literal["LF", "CR", "CRLF", "any"] = "LF",
         *,
         encoding: str = "ascii",
         unicode_errors: str = "strict",
         limit: int = DEFAULT_SERIALIZER_LIMIT,
         keep_end: bool = False,
+        allow_unterminated: bool = False,
         debug: bool = False,
     ) -> None:
         super().__init__(debug=debug)
         if newline not in _SEPARATORS:
-            raise ValueError(f"Invalid newline: expected 'LF', 'CR' or 'CRLF', got {newline!r}")
+            names = ", ".join(map(repr, _SEPARATORS))
+            raise ValueError(f"Invalid newline: expected one of {names}, got {newline!r}")
         check_encoding(encoding, unicode_errors)
         if not keeps_bytes(encoding, _SEPARATORS[newline].decode()):
             raise ValueError(f"The ends of lines ({newline}) cannot be found in {encoding!r}")
-        self._framing = SeparatorFraming(_SEPARATORS[newline], limit, bool(keep_end))
+        self._framing = SeparatorFraming(
+            *(_SEPARATORS[newline], limit, bool(keep_end), newline == "any"),
+            ends_with_stream=bool(allow_unterminated),
+        )
         self._encoding = encoding
         self._unicode_errors = unicode_errors
 
     @property
     @final
     def separator(self) -> bytes:
-        """What ends a line."""
+        """What ends a line that is sent."""
         return self._framing.separator
 
     @property
@@ -106,7 +118,9 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
             DeserializeError: `data` cannot be decoded.
         """
         separator = self._framing.separator
-        if data.endswith(separator) and not self._framing.keep_end:
+        if self._framing.any_newline and not self._framing.keep_end:
+            data = data.rstrip(b"\r\n")
+        elif data.endswith(separator) and not self._framing.keep_end:
             data = strip_separators(data, separator)
         try:
             return self.deserialize_frame(data)
@@ -121,7 +135,8 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
         """Return `packet` with its end of line, unless it has one already."""
         data = packet.encode(self._encoding, self._unicode_errors)
         separator = self._framing.separator
-        return data if data.endswith(separator) else data + separator
+        ends = (b"\n", b"\r") if self._framing.any_newline else separator
+        return data if data.endswith(ends) else data + separator
 
     def deserialize_frame(self, frame: bytes, /) -> str:
         """Make a packet of one line."""

@@ -91,6 +91,33 @@ class Overrun:
         return None
 
 
+class LineOverrun(Overrun):
+    """Drops the rest of a line that LF, CR or CRLF ends, or only the LF of a CRLF that was cut.
+
+    Args:
+        is_in_line: Whether the line's end is yet to come.
+    """
+
+    __slots__ = ("_is_in_line",)
+
+    is_endless = False
+
+    def __init__(self, *, is_in_line: bool) -> None:
+        self._is_in_line = is_in_line
+
+    def end_in(self, data: bytes | bytearray) -> int | None:
+        start = 0
+        if self._is_in_line:
+            ends = [end for end in (data.find(b"\n"), data.find(b"\r")) if end >= 0]
+            if not ends:
+                return None
+            start = min(ends) + 1
+            if data.startswith(b"\n", start - 1):
+                return start
+            self._is_in_line = False
+        return start + data.startswith(b"\n", start) if start < len(data) else None
+
+
 class Framer(ABC):
     """Splits a stream by one framing. Has no state: shared by connections."""
 
@@ -116,6 +143,19 @@ class Framer(ABC):
         If there is still none, return no frames; in that case, `data` stays with the caller.
         """
 
+    def overrun_after(self, frame: Frame) -> Overrun:
+        """Return what drops the rest of the last frame of a chunk, which is yet to come."""
+        assert isinstance(frame, LimitOverrunError)
+        return Overrun(frame.missing, frame.separator, frame.remaining_data)
+
+    def last_frames(self, rest: bytes) -> list[Frame]:
+        """Return the frame, if it is one, that the end of the stream ends.
+
+        Args:
+            rest: The bytes that follow all others.
+        """
+        return []
+
 
 def new_framer(framing: Framing, *, buffered: bool) -> Framer:
     """Return the framer of a framing.
@@ -127,6 +167,8 @@ def new_framer(framing: Framing, *, buffered: bool) -> Framer:
     match framing:
         case LengthPrefixFraming():
             return LengthPrefixFramer(new_length_field(framing))
+        case SeparatorFraming(any_newline=True):
+            return LineFramer(framing, buffered=buffered)
         case SeparatorFraming():
             return SeparatorFramer(framing, buffered=buffered)
         case NoFraming():
@@ -138,11 +180,12 @@ def new_framer(framing: Framing, *, buffered: bool) -> Framer:
 class SeparatorFramer(Framer):
     """Splits after each separator."""
 
-    __slots__ = ("_keep_end", "_limit", "_separator")
+    __slots__ = ("_ends_with_stream", "_keep_end", "_limit", "_separator")
 
     def __init__(self, framing: SeparatorFraming, *, buffered: bool) -> None:
         self._separator = framing.separator
         self._keep_end = framing.keep_end
+        self._ends_with_stream = framing.ends_with_stream
         # A buffer of `limit` bytes has to hold the separator and one byte more.
         reserve = 1 + len(framing.separator) if buffered else 0
         self._limit = max(framing.limit - reserve, 0)
@@ -185,6 +228,58 @@ class SeparatorFramer(Framer):
         frames, rest = self.split_frames(following, most - 1)
         frames.insert(0, first)
         return frames, rest
+
+    def last_frames(self, rest: bytes) -> list[Frame]:
+        if not self._ends_with_stream:
+            return []
+        return [rest if len(rest) <= self._limit else _too_long_line(rest)]
+
+
+class LineFramer(SeparatorFramer):
+    """Splits after each LF, CR or CRLF.
+
+    A CR ends its line at once: who knows whether an LF follows? If one does, it is dropped.
+    """
+
+    __slots__ = ()
+
+    def split_frames(self, data: bytes, most: int = MAX_BATCH) -> Split:
+        lines = data.splitlines(keepends=True)
+        rest: bytes | None = b""
+        if len(lines) > most:
+            lines = lines[:most]
+            rest = data[sum(map(len, lines)) :]
+        elif not data.endswith((b"\n", b"\r")):
+            rest = lines.pop()
+        elif data.endswith(b"\r"):
+            rest = None
+        frames: list[Frame] = lines if self._keep_end else [line.rstrip(b"\r\n") for line in lines]  # type: ignore[assignment]  # bytes only, so far
+        if len(data) > self._limit:
+            frames = [self._check(frame) for frame in frames]  # type: ignore[arg-type]  # as above
+            if rest and len(frames) < most and len(rest) > self._limit:
+                message = "Separator is not found, and chunk exceed the limit"
+                frames.append(LimitOverrunError(message, rest, len(rest), b"\n"))
+                rest = None
+        return frames, rest
+
+    def _check(self, frame: bytes) -> Frame:
+        line = frame.rstrip(b"\r\n") if self._keep_end else frame
+        return frame if len(line) <= self._limit else _too_long_line(line)
+
+    def resume(self, data: bytes | bytearray, scanned: int, most: int = MAX_BATCH) -> Split:
+        is_complete = data.find(b"\n", scanned) >= 0 or data.find(b"\r", scanned) >= 0
+        if is_complete or len(data) > self._limit:
+            return self.split_frames(bytes(data), most)
+        return [], b""
+
+    def overrun_after(self, frame: Frame) -> Overrun:
+        is_in_line = isinstance(frame, LimitOverrunError) and frame.missing != 0
+        return LineOverrun(is_in_line=is_in_line)
+
+
+def _too_long_line(line: bytes) -> LimitOverrunError:
+    message = "Separator is found, but chunk is longer than limit"
+    return LimitOverrunError(message, line, len(line), end_is_known=True)
 
 
 class FixedSizeFramer(Framer):

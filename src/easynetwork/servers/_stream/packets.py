@@ -136,7 +136,11 @@ class PacketClient(AsyncStreamClient[Any]):
                     await self.watch.receive(deadline)
                 else:
                     await self.transport.receive(deadline)
-        except (EOFError, ConnectionError) as exc:
+        except EOFError as exc:
+            if not self.decoder.end_of_stream():
+                raise DisconnectedError from exc
+            packet = self.decoder.take()
+        except ConnectionError as exc:
             raise DisconnectedError from exc
         finally:
             self.is_receiving = False
