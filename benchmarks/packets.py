@@ -18,6 +18,8 @@ PACKETS = {
     b"\x84\xa2id\xcd\x28\xbb\xa4time\xce\x67\x74\x85\x80"
     b"\xa7celsius\xcb\x40\x51\xd0\x00\x00\x00\x00\x00\xa5place\xa6boiler",
     "prefixed": b"\x00\x00\x00\x3c" + b"0123456789abcde" * 4,
+    # Redis's protocol (RESP2): a command of three words. The parser is written by hand.
+    "resp": b"*3\r\n$3\r\nSET\r\n$6\r\nboiler\r\n$24\r\n71.25 degrees, 0.5 bar. \r\n",
     "struct": struct.pack("!IIdd40s", 10427, 1735689600, 71.25, 0.5, b"boiler"),
 }
 """By family of contenders: a request, and its answer."""

@@ -1,6 +1,6 @@
 """asyncio: ``start_server`` with a loop by hand for each format.
 
-Usage: asyncio_formats.py LIMIT {json|msgpack|prefixed|struct}
+Usage: asyncio_formats.py LIMIT {json|msgpack|prefixed|resp|struct}
 """
 
 from __future__ import annotations
@@ -46,6 +46,19 @@ async def echo_prefixed(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
         await writer.drain()
 
 
+async def echo_resp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer commands in Redis's protocol."""
+    while line := await reader.readline():
+        words = []
+        for _ in range(int(line[1:])):
+            size = int((await reader.readline())[1:])
+            words.append((await reader.readexactly(size + 2))[:-2])
+        parts = [b"*%d\r\n" % len(words)]
+        parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+        writer.write(b"".join(parts))
+        await writer.drain()
+
+
 async def echo_struct(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer structures, which all have the same size."""
     while True:
@@ -58,6 +71,7 @@ ECHOES = {
     "json": echo_json,
     "msgpack": echo_msgpack,
     "prefixed": echo_prefixed,
+    "resp": echo_resp,
     "struct": echo_struct,
 }
 

@@ -1,13 +1,13 @@
 """easynetwork: ``AsyncTCPNetworkServer`` with a serializer for each format.
 
-Usage: easynetwork_formats.py LIMIT {json|msgpack|prefixed|struct}
+Usage: easynetwork_formats.py LIMIT {json|msgpack|prefixed|resp|struct}
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from easynetwork.protocol import StreamProtocol
@@ -19,6 +19,7 @@ from easynetwork.serializers import (
 )
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.framing import LengthPrefixedPacketSerializer
+from easynetwork.serializers.tools import GeneratorStreamReader
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 
@@ -33,6 +34,29 @@ class BytesSerializer(LengthPrefixedPacketSerializer[bytes, bytes]):
 
     def deserialize(self, data: bytes, /) -> bytes:
         return data
+
+
+class RESPSerializer(AbstractIncrementalPacketSerializer[list[bytes], list[bytes]]):
+    """Packets are commands in Redis's protocol: lists of words."""
+
+    __slots__ = ("_limit",)
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def incremental_serialize(self, packet: list[bytes], /) -> Generator[bytes, None, None]:
+        yield b"*%d\r\n" % len(packet)
+        for word in packet:
+            yield b"$%d\r\n%b\r\n" % (len(word), word)
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[list[bytes], bytes]]:
+        reader = GeneratorStreamReader()
+        line = yield from reader.read_until(b"\r\n", self._limit)
+        words = []
+        for _ in range(int(line[1:])):
+            size = int((yield from reader.read_until(b"\r\n", self._limit))[1:])
+            words.append((yield from reader.read_exactly(size + 2))[:-2])
+        return words, reader.read_all()
 
 
 class Echo(AsyncStreamRequestHandler[Any, Any]):
@@ -55,6 +79,8 @@ def make_serializer(name: str, limit: int) -> AbstractIncrementalPacketSerialize
             return LengthPrefixedSerializer(MessagePackSerializer(), "u32", limit=limit)
         case "prefixed":
             return BytesSerializer("u32", limit=limit)
+        case "resp":
+            return RESPSerializer(limit)
         case _:
             return StructSerializer("!IIdd40s")
 

@@ -7,7 +7,7 @@ directly. This is where the two are told apart, once for a server or a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -140,12 +140,13 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
     The function raises `ProtocolCrashedError` when the serializer or the converter cannot make
     bytes of the packet, with the original exception as its cause; nothing has been sent then.
     """
-    converter = None
-    if _is_own(protocol, "generate_chunks") and protocol.serializer.sends_frames():
+    is_own = _is_own(protocol, "generate_chunks")
+    converter = protocol.converter if is_own else None
+    if is_own and protocol.serializer.sends_frames():
         serialize = protocol.serializer.serialize_frame
-        converter = protocol.converter
     else:
-        serialize = partial(_join_chunks, protocol)
+        source = protocol.serializer.incremental_serialize if is_own else protocol.generate_chunks
+        serialize = partial(_join_chunks, source)
     convert = None if converter is None else converter.convert_to_dto_packet
 
     def encode(packet: Any) -> bytes:
@@ -165,8 +166,8 @@ def packet_encoder(protocol: AnyStreamProtocolType[Any, Any]) -> Callable[[Any],
     return encode
 
 
-def _join_chunks(protocol: AnyStreamProtocolType[Any, Any], packet: Any) -> bytes:
-    return b"".join(protocol.generate_chunks(packet))
+def _join_chunks(source: Callable[[Any], Iterable[bytes]], packet: Any) -> bytes:
+    return b"".join(source(packet))
 
 
 def datagram_builder(protocol: DatagramProtocol[Any, Any]) -> Callable[[bytes], Any]:

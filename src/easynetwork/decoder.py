@@ -52,6 +52,13 @@ class StreamDecoder(ABC):
         if data:
             self.feed(data)
 
+    def hand_over(self) -> tuple[bytes, Overrun | None]:
+        """Return what `unread()` does, and begin anew with what is fed next."""
+        result = self.unread()
+        self.clear()
+        self._overrun = None
+        return result
+
     @abstractmethod
     def unread(self) -> tuple[bytes, Overrun | None]:
         """Return the bytes that no packet has used.
@@ -73,7 +80,7 @@ class StreamDecoder(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Forget everything: what is here will not be read any more."""
+        """Forget what is here: it will not be read any more."""
 
     def _append(self, data: bytes) -> None:
         if self._rest:
@@ -160,9 +167,11 @@ class FramedDecoder(StreamDecoder):
         return bool(self._frames or self._rest)
 
     def clear(self) -> None:
+        if self._is_cut:
+            self._begin_to_drop(self._frames[0])
         self._frames = []
         self._rest = self._chunk = b""
-        self._overrun, self._is_cut, self._scanned = None, False, 0
+        self._scanned = 0
         self.has_more = False
 
     def unread(self) -> tuple[bytes, Overrun | None]:
@@ -284,7 +293,7 @@ class GeneratorDecoder(StreamDecoder):
     def clear(self) -> None:
         self._rest = b""
         self._leftover = b""
-        self._overrun = self._parser = None
+        self._parser = None
         self.has_more = False
 
     def unread(self) -> tuple[bytes, Overrun | None]:
@@ -298,7 +307,10 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
         if data:
-            self._append(data)
+            if self._leftover or self._rest or len(data) > _PARSER_CHUNK:
+                self._append(data)
+            else:
+                self._leftover = data  # the usual case, which copies nothing
             self.has_more = True
         return True
 
@@ -311,7 +323,8 @@ class GeneratorDecoder(StreamDecoder):
             self._budget -= 1
             try:
                 parser, self._parser = self._parser or self._new_parser(), None
-                result = parser.send(self._next_chunk())
+                chunk, self._leftover = self._leftover, b""
+                result = parser.send(chunk or self._next_chunk())
             except StreamProtocolParseError as exc:
                 self._skip(parser, exc)
                 raise
@@ -351,9 +364,6 @@ class GeneratorDecoder(StreamDecoder):
         self.has_more = bool(self._leftover or self._rest)
 
     def _next_chunk(self) -> bytes:
-        if self._leftover:
-            chunk, self._leftover = self._leftover, b""
-            return chunk
         chunk = bytes(self._rest[:_PARSER_CHUNK])
         if len(chunk) < len(self._rest):
             del self._rest[:_PARSER_CHUNK]  # type: ignore[union-attr]  # not empty: a bytearray

@@ -148,9 +148,7 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
 
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
         self._transport = transport
-        received = self._decoder.unread()
-        self._decoder.clear()
-        return received
+        return self._decoder.hand_over()
 
     def _check_changeable(self) -> None:
         if self._is_closing:

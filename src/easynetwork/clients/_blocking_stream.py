@@ -225,8 +225,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         self._check_can_send()
         if self._tls is not None:
             raise RuntimeError("The connection uses TLS already")
-        received = self._decoder.unread()
-        self._decoder.clear()
+        received = self._decoder.hand_over()
         self._tls = BlockingTLS(options)
         self._close_timeout = options.shutdown_timeout
         try:

@@ -148,14 +148,15 @@ class GeneratorStreamReader:
     Bytes already here are used first. An exception leaves them where they are.
     """
 
-    __slots__ = ("__weakref__", "_buffer")
+    __slots__ = ("__weakref__", "_buffer", "_start")
 
     def __init__(self, initial_bytes: ReadableBuffer = b"") -> None:
-        self._buffer = bytearray(initial_bytes)
+        self._buffer: bytes | bytearray = bytes(initial_bytes)
+        self._start = 0  # where the bytes begin that have not been read
 
     def read_all(self) -> bytes:
         """Return what has been received and not been read, without waiting."""
-        return self._take(len(self._buffer))
+        return self._take(len(self._buffer) - self._start)
 
     def read(self, size: int) -> Generator[None, bytes, bytes]:
         """Read at least one byte, waiting if there is none, and at most `size`.
@@ -165,8 +166,8 @@ class GeneratorStreamReader:
         """
         if size < 0:
             raise ValueError("size must not be < 0")
-        while size and not self._buffer:
-            self._buffer += yield
+        while size and self._start == len(self._buffer):
+            self._append((yield))
         return self._take(size)
 
     def read_exactly(self, n: int) -> Generator[None, bytes, bytes]:
@@ -177,8 +178,8 @@ class GeneratorStreamReader:
         """
         if n < 0:
             raise ValueError("n must not be < 0")
-        while len(self._buffer) < n:
-            self._buffer += yield
+        while len(self._buffer) - self._start < n:
+            self._append((yield))
         return self._take(n)
 
     def read_until(
@@ -199,22 +200,32 @@ class GeneratorStreamReader:
             TypeError: `limit` is not an integer.
             ValueError: `limit` is not positive, or `separator` is empty.
         """
-        validated_limit(limit)
+        if type(limit) is not int or limit < 1:
+            validated_limit(limit)
         if not separator:
             raise ValueError("Empty separator")
-        buffer = self._buffer
-        offset = 0  # No separator begins before it.
-        while (index := buffer.find(separator, offset)) < 0:
-            offset = max(0, len(buffer) + 1 - len(separator))
+        while (index := self._buffer.find(separator, self._start)) < 0:
+            yield from self._read_for(separator, limit, ends_packet=ends_packet)
+        start = self._start
+        if index - start > limit:
+            message = "Separator is found, but chunk is longer than limit"
+            raise self._overrun(message, index - start, separator if ends_packet else b"")
+        self._start = end = index + len(separator)
+        return self._slice(start, end if keep_end else index)
+
+    def _read_for(
+        self, separator: bytes, limit: int, *, ends_packet: bool
+    ) -> Generator[None, bytes, None]:
+        """Read until there is a separator, which there is not so far."""
+        offset = 0  # no separator begins before it, counted from what has not been read
+        while True:
+            offset = max(offset, len(self._buffer) - self._start + 1 - len(separator))
             if offset > limit:
                 message = "Separator is not found, and chunk exceed the limit"
                 raise self._overrun(message, offset, separator if ends_packet else b"")
-            buffer += yield
-        if index > limit:
-            message = "Separator is found, but chunk is longer than limit"
-            raise self._overrun(message, index, separator if ends_packet else b"")
-        data = self._take(index + len(separator))
-        return data if keep_end else data[:index]
+            self._append((yield))
+            if self._buffer.find(separator, self._start + offset) >= 0:
+                return
 
     def new_limit_error(
         self, message: str, size: int | None = None, separator: bytes = b""
@@ -236,13 +247,32 @@ class GeneratorStreamReader:
             return self._overrun(message, 0, separator)
         if separator:
             raise ValueError("A packet of known size does not end with a separator")
-        return LimitOverrunError(message, self._buffer, size, end_is_known=True)
+        return LimitOverrunError(message, self._unread(), size, end_is_known=True)
 
     def _overrun(self, message: str, scanned: int, separator: bytes) -> LimitOverrunError:
-        buffer = self._buffer
-        return LimitOverrunError(message, buffer, scanned, separator, end_is_known=False)
+        return LimitOverrunError(message, self._unread(), scanned, separator, end_is_known=False)
+
+    def _unread(self) -> memoryview:
+        return memoryview(self._buffer)[self._start :]
+
+    def _append(self, chunk: bytes) -> None:
+        if self._start == len(self._buffer) and type(chunk) is bytes:
+            self._buffer = chunk  # the usual case, which copies nothing
+        else:
+            if isinstance(self._buffer, bytes):
+                self._buffer = bytearray(self._unread())
+            else:
+                del self._buffer[: self._start]
+            self._buffer += chunk
+        self._start = 0
 
     def _take(self, size: int) -> bytes:
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        return data
+        start = self._start
+        self._start = end = min(start + size, len(self._buffer))
+        return self._slice(start, end)
+
+    def _slice(self, start: int, end: int) -> bytes:
+        buffer = self._buffer
+        if type(buffer) is bytes:
+            return buffer[start:end]
+        return bytes(memoryview(buffer)[start:end])  # one copy, not two

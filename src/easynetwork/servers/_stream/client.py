@@ -116,9 +116,7 @@ class ServedClient(PacketClient):
 
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
         self.transport = transport
-        received = self.decoder.unread()
-        self.decoder.clear()
-        return received
+        return self.decoder.hand_over()
 
     def _check_changeable(self) -> None:
         self.tasks.check_thread()
