@@ -240,8 +240,12 @@ class SocketStreamTransport(StreamTransport):
     def get_unsent_size(self) -> int:
         return 0 if self._unsent is None else len(self._unsent)
 
-    def has_queue(self) -> bool:
-        return self._queued > 0
+    def make_room(self, high_water: int) -> bool:
+        if self._queued or self.get_unsent_size() > high_water:
+            return False
+        if self._budget < 0 and self._below_low_water is None:
+            self._resume_writing()
+        return True
 
     def _give_up(self) -> None:
         """Reset the connection: its peer had time enough to take what was sent."""

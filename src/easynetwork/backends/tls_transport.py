@@ -213,8 +213,8 @@ class TLSStreamTransport(StreamTransport):
     def get_unsent_size(self) -> int:
         return self._inner.get_unsent_size()
 
-    def has_queue(self) -> bool:
-        return self._inner.has_queue()
+    def make_room(self, high_water: int) -> bool:
+        return self._inner.make_room(high_water)
 
     def limit_sending(self, timeout: float) -> None:
         self._inner.limit_sending(timeout)

@@ -181,8 +181,15 @@ class StreamTransport(ABC):
         """Return how many bytes wait to be sent."""
 
     @abstractmethod
-    def has_queue(self) -> bool:
-        """Whether tasks have, or wait for, their `turn()`."""
+    def make_room(self, high_water: int) -> bool:
+        """Whether a producer that cannot wait may write, even if the transport is congested.
+
+        Not if a task has or waits for its `turn()`, or if too many bytes wait to be sent. If only
+        the event loop should have had a turn, it is as if it had had one.
+
+        Args:
+            high_water: The most bytes that may wait.
+        """
 
     @abstractmethod
     def limit_sending(self, timeout: float) -> None:

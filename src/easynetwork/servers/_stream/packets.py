@@ -51,6 +51,7 @@ class PacketClient(AsyncStreamClient[Any]):
         address: The client's address.
         decoder: Where its packets come from.
         encode: Makes the bytes of a packet.
+        flush_is_scheduled: Whether something may be gathered.
         gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
         is_closed: Whether sending raises `ClientClosedError`.
         is_over: Whether the conversation is over, so that nothing is received any more.
@@ -63,7 +64,7 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_flush_is_scheduled", "_options", "address", "decoder", "encode", "gathered"),
+        *("_options", "address", "decoder", "encode", "flush_is_scheduled", "gathered"),
         *("is_closed", "is_over", "is_receiving", "protocol"),
         *("tasks", "transport", "undelivered", "watch"),
     )
@@ -87,7 +88,7 @@ class PacketClient(AsyncStreamClient[Any]):
         self.undelivered: Sequence[tuple[int, int, bytes]] = ()
         self.watch: Watch | None = None
         self.gathered: bytearray = bytearray()
-        self._flush_is_scheduled = False
+        self.flush_is_scheduled: bool = False
 
     def __repr__(self) -> str:
         return f"<client with address {self.address} at {id(self):#x}>"
@@ -178,7 +179,9 @@ class PacketClient(AsyncStreamClient[Any]):
         transport = self.transport
         try:
             if self.gathered:
-                self._gather(self.encode(packet))
+                self.gathered += self.encode(packet)
+                if not self.decoder.has_more or len(self.gathered) >= _FLUSH_SIZE:
+                    self.flush()
             elif transport.congested:
                 encode = self.encode  # if the protocol changes meanwhile, this packet is of the old
                 async with transport.turn():  # a packet has no bytes before its turn
@@ -196,25 +199,25 @@ class PacketClient(AsyncStreamClient[Any]):
 
     def try_send_packet(self, packet: Any, /) -> bool:
         self.tasks.check_thread()
-        return not self.is_full() and self.try_send(self.encode(packet))
+        return self.offer(self.encode(packet), HIGH_WATER)
 
-    def is_full(self, high_water: int = HIGH_WATER) -> bool:
-        """Whether nothing can be sent without waiting, if at all.
+    def offer(self, data: bytes, high_water: int) -> bool:
+        """Send bytes, unless nothing can be sent, or not without waiting.
 
         Args:
-            high_water: The most bytes that may wait to be sent.
-        """
-        if self.is_closed or self.transport.has_queue() or self.transport.is_closing():
-            return True
-        return self.get_unsent_size() > high_water
+            data: The bytes.
+            high_water: The most bytes that may wait to be sent before.
 
-    def try_send(self, data: bytes) -> bool:
-        """Send bytes, unless the connection is broken; return whether they were sent."""
+        Returns:
+            Whether they were sent.
+        """
+        transport = self.transport
+        if self.is_closed or not transport.make_room(high_water):
+            return False
         try:
             if self.gathered:
-                self._gather(data)
-            else:
-                self.transport.write(data)
+                self.flush()
+            transport.write(data)
         except ConnectionError:  # reported to the next operation on the connection
             return False
         return True
@@ -248,18 +251,13 @@ class PacketClient(AsyncStreamClient[Any]):
         self.gathered += data
         if len(data) >= _FLUSH_SIZE:
             self.flush()
-        elif not self._flush_is_scheduled:
+        elif not self.flush_is_scheduled:
             # The handler may wait for something else before it comes to the last frame.
-            self._flush_is_scheduled = True
+            self.flush_is_scheduled = True
             self.transport.call_soon(self._flush_soon)
 
-    def _gather(self, data: bytes) -> None:
-        self.gathered += data
-        if not self.decoder.has_more or len(self.gathered) >= _FLUSH_SIZE:
-            self.flush()
-
     def _flush_soon(self) -> None:
-        self._flush_is_scheduled = False
+        self.flush_is_scheduled = False
         with suppress(ConnectionError):  # reported to the next operation on the connection
             self.flush()
 
