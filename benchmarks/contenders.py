@@ -89,6 +89,7 @@ def _unix(kind: str) -> Iterator[Contender]:
 CONTENDERS = (
     _easynetwork("tcp", "asyncio", "loop"),
     _easynetwork("tcp", "asyncio", "request"),
+    _easynetwork("tcp", "asyncio", "helper"),
     _easynetwork("tcp", "uvloop", "loop"),
     _easynetwork("tcp", "uvloop", "request"),
     _easynetwork("tcp", "trio", "loop"),

@@ -84,6 +84,10 @@ def _styles() -> Iterator[Target]:
             ours = f"easynetwork-{loop}"
             yield _requests(f"{ours}-request", f"{ours}-loop", in_flight, 1.25)
 
+    for in_flight in (1, 16):
+        ours = "easynetwork-asyncio"
+        yield _requests(f"{ours}-helper", f"{ours}-loop", in_flight, 1.05)
+
 
 def _formats() -> Iterator[Target]:
     for name in FORMATS:

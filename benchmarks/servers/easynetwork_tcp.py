@@ -1,6 +1,6 @@
-"""easynetwork: ``AsyncTCPNetworkServer`` with each of the two usual shapes of ``handle()``.
+"""easynetwork: ``AsyncTCPNetworkServer`` with the shapes of ``handle()``.
 
-Usage: easynetwork_tcp.py LIMIT {asyncio|uvloop|trio} {request|loop} [CERTIFICATE]
+Usage: easynetwork_tcp.py LIMIT {asyncio|uvloop|trio} {request|loop|helper} [CERTIFICATE]
 (with one: over TLS)
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 from easynetwork.protocol import StreamProtocol
@@ -39,6 +39,25 @@ class EchoLoop(AsyncStreamRequestHandler[str, str]):
             await client.send_packet(line)
 
 
+class EchoHelper(AsyncStreamRequestHandler[str, str]):
+    """A generator for each connection, whose requests a coroutine receives."""
+
+    __slots__ = ()
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        line = yield
+        while True:
+            await client.send_packet(line)
+            line = await client.recv_packet()
+
+
+HANDLERS: dict[str, Callable[[], AsyncStreamRequestHandler[str, str]]] = {
+    "request": EchoPerRequest,
+    "loop": EchoLoop,
+    "helper": EchoHelper,
+}
+
+
 async def main(
     limit: int, style: str, certificates: list[str], backend: Literal["asyncio", "trio"]
 ) -> None:
@@ -48,7 +67,7 @@ async def main(
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate)
     protocol = StreamProtocol(StringLineSerializer(limit=limit))
-    handler = EchoLoop() if style == "loop" else EchoPerRequest()
+    handler = HANDLERS[style]()
     async with AsyncTCPNetworkServer(
         "127.0.0.1", 0, protocol, handler, backend, ssl=context
     ) as server:

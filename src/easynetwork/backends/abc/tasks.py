@@ -55,14 +55,17 @@ class SessionTasks(ABC):
     anyio's task groups cost three times as much for each task, in time and in memory (measured).
     """
 
-    __slots__ = ("__weakref__", "_thread", "has_given_up")
+    __slots__ = ("__weakref__", "has_given_up", "thread")
 
     has_given_up: bool
     """Whether `give_up()` was called: a task that still runs should end as soon as it can."""
 
+    thread: int
+    """The event loop's thread, as `threading.get_ident()` names it."""
+
     def __init__(self) -> None:
         self.has_given_up = False
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
 
     def check_thread(self) -> None:
         """Make sure that the caller runs in the event loop's thread.
@@ -70,7 +73,7 @@ class SessionTasks(ABC):
         Raises:
             RuntimeError: It does not.
         """
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self.thread:
             raise RuntimeError(
                 "A client may only be used in the thread of its event loop. In another thread, "
                 "call its methods with anyio.from_thread.run() or run_sync(), or with the "

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from threading import get_ident
 from typing import Any, Final, TypeVar
 
 import anyio.lowlevel
@@ -102,8 +103,13 @@ class PacketClient(AsyncStreamClient[Any]):
     # -- receiving
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
-        self.tasks.check_thread()
-        validated_delay(timeout)
+        tasks = self.tasks
+        if get_ident() != tasks.thread:
+            tasks.check_thread()
+        if timeout is not None:
+            validated_delay(timeout)
+        elif not self.is_receiving and (packet := self.decoder.take()) is not NEED_DATA:
+            return packet
         try:
             return await self.next_packet(timeout)
         except DisconnectedError as exc:
