@@ -21,8 +21,8 @@ class Contender:
 
     Attributes:
         name: Its name on the command line and in tables.
-        family: "tcp", "tls", "udp", "unix-streams", "unix-datagrams", a format (over TCP) or
-            "import".
+        family: "tcp", "broadcast", "tls", "udp", "unix-streams", "unix-datagrams", a format (over
+            TCP) or "import".
         program: File in ``servers/``; for "import", the statement.
         arguments: Of the program, besides the limit and, with TLS, the certificate.
         requires: Modules without which it is skipped.
@@ -104,6 +104,10 @@ CONTENDERS = (
     Contender("gevent", "tcp", "gevent_streams.py", (), ("gevent",)),
     Contender("twisted", "tcp", "twisted_lines.py", (), ("twisted",)),
     Contender("epoll-floor", "tcp", "epoll_loop.py"),
+    Contender(
+        "easynetwork-broadcast", "broadcast", "easynetwork_broadcast.py", (), ("easynetwork",)
+    ),
+    Contender("epoll-broadcast", "broadcast", "epoll_broadcast.py"),
     _easynetwork_tls("asyncio"),
     _easynetwork_tls("uvloop"),
     _easynetwork_tls("trio"),
@@ -148,6 +152,7 @@ CONTENDERS = (
 
 REFERENCES = {
     "tcp": "asyncio-streams",
+    "broadcast": "epoll-broadcast",
     "tls": "asyncio-streams-tls",
     "udp": "asyncio-datagrams",
     "unix-streams": "asyncio-unix-streams",

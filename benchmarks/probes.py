@@ -26,7 +26,7 @@ from .load import closed_loop
 from .process import Reading, ServerProcess
 from .results import percentile
 
-__all__ = ["churn", "fairness", "idle", "import_time", "never_reader"]
+__all__ = ["broadcast", "churn", "fairness", "idle", "import_time", "never_reader"]
 
 MS, US, KIB, MIB = 1e3, 1e6, 1024, 1024 * 1024
 # Connections that use up memory that a server has reserved at its start, before it is read; as a
@@ -38,6 +38,8 @@ CHURNING = 8
 STORM_CONNECTIONS, STORM_IN_FLIGHT = 50, 64
 # Seconds between two heartbeats.
 BEAT = 0.005
+# Lines after which nothing more can be sent to a client that never reads, of 1 KiB each.
+DEAF_LINES = 160
 # Interpreters started for each import that is timed.
 INTERPRETERS = 3
 # Seconds without taking a byte after which a server has stopped reading from a peer.
@@ -85,6 +87,62 @@ def never_reader(server: ServerProcess, *, at_most: int) -> dict[str, float]:
                 sent += sock.send(lines)
         grown = server.memory() - before
     return {"grown_mib": grown / MIB, "taken_mib": sent / MIB}
+
+
+def broadcast(server: ServerProcess, *, clients: int, duration: float) -> dict[str, float]:
+    """Processor time and delay of a line that goes to many clients, of which some never read."""
+    line = b"n" * 1023 + b"\n"
+    deaf = clients // 20
+    delays: list[float] = []
+    with socket.create_connection((HOST, server.port)) as past:  # see `host`
+        past.sendall(line)
+        past.recv(len(line))
+    with contextlib.ExitStack() as stack:
+        poller = stack.enter_context(select.epoll())
+        readers: dict[int, socket.socket] = {}
+        for number in range(clients):
+            sock = stack.enter_context(socket.socket())
+            if number < deaf:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect((HOST, server.port))
+            if number >= deaf:
+                poller.register(sock, select.EPOLLIN)
+                readers[sock.fileno()] = sock
+        publisher = next(reversed(readers.values()))
+        _publish(publisher, line, poller, readers)  # now, all are connected
+        memory = server.memory()
+        for _ in range(DEAF_LINES):
+            _publish(publisher, line, poller, readers)
+        before, count = server.read(), 0
+        until = time.perf_counter() + duration
+        while time.perf_counter() < until:
+            delays += _publish(publisher, line, poller, readers)
+            count += 1
+        after, grown = server.read(), server.memory() - memory
+    return {
+        "cpu_us": (after.processor - before.processor) / (count * clients) * US,
+        "p50_ms": percentile(delays, 50) * MS,
+        "p99_ms": percentile(delays, 99) * MS,
+        "grown_kib": grown / deaf / KIB,
+    }
+
+
+def _publish(
+    publisher: socket.socket, line: bytes, poller: select.epoll, readers: dict[int, socket.socket]
+) -> list[float]:
+    """Send a line, and wait until all have it; return how long that took for each."""
+    delays: list[float] = []
+    start = time.perf_counter()
+    publisher.sendall(line)
+    while len(delays) < len(readers):
+        events = poller.poll(PATIENCE)
+        if not events:
+            raise WrongAnswerError(f"only {len(delays)} of {len(readers)} got the line")
+        for fd, _ in events:
+            if (got := readers[fd].recv(4096)) != line:
+                raise WrongAnswerError(f"expected {line!r}, got {got!r}")
+            delays.append(time.perf_counter() - start)
+    return delays
 
 
 def fairness(server: ServerProcess, *, duration: float) -> dict[str, float]:

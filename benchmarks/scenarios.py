@@ -152,6 +152,12 @@ def _never_reader(host: Host, contender: Contender) -> Sample:
         return Sample(probes.never_reader(server, at_most=host.settings.never_reader_bytes))
 
 
+def _broadcast(host: Host, contender: Contender) -> Sample:
+    clients, duration = host.settings.broadcast_clients, host.settings.duration
+    with host.fresh(contender, past=False) as server:
+        return Sample(probes.broadcast(server, clients=clients, duration=duration))
+
+
 def _import(host: Host, contender: Contender) -> Sample:
     return Sample(probes.import_time(contender.program))
 
@@ -311,6 +317,18 @@ SCENARIOS = (
         ),
         _never_reader,
         rounds=1,
+    ),
+    Scenario(
+        "broadcast",
+        "TCP, one line to 1,000 clients, of which 50 never read",
+        "broadcast",
+        (
+            dataclasses.replace(CPU, label="processor time per client"),
+            P50,
+            P99,
+            Metric("grown_kib", "memory grown per client that never reads", "KiB"),
+        ),
+        _broadcast,
     ),
     *_encrypted(),
     *_datagrams(),

@@ -21,6 +21,7 @@ class Settings:
         rate: Requests per second of the open loop: a quarter of what the slowest TCP contender
             can do on the machines this was written on, so that none is saturated.
         idle_connections: Connections whose memory is measured.
+        broadcast_clients: Clients that each line of a broadcast goes to.
         idle_seconds: How long their server's processor time is watched.
         never_reader_bytes: The most bytes sent to a server whose answers are never read.
         server_core: The core of the servers.
@@ -32,6 +33,7 @@ class Settings:
     duration: float
     rate: float
     idle_connections: int
+    broadcast_clients: int
     idle_seconds: float
     never_reader_bytes: int
     server_core: int = 0
@@ -44,6 +46,7 @@ FULL = Settings(
     duration=0.35,
     rate=10_000,
     idle_connections=2000,
+    broadcast_clients=1000,
     idle_seconds=0.5,
     never_reader_bytes=64 * MIB,
 )
@@ -53,6 +56,7 @@ QUICK = Settings(
     duration=0.12,
     rate=10_000,
     idle_connections=250,
+    broadcast_clients=100,
     idle_seconds=0.2,
     never_reader_bytes=16 * MIB,
 )

@@ -118,6 +118,15 @@ TARGETS = (
     _datagrams("trio", "asyncio-datagrams"),  # trio has nothing like it
     *_formats(),
     Target(
+        "broadcast: easynetwork-broadcast / epoll-broadcast",
+        "broadcast",
+        "cpu_us",
+        "easynetwork-broadcast",
+        "epoll-broadcast",
+        1.20,
+        1.10,
+    ),
+    Target(
         "tls-50x64x1: easynetwork-asyncio-tls / asyncio-streams-tls",
         "tls-50x64x1",
         "cpu_us",

@@ -32,6 +32,7 @@ TINY = dataclasses.replace(
     idle_connections=20,
     idle_seconds=0.01,
     never_reader_bytes=1 << 20,
+    broadcast_clients=40,
     server_core=default_cores()[0],
     load_core=default_cores()[1],
 )
