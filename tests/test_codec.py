@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from easynetwork.codec import new_decoder_factory, packet_encoder
+from easynetwork.codec import codec_of, new_decoder_factory, packet_encoder
 from easynetwork.converter import AbstractPacketConverter
 from easynetwork.decoder import FramedDecoder, GeneratorDecoder, StreamDecoder
 from easynetwork.exceptions import (
@@ -597,3 +597,26 @@ def test_separators_that_are_none() -> None:
         with pytest.raises(TypeError):
             serializer(separator)
     assert serializer(bytearray(b"|")).separator == b"|"
+
+
+# -- Remembered --------------------------------------------------------------------------------
+
+
+def test_codec_is_remembered() -> None:
+    """A protocol object that is used again is not examined again."""
+    protocol = StreamProtocol(StringLineSerializer())
+    assert codec_of(protocol, 10) is codec_of(protocol, 10)
+    assert codec_of(protocol, 10) is not codec_of(StreamProtocol(StringLineSerializer()), 10)
+
+
+def test_codec_of_what_is_not_hashable() -> None:
+    """A protocol object need not be hashable; what is none is refused."""
+
+    class Unhashable(StreamProtocol[str, str]):
+        __hash__ = None  # type: ignore[assignment]
+
+    protocol = Unhashable(StringLineSerializer())
+    assert codec_of(protocol, 10).protocol is protocol
+    no_protocol: Any = []
+    with pytest.raises(TypeError, match="^Expected a StreamProtocol or a BufferedStreamProtocol"):
+        codec_of(no_protocol, 10)

@@ -17,7 +17,7 @@ from easynetwork.backends.abc import StreamTransport
 from easynetwork.backends.tls_transport import Received, TLSStreamTransport, start_tls
 from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
-from easynetwork.codec import new_codec
+from easynetwork.codec import codec_of, new_codec
 from easynetwork.exceptions import BusyResourceError
 from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType
@@ -108,7 +108,7 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
 
     def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
         self._check_changeable()
-        codec = new_codec(protocol, self._max_recv_size)
+        codec = codec_of(protocol, self._max_recv_size)
         decoder = codec.new_decoder()
         decoder.succeed(self._decoder)
         self._decoder, self._encode = decoder, codec.encode

@@ -25,7 +25,7 @@ from easynetwork.clients._waiting import (
     timed_out,
     validated_retry_interval,
 )
-from easynetwork.codec import Codec, new_codec
+from easynetwork.codec import Codec, codec_of, new_codec
 from easynetwork.exceptions import (
     BusyResourceError,
     EndOfStreamError,
@@ -199,7 +199,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
     # -- a conversation that changes
 
     def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
-        codec = new_codec(protocol, self._max_recv_size)
+        codec = codec_of(protocol, self._max_recv_size)
         self._exclusively(lambda: self._change_protocol(codec))
 
     def _change_protocol(self, codec: Codec) -> None:

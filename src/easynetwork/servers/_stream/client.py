@@ -20,7 +20,7 @@ from easynetwork.backends.abc import (
     discard,
 )
 from easynetwork.backends.tls_transport import Received, TLSStreamTransport, start_tls
-from easynetwork.codec import new_codec
+from easynetwork.codec import codec_of
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import (
     BusyResourceError,
@@ -72,7 +72,7 @@ class ServedClient(PacketClient):
 
     def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
         self._check_changeable()
-        codec = new_codec(protocol, self._options.max_recv_size)
+        codec = codec_of(protocol, self._options.max_recv_size)
         decoder = codec.new_decoder()
         decoder.succeed(self.decoder)
         self.decoder, self.protocol, self.encode = decoder, protocol, codec.encode
