@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from easynetwork.backends import AsyncBackend, ensure_backend
-from easynetwork.clients import abc
+from easynetwork.clients import _iterators
 from easynetwork.clients.abc import AbstractAsyncNetworkClient, AbstractNetworkClient
 from easynetwork.exceptions import (
     ClientClosedError,
@@ -143,8 +143,8 @@ def receive(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     function: Receive = request.param
 
     def receive(script: Script, **options: Any) -> list[Any]:
-        monkeypatch.setattr(abc, "time", SimpleNamespace(monotonic=lambda: script.now))
-        monkeypatch.setattr(abc, "anyio", SimpleNamespace(current_time=lambda: script.now))
+        monkeypatch.setattr(_iterators, "time", SimpleNamespace(monotonic=lambda: script.now))
+        monkeypatch.setattr(_iterators, "anyio", SimpleNamespace(current_time=lambda: script.now))
         return function(script, **options)
 
     return receive
