@@ -8,6 +8,7 @@ await: garbage is collected so that such objects speak up, and warnings are erro
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import faulthandler
 import functools
@@ -17,6 +18,7 @@ import inspect
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -117,7 +119,20 @@ def pytest_collection_finish() -> None:
     """
     if HAS_UVLOOP:
         importlib.import_module("uvloop").new_event_loop().close()
+    if sys.dont_write_bytecode:
+        share_bytecode()
     collect_garbage()
+
+
+def share_bytecode() -> None:
+    """Let programs that tests start share their bytecode, in a folder that is gone afterwards.
+
+    Where it must not be written beside the source, each would compile all that it imports.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="easynetwork-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    os.environ["PYTHONPYCACHEPREFIX"] = folder.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(trylast=True)

@@ -44,10 +44,12 @@ def test_quotations() -> None:
 def pytest_run(*arguments: str, folder: Path = FOLDER) -> str:
     """Run pytest as a reader does; return what it prints."""
     plugins = ["-pno:cacheprovider", *([] if "-n2" in arguments else ["-pno:xdist"])]
+    # Bytecode goes to the folder of this run, if it has one, but not beside the examples.
+    writes = {} if "PYTHONPYCACHEPREFIX" in os.environ else {"PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-Wdefault", *plugins, *arguments],
         cwd=folder,
-        env={**os.environ, "COLUMNS": "500", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "COLUMNS": "500", **writes},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
