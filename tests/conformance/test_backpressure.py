@@ -204,7 +204,7 @@ class Stuck(Narrow):
 @pytest.mark.parametrize("way", ["aclose", "aclose of another task", "crash", "end"])
 async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any, way: str) -> None:
     """Whatever closes a connection waits for its peer a limited time; then it is reset."""
-    options = close_timeout(4 * SOON)
+    options = close_timeout(SOON)
     handler = Stuck()
     handler.way = way
     async with serve(handler, **options) as service:
