@@ -227,6 +227,12 @@ def close_timeout_at_stop(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 @pytest.fixture
+def unlimited_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server report as many problems in a second as there are."""
+    monkeypatch.setattr("easynetwork.servers._core.fault_log._LINES_PER_SECOND", 1_000)
+
+
+@pytest.fixture
 def silent_loops() -> Iterator[None]:
     """Leave out what asyncio and trio log of generators that they find unclosed."""
     loggers = [logging.getLogger(name) for name in ("asyncio", "trio")]
