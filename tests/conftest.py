@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
 
 import anyio
 import hypothesis
@@ -37,6 +38,8 @@ ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
 EXAMPLES = 100 if ALL_TESTS else 50
 hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("easynetwork")
+
+_T = TypeVar("_T")
 
 # Seconds. Less than the limit in pyproject.toml, at which the whole run ends.
 TIME_LIMIT = 30.0
@@ -152,7 +155,8 @@ def no_leaks() -> Iterator[None]:
     # No freeze yet: pytest still refers to the values of the test's fixtures.
     gc.collect()
     assert wait_until_empty(lambda: threads() - before[1]) == set(), "threads left"
-    assert wait_until_empty(lambda: descriptors() - before[0]) == set(), "descriptors left"
+    left = wait_until_empty(lambda: descriptors() - before[0])
+    assert named(left) == set(), "descriptors left"
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +192,7 @@ def collect_garbage() -> None:
     gc.freeze()
 
 
-def wait_until_empty(left: Callable[[], set[object]]) -> set[object]:
+def wait_until_empty(left: Callable[[], set[_T]]) -> set[_T]:
     """Return what is left, as soon as that is nothing or when the time is up."""
     deadline = time.monotonic() + GRACE
     while (found := left()) and time.monotonic() < deadline:
@@ -207,13 +211,25 @@ def threads() -> set[object]:
     return {thread for thread in threading.enumerate() if not thread.name.startswith(KEPT_THREADS)}
 
 
-def descriptors() -> set[object]:
-    """Return the open file descriptors with what each of them is."""
+def descriptors() -> set[tuple[int, ...]]:
+    """Return the open file descriptors with the device and the inode of each."""
     if DESCRIPTORS is None:
         return set()
-    found: set[object] = set()
-    for number in os.listdir(DESCRIPTORS):
+    found: set[tuple[int, ...]] = set()
+    for number in map(int, os.listdir(DESCRIPTORS)):
         # The descriptor that lists the folder is gone by now.
         with contextlib.suppress(OSError):
-            found.add((int(number), os.readlink(f"{DESCRIPTORS}/{number}")))
+            file = os.fstat(number)
+            found.add((number, file.st_dev, file.st_ino))
+    return found
+
+
+def named(left: set[tuple[int, ...]]) -> set[object]:
+    """Return open file descriptors with what the system calls each of them, if it does."""
+    found: set[object] = set()
+    for descriptor in left:
+        try:
+            found.add((descriptor[0], os.readlink(f"{DESCRIPTORS}/{descriptor[0]}")))
+        except OSError:
+            found.add(descriptor)
     return found
