@@ -35,7 +35,7 @@ HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
 
 # A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
-EXAMPLES = 100 if ALL_TESTS else 50
+EXAMPLES = 100 if ALL_TESTS else 30
 hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("easynetwork")
 

@@ -21,6 +21,7 @@ import pytest
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.exceptions import ServerClosedError
 from tests.clients.threads_support import InThread, fork, wait_until
+from tests.conftest import ALL_TESTS
 from tests.servers.standalone_support import (
     TCP,
     GatedBackend,
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 THREADS = 8
 CALLS = 1000  # in each round, by all threads together
-ROUNDS = 5
+ROUNDS = 5 if ALL_TESTS else 2  # with other random numbers each
 
 
 @pytest.fixture(autouse=True)
