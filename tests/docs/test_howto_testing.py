@@ -131,7 +131,7 @@ def test_seed_of_the_fixture() -> None:
 
     "An option: the seed of this fixture; 0 by default."
     """
-    for options, seed in ((), 0), (("--easynetwork-seed=7",), 7):
+    for options, seed in ((), 0), (("--easynetwork-seed=7", "-k", "network_of_the"), 7):
         output = failures(*options)
         assert f"memory network setup -\nMemoryNetwork(seed={seed}" in re.sub("-+", "-", output)
 

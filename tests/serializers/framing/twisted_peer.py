@@ -27,7 +27,7 @@ class UntilTheEnd(Protocol):
 def listen(receiver: Any) -> int:
     """Listen for connections of a class, and return the port."""
 
-    class Reverse(receiver):  # type: ignore[misc]
+    class Reverse(receiver):
         def stringReceived(self, string: bytes) -> None:  # noqa: N802 - likewise
             self.sendString(string[::-1])
 
