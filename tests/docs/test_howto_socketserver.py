@@ -45,6 +45,7 @@ from easynetwork.socketserver import (
 )
 from tests.conftest import ALL_TESTS
 from tests.docs.howto_support import DOCS, check_quotations
+from tests.docs.socketserver_program import server_class
 from tests.docs.socketserver_support import (
     DATAGRAMS,
     EXAMPLES,
@@ -62,7 +63,6 @@ from tests.docs.socketserver_support import (
     noting,
     output_of,
     running,
-    server_class,
     serving,
 )
 from tests.docs.unix_support import short_folder
