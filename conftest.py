@@ -10,6 +10,7 @@ listen on the same port.
 from __future__ import annotations
 
 import doctest
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -47,8 +48,38 @@ docstrings = Sybil(parsers=REST, path="src", pattern="*.py")
 pytest_collect_file = SybilCollection([readme, pages, docstrings]).pytest()
 
 
+class Collection(list[str]):
+    """The tests that a worker has found. Each of them is looked up once."""
+
+    def __init__(self, nodeids: Iterable[str]) -> None:
+        super().__init__(nodeids)
+        self._indexes = {nodeid: index for index, nodeid in enumerate(self)}
+
+    def index(self, nodeid: str, *limits: Any) -> int:
+        return self._indexes[nodeid]
+
+
 class Scheduling(LoadScopeScheduling):
-    """How pytest-xdist shares the work."""
+    """How pytest-xdist shares the work.
+
+    The superclass searches all tests for each one that it hands out, and counts all that a worker
+    has ever been given, several times for each that ends: seconds, where there are 20,000.
+    """
+
+    def add_node_collection(self, node: Any, collection: Any) -> None:
+        """Note what tests a worker has found."""
+        super().add_node_collection(node, collection)
+        if node in self.registered_collections:
+            self.registered_collections[node] = Collection(self.registered_collections[node])
+
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        """Note that a test has ended; forget the piece that ends with it."""
+        super().mark_test_complete(node, item_index, duration)
+        nodeid = self.registered_collections[node][item_index]
+        work = self.assigned_work[node]
+        scope = self._split_scope(nodeid)
+        if nodeid == next(reversed(work[scope])) and all(work[scope].values()):
+            del work[scope]
 
     def _split_scope(self, nodeid: str) -> str:
         """Return what is in one piece with other tests of the same result."""

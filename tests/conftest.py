@@ -8,6 +8,7 @@ await: garbage is collected so that such objects speak up, and warnings are erro
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import faulthandler
 import functools
@@ -17,9 +18,11 @@ import inspect
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
 
 import anyio
 import hypothesis
@@ -32,9 +35,11 @@ HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
 
 # A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
-EXAMPLES = 100 if ALL_TESTS else 50
+EXAMPLES = 100 if ALL_TESTS else 30
 hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("easynetwork")
+
+_T = TypeVar("_T")
 
 # Seconds. Less than the limit in pyproject.toml, at which the whole run ends.
 TIME_LIMIT = 30.0
@@ -117,7 +122,20 @@ def pytest_collection_finish() -> None:
     """
     if HAS_UVLOOP:
         importlib.import_module("uvloop").new_event_loop().close()
+    if sys.dont_write_bytecode:
+        share_bytecode()
     collect_garbage()
+
+
+def share_bytecode() -> None:
+    """Let programs that tests start share their bytecode, in a folder that is gone afterwards.
+
+    Where it must not be written beside the source, each would compile all that it imports.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="easynetwork-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    os.environ["PYTHONPYCACHEPREFIX"] = folder.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(trylast=True)
@@ -137,7 +155,8 @@ def no_leaks() -> Iterator[None]:
     # No freeze yet: pytest still refers to the values of the test's fixtures.
     gc.collect()
     assert wait_until_empty(lambda: threads() - before[1]) == set(), "threads left"
-    assert wait_until_empty(lambda: descriptors() - before[0]) == set(), "descriptors left"
+    left = wait_until_empty(lambda: descriptors() - before[0])
+    assert named(left) == set(), "descriptors left"
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +192,7 @@ def collect_garbage() -> None:
     gc.freeze()
 
 
-def wait_until_empty(left: Callable[[], set[object]]) -> set[object]:
+def wait_until_empty(left: Callable[[], set[_T]]) -> set[_T]:
     """Return what is left, as soon as that is nothing or when the time is up."""
     deadline = time.monotonic() + GRACE
     while (found := left()) and time.monotonic() < deadline:
@@ -192,13 +211,25 @@ def threads() -> set[object]:
     return {thread for thread in threading.enumerate() if not thread.name.startswith(KEPT_THREADS)}
 
 
-def descriptors() -> set[object]:
-    """Return the open file descriptors with what each of them is."""
+def descriptors() -> set[tuple[int, ...]]:
+    """Return the open file descriptors with the device and the inode of each."""
     if DESCRIPTORS is None:
         return set()
-    found: set[object] = set()
-    for number in os.listdir(DESCRIPTORS):
+    found: set[tuple[int, ...]] = set()
+    for number in map(int, os.listdir(DESCRIPTORS)):
         # The descriptor that lists the folder is gone by now.
         with contextlib.suppress(OSError):
-            found.add((int(number), os.readlink(f"{DESCRIPTORS}/{number}")))
+            file = os.fstat(number)
+            found.add((number, file.st_dev, file.st_ino))
+    return found
+
+
+def named(left: set[tuple[int, ...]]) -> set[object]:
+    """Return open file descriptors with what the system calls each of them, if it does."""
+    found: set[object] = set()
+    for descriptor in left:
+        try:
+            found.add((descriptor[0], os.readlink(f"{DESCRIPTORS}/{descriptor[0]}")))
+        except OSError:
+            found.add(descriptor)
     return found

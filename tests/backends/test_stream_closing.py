@@ -301,13 +301,13 @@ async def test_linger_has_an_end(pair: Pair, sends: bool, monkeypatch: pytest.Mo
 
 async def test_linger_begins_when_all_is_sent(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that reads the answer late, and goes on sending meanwhile, gets all of it."""
-    set_linger_time(monkeypatch, 6 * SOON)
+    set_linger_time(monkeypatch, 2 * SOON)
 
     async with anyio.create_task_group() as tasks:
 
         @tasks.start_soon
         async def peer() -> None:
-            with anyio.move_on_after(8 * SOON):
+            with anyio.move_on_after(3 * SOON):
                 await anyio.sleep_forever()
             await pair.peer_sends(b"x")
             assert await pair.peer_receives() == ANSWER

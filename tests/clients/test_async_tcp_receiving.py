@@ -40,6 +40,7 @@ from tests.clients.async_tcp_support import (
     outcome,
     until,
 )
+from tests.conftest import ALL_TESTS, BACKENDS
 from tests.times import PATIENCE, SOON, STUCK
 
 pytestmark = pytest.mark.anyio
@@ -455,7 +456,8 @@ async def test_until_the_time_is_up(lines: Any) -> None:
         assert await client.recv_packet() == "half a packet"
 
 
-async def test_time_of_the_caller() -> None:
+@pytest.mark.parametrize("anyio_backend", BACKENDS if ALL_TESTS else [BACKENDS[0], BACKENDS[-1]])
+async def test_time_of_the_caller(anyio_backend: object) -> None:
     """The time that the caller spends between packets does not count."""
     outcomes = Outcomes()
     async with connected() as (client, peer):

@@ -33,6 +33,7 @@ from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers._stream.session import _CLOSE_TIMEOUT_AT_STOP
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.testing import virtual_time
@@ -215,6 +216,20 @@ def linger_time(monkeypatch: pytest.MonkeyPatch) -> float:
     seconds = LINGER_TIME / 5
     monkeypatch.setattr("easynetwork.backends.stream_transport.LINGER_TIME", seconds)
     return seconds
+
+
+@pytest.fixture
+def close_timeout_at_stop(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Have a server that stops wait for its peers for a fifth of the time, and return that."""
+    seconds = _CLOSE_TIMEOUT_AT_STOP / 5
+    monkeypatch.setattr("easynetwork.servers._stream.session._CLOSE_TIMEOUT_AT_STOP", seconds)
+    return seconds
+
+
+@pytest.fixture
+def unlimited_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server report as many problems in a second as there are."""
+    monkeypatch.setattr("easynetwork.servers._core.fault_log._LINES_PER_SECOND", 1_000)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ _DESCRIPTORS = "A socket in memory has no descriptor that could run out, or be c
 _ADDRESSES = "A server in memory has one address, which is made up, whatever it asks for."
 
 _TASKS = "It is about tasks, and never reaches the transport."
+_HANDLERS = "It is about the threads of handlers, whatever their clients are connected by."
 
 DIFFERENCES: dict[str, str] = {
     "test_accepting.py": _DESCRIPTORS,
@@ -51,6 +52,9 @@ DIFFERENCES: dict[str, str] = {
 REPETITIONS: dict[str, str] = {
     "test_misbehaviour.py::test_misbehaviour": _TASKS,
     "test_uncooperative.py::test_shutdown_returns": _TASKS,
+    "test_uncooperative.py::test_shutdown_returns_before_the_exit_stack_is_unwound": _TASKS,
+    "test_blocking_stopping.py::test_stubborn_handler": _HANDLERS,
+    "test_blocking_handlers.py::test_slow_handler": _HANDLERS,
 }
 
 _THREADS = "Threads wait for the test by other means than the event loop, or the test for them."

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from easynetwork.sockets import accepting as listener
+from easynetwork.sockets.accepting import PAUSE
 from tests.conformance.peers import Peer
 from tests.conformance.support import Recorder, Records, Serve
 from tests.times import PATIENCE
@@ -19,6 +19,12 @@ from tests.times import PATIENCE
 resource = pytest.importorskip("resource")
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a server that cannot accept try again after a fifth of the usual time."""
+    monkeypatch.setattr("easynetwork.backends.socket_listener.PAUSE", PAUSE / 5)
 
 
 @contextmanager
@@ -56,6 +62,7 @@ async def test_descriptor_becomes_free(serve: Serve, log: Records) -> None:
         assert "Too many open files" in message
 
 
+@pytest.mark.usefixtures("short_pause")
 async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
     """If it lasts, those who wait are reset instead of left hanging; later ones are served."""
     async with serve(Recorder()) as service:
@@ -80,6 +87,7 @@ async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
         assert "New connections are reset until that is over" in message
 
 
+@pytest.mark.usefixtures("short_pause")
 async def test_reserve_is_taken(
     serve: Serve, log: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +113,7 @@ async def test_reserve_is_taken(
             assert await refused.rest(leave=False) == ("", "reset")  # by means of the reserve
             spare = os.dup(0)  # takes its place
             waiting.connect(address)
-            waiting.socket.settimeout(5 * listener.PAUSE)
+            waiting.socket.settimeout(PAUSE)  # five of those of this server
             with pytest.raises(TimeoutError):
                 await waiting.receive()
             waiting.socket.settimeout(PATIENCE)

@@ -204,7 +204,7 @@ class Stuck(Narrow):
 @pytest.mark.parametrize("way", ["aclose", "aclose of another task", "crash", "end"])
 async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any, way: str) -> None:
     """Whatever closes a connection waits for its peer a limited time; then it is reset."""
-    options = close_timeout(4 * SOON)
+    options = close_timeout(SOON)
     handler = Stuck()
     handler.way = way
     async with serve(handler, **options) as service:
@@ -235,7 +235,7 @@ async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any
 @one_protocol
 async def test_stuck_sender_beside_the_goodbye(serve: Serve, close_timeout: Any) -> None:
     """`on_disconnection()` may wait for a task that sends: that ends in time as well."""
-    options = close_timeout(4 * SOON)
+    options = close_timeout(SOON)
 
     class Handler(Narrow):
         async def service_init(self, exit_stack: Any, server: Any) -> None:
@@ -299,7 +299,7 @@ async def test_limit_does_not_touch_others(serve: Serve, close_timeout: Any) -> 
             yield 0
 
         async def on_disconnection(self, client: Client) -> None:
-            await anyio.sleep(4 * SOON)
+            await anyio.sleep(2 * SOON)
             await client.send_packet("bye")
 
     async with serve(Handler(), **options) as service:

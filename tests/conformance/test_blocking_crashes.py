@@ -291,14 +291,14 @@ async def test_no_garbage(serve: Serve, log: Records, sent: str) -> None:
 
     handler = Handler(max_threads=50)  # a silent client that waits would not be served
     async with serve(handler) as service:
-        with little_garbage(limit=50):
-            for _ in range(50):
+        with little_garbage(limit=20):
+            for _ in range(20):
                 peer = await service.connect()
                 peer.send_bytes(sent.encode("latin-1"))
                 if sent == "echo\n":
                     assert await peer.receive() == "echo"
                 peer.close()
-            await handler.noted("on_disconnection", times=50)
+            await handler.noted("on_disconnection", times=20)
             await service.server.shutdown()
             await threads_ended()  # other tests count them
             log.records.clear()

@@ -62,7 +62,7 @@ async def waiting_threads(new_server: NewServer, where: str) -> AsyncIterator[An
             assert await peer.receive() == "ready"
         await handler.noted("waiting", times=THREADS)
         if where == "send_packet":
-            await anyio.sleep(4 * SOON)  # until nothing more fits anywhere
+            await anyio.sleep(SOON)  # until nothing more fits anywhere
         yield handler, service, cancel
 
 
@@ -96,6 +96,7 @@ async def test_waiting_threads(
     where: str,
     end: str,
     record_property: Callable[[str, object], None],
+    close_timeout_at_stop: float,
 ) -> None:
     """Each gets a ClientClosedError, and says goodbye; all is over within a second."""
     async with waiting_threads(new_server, where) as (handler, service, cancel):

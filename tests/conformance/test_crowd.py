@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from tests.conformance.peers import BasePeer, Peer, new_peer
-from tests.conformance.support import Client, Narrow, NewServer, Requests, Server
+from tests.conformance.support import Client, Narrow, NewServer, Requests, Server, one_protocol
 from tests.times import PATIENCE
 
 pytestmark = [
@@ -73,9 +73,14 @@ async def bring_into(state: str, peers: list[BasePeer], handler: Patient) -> Non
         await handler.noted("busy", count)
 
 
+@one_protocol
 @pytest.mark.parametrize("end", ["shutdown", "server_close", "cancellation"])
-async def test_end_with_a_crowd(new_server: NewServer, end: str) -> None:
+async def test_end_with_a_crowd(
+    new_server: NewServer, end: str, transport: str, request: pytest.FixtureRequest
+) -> None:
     """It ends within a second; no task is left, and no descriptor."""
+    if transport != "tcp":  # there it takes as long as it does for users
+        request.getfixturevalue("close_timeout_at_stop")
     handler = Patient()
     handler.server = server = new_server(handler)
     scope, is_over = anyio.CancelScope(), anyio.Event()

@@ -13,7 +13,7 @@ import pytest
 
 from easynetwork.servers.handlers import INETClientAttribute
 from tests import misbehaviours
-from tests.conformance.peers import Peer
+from tests.conformance.peers import BasePeer, Peer
 from tests.conformance.support import Client, Recorder, Records, Requests, Serve, one_protocol
 from tests.misbehaviours import MISBEHAVIOURS, runs_on
 
@@ -30,23 +30,27 @@ STEPS = ("on_connection", "greeting", "first step", "handle", "leaving", "on_dis
 
 
 class Misbehaving(Recorder):
-    """Does something wrong for clients that ask for it, and serves the others."""
+    """Does something wrong for some clients, each at one step, and serves the others.
 
-    def __init__(self, name: str, step: str) -> None:
+    Attributes:
+        steps: Where it does so for each client that has connected.
+        next_step: Where it does so for those that connect now.
+    """
+
+    next_step = ""
+
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.misbehave = MISBEHAVIOURS[name]
-        self.step = step
-        self.good: set[Any] = set()
+        self.steps: dict[Client, str] = {}
 
     async def at(self, step: str, client: Client) -> None:
-        if step == self.step and client not in self.good:
+        if step == self.steps[client]:
             await self.misbehave()
 
     def on_connection(self, client: Client) -> Any:
-        if len(self.clients) != 1:
-            self.good.add(client)  # the bystander comes first, and newcomers last
-        self.clients.append(client)
-        return self.ask(client) if self.step == "greeting" else self.greet(client)
+        self.steps[client] = self.next_step
+        return self.ask(client) if self.next_step == "greeting" else self.greet(client)
 
     async def greet(self, client: Client) -> None:
         await self.at("on_connection", client)
@@ -81,45 +85,46 @@ def expected_reports(name: str, step: str) -> set[int]:
 
 
 @one_protocol
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.usefixtures("silent_loops", "unlimited_log")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_misbehaviour(
-    serve: Serve,
-    log: Records,
-    anyio_backend_name: str,
-    silent_loops: None,
-    name: str,
-    step: str,
-) -> None:
-    """It ends that client and is reported once; a bystander notices nothing."""
+async def test_misbehaviour(serve: Serve, log: Records, anyio_backend_name: str, name: str) -> None:
+    """At each step, it ends that client and is reported once; a bystander notices nothing."""
     if not runs_on(name, anyio_backend_name):
         return
-    handler = Misbehaving(name, step)
+    handler = Misbehaving(name)
+    names = {}
     async with serve(handler) as service:
         bystander = await service.connect()
-        if step == "greeting":
-            assert await bystander.ask("hello") == "hello"
-        assert await bystander.ask("one") == "one"  # it is in the middle of a conversation
-
-        peer = await service.connect()
-        with contextlib.suppress(OSError):
-            peer.send("bad")
-            if step in ("leaving", "on_disconnection"):
-                await peer.receive()
-                peer.send("more")
-                await peer.receive()
-            peer.send("worse", "worst")
-            peer.send_eof()
-        await log.logged(f"{peer.name} disconnected")
-        await anyio.wait_all_tasks_blocked()
-
-        assert await bystander.ask("two") == "two"
-        assert await (await service.connect()).ask("hello") == "hello"
-        assert service.server.is_serving()
+        for step in STEPS:
+            assert await bystander.ask("one") == "one"  # it is in the middle of a conversation
+            handler.next_step = step
+            peer = await service.connect()
+            names[step] = peer.name
+            await misbehave(peer, step, log)
+            handler.next_step = ""
+            assert await bystander.ask("two") == "two", step
+            assert await (await service.connect()).ask("hello") == "hello", step
+            assert service.server.is_serving(), step
         await service.server.shutdown()
         await misbehaviours.clean_up()
-    reports = [exc for _, message, exc in log.problems() if peer.name in message]
-    assert len(reports) in expected_reports(name, step), [str(exc) for exc in reports]
+    problems = log.problems()
+    for step in STEPS:
+        reports = [exc for _, message, exc in problems if names[step] in message]
+        assert len(reports) in expected_reports(name, step), (step, [str(exc) for exc in reports])
+
+
+async def misbehave(peer: BasePeer, step: str, log: Records) -> None:
+    """Be the client for which a handler misbehaves at a step, until it has left."""
+    with contextlib.suppress(OSError):
+        peer.send("bad")
+        if step in ("leaving", "on_disconnection"):
+            await peer.receive()
+            peer.send("more")
+            await peer.receive()
+        peer.send("worse", "worst")
+        peer.send_eof()
+    await log.logged(f"{peer.name} disconnected")
+    await anyio.wait_all_tasks_blocked()
 
 
 # -- logs in disorder

@@ -280,11 +280,27 @@ async def in_thread(func: Callable[[], _T]) -> _T:
 
 
 @contextlib.asynccontextmanager
-async def connected(server: AsyncTCPNetworkServer[Any, Any]) -> AsyncIterator[Peer]:
-    """Connect a peer to a server, and close it at the end of the block."""
-    host, port = server.get_addresses()[0][:2]
-    sock = await in_thread(lambda: socket.create_connection((host, port), timeout=PATIENCE))
-    peer = Peer(sock)
+async def connected(
+    server: AsyncTCPNetworkServer[Any, Any], *, room: int | None = None
+) -> AsyncIterator[Peer]:
+    """Connect a peer to a server, and close it at the end of the block.
+
+    Args:
+        server: The server.
+        room: How much memory the peer's socket gets for what it has received, in bytes. It has to
+            know that before it connects: one that announced a larger window makes Linux wait.
+    """
+    address = server.get_addresses()[0]
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    try:
+        sock.settimeout(PATIENCE)
+        if room is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        await in_thread(lambda: sock.connect(address[:2]))
+        peer = Peer(sock)
+    except BaseException:
+        sock.close()
+        raise
     try:
         yield peer
     finally:

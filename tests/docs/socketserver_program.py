@@ -4,14 +4,17 @@ Prints its address, and ends at Control-C. SIGUSR1 has it print whether it has c
 
     python -m tests.docs.socketserver_program SERVER HANDLER ADDRESS OPTIONS
 
-The first two are a module, a colon and a name in it; the others are Python literals.
+The first two are a module, a colon and a name in it; the others are Python literals. What only
+tests need is not imported here: it takes longer than all that such a program does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
+import socketserver
 import sys
 import threading
 from ast import literal_eval
@@ -20,7 +23,23 @@ from typing import Any
 
 from docs._include.examples.howto.socketserver import four_servers
 from easynetwork.socketserver import StreamPacketHandler
-from tests.docs.socketserver_support import POLL_INTERVAL, server_class
+
+POLL_INTERVAL = 0.01
+"""How long a server of a test takes to notice `shutdown()`, in seconds."""
+
+
+def server_class(name: str) -> Any:
+    """Return a class of servers; before Python 3.12, two of them are for the user to combine.
+
+    Args:
+        name: Its module, a colon, and its name there.
+    """
+    module_name, _, class_name = name.partition(":")
+    module = importlib.import_module(module_name)
+    if module is socketserver and not hasattr(module, class_name):
+        mix_in, base = "ForkingMixIn", class_name.removeprefix("Forking")
+        return type(class_name, (getattr(module, mix_in), getattr(module, base)), {})
+    return getattr(module, class_name)
 
 
 class SignalledRequestHandler(StreamPacketHandler[str, str]):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import select
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import threading
@@ -22,6 +20,7 @@ import pytest
 
 from docs._include.examples.howto.socketserver import four_servers
 from tests.docs.howto_support import DOCS
+from tests.docs.socketserver_program import POLL_INTERVAL
 from tests.docs.terminals import end, next_lines
 from tests.times import PATIENCE, SOON
 
@@ -33,23 +32,6 @@ DATAGRAMS = ("UDPServer", "UnixDatagramServer")
 KINDS = (*STREAMS, *DATAGRAMS)
 
 LOCAL = ("127.0.0.1", 0)
-
-POLL_INTERVAL = 0.01
-"""How long a server of a test takes to notice `shutdown()`, in seconds."""
-
-
-def server_class(name: str) -> Any:
-    """Return a class of servers; before Python 3.12, two of them are for the user to combine.
-
-    Args:
-        name: Its module, a colon, and its name there.
-    """
-    module_name, _, class_name = name.partition(":")
-    module = importlib.import_module(module_name)
-    if module is socketserver and not hasattr(module, class_name):
-        mix_in, base = "ForkingMixIn", class_name.removeprefix("Forking")
-        return type(class_name, (getattr(module, mix_in), getattr(module, base)), {})
-    return getattr(module, class_name)
 
 
 def new_address(kind: str, folder: Path) -> Any:

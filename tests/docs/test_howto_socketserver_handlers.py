@@ -34,6 +34,7 @@ from easynetwork.socketserver import (
     ThreadingTCPServer,
 )
 from tests.docs.howto_support import check_quotations
+from tests.docs.socketserver_program import server_class
 from tests.docs.socketserver_support import (
     DATAGRAMS,
     LOCAL,
@@ -46,7 +47,6 @@ from tests.docs.socketserver_support import (
     keeping,
     new_address,
     noting,
-    server_class,
     serving,
 )
 from tests.docs.unix_support import short_folder

@@ -1052,8 +1052,7 @@ async def test_slow_client() -> None:
                 await client.send_packet(Response(f"{number:03} ".ljust(size, "x")))
 
     handler = Handler()
-    async with serve(handler) as server, connected(server) as peer:
-        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    async with serve(handler) as server, connected(server, room=4096) as peer:
         await peer.send("go")
         await until(lambda: "sent" in handler.calls)
         await peer.send("go on")

@@ -3,6 +3,10 @@
 Each runs a server in a process of its own (``served.py``), on every loop. The figures come from
 Linux's ``/proc``; elsewhere there is nothing to prove.
 
+Unix sockets and TLS differ for the transports, which know little of loops, and nothing of
+protocols: they are tried on asyncio and trio, with one class of protocols, unless ``CONFORMANCE``
+is ``all`` in the environment.
+
 ``ROBUSTNESS_SCALE=16`` in the environment makes it a gigabyte wherever less is sent by default.
 """
 
@@ -10,17 +14,37 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import resource
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import ALL_TESTS
 from tests.tls_peers import authority
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]
+
+# In the identifiers of tests: a transport beside what is only tried over TCP.
+REPETITION = re.compile(
+    r"\b(unix|tls)\b.*(\buvloop\b|--buffered)|(\buvloop\b|--buffered).*\b(unix|tls)\b"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave repetitions out, unless all tests are asked for."""
+    if not ALL_TESTS:
+        items[:] = [item for item in items if not is_repetition(item)]
+
+
+def is_repetition(item: pytest.Item) -> bool:
+    """Whether a test of this folder differs from others in nothing that should matter."""
+    _, _, parameters = item.name.partition("[")
+    return bool(REPETITION.search(parameters)) and Path(__file__).parent in item.path.parents
 
 
 @pytest.fixture(scope="session")

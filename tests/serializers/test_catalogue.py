@@ -38,16 +38,16 @@ def test_complete() -> None:
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 # From 2 on, object.__reduce_ex__() returns the same for all protocols.
 PROTOCOLS = range(2 if ALL_TESTS else pickle.HIGHEST_PROTOCOL, pickle.HIGHEST_PROTOCOL + 1)
+# The last one makes everything anew. The others share what they may, and are made in the same way.
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    *(partial(lambda protocol, obj: pickle.loads(pickle.dumps(obj, protocol)), protocol)
+      for protocol in PROTOCOLS),
+]  # fmt: skip
 each_copy = pytest.mark.parametrize(
-    "copied",
-    [
-        copy.copy,
-        copy.deepcopy,
-        *(partial(lambda protocol, obj: pickle.loads(pickle.dumps(obj, protocol)), protocol)
-          for protocol in PROTOCOLS),
-    ],
-    ids=["copy", "deepcopy", *(f"pickle-{protocol}" for protocol in PROTOCOLS)],
-)  # fmt: skip
+    "copied", COPIES, ids=["copy", "deepcopy", *(f"pickle-{protocol}" for protocol in PROTOCOLS)]
+)
 
 
 @each_entry
@@ -57,7 +57,8 @@ def test_copies(entry: Entry, copied: Callable[[Any], Any]) -> None:
     other = copied(entry.serializer)
 
     assert type(other) is type(entry.serializer)
-    check_serializer(other, entry.packets[:1], malformed=entry.malformed[:1])
+    if ALL_TESTS or copied is COPIES[-1]:
+        check_serializer(other, entry.packets[:1], malformed=entry.malformed[:1])
     for packet in entry.packets:
         data = entry.serializer.serialize(packet)
         assert other.deserialize(data) == entry.serializer.deserialize(data)

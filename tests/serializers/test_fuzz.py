@@ -23,7 +23,7 @@ from tests.serializers.catalogue import ENTRIES, Entry
 from tests.tools import cuts
 
 fuzz = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", EXAMPLES * 2 // 5)),
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", EXAMPLES // 2)),
     suppress_health_check=list(HealthCheck),
 )
 # Nobody unpickles what Hypothesis makes up: it might be a program.

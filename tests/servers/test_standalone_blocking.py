@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -97,8 +98,9 @@ def test_conversation(kind: str, loop: str, path: str) -> None:
 
 @each_loop
 @each_stream
-def test_stubborn_handler(kind: str, loop: str, path: str) -> None:
+def test_stubborn_handler(kind: str, loop: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler in its own code does not keep `shutdown()`; the thread ends with the handler."""
+    monkeypatch.setattr("easynetwork.servers._core.threads.STOP_TIMEOUT", STOP_TIMEOUT / 5)
 
     class Handler(Echo):
         def answer(self, client: Client, request: str) -> str:

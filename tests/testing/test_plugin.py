@@ -31,6 +31,12 @@ def pytest_configure():
     easynetwork.testing.plugin._GRACE = 0.2
 """
 
+# Added to that: how long an event loop waits until nothing can happen any more.
+IMPATIENT = """
+    from easynetwork.testing import _virtual_time, _virtual_trio
+    _virtual_time.GRACE = _virtual_trio.GRACE = 0.1
+"""
+
 MARKED = """
 @pytest.mark.anyio
 @pytest.mark.virtual_time
@@ -243,6 +249,8 @@ def test_refused(run: Pytest) -> None:
 
 def test_stuck(run: Pytest) -> None:
     """A test that waits for ever fails, and nothing else: the next one and the fixtures go on."""
+    conftest = run.folder / "conftest.py"
+    conftest.write_text(CONFTEST + IMPATIENT)
     output = run.run(STUCK)
     assert len(re.findall(r"^FAILED .*::test_stuck\S* - .*Nothing can happen", output, re.M)) == 4
     assert outcomes(output) == {"failed": 4, "passed": 2}, output

@@ -145,7 +145,8 @@ async def test_flood(serve: Serve, log: Records) -> None:
         statistics = service.server.get_statistics()
         assert statistics.waiting <= 64
         assert statistics.dropped_by_count > 0
-        assert len(handler_threads()) <= 3  # one may be between two datagrams
+        # Some may have answered and not be free yet, but not each datagram has a thread.
+        assert len(handler_threads()) < handler._max_threads
         handler.released.set()
         assert await slow.receive() == "slow"
         assert {message for _, message, _ in log.problems()} != set()

@@ -30,31 +30,33 @@ STEPS = ("first step", "handle", "later", "waiting")
 
 
 class Misbehaving(Recorder):
-    """Does something wrong in the conversation with the second peer, and serves the others."""
+    """Does something wrong in the conversation with some peers, and serves the others.
 
-    def __init__(self, name: str, step: str) -> None:
+    Attributes:
+        steps: Where it will do so, by the peer.
+        next_step: Where it will do so for those that come now.
+    """
+
+    next_step = ""
+
+    def __init__(self, name: str) -> None:
         super().__init__()
         self.misbehave = MISBEHAVIOURS[name]
-        self.step = step
-        self.bad: Client | None = None
-        self.is_done = False
+        self.steps: dict[Client, str] = {}
 
     async def at(self, step: str, client: Client) -> None:
-        if step == self.step and client == self.bad and not self.is_done:
-            self.is_done = True
+        if step == self.steps[client]:
+            self.steps[client] = "done"
             await self.misbehave()
 
     async def handle(self, client: Client) -> Requests:
-        if client not in self.clients:
-            self.clients.append(client)
-            if len(self.clients) == 2:
-                self.bad = client
+        self.steps.setdefault(client, self.next_step)
         await self.at("first step", client)
         request = yield
         await self.at("handle", client)
         await client.send_packet(request)
         request = yield
-        if self.step == "waiting":
+        if self.steps[client] == "waiting":
             await anyio.lowlevel.checkpoint()
             await self.at("waiting", client)
         await self.at("later", client)
@@ -63,42 +65,47 @@ class Misbehaving(Recorder):
             await client.send_packet((yield 60))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.usefixtures("unlimited_log")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
-async def test_misbehaviour(
-    serve: Serve, log: Records, anyio_backend_name: str, name: str, step: str
-) -> None:
-    """It ends that generator and is reported once; the same peer is served on, and the others."""
+async def test_misbehaviour(serve: Serve, log: Records, anyio_backend_name: str, name: str) -> None:
+    """At each step, it ends that generator and is reported once; all peers are served on."""
     if not runs_on(name, anyio_backend_name):
         return
-    handler = Misbehaving(name, step)
+    handler = Misbehaving(name)
+    names = {}
     async with serve(handler) as service:
         bystander = service.connect()
-        assert await bystander.ask("one") == "one"  # in the middle of a conversation
-        peer = service.connect()
-        peer.send("a", "b", "c")
-        await service.statistics(received=4, waiting=0)
-        while not handler.is_done:
-            await anyio.sleep(0.001)
-        await anyio.wait_all_tasks_blocked()
-        assert await bystander.ask("two") == "two"
-        newcomer = service.connect()
-        assert await newcomer.ask("hello") == "hello"
-        # The peer's next datagrams are served, by the next generator if need be.
-        peer.socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                peer.socket.recv(1 << 16)
-        peer.socket.settimeout(10)
-        assert (await peer.ask("again")) == "again"
-        assert service.server.is_serving()
+        for step in STEPS:
+            assert await bystander.ask("one") == "one"  # in the middle of a conversation
+            handler.next_step = step
+            peer = service.connect()
+            names[step] = peer.name
+            received = service.server.get_statistics().received
+            peer.send("a", "b", "c")
+            await service.statistics(received=received + 3, waiting=0)
+            while list(handler.steps.values())[-1] != "done":
+                await anyio.sleep(0.001)
+            await anyio.wait_all_tasks_blocked()
+            handler.next_step = ""
+            assert await bystander.ask("two") == "two", step
+            assert await service.connect().ask("hello") == "hello", step
+            # The peer's next datagrams are served, by the next generator if need be.
+            peer.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    peer.socket.recv(1 << 16)
+            peer.socket.settimeout(10)
+            assert await peer.ask("again") == "again", step
+            assert service.server.is_serving(), step
         await service.server.shutdown()
         await misbehaviours.clean_up()
-    reports = [exc for _, message, exc in log.problems() if peer.name in message]
+    problems = log.problems()
     expected = {1}
     if name in ("cancel_oneself_later", "leave_an_asyncio_timeout_open"):
         expected = {0, 1}  # if the generator ends before it would have been cancelled
-    assert len(reports) in expected, [str(exc) for exc in reports]
+    for step in STEPS:
+        reports = [exc for _, message, exc in problems if names[step] in message]
+        assert len(reports) in expected, (step, [str(exc) for exc in reports])
 
 
 async def test_timeout_let_out(serve: Serve, log: Records) -> None:

@@ -21,6 +21,7 @@ from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.framing import framers as framers_module
 from easynetwork.serializers.framing.framers import MAX_BATCH
+from tests.conftest import EXAMPLES
 from tests.decoding import PROTOCOLS, MakeProtocol, Protocol, new_decoder, outcomes, taken
 from tests.serializers.framing.lengths import FORMATS, Format
 from tests.serializers.framing.ways import BAD_WORD, TOO_DEEP
@@ -96,7 +97,7 @@ def pieces(kind: Format) -> st.SearchStrategy[bytes]:
 
 @each_format
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=EXAMPLES * 2 // 3)
 def test_same_however_cut(kind: Format, data: st.DataObject) -> None:
     """Whatever the stream and its chunks, with and without the shortcut: what a model says."""
     stream = b"".join(data.draw(st.lists(pieces(kind), max_size=6)))
@@ -360,7 +361,7 @@ class Work:
 
 
 @some_formats
-@pytest.mark.parametrize(("size", "count"), [(65536, 2), (1000, 200), (20, 5000)])
+@pytest.mark.parametrize(("size", "count"), [(65536, 1), (1000, 100), (20, 4000)])
 def test_work_does_not_depend_on_the_pieces(
     kind: Format, size: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
