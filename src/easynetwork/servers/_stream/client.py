@@ -102,12 +102,12 @@ class ServedClient(PacketClient):
         except OSError as exc:
             if self.is_closed and isinstance(exc, ConnectionError):
                 raise self._explained(exc) from exc
-            self.is_closed = True
+            self.abort()  # does nothing more to a connection that is closed
             self._options.tls_log.report_failure(exc, self.address)
             tag_with_client(self, exc)
             raise
         except BaseException:
-            self.is_closed = True
+            self.abort()
             raise
         finally:
             self.is_receiving = False
