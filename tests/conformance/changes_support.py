@@ -134,10 +134,10 @@ RAW = StreamProtocol(RawSerializer())
 # -- Peers -------------------------------------------------------------------------------------
 
 
-async def send_byte_by_byte(peer: BasePeer, data: bytes) -> None:
-    """Send each byte on its own, and let the server have it before the next one."""
-    for value in data:
-        peer.send_bytes(bytes([value]))
+async def send_byte_by_byte(peer: BasePeer, data: bytes, size: int = 1) -> None:
+    """Send each byte on its own, or so many; let the server have them before the next ones."""
+    for start in range(0, len(data), size):
+        peer.send_bytes(data[start : start + size])
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
 
@@ -151,6 +151,13 @@ async def receive_bytes(peer: BasePeer, size: int) -> bytes:
     data = bytes(peer._received[:size])
     del peer._received[:size]
     return data
+
+
+async def drain(peer: BasePeer) -> None:
+    """Read all that still arrives, whatever it is."""
+    with contextlib.suppress(ConnectionError):
+        while await peer._receive_some():
+            pass
 
 
 class TLSPeer(BasePeer):
@@ -181,12 +188,12 @@ class TLSPeer(BasePeer):
         """Do the handshake, or go on with it."""
         while True:
             try:
-                self.object.do_handshake()
+                return self.object.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush()
                 await self._fill()
-            else:
-                return self._flush()
+            finally:
+                self._flush()
 
     def _flush(self) -> None:
         if self._outgoing.pending:
