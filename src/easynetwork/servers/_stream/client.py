@@ -64,7 +64,10 @@ class ServedClient(PacketClient):
 
         Raises:
             UnsupportedOperation: There is none, or it was read without: see `wait_disconnected()`.
+            BusyResourceError: A task is receiving.
         """
+        if self.is_receiving:
+            raise BusyResourceError("Another task is already waiting for a packet of this client")
         if self.watch is not None or isinstance(self.transport, TLSStreamTransport):
             raise UnsupportedOperation("This transport does not have ancillary data support.")
 
@@ -110,9 +113,7 @@ class ServedClient(PacketClient):
             self.abort()
             raise
         finally:
-            self.is_receiving = False
-            if self.watch is not None:
-                self.watch.resume()
+            self.stop_receiving()
 
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
         self.transport = transport

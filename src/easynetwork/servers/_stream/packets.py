@@ -149,11 +149,17 @@ class PacketClient(AsyncStreamClient[Any]):
             packet = self.decoder.take()
         except ConnectionError as exc:
             raise DisconnectedError from exc
-        finally:
+        finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
             if self.watch is not None:
                 self.watch.resume()
         return packet
+
+    def stop_receiving(self) -> None:
+        """Let other tasks receive."""
+        self.is_receiving = False
+        if self.watch is not None:
+            self.watch.resume()
 
     def _end_error(self, end: BaseException | None) -> ConnectionError:
         if self.is_closed or self.tasks.has_given_up:
