@@ -116,6 +116,7 @@ class ServedClient(PacketClient):
             self.stop_receiving()
 
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
+        self.flush()  # what was gathered while the watch was held
         self.transport = transport
         return self.decoder.hand_over()
 
