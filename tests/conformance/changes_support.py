@@ -7,7 +7,7 @@ import ssl
 import struct
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -24,12 +24,14 @@ from easynetwork.serializers import (
     ZlibCompressorSerializer,
 )
 from easynetwork.serializers.struct import AbstractStructSerializer
+from easynetwork.servers.handlers import AsyncStreamClient
 from tests.conformance.peers import BasePeer
-from tests.conformance.support import Client, Recorder
+from tests.conformance.support import Recorder
 from tests.decoding import GeneratorBufferedProtocol, GeneratorStreamProtocol, Protocol
 from tests.tls_peers import client_context
 
-Script = Callable[[Client], Awaitable[object]]
+Client: TypeAlias = AsyncStreamClient[Any]
+Script: TypeAlias = Callable[[Client], Awaitable[object]]
 
 
 class Scripted(Recorder):

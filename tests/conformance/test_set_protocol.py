@@ -23,6 +23,7 @@ from easynetwork.servers.groups import ClientGroup
 from tests.conformance.changes_support import (
     RAW,
     SAMPLES,
+    Client,
     InGenerator,
     Number,
     Scripted,
@@ -31,7 +32,6 @@ from tests.conformance.changes_support import (
     send_byte_by_byte,
 )
 from tests.conformance.support import (
-    Client,
     Narrow,
     Recorder,
     Records,
@@ -82,7 +82,7 @@ async def test_each_pair(serve: Serve, is_cut: bool) -> None:
         client.set_protocol(SAMPLES[next(names)].protocol)
 
     handler: Recorder = InGenerator(got)
-    handler.greet = switch  # type: ignore[method-assign]
+    handler.greet = switch
     stream = b"".join(SAMPLES[name].data for name in EACH_PAIR)
     async with serve(handler) as service:
         peer = await service.connect()
@@ -127,7 +127,8 @@ async def test_received_again(serve: Serve) -> None:
 
     async def script(client: Client) -> None:
         await client.recv_packet()
-        for protocol in RAW, CRLF, GeneratorStreamProtocol(lines("CR")), NUMBERS, CRLF, LF:
+        protocols: list[Any] = [RAW, CRLF, GeneratorStreamProtocol(lines("CR")), NUMBERS, CRLF, LF]
+        for protocol in protocols:
             client.set_protocol(protocol)
         assert await client.recv_packet() == "one"
         client.set_protocol(CRLF)
@@ -305,7 +306,7 @@ async def test_gathered_answers(serve: Serve) -> None:
     """Answers to one chunk are encoded by the protocol of their moment, and stay in order."""
 
     async def script(client: Client) -> None:
-        for number, protocol in enumerate([LF, CRLF, NUMBERS, RAW]):
+        for number, protocol in enumerate[Any]([LF, CRLF, NUMBERS, RAW]):
             await client.recv_packet()
             await client.send_packet(f"answer {number}")
             client.set_protocol(protocol)
@@ -329,12 +330,13 @@ async def test_senders_that_wait(serve: Serve) -> None:
             yield
             while client.try_send_packet("x" * 50_000):
                 pass
-            for name, protocol in ("a", LF), ("b", CRLF), ("c", NUMBERS):
+            changes: dict[str, Any] = {"a": LF, "b": CRLF, "c": NUMBERS}
+            for name, protocol in changes.items():
                 client.start_soon(self.send, client, name)
                 await self.noted(name)
                 client.set_protocol(protocol)
             self.note("changed")
-            await client.send_packet(13)  # type: ignore[arg-type]
+            await client.send_packet(13)
             await client.aclose()
 
         async def send(self, client: Client, packet: str) -> None:
@@ -405,7 +407,7 @@ async def test_from_on_connection_on(serve: Serve) -> None:
         async def handle(self, client: Client) -> Requests:
             packet = yield
             await client.send_packet(packet)
-            client.set_protocol(CRLF if packet == 1 else NUMBERS)  # type: ignore[comparison-overlap]
+            client.set_protocol(CRLF if packet == 1 else NUMBERS)
 
     async with serve(Handler()) as service:
         peer = await service.connect()
@@ -522,7 +524,7 @@ async def test_watched(serve: Serve) -> None:
         await client.recv_packet()
         await read_by_the_watch(client, 2)
         client.set_protocol(NUMBERS)
-        await client.send_packet(0x0A)  # type: ignore[arg-type]
+        await client.send_packet(0x0A)
         await read_by_the_watch(client, 8)
         assert await client.recv_packet() == 1
         client.set_protocol(LF)
