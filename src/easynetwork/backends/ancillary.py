@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
-from easynetwork.backends.abc import broken_connection
+from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
@@ -96,6 +96,20 @@ def _watch(transport: SocketStreamTransport) -> None:
 def _check_supported(transport: SocketStreamTransport) -> None:
     if transport.socket.family != getattr(socket, "AF_UNIX", None):
         raise UnsupportedOperation("This transport does not have ancillary data support.")
+
+
+def check_in_clear(before: StreamTransport, now: StreamTransport | None) -> None:
+    """Make sure that a connection does not use TLS by now, when a task has its turn to send.
+
+    Args:
+        before: Its transport when the task began to wait.
+        now: Its transport.
+
+    Raises:
+        UnsupportedOperation: It does: what goes with ancillary data would not be encrypted.
+    """
+    if now is not before:
+        raise UnsupportedOperation("TLS has begun, which does not have ancillary data support.")
 
 
 async def take_received(decoder: StreamDecoder) -> Any:

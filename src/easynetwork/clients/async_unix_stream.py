@@ -8,7 +8,6 @@ import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
-from functools import partial
 
 from easynetwork._arguments import validated_local_path
 from easynetwork._tls_options import new_client_tls
@@ -16,7 +15,8 @@ from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
-from easynetwork.backends.ancillary import take_received
+from easynetwork.backends.ancillary import check_in_clear, take_received
+from easynetwork.backends.tls_transport import TLSStreamTransport
 from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
 from easynetwork.clients._target import validated_unix_target
@@ -125,10 +125,14 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
         transport = await self._connected()
         if self._has_sent_eof:
             raise RuntimeError("send_eof() has been called earlier")
+        encode = self._encode
+
+        def encode_in_clear() -> bytes:
+            check_in_clear(transport, self._transport)
+            return encode(packet)
+
         try:
-            await transport.send_with_ancillary(
-                partial(self._encode, packet), ancillary_data.as_raw()
-            )
+            await transport.send_with_ancillary(encode_in_clear, ancillary_data.as_raw())
         except ConnectionError as exc:
             raise self._ended(exc) from exc.__cause__ or exc
 
@@ -158,10 +162,11 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
         if ancillary_data is None:
             return await super().recv_packet()
         transport = await self._connected()
-        if self._tls is not None:  # even if a packet is here already
-            raise UnsupportedOperation("This transport does not have ancillary data support.")
         await self._acquire_receiving(math.inf)
         try:
+            transport = self._transport or transport
+            if isinstance(transport, TLSStreamTransport):  # even if a packet is here already
+                raise UnsupportedOperation("This transport does not have ancillary data support.")
             packet = await take_received(self._decoder)
             if packet is NEED_DATA:
                 with collecting(ancillary_data) as received:

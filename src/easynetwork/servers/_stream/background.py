@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -97,8 +98,9 @@ class Background:
                 task.scope.cancel()
         if self._running:
             self._idle = anyio.Event()
-            with self._tasks.scope(), anyio.move_on_after(timeout):
-                await self._idle.wait()
+            with suppress(anyio.get_cancelled_exc_class()):  # on trio, the scope lets it out
+                with self._tasks.scope(), anyio.move_on_after(timeout):
+                    await self._idle.wait()
             with anyio.move_on_after(grace, shield=True):
                 await self._idle.wait()
         return sorted(task.name for task in self._running)

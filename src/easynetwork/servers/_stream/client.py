@@ -64,7 +64,10 @@ class ServedClient(PacketClient):
 
         Raises:
             UnsupportedOperation: There is none, or it was read without: see `wait_disconnected()`.
+            BusyResourceError: A task is receiving.
         """
+        if self.is_receiving:
+            raise BusyResourceError("Another task is already waiting for a packet of this client")
         if self.watch is not None or isinstance(self.transport, TLSStreamTransport):
             raise UnsupportedOperation("This transport does not have ancillary data support.")
 
@@ -102,19 +105,18 @@ class ServedClient(PacketClient):
         except OSError as exc:
             if self.is_closed and isinstance(exc, ConnectionError):
                 raise self._explained(exc) from exc
-            self.is_closed = True
+            self.abort()  # does nothing more to a connection that is closed
             self._options.tls_log.report_failure(exc, self.address)
             tag_with_client(self, exc)
             raise
         except BaseException:
-            self.is_closed = True
+            self.abort()
             raise
         finally:
-            self.is_receiving = False
-            if self.watch is not None:
-                self.watch.resume()
+            self.stop_receiving()
 
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
+        self.flush()  # what was gathered while the watch was held
         self.transport = transport
         return self.decoder.hand_over()
 

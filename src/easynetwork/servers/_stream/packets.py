@@ -15,7 +15,6 @@ import errno
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
@@ -26,6 +25,7 @@ from easynetwork._tuning import HIGH_WATER
 from easynetwork.addresses._ancillary import RawAncillary, close_descriptors
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import AsyncBackend, Incoming, SessionTasks, StreamTransport
+from easynetwork.backends.ancillary import check_in_clear
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import BusyResourceError, ClientClosedError, EndOfStreamError
 from easynetwork.parsers import NEED_DATA
@@ -149,11 +149,17 @@ class PacketClient(AsyncStreamClient[Any]):
             packet = self.decoder.take()
         except ConnectionError as exc:
             raise DisconnectedError from exc
-        finally:
+        finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
             if self.watch is not None:
                 self.watch.resume()
         return packet
+
+    def stop_receiving(self) -> None:
+        """Let other tasks receive."""
+        self.is_receiving = False
+        if self.watch is not None:
+            self.watch.resume()
 
     def _end_error(self, end: BaseException | None) -> ConnectionError:
         if self.is_closed or self.tasks.has_given_up:
@@ -238,10 +244,15 @@ class PacketClient(AsyncStreamClient[Any]):
             await super().send_packet_with_ancillary(packet, ancillary_data)
         if self.is_closed:
             raise tag_with_client(self, ClientClosedError("Closed client"))
-        encode = partial(self.encode, packet)
+        transport, encode = self.transport, self.encode
+
+        def encode_in_clear() -> bytes:
+            check_in_clear(transport, self.transport)
+            return encode(packet)
+
         try:
             self.flush()
-            await self.transport.send_with_ancillary(encode, ancillary_data)
+            await transport.send_with_ancillary(encode_in_clear, ancillary_data)
         except ConnectionError as exc:
             raise self._explained(exc) from exc.__cause__
 

@@ -191,11 +191,14 @@ class StreamSession:
             deadline = math.inf
             if timeout is not None:
                 deadline = self._options.backend.current_time() + timeout
+            client.is_receiving = True
             try:
                 client.flush()
                 await client.transport.receive_with_ancillary(bufsize, undelivered.extend, deadline)
             except (EOFError, ConnectionError):
                 raise DisconnectedError from None
+            finally:
+                client.stop_receiving()
             client.undelivered = ()
             deliver_ancillary(params, undelivered)
             packet = await take_received(client.decoder)

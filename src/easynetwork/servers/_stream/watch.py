@@ -66,6 +66,8 @@ class Watch:
             self._resumed = anyio.Event()
             await self._resumed.wait()
         else:
+            if client.decoder.has_more:  # fed by the transport before this asked for it
+                self._arrived.set()
             with anyio.CancelScope() as self._reading:
                 await client.transport.receive()
             self._reading = None
