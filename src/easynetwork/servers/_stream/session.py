@@ -42,7 +42,11 @@ from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judg
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import DisconnectedError, came_from_client
+from easynetwork.servers._stream.packets import (
+    DisconnectedError,
+    came_from_client,
+    was_raised_for_packet,
+)
 from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
     RecvParams,
@@ -287,9 +291,13 @@ class StreamSession:
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
             return NOTHING
-        is_own = partial(came_from_client, self._client)
+        client = self._client
         return judge(
-            end, thrown=thrown, is_excused=is_own, is_stopping=is_stopping, is_leaving=is_leaving
+            end,
+            is_thrown=lambda leaf: leaf is thrown or was_raised_for_packet(client, leaf),
+            is_excused=partial(came_from_client, client),
+            is_stopping=is_stopping,
+            is_leaving=is_leaving,
         )
 
     async def _call_on_disconnection(self) -> Verdict:
