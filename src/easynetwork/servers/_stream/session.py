@@ -157,7 +157,11 @@ class StreamSession:
                     try:
                         if yielded is not None:
                             packet = await self._next_packet(yielded)
-                        elif client.is_receiving or (packet := client.decoder.take()) is NEED_DATA:
+                        elif (
+                            client.is_receiving
+                            or client.watch is not None  # it is to be told of each packet
+                            or (packet := client.decoder.take()) is NEED_DATA
+                        ):
                             packet = await client.next_packet(None)
                     except DisconnectedError:
                         self._leaving = True
