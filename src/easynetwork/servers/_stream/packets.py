@@ -114,8 +114,11 @@ class PacketClient(AsyncStreamClient[Any]):
             vars(exc)["_easynetwork_receiver"] = self
             raise
         except DisconnectedError as exc:
-            end = exc.__cause__
-        raise self._end_error(end)
+            error = self._end_error(exc.__cause__)
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame
 
     async def next_packet(self, timeout: float | None) -> Any:
         """Return the next packet.

@@ -229,7 +229,8 @@ class StreamSession:
         client.is_over, client.conversation = True, None
         handler_end = end
         if client.background is not None:
-            end = await self._end_background(client.background, end)
+            background, client.background = client.background, None  # it refers to the client
+            end = await self._end_background(background, end)
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
         transport = client.transport
@@ -287,6 +288,7 @@ class StreamSession:
             self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()
         client.close_undelivered()
+        client.watch = None  # it refers to the client
         # From here on, every wait for this peer ends in time, also of tasks that send to it.
         client.transport.limit_sending(client.transport.close_timeout)
 
