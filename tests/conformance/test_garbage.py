@@ -49,7 +49,25 @@ class Ending(Narrow):
         if request == "flood":
             while True:
                 await client.send_packet("x" * 100_000)
+        if request == "watch":
+            with anyio.move_on_after(0):
+                await client.wait_disconnected()
+        if request == "task":
+            client.start_soon(client.wait_disconnected)
+        if request == "failing task":
+            client.start_soon(self.fail)
+            await anyio.sleep_forever()
+        if request in ("helper", "busy task"):
+            client.start_soon(self.receive, client)
+            if request == "helper":
+                await anyio.sleep_forever()
         await client.send_packet(request)
+
+    async def fail(self) -> None:
+        raise LookupError
+
+    async def receive(self, client: Client) -> None:
+        await client.recv_packet()
 
     async def on_disconnection(self, client: Client) -> None:
         self.clients.remove(client)
@@ -71,8 +89,13 @@ def end(peer: BasePeer, how: str) -> None:
         peer.send_bytes(b"\xff\n")
     elif how == "too long":
         peer.send_bytes(b"x" * 3_000)
+    elif how == "reset of a helper":
+        peer.send("helper")
+        peer.reset()
     else:
         peer.send(how)
+        if how in ("watch", "task", "helper"):
+            peer.send_eof()
 
 
 @contextlib.contextmanager
@@ -95,6 +118,7 @@ def garbage() -> Iterator[list[Any]]:
 ENDS = [
     *("reset", "reset while sending", "EOF", "half a packet", "invalid", "too long"),
     *("crash", "crash in a group", "exit", "idle", "close", "closed"),
+    *("watch", "task", "failing task", "busy task", "helper", "reset of a helper"),
 ]
 
 

@@ -141,7 +141,8 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
         """Wait for the next packet and return it: what a ``yield`` of the handler would deliver.
 
         For coroutines that hold a part of a conversation, and for tasks of the client. In
-        `handle()`, in `on_connection()`, and in what they call or start.
+        `handle()`, in `on_connection()`, and in what they call or start. An exception that leaves
+        the handler is treated as if it had been raised at a ``yield``.
 
         Args:
             timeout: The most seconds to wait; None for no limit.

@@ -5,8 +5,8 @@ GeneratorExit or cancellations in it) ends that client only, and is reported onc
 KeyboardInterrupt passes.
 
     the server's own cancellation, the closing of the generator    expected: no report
-    a parse error that was raised at the `yield`                   the peer: one WARNING line
-    the timeout that the handler has yielded                       no fault: one DEBUG line
+    a parse error that was raised where it asked for a packet      the peer: one WARNING line
+    the timeout with which it asked for a packet                   no fault: one DEBUG line
     ClientClosedError of this client                               the handler: a WARNING
     any other ConnectionError of this client                       no fault: no report
     anything else                                                  the handler: an ERROR
@@ -74,7 +74,7 @@ NOTHING: Final = Verdict()
 def judge(
     exc: BaseException,
     *,
-    thrown: BaseException | None,
+    is_thrown: Callable[[BaseException], bool],
     is_excused: Callable[[BaseException], bool],
     is_stopping: bool,
     is_leaving: bool = False,
@@ -83,7 +83,7 @@ def judge(
 
     Args:
         exc: What left the handler.
-        thrown: What was raised at the `yield` that it came from.
+        is_thrown: Whether an exception was raised where the handler has asked for a packet.
         is_excused: Whether an exception is due to a client that is gone.
         is_stopping: Whether the server stops, so that cancellations are expected.
         is_leaving: Whether the generator was being closed, so that GeneratorExit is expected.
@@ -94,14 +94,14 @@ def judge(
     if is_stopping:
         expected += (anyio.get_cancelled_exc_class(),)
     try:
-        return _divide(exc, thrown, is_excused, expected)
+        return _divide(exc, is_thrown, is_excused, expected)
     except Exception as error:  # of a handler's exception class, or it is nested too deeply
         return Verdict(crash=error.with_traceback(None))
 
 
 def _divide(
     exc: BaseException,
-    thrown: BaseException | None,
+    is_thrown: Callable[[BaseException], bool],
     is_excused: Callable[[BaseException], bool],
     expected: tuple[type[BaseException], ...],
 ) -> Verdict:
@@ -110,13 +110,17 @@ def _divide(
         return NOTHING
     if not isinstance(rest, Exception):
         return Verdict(crash=_as_exception(rest))
-    fault, is_timeout = None, False
-    if isinstance(thrown, (BaseProtocolParseError, TimeoutError)):
-        others = _without(rest, lambda leaf: leaf is thrown)
-        if others is not rest:
-            is_timeout = isinstance(thrown, TimeoutError)
-            fault = None if isinstance(thrown, TimeoutError) else thrown
-            rest = others
+    thrown: list[BaseProtocolParseError | TimeoutError] = []
+
+    def take_thrown(leaf: BaseException) -> bool:
+        if isinstance(leaf, BaseProtocolParseError | TimeoutError) and is_thrown(leaf):
+            thrown.append(leaf)
+            return True
+        return False
+
+    rest = _without(rest, take_thrown)
+    fault = next((leaf for leaf in thrown if isinstance(leaf, BaseProtocolParseError)), None)
+    is_timeout = any(isinstance(leaf, TimeoutError) for leaf in thrown)
     crash = _without(rest, is_excused)
     excused = _without(rest, lambda leaf: not is_excused(leaf))
     misuse = _without(excused, lambda leaf: not isinstance(leaf, ClientClosedError))

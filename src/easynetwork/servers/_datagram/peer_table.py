@@ -194,7 +194,12 @@ class PeerTable:
             session.drop_waiting()
         thrown, session.thrown = session.thrown, None
         is_excused = partial(_is_excused, session.client)
-        verdict = judge(end, thrown=thrown, is_excused=is_excused, is_stopping=is_stopping)
+        verdict = judge(
+            end,
+            is_thrown=lambda leaf: leaf is thrown,
+            is_excused=is_excused,
+            is_stopping=is_stopping,
+        )
         verdict.report(session.client.address, self.service.log)
         if is_interrupt:
             raise end

@@ -155,6 +155,8 @@ class ServedClient(PacketClient):
         """Drop received data, now and from now on."""
         self.transport.feed = discard
         self.decoder.clear()
+        if self.watch is not None:
+            self.watch.resume()  # to see the end
 
     async def aclose(self) -> None:
         with suppress(ConnectionError):

@@ -27,7 +27,12 @@ from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import AsyncBackend, Incoming, SessionTasks, StreamTransport
 from easynetwork.backends.ancillary import check_in_clear
 from easynetwork.decoder import StreamDecoder
-from easynetwork.exceptions import BusyResourceError, ClientClosedError, EndOfStreamError
+from easynetwork.exceptions import (
+    BusyResourceError,
+    ClientClosedError,
+    EndOfStreamError,
+    StreamProtocolParseError,
+)
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.watch import Watch
@@ -112,9 +117,15 @@ class PacketClient(AsyncStreamClient[Any]):
             return packet
         try:
             return await self.next_packet(timeout)
+        except (StreamProtocolParseError, TimeoutError) as exc:
+            vars(exc)["_easynetwork_receiver"] = self
+            raise
         except DisconnectedError as exc:
-            end = exc.__cause__
-        raise self._end_error(end)
+            error = self._end_error(exc.__cause__)
+        try:
+            raise error
+        finally:
+            del error  # its traceback refers to this frame
 
     async def next_packet(self, timeout: float | None) -> Any:
         """Return the next packet.
@@ -298,3 +309,8 @@ def tag_with_client(client: PacketClient, exc: _OSError) -> _OSError:
 def came_from_client(client: PacketClient, exc: BaseException) -> bool:
     """Whether an exception that left a handler came from an operation on this client."""
     return getattr(exc, "__dict__", {}).get("_easynetwork_client") is client
+
+
+def was_raised_for_packet(client: PacketClient, exc: BaseException) -> bool:
+    """Whether `recv_packet()` of this client has raised an exception in place of a packet."""
+    return getattr(exc, "__dict__", {}).get("_easynetwork_receiver") is client

@@ -42,7 +42,11 @@ from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judg
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import DisconnectedError, came_from_client
+from easynetwork.servers._stream.packets import (
+    DisconnectedError,
+    came_from_client,
+    was_raised_for_packet,
+)
 from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
     RecvParams,
@@ -153,7 +157,11 @@ class StreamSession:
                     try:
                         if yielded is not None:
                             packet = await self._next_packet(yielded)
-                        elif client.is_receiving or (packet := client.decoder.take()) is NEED_DATA:
+                        elif (
+                            client.is_receiving
+                            or client.watch is not None  # it is to be told of each packet
+                            or (packet := client.decoder.take()) is NEED_DATA
+                        ):
                             packet = await client.next_packet(None)
                     except DisconnectedError:
                         self._leaving = True
@@ -224,7 +232,8 @@ class StreamSession:
         client.is_over, client.conversation = True, None
         handler_end = end
         if client.background is not None:
-            end = await self._end_background(client.background, end)
+            background, client.background = client.background, None  # it refers to the client
+            end = await self._end_background(background, end)
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
         transport = client.transport
@@ -282,6 +291,7 @@ class StreamSession:
             self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()
         client.close_undelivered()
+        client.watch = None  # it refers to the client
         # From here on, every wait for this peer ends in time, also of tasks that send to it.
         client.transport.limit_sending(client.transport.close_timeout)
 
@@ -290,9 +300,13 @@ class StreamSession:
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
             return NOTHING
-        is_own = partial(came_from_client, self._client)
+        client = self._client
         return judge(
-            end, thrown=thrown, is_excused=is_own, is_stopping=is_stopping, is_leaving=is_leaving
+            end,
+            is_thrown=lambda leaf: leaf is thrown or was_raised_for_packet(client, leaf),
+            is_excused=partial(came_from_client, client),
+            is_stopping=is_stopping,
+            is_leaving=is_leaving,
         )
 
     async def _call_on_disconnection(self) -> Verdict:

@@ -62,7 +62,9 @@ class Watch:
 
     async def _read_or_wait(self) -> None:
         client = self._client
-        if self._is_held or len(client.decoder) > HIGH_WATER:
+        # Who waits for a packet gets it, however long it is.
+        is_full = len(client.decoder) > HIGH_WATER and not client.is_receiving
+        if self._is_held or is_full:
             self._resumed = anyio.Event()
             await self._resumed.wait()
         else:
