@@ -26,6 +26,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 import easynetwork
+from easynetwork.servers import handlers
 
 project = "easynetwork"
 author = "the easynetwork authors"
@@ -88,6 +89,17 @@ INVENTORIES = {
     "anyio": "https://anyio.readthedocs.io/en/stable/",
     "trio": "https://trio.readthedocs.io/en/stable/",
 }
+
+
+def hide_sources(app: Sphinx) -> None:
+    """Hide the line numbers of classes that are defined in another module than they name.
+
+    From Python 3.13 on, inspect would read these lines in the wrong file, and raise an exception.
+    """
+    base, line_number = handlers.AsyncBaseClientInterface, "__firstlineno__"
+    for cls in [base, *base.__subclasses__()]:
+        if line_number in vars(cls):
+            delattr(cls, line_number)
 
 
 def compress_inventories(app: Sphinx, config: Config) -> None:
@@ -288,6 +300,7 @@ def setup(app: Sphinx) -> None:
     A priority below that of intersphinx (800) or Napoleon (500) runs before it.
     """
     app.add_directive("literalinclude", Listing, override=True)
+    app.connect("builder-inited", hide_sources)
     app.connect("html-collect-pages", pages_of_examples)
     app.connect("build-finished", write_texts)
     app.connect("config-inited", compress_inventories)

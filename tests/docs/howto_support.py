@@ -252,6 +252,10 @@ class Peer:
         """Return the next line; "" at the end of the stream."""
         return (await in_thread(self._stream.readline)).decode().removesuffix("\n")
 
+    async def receive_bytes(self, size: int) -> bytes:
+        """Return this many bytes; fewer at the end of the stream."""
+        return await in_thread(lambda: self._stream.read(size))
+
     async def ending(self) -> str:
         """Return how the connection ends, when nothing more is expected to arrive."""
         try:

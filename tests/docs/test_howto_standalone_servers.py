@@ -822,7 +822,9 @@ def test_portal_without_waiting(loop: str) -> None:
         forever = handler.portal.start_task_soon(anyio.sleep_forever)
         assert isinstance(forever, Future)
         assert not forever.done()
-        assert handler.portal.start_task_soon(handler.tell_all, "news").result(PATIENCE) == 0
+        assert (
+            handler.portal.start_task_soon(handler.clients.broadcast, "news").result(PATIENCE) == 0
+        )
     assert forever.cancelled()  # the server does not wait for it
 
 

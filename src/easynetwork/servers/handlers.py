@@ -142,6 +142,10 @@ class AsyncStreamRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _T_
         `client.aclose()` is called. A generator that returns *before* its first `yield` refuses the
         client: the connection is reset.
 
+        Packets are parsed lazily, one by one, in the task that asks for them: for a `yield`, in the
+        client's own task and with its context variables. Nothing of a later packet is parsed before
+        the handler asks for it, so how it is parsed may depend on what was said before.
+
         What may be raised at a `yield`, instead of the packet:
 
         * `StreamProtocolParseError`: the client sent something that is not a packet. The next

@@ -10,6 +10,7 @@ from easynetwork.clients import TCPNetworkClient
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, StandaloneTCPNetworkServer
+from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.servers.threads_helper import NetworkServerThread
 
@@ -20,7 +21,7 @@ class NewsRequestHandler(AsyncStreamRequestHandler[str, str]):
     portal: BlockingPortal
 
     def __init__(self) -> None:
-        self.clients: set[AsyncStreamClient[str]] = set()
+        self.clients: ClientGroup[str] = ClientGroup()
 
     async def service_init(
         self,
@@ -33,25 +34,13 @@ class NewsRequestHandler(AsyncStreamRequestHandler[str, str]):
     async def on_connection(self, client: AsyncStreamClient[str]) -> None:
         self.clients.add(client)
 
-    async def on_disconnection(self, client: AsyncStreamClient[str]) -> None:
-        self.clients.discard(client)
-
     async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
         news: str = yield
-        await self.tell_all(news)
-
-    async def tell_all(self, news: str) -> int:
-        """Send the news to all clients. Call this in the thread of the event loop."""
-        recipients = list(self.clients)
-        for client in recipients:
-            # If one client has just disconnected, still send the news to the others.
-            with contextlib.suppress(ConnectionError):
-                await client.send_packet(news)
-        return len(recipients)
+        self.clients.broadcast(news)
 
     def publish(self, news: str) -> int:
         """Send the news to all clients. Call this in any other thread."""
-        return self.portal.call(self.tell_all, news)
+        return self.portal.call(self.clients.broadcast, news)
 
 
 def main() -> None:

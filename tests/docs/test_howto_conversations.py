@@ -1,0 +1,441 @@
+"""Test the statements and the examples of the page about conversations.
+
+As in `test_howto_tcp_servers`, a sentence in quotation marks in a docstring is a quotation of the
+page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from docs._include.examples.howto.conversations import sign_up, temperatures
+from easynetwork.exceptions import (
+    BusyResourceError,
+    ClientClosedError,
+    EndOfStreamError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.docs.howto_support import (
+    Lines,
+    Peer,
+    Watched,
+    check_quotations,
+    complaints,
+    connected,
+    serving,
+    turned_away,
+)
+
+pytestmark = pytest.mark.anyio
+
+Client = AsyncStreamClient[str]
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations("howto/conversations.rst", globals())
+
+
+class Receiving(AsyncStreamRequestHandler[str, str]):
+    """Receives a packet with a yield, then another one in its own way, and notes the outcome."""
+
+    def __init__(self, receive: Callable[[Client], Any] = lambda client: client.recv_packet()):
+        self.receive = receive
+        self.outcome: Any = None
+        self.is_done = anyio.Event()
+
+    async def handle(self, client: Client) -> AsyncGenerator[float | None, str]:
+        yield None
+        try:
+            self.outcome = await self.receive(client)
+        except BaseException as exc:
+            self.outcome = exc
+            raise
+        finally:
+            self.is_done.set()
+        await client.send_packet(self.outcome)
+
+
+class AtYield(Receiving):
+    async def handle(self, client: Client) -> AsyncGenerator[float | None, str]:
+        yield None
+        try:
+            await client.send_packet((yield 0.01))
+        except BaseException as exc:
+            self.outcome = exc
+            raise
+        finally:
+            self.is_done.set()
+
+
+# Receiving packets in a helper
+
+
+async def test_sign_up() -> None:
+    """The example's helpers ask until the answers can be used.
+
+    "a handler that asks the client several questions, and move parts of it into functions"
+
+    "This program signs up a new member. handle() receives the first packet, and the two helpers
+    receive the others"
+
+    "You can mix both ways freely: each packet is delivered once, in order, to whatever asks for the
+    next one."
+    """
+    async with serving(sign_up.SignUpRequestHandler()) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "Unknown command: hello"
+        assert await peer.ask("sign up") == "What is your name?"
+        await peer.send_bytes(b"\xff\n")
+        assert await peer.receive() == "That is not UTF-8."
+        assert await peer.receive() == "What is your name?"
+        assert await peer.ask("Zoë") == "In which year were you born?"
+        assert await peer.ask("long ago") == "That is not a number."
+        assert await peer.receive() == "In which year were you born?"
+        assert await peer.ask("1815") == "Welcome, Zoë, born in 1815!"
+        # The next run of handle() receives the next packet, also if all arrive together.
+        assert await peer.ask("sign up", "Ada", "1815", "bye") == "What is your name?"
+        assert await peer.receive() == "In which year were you born?"
+        assert await peer.receive() == "Welcome, Ada, born in 1815!"
+        assert await peer.receive() == "Unknown command: bye"
+
+
+async def test_sign_up_too_slow(log: pytest.LogCaptureFixture) -> None:
+    """The example gives up when an answer takes too long.
+
+    "Catch TimeoutError and StreamProtocolParseError near recv_packet(), as the program above does."
+    """
+
+    class Handler(sign_up.SignUpRequestHandler):
+        patience = 0.01
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        assert await peer.ask("sign up") == "What is your name?"
+        assert await peer.receive() == "Too late. Please start again."
+        assert await peer.ending() == "end of the stream"
+    assert not complaints(log)
+
+
+async def test_no_yield(log: pytest.LogCaptureFixture) -> None:
+    """A handle() with recv_packet() alone is not a generator.
+
+    "handle() still needs at least one yield"
+    """
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> None:  # type: ignore[override]
+            await client.recv_packet()
+
+    async with serving(Handler()) as server:
+        assert await turned_away(server) == "connection reset"
+    [record] = complaints(log)
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], TypeError)
+
+
+async def test_login() -> None:
+    """A plain on_connection() can receive packets, too.
+
+    "recv_packet() also works in on_connection(), for example for a login."
+    """
+
+    class Handler(sign_up.SignUpRequestHandler):
+        async def on_connection(self, client: Client) -> None:
+            name = await self.ask(client, "Who are you?")
+            await client.send_packet(f"Hello, {name}!")
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        assert await peer.receive() == "Who are you?"
+        assert await peer.ask("Ada") == "Hello, Ada!"
+        assert await peer.ask("sign up") == "What is your name?"
+
+
+# What is raised, and where
+
+
+def half_close(peer: Peer) -> None:
+    peer.socket.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("leave", [half_close, Peer.reset])
+async def test_end_at_yield(leave: Callable[[Peer], None], log: pytest.LogCaptureFixture) -> None:
+    """The end of the connection closes a generator that waits at its yield.
+
+    "At a yield, a handler never gets a ConnectionError. The server closes the generator instead,
+    because no request will follow."
+    """
+
+    class Handler(AtYield):
+        async def handle(self, client: Client) -> AsyncGenerator[float | None, str]:
+            await client.send_packet("waiting")
+            try:
+                yield None
+            except BaseException as exc:
+                self.outcome = exc
+                raise
+            finally:
+                self.is_done.set()
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.receive() == "waiting"
+        leave(peer)
+        await handler.is_done.wait()
+    assert type(handler.outcome) is GeneratorExit
+    assert not complaints(log)
+
+
+@pytest.mark.parametrize("leave", [half_close, Peer.reset])
+async def test_end_in_helper(leave: Callable[[Peer], None], log: pytest.LogCaptureFixture) -> None:
+    """The end of the connection is an exception of recv_packet(), and may leave the handler.
+
+    "recv_packet() is an ordinary coroutine that cannot be closed from outside, so it raises
+    an exception. EndOfStreamError is a subclass of ConnectionError. You do not have to catch it: if
+    it leaves handle(), the connection ends, and nothing is logged."
+    """
+    handler = Receiving()
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        leave(peer)
+        await handler.is_done.wait()
+    assert isinstance(handler.outcome, ConnectionError)
+    if leave is half_close:
+        assert type(handler.outcome) is EndOfStreamError
+    assert not complaints(log)
+
+
+async def test_closed_in_helper() -> None:
+    """A client that was closed here has an error of its own.
+
+    "You have closed the client"
+    """
+
+    async def close_and_receive(client: Client) -> None:
+        await client.aclose()
+        await client.recv_packet()
+
+    handler = Receiving(close_and_receive)
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        await handler.is_done.wait()
+    assert type(handler.outcome) is ClientClosedError
+
+
+@pytest.mark.parametrize("handler_class", [AtYield, Receiving])
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", TimeoutError),
+        (b"\xff\n", StreamProtocolParseError),
+        (b"trap\n", ProtocolCrashedError),
+    ],
+)
+async def test_same_errors(
+    handler_class: type[Receiving], data: bytes, error: type[Exception]
+) -> None:
+    """All other errors are the same in both places.
+
+    "A yield and recv_packet() report the same errors in the same way, with one exception: the end
+    of the connection."
+    """
+    handler = handler_class(lambda client: client.recv_packet(timeout=0.01))
+    protocol = StreamProtocol(StringLineSerializer(encoding="utf-8"), Lines(str))
+    async with serving(handler, protocol) as server, connected(server) as peer:
+        await peer.send_bytes(b"hello\n" + data)
+        await handler.is_done.wait()
+    assert type(handler.outcome) is error
+
+
+async def test_continue_after_errors() -> None:
+    """Neither a timeout nor an invalid packet ends the connection.
+
+    "The connection stays open, and the next call continues after the invalid packet."
+
+    "timeout=0 returns a packet that has already arrived, or raises TimeoutError. No data is lost:
+    if half a packet has arrived, the next call waits for the other half."
+    """
+
+    async def receive(client: Client) -> str:
+        assert await client.recv_packet(timeout=0) == "at once"
+        with pytest.raises(TimeoutError):
+            await client.recv_packet(timeout=0)
+        await client.send_packet("send")
+        with pytest.raises(StreamProtocolParseError):
+            await client.recv_packet()
+        with pytest.raises(TimeoutError):
+            await client.recv_packet(timeout=0)
+        await client.send_packet("more")
+        return str(await client.recv_packet())
+
+    async with serving(Receiving(receive)) as server, connected(server) as peer:
+        await peer.send_bytes(b"hello\nat once\n")
+        assert await peer.receive() == "send"
+        await peer.send_bytes(b"\xff\nha")
+        assert await peer.receive() == "more"
+        assert await peer.ask("lf") == "half"
+
+
+async def test_answer_after_the_end() -> None:
+    """A client that has half-closed the connection can receive.
+
+    "A client that has only ended its sending side (a half-close, as nc -N does) can still receive.
+    After an EndOfStreamError, you can send it a last packet."
+    """
+
+    async def count(client: Client) -> str:
+        lines = 1
+        with contextlib.suppress(EndOfStreamError):
+            while True:
+                await client.recv_packet()
+                lines += 1
+        return f"{lines} lines"
+
+    async with serving(Receiving(count)) as server, connected(server) as peer:
+        await peer.send("one", "two", "three")
+        half_close(peer)
+        assert await peer.receive() == "3 lines"
+        assert await peer.ending() == "end of the stream"
+
+
+# Setting a timeout
+
+
+async def test_time_of_a_conversation() -> None:
+    """A timeout around several calls loses no data.
+
+    "For the time of a whole conversation, put the calls in a timeout block of your asynchronous
+    framework"
+
+    "A cancelled recv_packet() loses no data either."
+    """
+
+    async def receive(client: Client) -> str:
+        with anyio.move_on_after(0.01) as scope:
+            await client.recv_packet()
+            await client.recv_packet()
+        assert scope.cancelled_caught
+        await client.send_packet("more")
+        return str(await client.recv_packet())
+
+    async with serving(Receiving(receive)) as server, connected(server) as peer:
+        await peer.send_bytes(b"hello\none\nha")
+        assert await peer.receive() == "more"
+        assert await peer.ask("lf") == "half"
+
+
+# Receiving in one task at a time
+
+
+@pytest.mark.parametrize("who_waits", ["the generator", "a task"])
+async def test_busy(who_waits: str) -> None:
+    """A second task cannot wait for a packet, but it can send.
+
+    "If another task already waits, or the handler's generator waits at its yield, recv_packet()
+    raises BusyResourceError."
+
+    "Sending is different: several tasks can send to the same client at the same time."
+    """
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            client.start_soon(self.intrude, client)
+            if who_waits == "a task":
+                await client.send_packet(await client.recv_packet())
+            await client.send_packet((yield))
+
+        async def intrude(self, client: Client) -> None:
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(BusyResourceError):
+                await client.recv_packet()
+            await client.send_packet("busy")
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        assert await peer.receive() == "busy"
+        assert await peer.ask("hello") == "hello"
+
+
+# When packets are parsed
+
+
+async def test_temperatures() -> None:
+    """The example's packets are parsed with what the handler has set before.
+
+    "The client sends three packets at once. The second one changes the unit of the third one"
+
+    "So how a packet is parsed can depend on everything that was said before it."
+    """
+    protocol = StreamProtocol(StringLineSerializer(), temperatures.TemperatureConverter())
+    handler = temperatures.TemperatureRequestHandler()
+    async with serving(handler, protocol) as server:
+        async with connected(server) as peer, connected(server) as other:
+            assert await peer.ask("20", "F", "68", "C", "30") == "20.0 degrees Celsius"
+            assert await peer.receive() == "20.0 degrees Celsius"
+            assert await peer.receive() == "30.0 degrees Celsius"
+            await peer.send("F")
+            assert await other.ask("68") == "68.0 degrees Celsius"
+
+
+class GeneratorLines(StringLineSerializer):
+    """Does the same through a generator, which is driven in another way."""
+
+    __slots__ = ()
+
+    def incremental_deserialize(self) -> Any:
+        return (yield from super().incremental_deserialize())
+
+
+@pytest.mark.parametrize("serializer", [StringLineSerializer(), GeneratorLines()], ids=type)
+async def test_order_of_parsing(serializer: StringLineSerializer) -> None:
+    """A converter notes when, and in which task, it is called.
+
+    "Packets are parsed lazily, one by one, and in the task that asks for them. For a yield, this is
+    the client's own task, with its context variables."
+
+    "Nothing of a later packet is parsed before the handler asks for it, even if many packets have
+    arrived together."
+    """
+    events: list[str] = []
+    tasks: set[int] = set()
+
+    class Noting(Lines):
+        def create_from_dto_packet(self, packet: str) -> Any:
+            events.append(f"parse {packet}")
+            tasks.add(anyio.get_current_task().id)
+            return packet
+
+        def convert_to_dto_packet(self, obj: str) -> str:
+            return obj
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            tasks.add(anyio.get_current_task().id)
+            request = yield
+            events.append(f"handle {request}")
+            await anyio.wait_all_tasks_blocked()
+            request = await client.recv_packet()
+            events.append(f"handle {request}")
+            await client.send_packet(request)
+
+    protocol = StreamProtocol(serializer, Noting(str))
+    async with serving(Handler(), protocol) as server, connected(server) as peer:
+        assert await peer.ask("one", "two", "three", "four") == "two"
+        assert await peer.receive() == "four"
+    words = ["one", "two", "three", "four"]
+    assert events == [f"{verb} {word}" for word in words for verb in ("parse", "handle")]
+    assert len(tasks) == 1
