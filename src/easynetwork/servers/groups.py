@@ -5,17 +5,37 @@ from __future__ import annotations
 __all__ = ["ClientGroup"]
 
 import weakref
-from collections.abc import Collection, Iterator, MutableSet
+from collections.abc import Collection, Iterable, Iterator, MutableSet
 from functools import partial
 from typing import Any, Final, Literal
 
 from easynetwork._tuning import HIGH_WATER
-from easynetwork._typevars import _T_Response
+from easynetwork._typevars import _T, _T_Response
+from easynetwork.exceptions import ProtocolCrashedError
 from easynetwork.servers._stream.packets import PacketClient
 from easynetwork.servers.handlers import AsyncStreamClient
 
 _BATCH: Final = 1000
 """Clients that get a packet before the event loop gets a turn: 5 to 10 ms (measured)."""
+
+
+class _Packet:
+    """A packet, and its bytes for each protocol object that was asked for them."""
+
+    __slots__ = ("_encoded", "_packet")
+
+    def __init__(self, packet: Any) -> None:
+        self._packet = packet
+        # The keys are the objects' ids; the objects are kept so that no other one gets these.
+        self._encoded: dict[int, tuple[object, bytes]] = {}
+
+    def encode_for(self, client: PacketClient) -> bytes:
+        """Return the bytes for a client."""
+        known = self._encoded.get(id(client.protocol))
+        if known is None:
+            known = client.protocol, client.encode(self._packet)
+            self._encoded[id(client.protocol)] = known
+        return known[1]
 
 
 class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
@@ -26,7 +46,8 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
 
     Args:
         slow: What `broadcast()` does with a client for which more than `high_water` bytes wait to
-            be sent: ``"skip"`` it, so that it misses this packet, or ``"abort"`` its connection.
+            be sent: ``"skip"`` it, so that it misses this packet, or ``"abort"`` its connection. A
+            client to which tasks wait to send misses the packet, too.
         high_water: A number of bytes. So at most that many, and one packet, wait for each client.
 
     Attributes:
@@ -47,7 +68,8 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
         self._slow = slow
         self._high_water = high_water
         self._members: dict[weakref.ref[PacketClient], None] = {}  # in the order of `add()`
-        self._rest: list[tuple[PacketClient, bytes]] = []  # which the last packet has yet to reach
+        self._rest: list[PacketClient] = []  # which the last packet has yet to reach
+        self._packet = _Packet(None)  # the last one
 
     def __repr__(self) -> str:
         return f"<ClientGroup of {len(self)} clients>"
@@ -86,6 +108,14 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
     def __len__(self) -> int:
         return len(self._open_members())
 
+    def clear(self) -> None:
+        """Remove all clients."""
+        self._members.clear()
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[_T]) -> set[_T]:
+        return set(it)  # what the operators of sets return
+
     def _open_members(self) -> list[PacketClient]:
         """Return the clients that are not closed, and forget the others."""
         found = []
@@ -120,39 +150,48 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
                 Nothing was sent.
             RuntimeError: This is not the event loop's thread.
         """
-        clients = self._open_members()
+        excluded = set(exclude)
+        clients = [client for client in self._open_members() if client not in excluded]
         if not clients:
             return 0
         clients[0].tasks.check_thread()
-        excluded = set(exclude)
-        encoded: dict[int, bytes] = {}
+        new = _Packet(packet)
         for client in clients:
-            if id(client.protocol) not in encoded:
-                encoded[id(client.protocol)] = client.encode(packet)
+            new.encode_for(client)
         while self._rest:  # at most one packet is on its way
             self._send_batch()
-        self._rest = [(c, encoded[id(c.protocol)]) for c in clients if c not in excluded]
+        self._packet, self._rest = new, clients
         sent = self._send_batch()
         if self._rest:
-            self._rest[0][0].transport.call_soon(self._send_more)
+            self._rest[0].transport.call_soon(self._send_more)
         return sent + len(self._rest)
 
     def _send_more(self) -> None:
         self._send_batch()
         if self._rest:
-            self._rest[0][0].transport.call_soon(self._send_more)
+            self._rest[0].transport.call_soon(self._send_more)
 
     def _send_batch(self) -> int:
         batch, self._rest = self._rest[:_BATCH], self._rest[_BATCH:]
         sent = 0
-        for client, data in batch:
+        for client in batch:
             if not client.is_full(self._high_water):
-                sent += client.try_send(data)
+                sent += self._send(client)
             elif not client.is_closing():
                 self.skipped += 1
-                if self._slow == "abort":
+                if self._slow == "abort" and client.get_unsent_size() > self._high_water:
                     client.abort()
+        if not self._rest:
+            self._packet = _Packet(None)
         return sent
+
+    def _send(self, client: PacketClient) -> bool:
+        try:
+            data = self._packet.encode_for(client)
+        except ProtocolCrashedError:  # of a protocol object that the client did not speak before
+            self.skipped += 1
+            return False
+        return client.try_send(data)
 
 
 def _forget(members: dict[weakref.ref[Any], None], reference: weakref.ref[Any]) -> None:
