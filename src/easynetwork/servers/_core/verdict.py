@@ -109,7 +109,7 @@ def _divide(
     if rest is None:
         return NOTHING
     if not isinstance(rest, Exception):
-        return Verdict(crash=_as_exception(rest))
+        return Verdict(crash=as_exception(rest))
     thrown: list[BaseProtocolParseError | TimeoutError] = []
 
     def take_thrown(leaf: BaseException) -> bool:
@@ -161,7 +161,7 @@ def _exception(exc: BaseException | None) -> Exception | None:
     return exc
 
 
-def _as_exception(exc: BaseException) -> Exception:
+def as_exception(exc: BaseException) -> Exception:
     """Return an Exception that says what is wrong with one that is not, its cause."""
     if _without(exc, lambda leaf: isinstance(leaf, SystemExit)) is not exc:
         message = (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from easynetwork.backends.abc import Cancellable, SessionTasks
-from easynetwork.servers._core.verdict import interrupts, scope_error
+from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.servers._core.verdict import as_exception, interrupts, scope_error
 
 
 class _Task:
@@ -29,21 +29,27 @@ class Background:
 
     Args:
         tasks: The owner of all of a server's tasks.
+        log: Where to report what goes wrong after the client.
         fail: Called when an exception has left one of them.
 
     Attributes:
         errors: The exceptions that have left them.
     """
 
-    __slots__ = ("_fail", "_idle", "_is_over", "_running", "_tasks", "errors")
+    __slots__ = (
+        *("_fail", "_has_given_up", "_idle", "_is_over", "_log", "_running", "_tasks"),
+        "errors",
+    )
 
-    def __init__(self, tasks: SessionTasks, fail: Callable[[], object]) -> None:
+    def __init__(self, tasks: SessionTasks, log: ServerLog, fail: Callable[[], object]) -> None:
         self.errors: list[BaseException] = []
         self._tasks = tasks
         self._fail = fail
         self._running: set[_Task] = set()
         self._idle = anyio.Event()  # for the session, which waits for them at the end
         self._is_over = False
+        self._has_given_up = False  # nobody waits for those that still run
+        self._log = log
 
     def start(self, func: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
         """Run a coroutine function in a new task."""
@@ -63,24 +69,32 @@ class Background:
                 except BaseException as exc:
                     error = exc
         except RuntimeError as exc:  # of the scope
-            error = error or scope_error(exc)
+            if not isinstance(error, Exception) and not interrupts(error):
+                error = scope_error(exc)
         finally:
             self._running.discard(task)
             if not self._running:
                 self._idle.set()
         try:
-            if error is None or self._is_expected(error):
-                return
-            if interrupts(error):
-                raise error
-            self.errors.append(error)
-            self._fail()
+            if error is not None:
+                self._end_by(error, task)
         finally:
             del error  # its traceback refers to this frame
 
-    def _is_expected(self, error: BaseException) -> bool:
-        is_cancellation = isinstance(error, anyio.get_cancelled_exc_class())
-        return is_cancellation and (self._is_over or self._tasks.is_cancelled())
+    def _end_by(self, error: BaseException, task: _Task) -> None:
+        """Do something about an exception that has left a task."""
+        if interrupts(error):
+            raise error
+        if self._is_over or self._tasks.is_cancelled():
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                return
+        elif not isinstance(error, Exception):
+            error = as_exception(error)  # now: when the tasks end, cancellations are expected
+        if self._has_given_up:
+            self._log.error("Exception occurred in %s, after its client", task.name, exc=error)
+        else:
+            self.errors.append(error)
+            self._fail()
 
     async def finish(self, timeout: float, grace: float) -> list[str]:
         """Cancel all tasks, and wait until they have ended.
@@ -98,9 +112,18 @@ class Background:
                 task.scope.cancel()
         if self._running:
             self._idle = anyio.Event()
-            with suppress(anyio.get_cancelled_exc_class()):  # on trio, the scope lets it out
-                with self._tasks.scope(), anyio.move_on_after(timeout):
-                    await self._idle.wait()
-            with anyio.move_on_after(grace, shield=True):
-                await self._idle.wait()
+            await self._wait(timeout, grace)
+        self._has_given_up = True
         return sorted(task.name for task in self._running)
+
+    async def _wait(self, timeout: float, grace: float) -> None:
+        try:
+            with self._tasks.scope(), anyio.move_on_after(timeout):
+                await self._idle.wait()
+        except anyio.get_cancelled_exc_class() as exc:
+            # Of the server, on trio, or one that is not meant for this task. Go on in any case:
+            # the connection is yet to be closed.
+            if not self._tasks.is_cancelled():
+                self.errors.append(as_exception(exc))
+        with anyio.move_on_after(grace, shield=True):
+            await self._idle.wait()

@@ -142,7 +142,7 @@ class ServedClient(PacketClient):
         if self.is_over:
             raise RuntimeError("The conversation with this client is over")
         if self.background is None:
-            self.background = Background(self.tasks, self._fail)
+            self.background = Background(self.tasks, self._options.log, self._fail)
         self.background.start(partial(func, *args), name or f"task of client {self.address}")
 
     def _fail(self) -> None:
