@@ -240,6 +240,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         def run() -> None:
             self._check_open()
             self._check_sure()
+            if self._given_back:  # a packet of the conversation so far, maybe in clear text
+                raise RuntimeError("recv_packet() was interrupted, and has yet to return a packet")
             change()
 
         try:
