@@ -196,7 +196,7 @@ def test_busy_sender(kind: Kind) -> None:
     """A packet of another thread that has not left yet is one of the old protocol."""
     with kind.open() as (client, peer):
         client.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        large = "x" * 5_000_000
+        large = "x" * 700_000
         sending = InThread(client.send, large).waits_in("select")
         with pytest.raises(BusyResourceError):
             client.set_protocol(NUMBERS)
@@ -258,7 +258,7 @@ def test_senders_that_wait(loop: Any) -> None:
     """What waits for its turn across the change is encoded by the old protocol."""
     with Kind("tcp", loop).open() as (client, peer):
         client.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        large = "x" * 5_000_000
+        large = "x" * 700_000
         first = InThread(client.send, large)
         wait_until(lambda: client.client._transport.congested)
         threads = [first]
