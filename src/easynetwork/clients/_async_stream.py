@@ -142,6 +142,7 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
             if self._is_closing and isinstance(exc, ConnectionError):
                 raise closed_error() from exc
             self._is_closing = True
+            self._decoder.clear()  # maybe it was not its turn yet
             raise
         finally:
             self._receiving.release()

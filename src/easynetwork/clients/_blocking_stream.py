@@ -225,14 +225,19 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         self._check_can_send()
         if self._tls is not None:
             raise RuntimeError("The connection uses TLS already")
-        received = self._decoder.hand_over()
-        self._tls = BlockingTLS(options)
-        self._close_timeout = options.shutdown_timeout
+        self._decoder.unread()  # it raises an exception, or will not in the next lines
         try:
+            received = self._decoder.hand_over()
+            self._tls = BlockingTLS(options)
+            self._close_timeout = 0.0  # close() does not wait for this: it shuts the socket down
             self._decoder.feed(self._tls.handshake(self._socket, *received))
-        except BaseException:
+        except BaseException as exc:
+            if self._is_closed and isinstance(exc, ConnectionError):
+                raise closed_error() from exc
             self._is_closed = True
             raise
+        finally:
+            self._close_timeout = options.shutdown_timeout
 
     def _exclusively(self, change: Callable[[], None]) -> None:
         """Call a function while no other thread uses the client."""
@@ -240,6 +245,8 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         def run() -> None:
             self._check_open()
             self._check_sure()
+            if self._given_back:  # a packet of the conversation so far, maybe in clear text
+                raise RuntimeError("recv_packet() was interrupted, and has yet to return a packet")
             change()
 
         try:

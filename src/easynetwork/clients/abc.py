@@ -316,7 +316,8 @@ class AbstractNetworkClient(ABC, Generic[Sent, Received]):
         Raises:
             TypeError: It is something else. Nothing has changed, here and in the next cases.
             RuntimeError: A generator of the current protocol object has got half a packet, which
-                cannot be had back, or has failed.
+                cannot be had back, or has failed; or the exception of a signal handler has kept
+                `recv_packet()` from returning a packet, which the next one returns.
             BusyResourceError: Another thread is using the client.
             ClientClosedError: The client is closed.
             UnsupportedOperation: There is no connection.
