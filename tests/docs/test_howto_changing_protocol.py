@@ -79,9 +79,9 @@ async def test_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     async with uploading(upload.UploadRequestHandler(), monkeypatch):
         zeros = bytes(1_000_000)
         response = "a: 1,000,000 bytes, SHA-256 d29751f2..."
-        assert await upload.upload_asyncio("a", zeros) == response
+        assert await upload.upload_async("a", zeros) == response
         assert await in_thread(lambda: upload.upload_blocking("a", zeros)) == response
-        assert await upload.upload_asyncio("../a", zeros) == "refused"
+        assert await upload.upload_async("../a", zeros) == "refused"
         assert await in_thread(lambda: upload.upload_blocking("../a", zeros)) == "refused"
 
 
@@ -118,7 +118,7 @@ async def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
     handler = Handler()
     async with uploading(handler, monkeypatch):
-        assert await upload.upload_asyncio("a", bytes(1_500_000)) == "too large"
+        assert await upload.upload_async("a", bytes(1_500_000)) == "too large"
     assert 1_000_000 < handler.received < 1_500_000
 
 
@@ -148,8 +148,8 @@ async def test_documents(monkeypatch: pytest.MonkeyPatch) -> None:
         address = server.get_addresses()[0][:2]
         body = b"one\r\n\r\ntwo"
         async with AsyncTCPNetworkClient[Any, Any](address, documents.LINES) as client:
-            assert await documents.ask_asyncio(client, body) == body.upper()
-            assert await documents.ask_asyncio(client, bytes(100_000)) == bytes(100_000)
+            assert await documents.ask_async(client, body) == body.upper()
+            assert await documents.ask_async(client, bytes(100_000)) == bytes(100_000)
 
         def ask() -> bytes:
             with TCPNetworkClient[Any, Any](address, documents.LINES) as client:

@@ -119,7 +119,7 @@ async def test_sign_up() -> None:
 async def test_sign_up_too_slow(log: pytest.LogCaptureFixture) -> None:
     """The example gives up when an answer takes too long.
 
-    "Catch TimeoutError and StreamProtocolParseError near recv_packet(), as the program above does."
+    "Catch TimeoutError and StreamProtocolParseError to continue, as the program above does."
     """
 
     class Handler(sign_up.SignUpRequestHandler):
@@ -260,6 +260,27 @@ async def test_same_errors(
         await peer.send_bytes(b"hello\n" + data)
         await handler.is_done.wait()
     assert type(handler.outcome) is error
+
+
+@pytest.mark.parametrize("handler_class", [AtYield, Receiving])
+@pytest.mark.parametrize(
+    ("data", "level"), [(b"", logging.DEBUG), (b"\xff\n", logging.WARNING)], ids=["late", "invalid"]
+)
+async def test_errors_let_out(
+    handler_class: type[Receiving], data: bytes, level: int, log: pytest.LogCaptureFixture
+) -> None:
+    """The errors that a client causes are not crashes.
+
+    "If one of them leaves handle(), the connection is closed gracefully, as after a yield"
+    """
+    handler = handler_class(lambda client: client.recv_packet(timeout=0.01))
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send_bytes(b"hello\n" + data)
+        assert await peer.ending() == "end of the stream"
+    messages = [(record.levelno, record.getMessage()) for record in log.records]
+    message = "sent invalid data" if data else "sent nothing for too long"
+    assert [level] == [number for number, text in messages if message in text]
+    assert not [number for number, _ in messages if number > level and number > logging.INFO]
 
 
 async def test_continue_after_errors() -> None:

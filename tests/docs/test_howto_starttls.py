@@ -114,7 +114,7 @@ async def ask(tls: TLSSocket, command: bytes) -> bytes:
 async def test_server() -> None:
     """The example refuses commands before STARTTLS, and obeys afterwards.
 
-    "It accepts commands only after STARTTLS"
+    "Before STARTTLS, it accepts only EHLO and QUIT"
 
     "It returns when the connection is encrypted. handle() then continues with the same client: all
     packets that you send and receive from now on are encrypted. TLSAttribute describes the
@@ -179,7 +179,7 @@ async def test_clients(
 
     async def check() -> None:
         if kind == "asyncio":
-            await mail_client.check_asyncio(client_context())
+            await mail_client.check_async(client_context())
         else:
             await in_thread(lambda: mail_client.check_blocking(client_context()))
 

@@ -62,7 +62,7 @@ class DocumentRequestHandler(AsyncStreamRequestHandler[str, Any]):
         client.set_protocol(LINES)
 
 
-async def ask_asyncio(client: AsyncTCPNetworkClient[Any, Any], body: bytes) -> bytes:
+async def ask_async(client: AsyncTCPNetworkClient[Any, Any], body: bytes) -> bytes:
     await client.send_packet(f"Content-Length: {len(body)}")
     await client.send_packet("")
     client.set_protocol(body_protocol(len(body)))
@@ -107,7 +107,7 @@ async def main() -> None:
         server_task = asyncio.create_task(server.serve_forever(is_up_event=is_up))
         await is_up.wait()
         async with AsyncTCPNetworkClient[Any, Any](ADDRESS, LINES) as client:
-            print(await ask_asyncio(client, b"one line\r\n\r\nanother line\r\n"))
+            print(await ask_async(client, b"one line\r\n\r\nanother line\r\n"))
         await asyncio.to_thread(ask_in_thread)
         await server.shutdown()
         await server_task

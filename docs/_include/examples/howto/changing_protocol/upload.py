@@ -52,7 +52,7 @@ class UploadRequestHandler(AsyncStreamRequestHandler[str, Any]):
         return size, digest.hexdigest()
 
 
-async def upload_asyncio(name: str, data: bytes) -> str:
+async def upload_async(name: str, data: bytes) -> str:
     async with AsyncTCPNetworkClient[Any, Any](ADDRESS, LINES) as client:
         await client.send_packet(name)
         response = await client.recv_packet()
@@ -84,9 +84,9 @@ async def main() -> None:
         is_up = asyncio.Event()
         server_task = asyncio.create_task(server.serve_forever(is_up_event=is_up))
         await is_up.wait()
-        print(await upload_asyncio("zeros.bin", bytes(10_000_000)))
+        print(await upload_async("zeros.bin", bytes(10_000_000)))
         print(await asyncio.to_thread(upload_blocking, "lines.txt", b"one\ntwo\n"))
-        print(await upload_asyncio("../secret", b"shutdown\n"))
+        print(await upload_async("../secret", b"shutdown\n"))
         await server.shutdown()
         await server_task
 

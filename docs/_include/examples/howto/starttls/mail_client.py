@@ -11,7 +11,7 @@ ADDRESS = ("localhost", 9000)
 PROTOCOL = StreamProtocol(StringLineSerializer("CRLF"))
 
 
-async def check_asyncio(context: ssl.SSLContext) -> None:
+async def check_async(context: ssl.SSLContext) -> None:
     async with AsyncTCPNetworkClient[str, str](ADDRESS, PROTOCOL) as client:
         print(await client.recv_packet())
 
@@ -61,5 +61,5 @@ if __name__ == "__main__":
     # The certificate of the server signs itself. For a server on the internet, trust the
     # authorities that the operating system trusts: omit cafile.
     context = ssl.create_default_context(cafile="cert.pem")
-    asyncio.run(check_asyncio(context))
+    asyncio.run(check_async(context))
     check_blocking(context)

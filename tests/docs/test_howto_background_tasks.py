@@ -1,0 +1,494 @@
+"""Test the statements and the examples of the page about tasks of a connection.
+
+As in `test_howto_tcp_servers`, a sentence in quotation marks in a docstring is a quotation of the
+page.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import pytest
+
+from docs._include.examples.howto.background_tasks import reports, searches, ticker
+from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.docs.howto_support import (
+    Peer,
+    Watched,
+    check_quotations,
+    complaints,
+    connected,
+    serving,
+    until,
+)
+from tests.times import SOON
+
+pytestmark = pytest.mark.anyio
+
+Client = AsyncStreamClient[str]
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations("howto/background_tasks.rst", globals())
+
+
+def half_close(peer: Peer) -> None:
+    peer.socket.shutdown(socket.SHUT_WR)
+
+
+# Starting a task
+
+
+async def test_ticker(log: pytest.LogCaptureFixture) -> None:
+    """The example sends ticks and responses.
+
+    "This server sends ticks to each client, while handle() waits for requests"
+    """
+
+    class Handler(ticker.TickerRequestHandler):
+        interval = 0.01
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        assert await peer.receive() == "tick 1"
+        await peer.send("hello")
+        lines = ["tick 1"]
+        while "You said hello" not in lines or "tick 9" not in lines:
+            lines.append(await peer.receive())
+        lines.remove("You said hello")
+        assert lines == [f"tick {number}" for number in range(1, len(lines) + 1)]
+    assert not complaints(log)
+
+
+class Starting(Watched, AsyncStreamRequestHandler[str, str]):
+    """Runs a function in a task of each client, and notes what happens."""
+
+    def __init__(self, func: Callable[[Client], Any]) -> None:
+        super().__init__()
+        self.func = func
+
+    async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+        try:
+            line = yield
+        except GeneratorExit:
+            self.calls.append("closed")
+            raise
+        except BaseException:
+            self.calls.append("cancelled")
+            raise
+        client.start_soon(self.run, client)
+        await client.send_packet(line)
+
+    async def run(self, client: Client) -> None:
+        try:
+            await self.func(client)
+        except anyio.get_cancelled_exc_class():
+            self.calls.append("task cancelled")
+            raise
+
+
+@pytest.mark.parametrize("leave", [half_close, Peer.reset])
+async def test_end_of_a_task(leave: Callable[[Peer], None], log: pytest.LogCaptureFixture) -> None:
+    """A task runs until the connection ends.
+
+    "The task may outlive the run of handle() that started it."
+
+    "When the connection ends, the task is cancelled. This happens after the generator is closed and
+    before on_disconnection(). The server waits for the task for at most 30 seconds."
+    """
+    assert CLOSE_TIMEOUT == 30
+    handler = Starting(lambda client: anyio.sleep_forever())
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.ask("one") == "one"
+        assert await peer.ask("two") == "two"
+        leave(peer)
+        await handler.gone.wait()
+    assert handler.calls == [
+        *["on_connection", "closed", "task cancelled", "task cancelled", "on_disconnection"],
+    ]
+    assert not complaints(log)
+
+
+async def test_context() -> None:
+    """A task has a copy of its creator's context.
+
+    "It can do everything that handle() can, and sees the context variables of its creator."
+    """
+    variable: ContextVar[str] = ContextVar("variable")
+
+    class Handler(Starting):
+        async def on_connection(self, client: Client) -> None:
+            variable.set("of the client")
+
+    async def converse(client: Client) -> None:
+        await client.send_packet(variable.get())
+
+    async with serving(Handler(converse)) as server, connected(server) as peer:
+        await peer.send("hello")
+        assert {await peer.receive(), await peer.receive()} == {"hello", "of the client"}
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, ConnectionError])
+async def test_exception(error: type[Exception], log: pytest.LogCaptureFixture) -> None:
+    """An exception of a task ends its client.
+
+    "An exception that leaves the task ends the connection of this client, and is logged as if it
+    had left handle(). A ConnectionError of this client is not logged."
+    """
+
+    async def fail(client: Client) -> None:
+        if error is ZeroDivisionError:
+            raise ZeroDivisionError
+        await client.recv_packet()  # after the end of the connection
+
+    class Handler(Starting):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            client.start_soon(self.run, client)
+            await anyio.sleep_forever()
+
+    handler = Handler(fail)
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        half_close(peer)
+        await handler.gone.wait()
+    if error is ZeroDivisionError:
+        [record] = complaints(log)
+        assert record.getMessage().startswith("Exception occurred during processing of request")
+        assert record.exc_info
+        assert isinstance(record.exc_info[1], ZeroDivisionError)
+    else:
+        assert not complaints(log)
+
+
+async def test_task_group(log: pytest.LogCaptureFixture) -> None:
+    """A task group of a handler ends with it.
+
+    "A task group around a yield works, too: see howto-crashes. Its tasks end with this run of
+    handle()."
+    """
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(anyio.sleep_forever)
+                await client.send_packet((yield))
+                task_group.cancel_scope.cancel()
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.ask("one") == "one"
+        assert await peer.ask("two") == "two"
+        half_close(peer)
+        await handler.gone.wait()
+    assert not complaints(log)
+
+
+# Detecting dead connections
+
+
+async def test_heartbeat(log: pytest.LogCaptureFixture) -> None:
+    """A client that answers the ping stays, and one that does not is disconnected.
+
+    "handle() sends ping if the client is silent for 30 seconds. If the client does not respond in
+    the next 30 seconds, handle() resets the connection with client.abort()."
+    """
+    assert ticker.TickerRequestHandler.patience == 30
+
+    class Handler(Watched, ticker.TickerRequestHandler):
+        interval = 60.0
+        patience = SOON
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.receive() == "ping"
+        assert await peer.ask("pong") == "ping"
+        assert await peer.ask("hello") == "You said hello"
+        assert await peer.receive() == "ping"
+        assert await peer.ending() == "connection reset"
+        await handler.gone.wait()
+    assert not complaints(log)
+
+
+async def test_abort_does_not_wait() -> None:
+    """What waits is lost, at once.
+
+    "Unlike aclose(), abort() does not wait until the client has read what was sent. Data that is
+    waiting is lost."
+
+    "resets the connection immediately. A generator that waits at its yield is closed, as after
+    a disconnection."
+    """
+
+    async def abort(client: Client) -> None:
+        assert client.try_send_packet("x" * 20_000_000)
+        client.abort()
+
+    handler = Starting(abort)
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "hello"
+        await handler.gone.wait()
+        assert handler.calls[-2:] == ["closed", "on_disconnection"]
+        assert await peer.ending() == "connection reset"
+
+
+# Answering several requests at once
+
+
+class Search(Watched, searches.SearchRequestHandler):
+    """Searches until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: dict[str, anyio.Event] = {}
+        self.most = 0
+        self.cancelled: set[str] = set()
+
+    async def search(self, text: str) -> str:
+        self.running[text] = anyio.Event()
+        self.most = max(self.most, len(self.running))
+        try:
+            await self.running[text].wait()
+        except anyio.get_cancelled_exc_class():
+            self.cancelled.add(text)
+            raise
+        finally:
+            del self.running[text]
+        return "found"
+
+
+async def test_searches(log: pytest.LogCaptureFixture) -> None:
+    """Requests are answered at the same time, but not too many.
+
+    "To work on several requests at the same time, start a task for each of them."
+
+    "The client has asked for the elephant first, so each response must say which request it
+    answers."
+
+    "While max_searches tasks are running, handle() waits in line 10 and receives nothing."
+    """
+    handler = Search()
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("one", "two", "three", "four", "five", "six")
+        await until(lambda: len(handler.running) == 4)
+        await anyio.wait_all_tasks_blocked()
+        assert set(handler.running) == {"one", "two", "three", "four"}
+        handler.running["three"].set()
+        assert await peer.receive() == "three: found"
+        await until(lambda: "five" in handler.running)
+        handler.running["one"].set()
+        assert await peer.receive() == "one: found"
+        await until(lambda: "six" in handler.running)
+        for event in handler.running.values():
+            event.set()
+        assert sorted([await peer.receive() for _ in range(4)]) == [
+            f"{word}: found" for word in ("five", "four", "six", "two")
+        ]
+    assert handler.most == 4
+    assert not complaints(log)
+
+
+async def test_shared_limit() -> None:
+    """A limiter holds for the requests of all clients.
+
+    "For a limit that all clients share, for example the number of connections to a database, use an
+    anyio.CapacityLimiter in search()."
+    """
+
+    class Handler(Search):
+        def __init__(self) -> None:
+            super().__init__()
+            self.limiter = anyio.CapacityLimiter(2)
+
+        async def search(self, text: str) -> str:
+            async with self.limiter:
+                return await super().search(text)
+
+    handler = Handler()
+    async with serving(handler) as server:
+        async with connected(server) as one, connected(server) as other:
+            await one.send("a", "b")
+            await other.send("c", "d")
+            for _ in range(4):
+                await until(lambda: bool(handler.running))
+                await anyio.wait_all_tasks_blocked()
+                next(iter(handler.running.values())).set()
+                await until(lambda: not any(event.is_set() for event in handler.running.values()))
+            for peer in one, other:
+                assert {(await peer.receive())[1:], (await peer.receive())[1:]} == {": found"}
+    assert handler.most == 2
+
+
+@pytest.mark.parametrize("leave", [half_close, Peer.reset])
+async def test_searches_are_given_up(
+    leave: Callable[[Peer], None], log: pytest.LogCaptureFixture
+) -> None:
+    """Tasks end with the connection, also if the client has only half-closed it.
+
+    "If the client leaves while handle() waits at its yield, all tasks are cancelled."
+
+    "A half-close looks the same as leaving. A client that sends its requests, ends its sending side
+    (as nc -N does) and then waits for the responses, gets only those that are already sent."
+    """
+    handler = Search()
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("one", "two")
+        await until(lambda: len(handler.running) == 2)
+        handler.running["one"].set()
+        assert await peer.receive() == "one: found"
+        leave(peer)
+        await handler.gone.wait()
+        if leave is half_close:
+            assert await peer.ending() == "end of the stream"
+    assert handler.cancelled == {"two"}
+    assert not complaints(log)
+
+
+# Giving up work for a client that has left
+
+
+class Report(Watched, reports.ReportRequestHandler):
+    pass
+
+
+@pytest.mark.parametrize("leave", [half_close, Peer.reset])
+async def test_report_is_given_up(
+    leave: Callable[[Peer], None],
+    capsys: pytest.CaptureFixture[str],
+    log: pytest.LogCaptureFixture,
+) -> None:
+    """Work for a client ends when the client leaves.
+
+    "Await client.wait_disconnected() in another task, and cancel the work"
+
+    "It also returns if the client has only ended its sending side, and could still receive the
+    report."
+    """
+    handler = Report()
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.ask("elephants") == "Please wait"
+        leave(peer)
+        await handler.gone.wait()
+    assert capsys.readouterr().out == "The client has left\n"
+    assert not complaints(log)
+
+
+async def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+    """A client that waits gets the report, and may ask again.
+
+    "While handle() waits for something else than a packet, the connection is not read, and the
+    server does not notice that the client has left."
+    """
+
+    class Handler(Report):
+        seconds = 0.01
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        await peer.send("elephants", "mice")
+        for subject in "elephants", "mice":
+            assert await peer.receive() == "Please wait"
+            assert await peer.receive() == f"All about {subject}"
+    assert capsys.readouterr().out == ""
+
+
+async def test_not_noticed() -> None:
+    """A handler that works hears nothing of the end without wait_disconnected().
+
+    "the connection is not read, and the server does not notice that the client has left"
+    """
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            half_close(self.peer)
+            await anyio.sleep(SOON)
+            self.calls.append(f"is_closing {client.is_closing()}")
+
+        peer: Peer
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        handler.peer = peer
+        await peer.send("hello")
+        await handler.gone.wait()
+    assert "is_closing False" in handler.calls
+
+
+async def test_too_much_before_the_end() -> None:
+    """Packets that wait hide the end.
+
+    "If more than 64 KiB of packets are waiting for the handler, the connection is not read, and
+    wait_disconnected() does not return before the handler has received some of them."
+    """
+    assert HIGH_WATER == 64 * 1024
+    outcome: list[bool] = []
+
+    class Handler(Watched):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            with anyio.move_on_after(SOON) as scope:
+                await client.wait_disconnected()
+            outcome.append(scope.cancelled_caught)
+            for _ in range(20):
+                await client.recv_packet()
+            await client.wait_disconnected()
+            outcome.append(True)
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("hello", *["x" * 30_000] * 20)
+        half_close(peer)
+        await handler.gone.wait()
+    assert outcome == [True, True]
+
+
+# Sending without waiting
+
+
+async def test_try_send() -> None:
+    """A packet is sent whole or not at all.
+
+    "sends the packet, or returns false and sends nothing: if more than 64 KiB are waiting to be
+    sent, if other tasks wait for their turn to send, or if the client is closed."
+
+    "returns how many bytes are waiting to be sent"
+    """
+    outcome: list[Any] = []
+    is_read = anyio.Event()
+
+    async def send(client: Client) -> None:
+        count = 0
+        while client.try_send_packet("x" * 10_000):
+            count += 1
+        outcome.append((count, client.get_unsent_size()))
+        client.start_soon(client.send_packet, "after the others")
+        await until(lambda: client.try_send_packet("last"))
+        await is_read.wait()
+        client.abort()
+        outcome.append(client.try_send_packet("closed"))
+
+    handler = Starting(send)
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "hello"
+        await until(lambda: bool(outcome))
+        count, unsent = outcome[0]
+        assert HIGH_WATER < unsent <= HIGH_WATER + 10_001
+        for _ in range(count):
+            assert await peer.receive() == "x" * 10_000
+        assert await peer.receive() == "after the others"
+        assert await peer.receive() == "last"
+        is_read.set()
+        assert await peer.ending() == "connection reset"
+    assert outcome[1] is False
