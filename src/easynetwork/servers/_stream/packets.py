@@ -108,14 +108,13 @@ class PacketClient(AsyncStreamClient[Any]):
     # -- receiving
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
-        tasks = self.tasks
-        if get_ident() != tasks.thread:
-            tasks.check_thread()
-        if timeout is not None:
-            validated_delay(timeout)
-        elif not self.is_receiving and (packet := self.decoder.take()) is not NEED_DATA:
-            return packet
+        if get_ident() != self.tasks.thread:
+            self.tasks.check_thread()
+        validated_delay(timeout)
         try:
+            is_plain = timeout is None and self.watch is None and not self.is_receiving
+            if is_plain and (packet := self.decoder.take()) is not NEED_DATA:
+                return packet
             return await self.next_packet(timeout)
         except (StreamProtocolParseError, TimeoutError) as exc:
             vars(exc)["_easynetwork_receiver"] = self
