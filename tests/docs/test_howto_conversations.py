@@ -205,7 +205,7 @@ async def test_end_at_yield(leave: Callable[[Peer], None], log: pytest.LogCaptur
 async def test_end_in_helper(leave: Callable[[Peer], None], log: pytest.LogCaptureFixture) -> None:
     """The end of the connection is an exception of recv_packet(), and may leave the handler.
 
-    "recv_packet() is an ordinary coroutine that cannot be closed from outside, so it raises
+    "recv_packet() is called by your function, which the server cannot close, so it raises
     an exception. EndOfStreamError is a subclass of ConnectionError. You do not have to catch it: if
     it leaves handle(), the connection ends, and nothing is logged."
     """
