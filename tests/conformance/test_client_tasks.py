@@ -266,11 +266,12 @@ async def test_crash(serve: Serve, log: Records) -> None:
 
     class Handler(Starting):
         async def task(self, client: Client) -> None:
+            self.failing = client
             await self.released.wait()
             raise LookupError
 
         async def on_disconnection(self, client: Client) -> None:
-            if client is self.clients[1]:
+            if client is self.failing:
                 await client.send_packet("bye")
             await super().on_disconnection(client)
 
