@@ -16,6 +16,7 @@ import pytest
 from easynetwork.exceptions import ClientClosedError
 from tests.conformance.support import (
     Client,
+    Narrow,
     Recorder,
     Records,
     Requests,
@@ -265,11 +266,12 @@ async def test_crash(serve: Serve, log: Records) -> None:
 
     class Handler(Starting):
         async def task(self, client: Client) -> None:
+            self.failing = client
             await self.released.wait()
             raise LookupError
 
         async def on_disconnection(self, client: Client) -> None:
-            if client is self.clients[1]:
+            if client is self.failing:
                 await client.send_packet("bye")
             await super().on_disconnection(client)
 
@@ -655,6 +657,75 @@ async def test_shutdown_with_cleanup(serve: Serve) -> None:
         await service.server.shutdown()
         assert await peer.rest() == ("bye\n", "EOF")
     assert handler.notes[-2:] == ["cleaned up", "on_disconnection"]
+
+
+# -- a task that closes its client
+
+
+class Closing(Narrow):
+    """Has a task that sends more than the kernel takes, and closes the client."""
+
+    async def handle(self, client: Client) -> Requests:
+        with self.noting_errors():
+            yield
+            client.start_soon(self.task, client)
+            yield
+
+    async def task(self, client: Client) -> None:
+        await client.send_packet("x" * 60_000)
+        try:
+            await self.close(client)
+        finally:
+            self.note("closed")
+        with self.noting_errors():
+            await anyio.sleep_forever()
+
+    async def close(self, client: Client) -> None:
+        await client.aclose()
+
+
+async def test_task_that_closes(serve: Serve) -> None:
+    """What was sent before arrives, and then the end; the task is cancelled after that."""
+    handler = Closing()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("GeneratorExit")
+        await anyio.wait_all_tasks_blocked()
+        text, end = await peer.rest()
+        assert (len(text), end) == (60_001, "EOF")
+        await handler.noted("on_disconnection")
+    assert handler.notes[1:] == ["GeneratorExit", "closed", "cancelled", "on_disconnection"]
+
+
+async def test_task_that_closes_with_a_timeout(serve: Serve) -> None:
+    """The task's own timeout holds."""
+
+    class Handler(Closing):
+        async def close(self, client: Client) -> None:
+            with anyio.move_on_after(SOON):
+                await client.aclose()
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("on_disconnection")
+        assert len((await peer.rest())[0]) < 60_001
+    assert handler.notes[1:] == ["GeneratorExit", "closed", "on_disconnection"]
+
+
+async def test_task_that_closes_when_the_server_stops(serve: Serve) -> None:
+    """A server that stops does not wait for it."""
+    handler = Closing()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("GeneratorExit")
+        await anyio.wait_all_tasks_blocked()
+        await service.server.shutdown()
+        await peer.rest()
+    assert handler.notes[-1] == "on_disconnection"
 
 
 # -- a session that is cancelled by mistake

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -16,12 +17,19 @@ from easynetwork.servers._core.verdict import as_exception, interrupts, scope_er
 class _Task:
     """A task, from the moment in which it is started."""
 
-    __slots__ = ("func", "name", "scope")
+    __slots__ = ("func", "id", "is_closing", "name", "scope")
 
     def __init__(self, func: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
         self.func: Callable[[], Coroutine[Any, Any, object]] = func
         self.name: str = name
         self.scope: Cancellable | None = None  # once it runs
+        self.id: int | None = None  # the event loop's, once it runs
+        self.is_closing: bool = False  # it is waiting in `aclose()`
+
+    def cancel(self) -> None:
+        """Cancel it, if it has begun."""
+        if self.scope is not None:
+            self.scope.cancel()
 
 
 class Background:
@@ -59,6 +67,7 @@ class Background:
 
     async def _run(self, task: _Task) -> None:
         error: BaseException | None = None
+        task.id = anyio.get_current_task().id
         try:
             with self._tasks.scope() as task.scope:
                 if self._is_over:
@@ -96,6 +105,26 @@ class Background:
             self.errors.append(error)
             self._fail()
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Leave the current task alone, if it is one of these, while it closes the client.
+
+        The generator ends at once, and then these tasks are cancelled. But to cancel what closes
+        the connection would reset it.
+        """
+        current = anyio.get_current_task().id
+        task = next((task for task in self._running if task.id == current), None)
+        if task is None:
+            yield
+            return
+        task.is_closing = True
+        try:
+            yield
+        finally:
+            task.is_closing = False
+            if self._is_over:
+                task.cancel()
+
     async def finish(self, timeout: float, grace: float) -> list[str]:
         """Cancel all tasks, and wait until they have ended.
 
@@ -107,9 +136,10 @@ class Background:
             The names of those that still run.
         """
         self._is_over = True
+        is_stopping = self._tasks.is_cancelled()
         for task in self._running:
-            if task.scope is not None:
-                task.scope.cancel()
+            if is_stopping or not task.is_closing:
+                task.cancel()
         if self._running:
             self._idle = anyio.Event()
             await self._wait(timeout, grace)
@@ -125,5 +155,7 @@ class Background:
             # the connection is yet to be closed.
             if not self._tasks.is_cancelled():
                 self.errors.append(as_exception(exc))
+        for task in self._running:
+            task.cancel()
         with anyio.move_on_after(grace, shield=True):
             await self._idle.wait()
