@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
+from easynetwork.addresses import SocketAncillary
 from easynetwork.exceptions import (
     BusyResourceError,
     ClientClosedError,
@@ -529,6 +530,41 @@ def test_failure_before_its_turn(kind: Kind) -> None:
         with pytest.raises(ConnectionError):
             sender.result()
         check_closed(client)
+
+
+@asynchronous
+@pytest.mark.parametrize("family", ["unix"])
+def test_ancillary_data(kind: Kind) -> None:
+    """Descriptors go with clear text only: not after TLS has begun, even if asked for before."""
+    with kind.open() as (client, peer):
+        empty = SocketAncillary()
+
+        def send() -> None:
+            client._call(lambda: client.client.send_packet("a secret", ancillary_data=empty))
+
+        def receive() -> None:
+            client._call(lambda: client.client.recv_packet(ancillary_data=empty))
+
+        transport = client.client._transport
+        large = "x" * 700_000
+        sender = InThread(client.send, large)
+        wait_until(lambda: transport.congested)
+        thread = starting(client)
+        wait_until(lambda: transport._queued == 1)
+        early = [InThread(send)]
+        wait_until(lambda: transport._queued == 2)
+        early.append(InThread(receive))
+        read_exactly(peer, len(large) + 1)
+        tls = accept_tls(peer)
+        thread.result()
+        sender.result()
+        tls.sendall(b"hello\n")
+        for operation in early[0].result, early[1].result, send, receive:
+            with pytest.raises(UnsupportedOperation):
+                operation()
+        assert client.receive() == "hello"
+        client.send("bye")
+        assert read_exactly(tls, 4) == b"bye\n"  # type: ignore[arg-type]
 
 
 @blocking
