@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import select
 import signal
 import socket
 import ssl
@@ -579,6 +581,26 @@ def test_busy_sender(kind: Kind) -> None:
         read_exactly(peer, len(large) + 1)
         sender.result()
         upgraded(client, peer)
+
+
+@blocking
+def test_closing_before_it_can_begin(kind: Kind, hurry: None) -> None:
+    """Also while the server does not read, so that the first message does not leave."""
+    with kind.open() as (client, _):
+        client.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with socket.socket(fileno=os.dup(client.client.fileno())) as sock:
+            sock.setblocking(False)
+            is_full = False
+            while not is_full:
+                try:
+                    sock.send(b"\n" * 1000)
+                except BlockingIOError:
+                    is_full = not select.select([], [sock], [], 0.1)[1]
+        thread = starting(client).waits_in("select")
+        client.close()
+        with pytest.raises(ClientClosedError):
+            thread.result()
+        check_closed(client)
 
 
 @blocking
