@@ -32,7 +32,8 @@ def test_complete() -> None:
     """No serializer is missing in the catalogue."""
     checked = {cls.__name__ for entry in ENTRIES for cls in type(entry.serializer).__mro__}
 
-    assert {*vars(serializers)["__all__"]} <= checked
+    # Without packets in the stream, nothing that the kit checks holds: see test_raw.py.
+    assert {*vars(serializers)["__all__"]} - {"RawSerializer"} <= checked
 
 
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

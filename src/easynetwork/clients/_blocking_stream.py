@@ -227,10 +227,14 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
             raise RuntimeError("The connection uses TLS already")
         self._decoder.unread()  # it raises an exception, or will not in the next lines
         try:
+            # Even if a signal handler raises while this fails, nothing can follow in clear text.
+            self._received_unsure = self._partial_packet_sent = True
             received = self._decoder.hand_over()
             self._tls = BlockingTLS(options)
             self._close_timeout = 0.0  # close() does not wait for this: it shuts the socket down
-            self._decoder.feed(self._tls.handshake(self._socket, *received))
+            wait = self._wait_writable
+            self._decoder.feed(self._tls.handshake(self._socket, *received, wait))
+            self._received_unsure = self._partial_packet_sent = False
         except BaseException as exc:
             if self._is_closed and isinstance(exc, ConnectionError):
                 raise closed_error() from exc

@@ -13,6 +13,7 @@ import selectors
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -50,13 +51,20 @@ class BlockingTLS:
 
     # -- the handshake
 
-    def handshake(self, sock: socket.socket, received: bytes, overrun: Overrun | None) -> bytes:
+    def handshake(
+        self,
+        sock: socket.socket,
+        received: bytes,
+        overrun: Overrun | None,
+        wait: Callable[[float], None] | None = None,
+    ) -> bytes:
         """Do the handshake; to be called once, before anything else.
 
         Args:
             sock: A connected socket, non-blocking.
             received: The first bytes of the server's part.
             overrun: What of the bytes to come is not yet part of the handshake.
+            wait: Waits until the socket takes something, up to a deadline.
 
         Returns:
             What the server has sent after it so far.
@@ -73,7 +81,7 @@ class BlockingTLS:
                 received, overrun = overrun.cut(received)
             self._session.receive(received)
             with new_selector(sock, selectors.EVENT_READ) as readable:
-                while not self._go_on(sock, deadline):
+                while not self._go_on(sock, deadline, wait):
                     while not wait_ready(readable, deadline, LONGEST_WAIT):
                         pass
                     data = _receive(sock)
@@ -87,14 +95,16 @@ class BlockingTLS:
             raise TimeoutError(errno.ETIMEDOUT, message) from None
         return self._session.receive(b"")
 
-    def _go_on(self, sock: socket.socket, deadline: float) -> bool:
+    def _go_on(
+        self, sock: socket.socket, deadline: float, wait: Callable[[float], None] | None
+    ) -> bool:
         try:
             is_complete = self._session.handshake()
         except ssl.SSLError:
             with suppress(OSError):  # the alert tells the server why; the error tells the user
-                _send_all(sock, self._session.take_output(), deadline)
+                _send_all(sock, self._session.take_output(), deadline, wait)
             raise
-        _send_all(sock, self._session.take_output(), deadline)
+        _send_all(sock, self._session.take_output(), deadline, wait)
         return is_complete
 
     # -- afterwards
@@ -160,13 +170,21 @@ def _receive(sock: socket.socket) -> bytes:
     return data
 
 
-def _send_all(sock: socket.socket, data: bytes, deadline: float) -> None:
+def _send_all(
+    sock: socket.socket,
+    data: bytes,
+    deadline: float,
+    wait: Callable[[float], None] | None = None,
+) -> None:
     unsent = memoryview(data)
     while unsent:
         try:
             unsent = unsent[sock.send(unsent, NO_WAIT) :]
         except BlockingIOError:
-            wait_writable(sock, deadline, LONGEST_WAIT)
+            if wait is None:
+                wait_writable(sock, deadline, LONGEST_WAIT)
+            else:
+                wait(deadline)
         except OSError as exc:
             explain_stream(exc)
             raise
