@@ -26,7 +26,6 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 import easynetwork
-from easynetwork.servers import handlers
 
 project = "easynetwork"
 author = "the easynetwork authors"
@@ -91,17 +90,6 @@ INVENTORIES = {
 }
 
 
-def hide_sources(app: Sphinx) -> None:
-    """Hide the line numbers of classes that are defined in another module than they name.
-
-    From Python 3.13 on, inspect would read these lines in the wrong file, and raise an exception.
-    """
-    base, line_number = handlers.AsyncBaseClientInterface, "__firstlineno__"
-    for cls in [base, *base.__subclasses__()]:
-        if line_number in vars(cls):
-            delattr(cls, line_number)
-
-
 def compress_inventories(app: Sphinx, config: Config) -> None:
     """Write the inventories in the form that intersphinx reads, tell it where they are."""
     mapping: dict[str, tuple[str, str]] = {}
@@ -141,7 +129,7 @@ def show_import(
         if not lines[0].startswith(":"):
             lines[0] = f"*Constructor:* {lines[0]}"
     else:
-        packages = itertools.accumulate(obj.__module__.split("."), "{}.{}".format)
+        packages = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
         exporting = (
             p for p in packages if obj.__name__ in getattr(sys.modules.get(p), "__all__", ())
         )
@@ -300,7 +288,6 @@ def setup(app: Sphinx) -> None:
     A priority below that of intersphinx (800) or Napoleon (500) runs before it.
     """
     app.add_directive("literalinclude", Listing, override=True)
-    app.connect("builder-inited", hide_sources)
     app.connect("html-collect-pages", pages_of_examples)
     app.connect("build-finished", write_texts)
     app.connect("config-inited", compress_inventories)

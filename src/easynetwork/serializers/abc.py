@@ -40,6 +40,7 @@ __all__ = [
     "Framing",
     "LengthFormat",
     "LengthPrefixFraming",
+    "NoFraming",
     "SeparatorFraming",
 ]
 

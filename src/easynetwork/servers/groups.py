@@ -20,22 +20,40 @@ _BATCH: Final = 1000
 
 
 class _Packet:
-    """A packet, and its bytes for each protocol object that was asked for them."""
+    """A packet, and its bytes for each protocol object that was asked for them.
 
-    __slots__ = ("_encoded", "_packet")
+    Attributes:
+        error: That of a protocol object that could not make bytes of it.
+    """
+
+    __slots__ = ("_encoded", "_packet", "error")
 
     def __init__(self, packet: Any) -> None:
         self._packet = packet
         # The keys are the objects' ids; the objects are kept so that no other one gets these.
         self._encoded: dict[int, tuple[object, bytes]] = {}
+        self.error: ProtocolCrashedError | None = None
 
     def encode_for(self, client: PacketClient) -> bytes:
-        """Return the bytes for a client."""
+        """Return the bytes for a client; none if its protocol object cannot make them."""
         known = self._encoded.get(id(client.protocol))
         if known is None:
-            known = client.protocol, client.encode(self._packet)
-            self._encoded[id(client.protocol)] = known
+            data = b""  # of a packet, there is at least one
+            try:
+                data = client.encode(self._packet)
+            except ProtocolCrashedError as exc:
+                self.error = exc
+            known = self._encoded[id(client.protocol)] = client.protocol, data
         return known[1]
+
+    def raise_error(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
 
 
 class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
@@ -150,7 +168,7 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
 
         Raises:
             ProtocolCrashedError: A protocol object could not make bytes of the packet (the cause).
-                Clients that speak another one may have got it.
+                The clients that speak another one got it, or will.
             RuntimeError: This is not the event loop's thread.
         """
         while self._rest:  # at most one packet is on its way
@@ -165,6 +183,8 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
             if client.protocol is not protocol:
                 client.tasks.check_thread()
                 protocol, data = client.protocol, encoded.encode_for(client)
+            if not data:
+                continue
             if sent == _BATCH:
                 self._rest.append(client)
             elif (
@@ -183,6 +203,7 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
                     sent += 1
         self._packet = encoded
         self._go_on()
+        encoded.raise_error()
         return sent + len(self._rest)
 
     def _offer(self, client: PacketClient, data: bytes) -> bool:
@@ -210,12 +231,10 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
     def _send_rest(self) -> None:
         batch, self._rest = self._rest[:_BATCH], self._rest[_BATCH:]
         for client in batch:
-            try:
-                data = self._packet.encode_for(client)
-            except ProtocolCrashedError:  # of a protocol object that it did not speak before
-                self.skipped += 1
-            else:
+            if data := self._packet.encode_for(client):
                 self._offer(client, data)
+            else:  # of a protocol object that it did not speak before
+                self.skipped += 1
 
 
 def _forget(members: dict[weakref.ref[Any], None], reference: weakref.ref[Any]) -> None:

@@ -44,10 +44,6 @@ from easynetwork.servers.interfaces import (
     AsyncStreamClient,
 )
 
-# Where they are documented, and imported from. They have a module of their own for its size only.
-for _cls in (AsyncBaseClientInterface, AsyncStreamClient, AsyncDatagramClient):
-    _cls.__module__ = __name__
-
 
 class INETClientAttribute(TypedAttributeSet):
     """The keys of `client.extra()` for clients over IP: `client.extra(INETClientAttribute.…)`.
