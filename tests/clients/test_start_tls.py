@@ -535,6 +535,27 @@ def test_failure_before_its_turn(kind: Kind) -> None:
 
 
 @asynchronous
+def test_end_of_stream_before_its_turn(kind: Kind) -> None:
+    """It is too late for a half-close as soon as TLS is asked for."""
+    with kind.open() as (client, peer):
+        client.client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        transport = client.client._transport
+        large = "x" * 700_000
+        sender = InThread(client.send, large)
+        wait_until(lambda: transport.congested)
+        thread = starting(client)
+        wait_until(lambda: transport._queued)
+        with pytest.raises(UnsupportedOperation):
+            client.send_eof()
+        read_exactly(peer, len(large) + 1)
+        tls = accept_tls(peer)
+        thread.result()
+        sender.result()
+        client.send("hello")
+        assert read_exactly(tls, 6) == b"hello\n"  # type: ignore[arg-type]
+
+
+@asynchronous
 @pytest.mark.parametrize("family", ["unix"])
 def test_ancillary_data(kind: Kind) -> None:
     """Descriptors go with clear text only: not after TLS has begun, even if asked for before."""

@@ -18,7 +18,7 @@ from easynetwork.backends.tls_transport import Received, TLSStreamTransport, sta
 from easynetwork.clients._async_client import AsyncClient, closed_error
 from easynetwork.clients._errors import aborted, ended
 from easynetwork.codec import codec_of, new_codec
-from easynetwork.exceptions import BusyResourceError
+from easynetwork.exceptions import BusyResourceError, UnsupportedOperation
 from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import AnyStreamProtocolType
 
@@ -82,6 +82,8 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
         """
         if not self._is_closing:
             transport = await self._connected()
+            if self._tls is not None:  # also while start_tls() waits for its turn
+                raise UnsupportedOperation("SSL/TLS API does not support sending EOF.")
             await transport.send_eof()
             self._has_sent_eof = True
 
@@ -136,6 +138,7 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
             raise RuntimeError("The connection uses TLS already")
         self._decoder.unread()  # it raises an exception, or will not later
         self._receiving.acquire_nowait()
+        self._tls = tls
         try:
             await start_tls(transport, tls, self._begin_tls)
         except BaseException as exc:
