@@ -698,6 +698,24 @@ async def test_task_that_closes(serve: Serve) -> None:
     assert handler.notes[1:] == ["GeneratorExit", "closed", "cancelled", "on_disconnection"]
 
 
+async def test_task_that_closes_in_a_group(serve: Serve) -> None:
+    """So it is if the task leaves that to one of its own."""
+
+    class Handler(Closing):
+        async def close(self, client: Client) -> None:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.aclose)
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        await handler.noted("GeneratorExit")
+        text, end = await peer.rest()
+        assert (len(text), end) == (60_001, "EOF")
+        await handler.noted("on_disconnection")
+
+
 async def test_task_that_closes_with_a_timeout(serve: Serve) -> None:
     """The task's own timeout holds."""
 
@@ -712,7 +730,7 @@ async def test_task_that_closes_with_a_timeout(serve: Serve) -> None:
         peer.send("go")
         await handler.noted("on_disconnection")
         assert len((await peer.rest())[0]) < 60_001
-    assert handler.notes[1:] == ["GeneratorExit", "closed", "on_disconnection"]
+    assert handler.notes[1:] == ["GeneratorExit", "closed", "cancelled", "on_disconnection"]
 
 
 async def test_task_that_closes_when_the_server_stops(serve: Serve) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -17,19 +16,12 @@ from easynetwork.servers._core.verdict import as_exception, interrupts, scope_er
 class _Task:
     """A task, from the moment in which it is started."""
 
-    __slots__ = ("func", "id", "is_closing", "name", "scope")
+    __slots__ = ("func", "name", "scope")
 
     def __init__(self, func: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
         self.func: Callable[[], Coroutine[Any, Any, object]] = func
         self.name: str = name
         self.scope: Cancellable | None = None  # once it runs
-        self.id: int | None = None  # the event loop's, once it runs
-        self.is_closing: bool = False  # it is waiting in `aclose()`
-
-    def cancel(self) -> None:
-        """Cancel it, if it has begun."""
-        if self.scope is not None:
-            self.scope.cancel()
 
 
 class Background:
@@ -67,7 +59,6 @@ class Background:
 
     async def _run(self, task: _Task) -> None:
         error: BaseException | None = None
-        task.id = anyio.get_current_task().id
         try:
             with self._tasks.scope() as task.scope:
                 if self._is_over:
@@ -105,57 +96,43 @@ class Background:
             self.errors.append(error)
             self._fail()
 
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Leave the current task alone, if it is one of these, while it closes the client.
-
-        The generator ends at once, and then these tasks are cancelled. But to cancel what closes
-        the connection would reset it.
-        """
-        current = anyio.get_current_task().id
-        task = next((task for task in self._running if task.id == current), None)
-        if task is None:
-            yield
-            return
-        task.is_closing = True
-        try:
-            yield
-        finally:
-            task.is_closing = False
-            if self._is_over:
-                task.cancel()
-
-    async def finish(self, timeout: float, grace: float) -> list[str]:
+    async def finish(
+        self, closing: Awaitable[None] | None, timeout: float, grace: float
+    ) -> list[str]:
         """Cancel all tasks, and wait until they have ended.
 
         Args:
-            timeout: The most seconds to wait.
+            closing: What to wait for before: the graceful end of the connection, if one of them may
+                be waiting for that. To cancel it would reset the connection.
+            timeout: The most seconds to wait for the tasks.
             grace: The most seconds to wait beyond that, and when the server stops.
 
         Returns:
             The names of those that still run.
         """
         self._is_over = True
-        is_stopping = self._tasks.is_cancelled()
-        for task in self._running:
-            if is_stopping or not task.is_closing:
-                task.cancel()
-        if self._running:
-            self._idle = anyio.Event()
-            await self._wait(timeout, grace)
-        self._has_given_up = True
-        return sorted(task.name for task in self._running)
-
-    async def _wait(self, timeout: float, grace: float) -> None:
         try:
-            with self._tasks.scope(), anyio.move_on_after(timeout):
-                await self._idle.wait()
+            with self._tasks.scope():
+                if closing is not None:
+                    await closing
+                self._cancel()
+                with anyio.move_on_after(timeout):
+                    await self._idle.wait()
         except anyio.get_cancelled_exc_class() as exc:
             # Of the server, on trio, or one that is not meant for this task. Go on in any case:
             # the connection is yet to be closed.
             if not self._tasks.is_cancelled():
                 self.errors.append(as_exception(exc))
-        for task in self._running:
-            task.cancel()
+        self._cancel()
         with anyio.move_on_after(grace, shield=True):
             await self._idle.wait()
+        self._has_given_up = True
+        return sorted(task.name for task in self._running)
+
+    def _cancel(self) -> None:
+        self._idle = anyio.Event()
+        if not self._running:
+            self._idle.set()
+        for task in self._running:
+            if task.scope is not None:
+                task.scope.cancel()

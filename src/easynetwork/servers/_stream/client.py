@@ -164,11 +164,7 @@ class ServedClient(PacketClient):
         self.is_closed = True
         has_unread = bool(self.decoder)
         self.discard_input()
-        if self.background is None:
-            await self.transport.aclose(linger=has_unread)
-        else:
-            with self.background.closing():
-                await self.transport.aclose(linger=has_unread)
+        await self.transport.aclose(linger=has_unread)
 
     def abort(self) -> None:
         self.tasks.check_thread()

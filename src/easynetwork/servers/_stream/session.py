@@ -271,8 +271,10 @@ class StreamSession:
 
     async def _end_background(self, background: Background, end: End) -> End:
         """End the tasks that the handler has started; return the end with their errors."""
-        timeout = self._client.transport.close_timeout
-        if names := await background.finish(timeout, _CLOSE_TIMEOUT_AT_STOP):
+        transport, is_stopping = self._client.transport, self._tasks.is_cancelled()
+        closing = transport.aclose() if self._client.is_closed and not is_stopping else None
+        names = await background.finish(closing, transport.close_timeout, _CLOSE_TIMEOUT_AT_STOP)
+        if names:
             message = "Tasks of %s still run after they were cancelled: %s"
             self._options.log.log(logging.WARNING, message, self._client.address, ", ".join(names))
         errors, background.errors = background.errors, []
