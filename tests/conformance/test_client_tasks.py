@@ -698,6 +698,44 @@ async def test_task_that_closes(serve: Serve) -> None:
     assert handler.notes[1:] == ["GeneratorExit", "closed", "cancelled", "on_disconnection"]
 
 
+@pytest.mark.parametrize("is_grouped", [False, True])
+async def test_task_that_sends_while_the_handler_closes(serve: Serve, is_grouped: bool) -> None:
+    """It could not know: nothing is logged, and the connection is closed in order."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            client.start_soon(self.tick, client)
+            await anyio.wait_all_tasks_blocked()
+            await client.send_packet("x" * 60_000)
+            await client.aclose()
+            self.note("closed")
+
+        async def tick(self, client: Client) -> None:
+            if is_grouped:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self.send, client)
+            else:
+                await self.send(client)
+
+        async def send(self, client: Client) -> None:
+            while True:
+                await anyio.sleep(0.001)
+                await client.send_packet("tick")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect(receive_buffer=4096)
+        peer.send("go")
+        while not (handler.clients and handler.clients[0].is_closing()):
+            await anyio.sleep(0.001)
+        await anyio.sleep(0.01)  # several ticks
+        text, end = await peer.rest()
+        assert (text.count("x"), end) == (60_000, "EOF")
+        await handler.noted("on_disconnection")
+    assert handler.notes[1:] == ["closed", "on_disconnection"]
+
+
 async def test_task_that_closes_in_a_group(serve: Serve) -> None:
     """So it is if the task leaves that to one of its own."""
 

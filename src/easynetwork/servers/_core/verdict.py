@@ -105,7 +105,7 @@ def _divide(
     is_excused: Callable[[BaseException], bool],
     expected: tuple[type[BaseException], ...],
 ) -> Verdict:
-    rest = _without(exc, lambda leaf: isinstance(leaf, expected))
+    rest = without(exc, lambda leaf: isinstance(leaf, expected))
     if rest is None:
         return NOTHING
     if not isinstance(rest, Exception):
@@ -118,12 +118,12 @@ def _divide(
             return True
         return False
 
-    rest = _without(rest, take_thrown)
+    rest = without(rest, take_thrown)
     fault = next((leaf for leaf in thrown if isinstance(leaf, BaseProtocolParseError)), None)
     is_timeout = any(isinstance(leaf, TimeoutError) for leaf in thrown)
-    crash = _without(rest, is_excused)
-    excused = _without(rest, lambda leaf: not is_excused(leaf))
-    misuse = _without(excused, lambda leaf: not isinstance(leaf, ClientClosedError))
+    crash = without(rest, is_excused)
+    excused = without(rest, lambda leaf: not is_excused(leaf))
+    misuse = without(excused, lambda leaf: not isinstance(leaf, ClientClosedError))
     return Verdict(_exception(crash), _exception(misuse), _exception(excused), fault, is_timeout)
 
 
@@ -140,7 +140,7 @@ def interrupts(exc: object) -> bool:
     return False
 
 
-def _without(
+def without(
     exc: BaseException | None, drop: Callable[[BaseException], bool]
 ) -> BaseException | None:
     """Return an exception without the members of groups that are to be dropped.
@@ -163,12 +163,12 @@ def _exception(exc: BaseException | None) -> Exception | None:
 
 def as_exception(exc: BaseException) -> Exception:
     """Return an Exception that says what is wrong with one that is not, its cause."""
-    if _without(exc, lambda leaf: isinstance(leaf, SystemExit)) is not exc:
+    if without(exc, lambda leaf: isinstance(leaf, SystemExit)) is not exc:
         message = (
             "The handler raised SystemExit. That ends this client, not the program: catch it "
             "where it is raised (argparse raises it for wrong arguments)"
         )
-    elif _without(exc, lambda leaf: isinstance(leaf, anyio.get_cancelled_exc_class())) is not exc:
+    elif without(exc, lambda leaf: isinstance(leaf, anyio.get_cancelled_exc_class())) is not exc:
         message = "The handler let out a cancellation that was not its own"
     else:
         message = f"The handler raised {type(exc).__name__}, which is not an Exception"

@@ -30,7 +30,7 @@ class Background:
     Args:
         tasks: The owner of all of a server's tasks.
         log: Where to report what goes wrong after the client.
-        fail: Called when an exception has left one of them.
+        fail: Called with an exception that has left one of them; returns whether it matters.
 
     Attributes:
         errors: The exceptions that have left them.
@@ -41,7 +41,9 @@ class Background:
         "errors",
     )
 
-    def __init__(self, tasks: SessionTasks, log: ServerLog, fail: Callable[[], object]) -> None:
+    def __init__(
+        self, tasks: SessionTasks, log: ServerLog, fail: Callable[[BaseException], bool]
+    ) -> None:
         self.errors: list[BaseException] = []
         self._tasks = tasks
         self._fail = fail
@@ -92,9 +94,8 @@ class Background:
             error = as_exception(error)  # now: when the tasks end, cancellations are expected
         if self._has_given_up:
             self._log.error("Exception occurred in %s, after its client", task.name, exc=error)
-        else:
+        elif self._fail(error):
             self.errors.append(error)
-            self._fail()
 
     async def finish(
         self, closing: Awaitable[None] | None, timeout: float, grace: float

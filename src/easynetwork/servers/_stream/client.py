@@ -28,9 +28,10 @@ from easynetwork.exceptions import (
     UnsupportedOperation,
 )
 from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.servers._core.verdict import without
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import PacketClient, tag_with_client
+from easynetwork.servers._stream.packets import PacketClient, came_from_client, tag_with_client
 
 
 class ServedClient(PacketClient):
@@ -145,9 +146,15 @@ class ServedClient(PacketClient):
             self.background = Background(self.tasks, self._options.log, self._fail)
         self.background.start(partial(func, *args), name or f"task of client {self.address}")
 
-    def _fail(self) -> None:
+    def _fail(self, error: BaseException) -> bool:
+        if without(error, self._is_use_after_close) is None:
+            return False  # no task can know that others are closing the client
         if self.conversation is not None:
             self.conversation.cancel()
+        return True
+
+    def _is_use_after_close(self, error: BaseException) -> bool:
+        return isinstance(error, ClientClosedError) and came_from_client(self, error)
 
     # -- closing
 
