@@ -702,7 +702,7 @@ async def test_task_that_closes(serve: Serve) -> None:
 async def test_task_that_sends_while_the_handler_closes(serve: Serve, is_grouped: bool) -> None:
     """It could not know: nothing is logged, and the connection is closed in order."""
 
-    class Handler(Recorder):
+    class Handler(Narrow):
         async def handle(self, client: Client) -> Requests:
             yield
             client.start_soon(self.tick, client)
