@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
@@ -89,6 +90,16 @@ def feed(new_parser: Callable[[], Parser], chunks: Iterable[bytes]) -> tuple[lis
     if parser is not None:
         parser.close()
     return outcomes, unused
+
+
+def in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a thread of its own, for tests whose trace functions raise exceptions.
+
+    CPython (seen on 3.11 and 3.12) may take an exception that was being handled at such a moment
+    for one that is handled for ever, in that thread: each later one gets it as its context.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function, *args).result()
 
 
 def failure(exc: Exception) -> Failure:

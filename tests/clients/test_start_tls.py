@@ -51,6 +51,7 @@ from tests.tls_peers import (
     new_client_context,
     server_context,
 )
+from tests.tools import in_a_thread
 
 NUMBERS: StreamProtocol[Any, Any] = StreamProtocol(Number())
 Opened: TypeAlias = tuple[Any, socket.socket]
@@ -694,22 +695,27 @@ def test_interrupted_anywhere(kind: Kind) -> None:
                 raise KeyboardInterrupt
         return trace
 
+    def start_tls(client: Any) -> bool:
+        """Return whether it was interrupted."""
+        previous = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            client.start_tls(client_context(), server_hostname="localhost")
+        except KeyboardInterrupt:
+            return True
+        except ssl.SSLError:
+            return False
+        finally:
+            sys.settrace(previous)
+        raise AssertionError
+
     is_interrupted = True
     while is_interrupted:
         lines_left = len(outcomes) + 1
         with kind.open() as (client, peer):
             peer.sendall(b"go ahead\ninjected\n")
             assert client.receive() == "go ahead"
-            previous = sys.gettrace()
-            sys.settrace(trace)
-            try:
-                client.start_tls(client_context(), server_hostname="localhost")
-            except KeyboardInterrupt:
-                pass
-            except ssl.SSLError:
-                is_interrupted = False
-            finally:
-                sys.settrace(previous)
+            is_interrupted = in_a_thread(start_tls, client)
             outcomes.append(has_ended(client))
     assert not outcomes[0]
     assert outcomes[-1]

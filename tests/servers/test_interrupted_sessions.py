@@ -19,6 +19,7 @@ from easynetwork.servers._stream.session import StreamSession
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, AsyncStreamRequestHandler
 from easynetwork.testing import serve
 from tests.conftest import HAS_TRIO
+from tests.tools import in_a_thread
 
 LINES = StringLineSerializer()
 
@@ -75,9 +76,7 @@ def test_interrupted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise KeyboardInterrupt
         return trace_lines
 
-    while True:
-        lines += 1
-        left = lines
+    def run() -> None:
         before = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -85,6 +84,11 @@ def test_interrupted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 anyio.run(ask, new_handler(), protocol, backend="trio")
         finally:
             sys.settrace(before)
+
+    while True:
+        lines += 1
+        left = lines
+        in_a_thread(run)
         gc.collect()
         assert complaints == [], lines
         if left > 0:
