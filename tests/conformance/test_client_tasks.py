@@ -799,14 +799,16 @@ async def test_session_cancelled_meanwhile(
         async def handle(self, client: Client) -> Requests:
             yield
             self.session = asyncio.current_task()
+            self.has_begun = anyio.Event()
             client.start_soon(self.task, client)
+            await self.has_begun.wait()
             if how == "timeout":
                 await asyncio.timeout(SOON).__aenter__()
-            await anyio.wait_all_tasks_blocked()
             self.note("started")
             yield
 
         async def task(self, client: Client) -> None:
+            self.has_begun.set()
             try:
                 await anyio.sleep_forever()
             finally:

@@ -88,8 +88,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             return
         # To ask for the error makes the socket forget it. What had arrived before is still there.
         if error := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._error = OSError(error, os.strerror(error))
-            self._rewatch()
+            self._break_sending(OSError(error, os.strerror(error)))
 
     def _rewatch(self) -> None:
         if self._is_reading:
