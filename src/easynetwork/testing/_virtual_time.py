@@ -171,6 +171,8 @@ class _Waiter(selectors.DefaultSelector):
             jobs += sum(map(_waits_for_thread, asyncio.all_tasks()))
         if are_threads_at_work(jobs):
             return super().select(SLICE)
+        if ready := super().select(0):  # a thread has called, and waits, since the last look
+            return ready
         if timeout is None:
             ready = super().select(GRACE)
             if not ready and not may_be_called():

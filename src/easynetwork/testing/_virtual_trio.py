@@ -62,10 +62,12 @@ class VirtualClock(threading.local, trio.abc.Clock, trio.abc.Instrument):
         if are_threads_at_work(len(self._in_threads)):
             self._looks = 1
             return SLICE
+        if self._looks == 2:  # a thread may have called, and wait, since trio has polled
+            return 0
         if deadline < math.inf:
             self._now = max(deadline, self._now)
             return 0
-        if self._looks == 2 or self._main is None or may_be_called():
+        if self._looks == 3 or self._main is None or may_be_called():
             return GRACE
         _raise_in(self._main, stuck(_tasks(self._main)))
         return 0
