@@ -396,6 +396,36 @@ def test_blocking_handler_works(run: Runner) -> None:
 
 
 @each_runner
+def test_thread_that_calls_while_threads_are_looked_at(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock does not jump: the loop has something to do, though it has just had nothing."""
+
+    def look_late(jobs: int) -> bool:
+        time.sleep(0.01)
+        return are_threads_at_work(jobs)
+
+    are_threads_at_work = _virtual_time.are_threads_at_work
+    for module in (_virtual_time, _virtual_trio):
+        monkeypatch.setattr(module, "are_threads_at_work", look_late)
+
+    def handle(client: BlockingClient[Any, Any]) -> None:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                client.recv_packet(timeout=300)
+            time.sleep(0.002)
+        client.send_packet(1.0)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 5000)
+            await served(handle)
+            assert anyio.current_time() < 1000
+
+    run(main)
+
+
+@each_runner
 def test_blocking_handler_waits(run: Runner) -> None:
     """It goes on while the handler waits for its client, and stands still again after that."""
 
