@@ -95,7 +95,7 @@ class StreamDecoder(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> bool:
-        """Add bytes that arrived.
+        """Add bytes that arrived, at least one.
 
         Returns:
             Whether it is worth calling `take` now.

@@ -86,7 +86,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
 
     def _prepare(self, sock: socket.socket) -> None:
         if self._tls is not None:
-            self._decoder.feed(self._tls.handshake(sock, b"", None))
+            self._feed(self._tls.handshake(sock, b"", None))
 
     def _explain(self, exc: OSError) -> None:
         self._is_broken = True
@@ -233,7 +233,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
             self._tls = BlockingTLS(options)
             self._close_timeout = 0.0  # close() does not wait for this: it shuts the socket down
             wait = self._wait_writable
-            self._decoder.feed(self._tls.handshake(self._socket, *received, wait))
+            self._feed(self._tls.handshake(self._socket, *received, wait))
             self._received_unsure = self._partial_packet_sent = False
         except BaseException as exc:
             if self._is_closed and isinstance(exc, ConnectionError):
@@ -335,13 +335,17 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
             return self._end(tls.ended())
         chunk = self._read(size, deadline, read)
         if chunk:
-            self._decoder.feed(chunk if tls is None else tls.decrypt(chunk))
+            self._feed(chunk if tls is None else tls.decrypt(chunk))
         self._received_unsure = False
         if chunk:
             return len(chunk) == size
         if self._is_broken:  # the kernel tells an error once, and then an end of stream
             raise aborted()
         return self._end(ended() if tls is None else tls.ended())
+
+    def _feed(self, data: bytes) -> None:
+        if data:  # there is none in a part of a record, or with the end of a handshake
+            self._decoder.feed(data)
 
     def _end(self, error: ConnectionError) -> bool:
         """Raise the error of a connection that has ended, unless the end completes a packet."""

@@ -68,7 +68,9 @@ class ServedClient(PacketClient):
             BusyResourceError: A task is receiving.
         """
         if self.is_receiving:
-            raise BusyResourceError("Another task is already waiting for a packet of this client")
+            raise BusyResourceError(
+                "Another task, or handle() at its yield, is already waiting for a packet of this client"
+            )
         if self.watch is not None or isinstance(self.transport, TLSStreamTransport):
             raise UnsupportedOperation("This transport does not have ancillary data support.")
 

@@ -134,7 +134,9 @@ class PacketClient(AsyncStreamClient[Any]):
             Exception: What `recv_packet()` raises, but for a `ConnectionError`.
         """
         if self.is_receiving:
-            raise BusyResourceError("Another task is already waiting for a packet of this client")
+            raise BusyResourceError(
+                "Another task, or handle() at its yield, is already waiting for a packet of this client"
+            )
         if self.undelivered:
             self.close_undelivered()
         deadline = math.inf
