@@ -105,8 +105,9 @@ async def test_end_of_a_task(leave: Callable[[Peer], None], log: pytest.LogCaptu
 
     "The task may outlive the run of handle() that started it."
 
-    "When the connection ends, the task is cancelled. This happens after the generator is closed and
-    before on_disconnection(). The server waits for the task for at most 30 seconds."
+    "When the connection ends, and handle() with it, the task is cancelled. This happens after the
+    generator is closed and before on_disconnection(). The server waits for the task for at most 30
+    seconds."
     """
     assert CLOSE_TIMEOUT == 30
     handler = Starting(lambda client: anyio.sleep_forever())

@@ -166,6 +166,36 @@ async def test_login() -> None:
         assert await peer.ask("sign up") == "What is your name?"
 
 
+@pytest.mark.parametrize("how", ["close", "raise"])
+async def test_login_refused(how: str) -> None:
+    """Who closes the client in on_connection() still sees it leave; an exception is the end.
+
+    "To refuse the client there, close it and return: handle() is not called then, but
+    on_disconnection() is. If an exception leaves on_connection(), neither of them is called."
+    """
+    calls: list[str] = []
+
+    class Handler(sign_up.SignUpRequestHandler):
+        async def on_connection(self, client: Client) -> None:
+            await self.ask(client, "Who are you?")
+            if how == "raise":
+                raise ConnectionRefusedError
+            await client.aclose()
+
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            calls.append("handle")
+            yield
+
+        async def on_disconnection(self, client: Client) -> None:
+            calls.append("on_disconnection")
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        assert await peer.receive() == "Who are you?"
+        await peer.send("Eve")
+        await peer.ending()
+    assert calls == (["on_disconnection"] if how == "close" else [])
+
+
 # What is raised, and where
 
 

@@ -23,7 +23,6 @@ from easynetwork.backends.tls_transport import Received, TLSStreamTransport, sta
 from easynetwork.codec import codec_of
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import (
-    BusyResourceError,
     ClientClosedError,
     UnsupportedOperation,
 )
@@ -31,7 +30,12 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.verdict import without
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import PacketClient, came_from_client, tag_with_client
+from easynetwork.servers._stream.packets import (
+    PacketClient,
+    busy,
+    came_from_client,
+    tag_with_client,
+)
 
 
 class ServedClient(PacketClient):
@@ -68,9 +72,7 @@ class ServedClient(PacketClient):
             BusyResourceError: A task is receiving.
         """
         if self.is_receiving:
-            raise BusyResourceError(
-                "Another task, or handle() at its yield, is already waiting for a packet of this client"
-            )
+            raise busy()
         if self.watch is not None or isinstance(self.transport, TLSStreamTransport):
             raise UnsupportedOperation("This transport does not have ancillary data support.")
 
@@ -130,7 +132,7 @@ class ServedClient(PacketClient):
         if self.is_over:
             raise RuntimeError("The conversation with this client is over")
         if self.is_receiving:
-            raise BusyResourceError("A task is waiting for a packet of this client")
+            raise busy()
 
     # -- tasks
 

@@ -134,9 +134,7 @@ class PacketClient(AsyncStreamClient[Any]):
             Exception: What `recv_packet()` raises, but for a `ConnectionError`.
         """
         if self.is_receiving:
-            raise BusyResourceError(
-                "Another task, or handle() at its yield, is already waiting for a packet of this client"
-            )
+            raise busy()
         if self.undelivered:
             self.close_undelivered()
         deadline = math.inf
@@ -299,6 +297,13 @@ class PacketClient(AsyncStreamClient[Any]):
         if self.gathered:
             data, self.gathered = self.gathered, bytearray()
             self.transport.write(data)
+
+
+def busy() -> BusyResourceError:
+    """Return the error of an operation that takes a client whose packets nobody waits for."""
+    return BusyResourceError(
+        "Another task, or handle() at its yield, already waits for a packet of this client"
+    )
 
 
 def tag_with_client(client: PacketClient, exc: _OSError) -> _OSError:

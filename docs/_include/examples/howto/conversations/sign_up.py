@@ -50,7 +50,7 @@ class SignUpRequestHandler(AsyncStreamRequestHandler[str, str]):
         """Ask until the client sends a number."""
         while True:
             answer = await self.ask(client, question)
-            if answer.isdecimal():
+            if answer.isdecimal() and len(answer) < 10:
                 return int(answer)
             await client.send_packet("That is not a number.")
 
