@@ -361,7 +361,7 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             rest, self._rest = self._rest, b""
             self._rest = bytearray(self._drop(overrun, bytes(rest)))
-        self.has_more = bool(self._leftover or self._rest)
+        self.has_more: bool = bool(self._leftover or self._rest)
 
     def _next_chunk(self) -> bytes:
         chunk = bytes(self._rest[:_PARSER_CHUNK])

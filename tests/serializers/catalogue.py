@@ -323,9 +323,10 @@ def lengths() -> Iterator[Entry]:
         bad = [serializer.serialize_frame("bad").replace(b'"', b"'")]
         bad += [bytes(option.get("offset", 0)) + data for data in no_length(**option)]
         name = "-".join(["length", *map(str, option.values())])
-        yield Entry(
-            name, serializer, JSON_PACKETS, small_json_values(), bad, [too_long(other, limit)]
-        )
+        values = small_json_values()
+        if option.get("offset", 0) + option.get("adjustment", 0) > 1:  # bytes that a packet has
+            values = values.filter(lambda value: len(json.dumps(value)) > 1)
+        yield Entry(name, serializer, JSON_PACKETS, values, bad, [too_long(other, limit)])
     # A length that is less than what it counts: this ends behind it.
     serializer = LengthPrefixedSerializer(inner, "u16", adjustment=-2, limit=LIMIT)
     bad, large = [b"\0\0", b"\0\1", b"\0\3x"], [b"\xff\xff", b"\x04\0"]
