@@ -145,7 +145,7 @@ class DatagramSession:
             except AttributeError:
                 raise not_a_generator(generator) from None
             finally:
-                sys.set_asyncgen_hooks(*hooks)
+                sys.set_asyncgen_hooks(hooks[0], hooks[1])
             yielded = await first_step
             while True:
                 try:

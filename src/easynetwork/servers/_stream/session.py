@@ -138,16 +138,17 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
         client = self._client
-        hooks = sys.get_asyncgen_hooks()
+        firstiter, finalizer = sys.get_asyncgen_hooks()
+        set_hooks = sys.set_asyncgen_hooks
         while True:
             generator = new_generator(client)
-            sys.set_asyncgen_hooks(None, None)  # see `easynetwork.servers._core.generators`
+            set_hooks(None, None)  # see `easynetwork.servers._core.generators`
             try:
                 first_step = generator.asend(None)
             except AttributeError:
                 raise not_a_generator(generator) from None
             finally:
-                sys.set_asyncgen_hooks(*hooks)
+                set_hooks(firstiter, finalizer)
             try:
                 yielded = await first_step
             except StopAsyncIteration:
