@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -55,7 +56,7 @@ class TLSSocket:
     """What `ssl.SSLSocket` is, with an end of the stream for each direction.
 
     Until the handshake is complete, which `do_handshake()` or the first `recv()` see to, what is
-    sent is kept.
+    sent is kept. After it, one thread may send while another one receives.
 
     Attributes:
         raw: The socket.
@@ -70,6 +71,8 @@ class TLSSocket:
         self.object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=hostname is None, server_hostname=hostname
         )
+        # Python 3.11 and 3.12 take an error of the one thread for one of the other.
+        self._in_use = threading.Lock()
         self._is_ready = False
         self._early = b""  # plaintext, until the handshake is complete
         self._unsent = b""  # ciphertext that did not fit into the kernel's buffer
@@ -98,7 +101,8 @@ class TLSSocket:
         """Send everything."""
         if self._is_ready:
             for start in range(0, len(data), 1 << 16):
-                self.object.write(data[start : start + (1 << 16)])
+                with self._in_use:
+                    self.object.write(data[start : start + (1 << 16)])
                 self.flush()
         else:
             self._early += data
@@ -129,7 +133,8 @@ class TLSSocket:
         self.do_handshake()
         while not self._is_shut_down:
             try:
-                return self.object.read(size)
+                with self._in_use:
+                    return self.object.read(size)
             except ssl.SSLWantReadError:
                 self.fill()
             except ssl.SSLZeroReturnError:
