@@ -98,18 +98,27 @@ def _check_supported(transport: SocketStreamTransport) -> None:
         raise UnsupportedOperation("This transport does not have ancillary data support.")
 
 
-def check_in_clear(before: StreamTransport, now: StreamTransport | None) -> None:
-    """Make sure that a connection does not use TLS by now, when a task has its turn to send.
+def encode_in_clear(
+    encode: Callable[[], bytes], get_transport: Callable[[], StreamTransport | None]
+) -> Callable[[], bytes]:
+    """Return what makes the bytes of a packet when its turn has come, unless TLS has begun by then.
 
     Args:
-        before: Its transport when the task began to wait.
-        now: Its transport.
+        encode: Makes the bytes.
+        get_transport: Returns the connection's transport. Another one than now is TLS.
 
     Raises:
-        UnsupportedOperation: It does: what goes with ancillary data would not be encrypted.
+        UnsupportedOperation: TLS has begun: what goes with ancillary data would not be encrypted.
+            (Of the function that is returned.)
     """
-    if now is not before:
-        raise UnsupportedOperation("TLS has begun, which does not have ancillary data support.")
+    transport = get_transport()
+
+    def encode_now() -> bytes:
+        if get_transport() is not transport:
+            raise UnsupportedOperation("TLS has begun, which does not have ancillary data support.")
+        return encode()
+
+    return encode_now
 
 
 async def take_received(decoder: StreamDecoder) -> Any:

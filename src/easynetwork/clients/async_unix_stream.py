@@ -8,6 +8,7 @@ import math
 import os
 import socket as _socket  # the property of this name hides the module inside the class
 import ssl
+from functools import partial
 
 from easynetwork._arguments import validated_local_path
 from easynetwork._tls_options import new_client_tls
@@ -15,7 +16,7 @@ from easynetwork._typevars import _T_Received, _T_Sent
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import StreamTransport
-from easynetwork.backends.ancillary import check_in_clear, take_received
+from easynetwork.backends.ancillary import encode_in_clear, take_received
 from easynetwork.backends.tls_transport import TLSStreamTransport
 from easynetwork.clients._addresses import UnixStreamNames
 from easynetwork.clients._async_stream import BaseAsyncStreamClient
@@ -125,14 +126,9 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
         transport = await self._connected()
         if self._has_sent_eof:
             raise RuntimeError("send_eof() has been called earlier")
-        encode = self._encode
-
-        def encode_in_clear() -> bytes:
-            check_in_clear(transport, self._transport)
-            return encode(packet)
-
+        encode = encode_in_clear(partial(self._encode, packet), lambda: self._transport)
         try:
-            await transport.send_with_ancillary(encode_in_clear, ancillary_data.as_raw())
+            await transport.send_with_ancillary(encode, ancillary_data.as_raw())
         except ConnectionError as exc:
             raise self._ended(exc) from exc.__cause__ or exc
 

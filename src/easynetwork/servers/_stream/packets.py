@@ -15,6 +15,7 @@ import errno
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
@@ -25,7 +26,7 @@ from easynetwork._tuning import HIGH_WATER
 from easynetwork.addresses._ancillary import RawAncillary, close_descriptors
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import AsyncBackend, Incoming, SessionTasks, StreamTransport
-from easynetwork.backends.ancillary import check_in_clear
+from easynetwork.backends.ancillary import encode_in_clear
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import (
     BusyResourceError,
@@ -254,15 +255,10 @@ class PacketClient(AsyncStreamClient[Any]):
             await super().send_packet_with_ancillary(packet, ancillary_data)
         if self.is_closed:
             raise tag_with_client(self, ClientClosedError("Closed client"))
-        transport, encode = self.transport, self.encode
-
-        def encode_in_clear() -> bytes:
-            check_in_clear(transport, self.transport)
-            return encode(packet)
-
+        encode = encode_in_clear(partial(self.encode, packet), lambda: self.transport)
         try:
             self.flush()
-            await transport.send_with_ancillary(encode_in_clear, ancillary_data)
+            await self.transport.send_with_ancillary(encode, ancillary_data)
         except ConnectionError as exc:
             raise self._explained(exc) from exc.__cause__
 
