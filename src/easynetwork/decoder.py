@@ -39,10 +39,11 @@ class StreamDecoder(ABC):
             which a generator has to tell.
     """
 
-    __slots__ = ("_overrun", "_rest", "has_more")
+    __slots__ = ("_overrun", "_rest")
+
+    has_more: bool
 
     def __init__(self) -> None:
-        self.has_more: bool = False
         self._rest: bytes | bytearray = b""  # what has arrived and is not looked at yet
         self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
 
@@ -148,10 +149,14 @@ DecoderFactory: TypeAlias = Callable[[], StreamDecoder]
 class FramedDecoder(StreamDecoder):
     """Frames are split off in C, a chunk at a time, and parsed when they are taken."""
 
-    __slots__ = ("_build", "_chunk", "_framer", "_frames", "_is_cut", "_scanned", "_split_frames")
+    __slots__ = (
+        *("_build", "_chunk", "_framer", "_frames", "_is_cut", "_scanned", "_split_frames"),
+        "has_more",
+    )
 
     def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()
+        self.has_more: bool = False
         self._framer = framer
         self._split_frames = framer.split_frames  # looked up once: this is done for every chunk
         self._build = build
@@ -239,7 +244,7 @@ class FramedDecoder(StreamDecoder):
                 self._keep(frames, rest)
                 frames.reverse()
                 self._frames = frames
-                self.has_more: bool = True
+                self.has_more = True
             else:
                 self._scanned = len(self._rest)
         return self.has_more
@@ -285,6 +290,10 @@ class GeneratorDecoder(StreamDecoder):
         self._leftover = b""  # what the last generator did not need; before `_rest`
         self._budget = MAX_BATCH
 
+    @property
+    def has_more(self) -> bool:  # type: ignore[override]  # not to be set here
+        return bool(self._leftover or self._rest)
+
     def __len__(self) -> int:
         # A parser stays only while it has half a packet.
         parsed = 0 if self._parser is None else self._parser.received
@@ -294,7 +303,6 @@ class GeneratorDecoder(StreamDecoder):
         self._rest = b""
         self._leftover = b""
         self._parser = None
-        self.has_more = False
 
     def unread(self) -> tuple[bytes, Overrun | None]:
         if self._parser is not None:
@@ -311,12 +319,11 @@ class GeneratorDecoder(StreamDecoder):
                 self._append(data)
             else:
                 self._leftover = data  # the usual case, which copies nothing
-            self.has_more = True
         return True
 
     def refill(self) -> bool:
         self._budget = MAX_BATCH
-        return bool(self._leftover or self._rest)
+        return self.has_more
 
     def take(self) -> Any:
         while self._budget and (self._leftover or self._rest):
@@ -333,12 +340,10 @@ class GeneratorDecoder(StreamDecoder):
                 raise
             if result is not NEED_DATA:
                 packet, self._leftover = result
-                self.has_more = bool(self._leftover or self._rest)
                 if self._convert is not None:
                     return self._convert(packet, self._leftover)
                 return packet
             self._parser = parser
-            self.has_more = bool(self._rest)
         return NEED_DATA
 
     def _skip(self, parser: Parser, exc: StreamProtocolParseError) -> None:
@@ -348,7 +353,6 @@ class GeneratorDecoder(StreamDecoder):
         except ProtocolCrashedError:
             self._drop_rest(Overrun(None))
             raise
-        self.has_more = bool(self._leftover or self._rest)
         error = exc.error
         if isinstance(error, LimitOverrunError) and error.missing != 0:
             self._drop_rest(Overrun(error.missing, error.separator))
@@ -361,7 +365,6 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             rest, self._rest = self._rest, b""
             self._rest = bytearray(self._drop(overrun, bytes(rest)))
-        self.has_more: bool = bool(self._leftover or self._rest)
 
     def _next_chunk(self) -> bytes:
         chunk = bytes(self._rest[:_PARSER_CHUNK])
