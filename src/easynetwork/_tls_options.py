@@ -70,7 +70,7 @@ def new_server_tls(context: ssl.SSLContext | None, options: _Options) -> TLSOpti
     if context is None:
         _check_unused(None, options)
         return None
-    return _new_options(context, True, None, options)
+    return required_server_tls(context, options)
 
 
 def new_client_tls(

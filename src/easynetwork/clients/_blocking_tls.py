@@ -77,17 +77,16 @@ class BlockingTLS:
         timeout = self._options.handshake_timeout
         deadline = time.monotonic() + timeout
         try:
-            if overrun is not None:
-                received, overrun = overrun.cut(received)
-            self._session.receive(received)
             with new_selector(sock, selectors.EVENT_READ) as readable:
-                while not self._go_on(sock, deadline, wait):
+                while True:
+                    if overrun is not None:
+                        received, overrun = overrun.cut(received)
+                    self._session.receive(received)
+                    if self._go_on(sock, deadline, wait):
+                        break
                     while not wait_ready(readable, deadline, LONGEST_WAIT):
                         pass
-                    data = _receive(sock)
-                    if overrun is not None:
-                        data, overrun = overrun.cut(data)
-                    self._session.receive(data)
+                    received = _receive(sock)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as exc:
             raise aborted(" (during the TLS handshake)") from exc
         except TimeoutError:
