@@ -5,7 +5,6 @@ It takes no answer from another address than the one that it has asked.
 
 from __future__ import annotations
 
-import shutil
 import socket
 import struct
 import subprocess
@@ -23,12 +22,10 @@ from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
     INETClientAttribute,
 )
+from tests.interop.support import needs
 from tests.times import PATIENCE
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(shutil.which("dig") is None, reason="dig is not installed"),
-]
+pytestmark = [pytest.mark.anyio, needs("dig")]
 
 
 class Bytes(AbstractPacketSerializer[bytes, bytes]):

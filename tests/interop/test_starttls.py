@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import smtplib
 import socket
 import ssl
-import subprocess
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +19,15 @@ from easynetwork.addresses import TLSAttribute
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
-from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.interop.support import needs, run, serving_on_a_port
 from tests.times import PATIENCE
-from tests.tls_peers import authority, client_context, new_server_context, server_context
+from tests.tls_peers import client_context, new_server_context, server_context
 
 pytestmark = pytest.mark.anyio
 
 LINES: StreamProtocol[str, str] = StreamProtocol(StringLineSerializer("CRLF"))
 TEXT = "From: a@example.com\r\nTo: b@example.com\r\nSubject: a test\r\n\r\nHello.\r\n"
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip a test where a program is not installed."""
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
-
-
-@pytest.fixture
-def authority_file(tmp_path: Path) -> str:
-    """Return a file that says whom to trust."""
-    path = tmp_path / "authority.pem"
-    authority().cert_pem.write_to_path(str(path))
-    return str(path)
 
 
 # -- Our server --------------------------------------------------------------------------------
@@ -100,28 +85,8 @@ class Mail(AsyncStreamRequestHandler[str, str]):
             assert "Subject: a test" in self.text
 
 
-@contextlib.asynccontextmanager
-async def serving(handler: Mail) -> AsyncIterator[int]:
-    """Serve while the block runs; return the port."""
-    server = AsyncTCPNetworkServer[str, str]("127.0.0.1", 0, LINES, handler)
-    with anyio.fail_after(PATIENCE):
-        async with server, anyio.create_task_group() as tasks:
-            is_up = anyio.Event()
-            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
-            yield server.get_addresses()[0].port
-            await server.shutdown()
-
-
-async def run(*command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-
-    return await anyio.to_thread.run_sync(run)
+def serving(handler: Mail) -> AbstractAsyncContextManager[int]:
+    return serving_on_a_port(handler, LINES)
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,15 @@ import pytest
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
-from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.interop.support import needs, run, serving_on_a_port
 from tests.times import PATIENCE
 from tests.tls_peers import authority, client_context, new_server_context
 
 pytestmark = pytest.mark.anyio
 
-# Seconds.
-
 VERSIONS = {"tls1_2": ssl.TLSVersion.TLSv1_2, "tls1_3": ssl.TLSVersion.TLSv1_3}
 each_version = pytest.mark.parametrize("version", VERSIONS)
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip a test where a program is not installed."""
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
-
-
-@pytest.fixture
-def authority_file(tmp_path: Path) -> str:
-    """Return a file that says whom to trust."""
-    path = tmp_path / "authority.pem"
-    authority().cert_pem.write_to_path(str(path))
-    return str(path)
 
 
 @pytest.fixture
@@ -77,33 +61,12 @@ class Page(AsyncStreamRequestHandler[str, str]):
         await client.aclose()
 
 
-@asynccontextmanager
-async def serving(
+def serving(
     handler: AsyncStreamRequestHandler[str, str], **options: Any
-) -> AsyncIterator[int]:
-    """Serve while the block runs; return the port."""
+) -> AbstractAsyncContextManager[int]:
+    """Serve over TLS; the options are the serializer's."""
     protocol = StreamProtocol(StringLineSerializer(**options))
-    server = AsyncTCPNetworkServer[str, str](
-        "127.0.0.1", 0, protocol, handler, ssl=new_server_context()
-    )
-    with anyio.fail_after(PATIENCE):
-        async with server, anyio.create_task_group() as tasks:
-            is_up = anyio.Event()
-            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
-            yield server.get_addresses()[0].port
-            await server.shutdown()
-
-
-async def run(*command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-
-    return await anyio.to_thread.run_sync(run)
+    return serving_on_a_port(handler, protocol, ssl=new_server_context())
 
 
 # -- Our server --------------------------------------------------------------------------------

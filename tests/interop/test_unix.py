@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import socket
 import socketserver
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
     RecvParams,
 )
+from tests.interop.support import needs, serving
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -42,11 +42,6 @@ pytestmark = pytest.mark.anyio
 LINES: StreamProtocol[str, str] = StreamProtocol(StringLineSerializer())
 CRLF_LINES: StreamProtocol[str, str] = StreamProtocol(StringLineSerializer("CRLF"))
 TEXT: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer())
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip a test where a program is not installed."""
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 @pytest.fixture
@@ -60,17 +55,6 @@ class Echo(AsyncStreamRequestHandler[str, str]):
 
     async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
         await client.send_packet((yield).upper())
-
-
-@asynccontextmanager
-async def serving(server: Any) -> AsyncIterator[None]:
-    with anyio.fail_after(PATIENCE):
-        async with server, anyio.create_task_group() as tasks:
-            is_up = anyio.Event()
-            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
-            await is_up.wait()
-            yield
-            await server.shutdown()
 
 
 async def run(*command: str, send: bytes = b"") -> bytes:
