@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
+import anyio.lowlevel
 from hypothesis import strategies as st
 
 from easynetwork.exceptions import (
@@ -90,16 +90,6 @@ def feed(new_parser: Callable[[], Parser], chunks: Iterable[bytes]) -> tuple[lis
     if parser is not None:
         parser.close()
     return outcomes, unused
-
-
-def in_a_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a thread of its own, for tests whose trace functions raise exceptions.
-
-    CPython (seen on 3.11 and 3.12) may take an exception that was being handled at such a moment
-    for one that is handled for ever, in that thread: each later one gets it as its context.
-    """
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(function, *args).result()
 
 
 def failure(exc: Exception) -> Failure:
@@ -238,3 +228,12 @@ def ascii_lines(separator: str = "\n") -> st.SearchStrategy[str]:
     """Lines of ASCII text without `separator`'s characters."""
     characters = st.characters(max_codepoint=127, exclude_characters=separator)
     return st.text(characters, max_size=30)
+
+
+# -- Waiting -----------------------------------------------------------------------------------
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a state that nothing announces."""
+    while not condition():
+        await anyio.lowlevel.checkpoint()

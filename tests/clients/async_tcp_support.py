@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -23,6 +22,7 @@ from easynetwork.clients.async_tcp import AsyncTCPNetworkClient
 from easynetwork.protocol import BufferedStreamProtocol, StreamProtocol
 from easynetwork.serializers.line import StringLineSerializer
 from tests.times import PATIENCE
+from tests.tools import until as until
 
 Client: TypeAlias = AsyncTCPNetworkClient[str, str]
 Resolve: TypeAlias = Callable[..., None]
@@ -199,12 +199,6 @@ def held_by_the_kernel(client: Client, size: int = 1) -> bytes:
             return sock.recv(size, socket.MSG_PEEK)
         except BlockingIOError:
             return b""
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that nothing announces."""
-    while not condition():
-        await anyio.lowlevel.checkpoint()
 
 
 async def outcome(operation: Callable[[], Any]) -> Any:

@@ -703,11 +703,13 @@ async def test_task_that_sends_while_the_handler_closes(serve: Serve, is_grouped
     """It could not know: nothing is logged, and the connection is closed in order."""
 
     class Handler(Narrow):
+        closing = anyio.Event()
+
         async def handle(self, client: Client) -> Requests:
             yield
             client.start_soon(self.tick, client)
-            await anyio.sleep(0.005)
             await client.send_packet("x" * 60_000)
+            self.closing.set()
             await client.aclose()
             self.note("closed")
 
@@ -719,21 +721,19 @@ async def test_task_that_sends_while_the_handler_closes(serve: Serve, is_grouped
                 await self.send(client)
 
         async def send(self, client: Client) -> None:
-            while True:
-                await anyio.sleep(0.001)
-                await client.send_packet("tick")
+            await self.closing.wait()
+            self.note("sends")
+            await client.send_packet("tick")
 
     handler = Handler()
     async with serve(handler) as service:
         peer = await service.connect(receive_buffer=4096)
         peer.send("go")
-        while not (handler.clients and handler.clients[0].is_closing()):
-            await anyio.sleep(0.001)
-        await anyio.sleep(0.01)  # several ticks
+        await handler.noted("sends")
         text, end = await peer.rest()
         assert (text.count("x"), end) == (60_000, "EOF")
         await handler.noted("on_disconnection")
-    assert handler.notes[1:] == ["closed", "on_disconnection"]
+    assert handler.notes[1:] == ["sends", "closed", "on_disconnection"]
 
 
 async def test_task_that_closes_in_a_group(serve: Serve) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from operator import methodcaller
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.conformance.support import (
     serving,
 )
 from tests.times import SOON
+from tests.tools import until
 
 pytestmark = [pytest.mark.anyio, one_protocol]
 
@@ -54,12 +55,6 @@ class Working(Recorder):
 
 def watch_of(client: Any) -> Any:
     return client.watch
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so that nothing announces."""
-    while not condition():
-        await anyio.lowlevel.checkpoint()
 
 
 async def check_silence(awaitable: Awaitable[object]) -> None:

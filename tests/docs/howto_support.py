@@ -32,6 +32,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
 )
 from tests.times import PATIENCE
+from tests.tools import until as until
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -356,12 +357,6 @@ def visiting(server: AsyncUDPNetworkServer[Any, Any]) -> Iterator[DatagramPeer]:
         yield peer
     finally:
         peer.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a state that nothing announces."""
-    while not condition():
-        await anyio.lowlevel.checkpoint()
 
 
 # The programs
