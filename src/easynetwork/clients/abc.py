@@ -141,8 +141,8 @@ class AbstractAsyncNetworkClient(ABC, Generic[Sent, Received]):
         """Continue over TLS, as the client.
 
         What was sent before leaves first, in clear text. Bytes that were received, and not returned
-        as packets, are the beginning of the handshake: they are never parsed, so that nobody can
-        smuggle packets into the encrypted conversation (CVE-2011-0411, CVE-2021-23214).
+        as packets, are the beginning of the handshake. They are never parsed, so no packet can be
+        injected into the encrypted conversation (CVE-2011-0411, CVE-2021-23214).
 
         Whatever ends the handshake early closes the client, which never continues in clear text.
 
@@ -337,8 +337,8 @@ class AbstractNetworkClient(ABC, Generic[Sent, Received]):
         """Continue over TLS, as the client.
 
         What was sent before leaves first, in clear text. Bytes that were received, and not returned
-        as packets, are the beginning of the handshake: they are never parsed, so that nobody can
-        smuggle packets into the encrypted conversation (CVE-2011-0411, CVE-2021-23214).
+        as packets, are the beginning of the handshake. They are never parsed, so no packet can be
+        injected into the encrypted conversation (CVE-2011-0411, CVE-2021-23214).
 
         Whatever ends the handshake early closes the client, which never continues in clear text.
 

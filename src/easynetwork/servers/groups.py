@@ -137,15 +137,13 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
 
     def _open_members(self) -> list[PacketClient]:
         """Return the clients that are not closed, and forget the others."""
-        found = [
-            client
-            for reference in list(self._members)
-            if (client := reference()) is not None and not client.is_closing()
-        ]
-        if len(found) < len(self._members):
-            self._members.clear()
-            for client in found:
-                self.add(client)
+        found = []
+        for reference in list(self._members):
+            client = reference()
+            if client is None or client.is_closing():
+                self._members.pop(reference, None)
+            else:
+                found.append(client)
         return found
 
     # -- sending

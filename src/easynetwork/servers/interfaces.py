@@ -191,9 +191,9 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
         """Continue over TLS, as the server.
 
         What was sent before leaves first, in clear text. Bytes that were received, and not
-        delivered as packets, are the beginning of the handshake: they are never parsed, so that
-        nobody can smuggle packets into the encrypted conversation (CVE-2011-0411). While the
-        handshake goes on, `send_packet()` waits in other tasks, and receiving is busy.
+        delivered as packets, are the beginning of the handshake. They are never parsed, so no
+        packet can be injected into the encrypted conversation (CVE-2011-0411). While the handshake
+        goes on, `send_packet()` waits in other tasks, and receiving is busy.
 
         Whatever ends the handshake early closes the connection, and has its line in the log. If the
         exception leaves the handler, nothing more is logged.
@@ -277,7 +277,7 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
 
         A client that only ends its sending side, as ``nc -N`` does, looks the same: this returns.
 
-        From the first call on, the connection is read also while nobody waits for a packet. While
+        From the first call on, the connection is read also while no task waits for a packet. While
         more than 64 KiB of packets wait, it is not, and the end cannot be seen. Ancillary data of a
         Unix socket cannot be received any more. Any number of tasks may wait.
         """

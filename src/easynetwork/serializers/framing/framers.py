@@ -238,7 +238,7 @@ class SeparatorFramer(Framer):
 class LineFramer(SeparatorFramer):
     """Splits after each LF, CR or CRLF.
 
-    A CR ends its line at once: who knows whether an LF follows? If one does, it is dropped.
+    A CR ends its line at once, whether or not an LF will follow. If one does, it is dropped.
     """
 
     __slots__ = ()
