@@ -48,9 +48,9 @@ class Background:
         self._tasks = tasks
         self._fail = fail
         self._running: set[_Task] = set()
-        self._idle = anyio.Event()  # for the session, which waits for them at the end
+        self._idle = anyio.Event()  # when none runs any more
         self._is_over = False
-        self._has_given_up = False  # nobody waits for those that still run
+        self._has_given_up = False  # those that still run are not waited for
         self._log = log
 
     def start(self, func: Callable[[], Coroutine[Any, Any, object]], name: str) -> None:
@@ -75,8 +75,7 @@ class Background:
                 error = scope_error(exc)
         finally:
             self._running.discard(task)
-            if not self._running:
-                self._idle.set()
+            self._note_end()
         try:
             if error is not None:
                 self._end_by(error, task)
@@ -112,6 +111,7 @@ class Background:
             The names of those that still run.
         """
         self._is_over = True
+        self._note_end()
         try:
             with self._tasks.scope():
                 if closing is not None:
@@ -130,10 +130,11 @@ class Background:
         self._has_given_up = True
         return sorted(task.name for task in self._running)
 
-    def _cancel(self) -> None:
-        self._idle = anyio.Event()
-        if not self._running:
+    def _note_end(self) -> None:
+        if self._is_over and not self._running:
             self._idle.set()
+
+    def _cancel(self) -> None:
         for task in self._running:
             if task.scope is not None:
                 task.scope.cancel()

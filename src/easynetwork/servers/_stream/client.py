@@ -34,6 +34,7 @@ from easynetwork.servers._stream.packets import (
     PacketClient,
     busy,
     came_from_client,
+    nothing_at_hand,
     tag_with_client,
 )
 
@@ -85,6 +86,7 @@ class ServedClient(PacketClient):
         decoder.succeed(self.decoder)
         self.decoder, self.protocol, self.encode = decoder, protocol, codec.encode
         self.transport.feed = decoder.feed
+        self.renew_take()
 
     async def start_tls(
         self,
@@ -101,7 +103,7 @@ class ServedClient(PacketClient):
         if isinstance(self.transport, TLSStreamTransport):
             raise RuntimeError("The connection uses TLS already")
         self.decoder.unread()  # it raises an exception, or will not later
-        self.is_receiving = True
+        self.is_receiving, self.take = True, nothing_at_hand
         try:
             self.flush()
             if self.watch is not None:
@@ -119,6 +121,7 @@ class ServedClient(PacketClient):
             raise
         finally:
             self.stop_receiving()
+            self.renew_take()
 
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
         self.flush()  # what was gathered while the watch was held

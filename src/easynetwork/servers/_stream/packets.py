@@ -6,14 +6,14 @@ waits for anything: the session flushes before it waits for the next packet, and
 at its next turn.
 
 One task receives at a time: the session, at a `yield` of the handler, or one in `recv_packet()`.
-Both wait in `next_packet()`. While `start_tls()` works, nobody receives packets.
+Both wait in `next_packet()`. While `start_tls()` works, no packets are received.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
@@ -63,16 +63,17 @@ class PacketClient(AsyncStreamClient[Any]):
         is_closed: Whether sending raises `ClientClosedError`.
         is_over: Whether the conversation is over, so that nothing is received any more.
         is_receiving: Whether a task waits for a packet, or does the TLS handshake.
+        take: Returns the next packet if it is at hand, and may be taken: see `renew_take()`.
         protocol: Its protocol object.
         tasks: The owner of all of the server's tasks.
         transport: The connection.
         undelivered: Ancillary data of a `yield` that was cancelled.
-        watch: Reads while nobody waits for a packet; None if nobody has asked for that.
+        watch: Reads while no task waits for a packet; None before `wait_disconnected()`.
     """
 
     __slots__ = (
         *("_options", "address", "decoder", "encode", "flush_is_scheduled", "gathered"),
-        *("is_closed", "is_over", "is_receiving", "protocol"),
+        *("is_closed", "is_over", "is_receiving", "protocol", "take"),
         *("tasks", "transport", "undelivered", "watch"),
     )
 
@@ -85,6 +86,7 @@ class PacketClient(AsyncStreamClient[Any]):
     ) -> None:
         self.transport: StreamTransport = incoming.transport
         self.decoder: StreamDecoder = decoder
+        self.take: Callable[[], Any] = decoder.take
         self.address: AnySocketAddress = incoming.address
         self.protocol, _, self.encode = options.codec
         self._options = options
@@ -109,14 +111,19 @@ class PacketClient(AsyncStreamClient[Any]):
     # -- receiving
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
-        if get_ident() != self.tasks.thread:
+        if get_ident() != self.tasks.thread:  # otherwise, a call is spared
             self.tasks.check_thread()
         validated_delay(timeout)
+        if self.is_receiving:
+            raise busy()
         try:
-            is_plain = timeout is None and self.watch is None and not self.is_receiving
-            if is_plain and (packet := self.decoder.take()) is not NEED_DATA:
+            if (packet := self.take()) is not NEED_DATA:
                 return packet
-            return await self.next_packet(timeout)
+            self.take = nothing_at_hand
+            try:
+                return await self.next_packet(timeout)
+            finally:
+                self.renew_take()
         except (StreamProtocolParseError, TimeoutError) as exc:
             vars(exc)["_easynetwork_receiver"] = self
             raise
@@ -172,6 +179,15 @@ class PacketClient(AsyncStreamClient[Any]):
         if self.watch is not None:
             self.watch.resume()
 
+    def renew_take(self) -> None:
+        """Let packets be taken that are at hand, unless all go through `next_packet()`.
+
+        They do while a task waits in `recv_packet()`, so that its packet is not taken from it, and
+        from the beginning of a watch on, which has to know of each of them. So that the session
+        need not ask about that for each request, `take` is another function then.
+        """
+        self.take = self.decoder.take if self.watch is None else nothing_at_hand
+
     def _end_error(self, end: BaseException | None) -> ConnectionError:
         if self.is_closed or self.tasks.has_given_up:
             error: ConnectionError = ClientClosedError("Closed client")
@@ -187,6 +203,7 @@ class PacketClient(AsyncStreamClient[Any]):
             return await anyio.lowlevel.checkpoint()
         if self.watch is None:
             self.watch = Watch(self.tasks, self)
+            self.renew_take()
         await self.watch.wait()
 
     def close_undelivered(self) -> None:
@@ -295,8 +312,13 @@ class PacketClient(AsyncStreamClient[Any]):
             self.transport.write(data)
 
 
+def nothing_at_hand() -> Any:
+    """Return no packet: what `PacketClient.take` is while none may be taken."""
+    return NEED_DATA
+
+
 def busy() -> BusyResourceError:
-    """Return the error of an operation that takes a client whose packets nobody waits for."""
+    """Return the error of an operation that needs what the client sends, for itself alone."""
     return BusyResourceError(
         "Another task, or handle() at its yield, already waits for a packet of this client"
     )

@@ -32,6 +32,7 @@ from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperati
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.servers._core.generators import (
+    abandon,
     close,
     deliver_ancillary,
     not_a_generator,
@@ -72,12 +73,13 @@ End: TypeAlias = _End | BaseException
 class StreamSession:
     """Drives a handler for one client."""
 
-    __slots__ = ("_client", "_greeted", "_leaving", "_options", "_tasks", "thrown")
+    __slots__ = ("_client", "_generator", "_greeted", "_leaving", "_options", "_tasks", "thrown")
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
         self._options = options
         self._tasks = tasks  # that own the current one
         self._client = client
+        self._generator: AsyncGenerator[Yielded, Any] | None = None  # the last one
         self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
         self.thrown: BaseException | None = None  # see `throw_in()`
@@ -100,6 +102,8 @@ class StreamSession:
                         end = await self._converse(options.handler.handle, once=False)
                 except BaseException as exc:
                     end = exc
+                    if interrupts(exc):
+                        abandon(self._generator)
         except RuntimeError as exc:  # of the scope
             if not isinstance(end, Exception) and not interrupts(end):
                 end = scope_error(exc)
@@ -138,17 +142,16 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
         client = self._client
-        firstiter, finalizer = sys.get_asyncgen_hooks()
-        set_hooks = sys.set_asyncgen_hooks
+        firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
-            generator = new_generator(client)
-            set_hooks(None, None)  # see `easynetwork.servers._core.generators`
+            generator = self._generator = new_generator(client)
+            sys.set_asyncgen_hooks(None)  # see `easynetwork.servers._core.generators`
             try:
                 first_step = generator.asend(None)
             except AttributeError:
                 raise not_a_generator(generator) from None
             finally:
-                set_hooks(firstiter, finalizer)
+                sys.set_asyncgen_hooks(firstiter)
             try:
                 yielded = await first_step
             except StopAsyncIteration:
@@ -158,11 +161,7 @@ class StreamSession:
                     try:
                         if yielded is not None:
                             packet = await self._next_packet(yielded)
-                        elif (
-                            client.is_receiving
-                            or client.watch is not None  # it is to be told of each packet
-                            or (packet := client.decoder.take()) is NEED_DATA
-                        ):
+                        elif (packet := client.take()) is NEED_DATA:
                             packet = await client.next_packet(None)
                     except DisconnectedError:
                         self._leaving = True
@@ -233,8 +232,7 @@ class StreamSession:
         client.is_over, client.conversation = True, None
         handler_end = end
         if client.background is not None:
-            background, client.background = client.background, None  # it refers to the client
-            end = await self._end_background(background, end)
+            end = await self._end_background(client.background, end)
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
         transport = client.transport
@@ -272,6 +270,7 @@ class StreamSession:
 
     async def _end_background(self, background: Background, end: End) -> End:
         """End the tasks that the handler has started; return the end with their errors."""
+        self._client.background = None  # it refers to the client
         transport, is_stopping = self._client.transport, self._tasks.is_cancelled()
         closing = transport.aclose() if self._client.is_closed and not is_stopping else None
         names = await background.finish(closing, transport.close_timeout, _CLOSE_TIMEOUT_AT_STOP)

@@ -1,7 +1,7 @@
-"""Read a connection while nobody waits for a packet, to see its end.
+"""Read a connection while no task waits for a packet, to see its end.
 
-From the first `wait_disconnected()` on, one task per client reads. Whoever wants packets waits for
-that task, except the one that was already receiving when the watch began.
+From the first `wait_disconnected()` on, one task per client reads. A task that wants packets waits
+for that task, unless it was already receiving when the watch began.
 """
 
 from __future__ import annotations
@@ -27,19 +27,13 @@ class Watch:
     """
 
     __slots__ = (
-        "_arrived",
-        "_client",
-        "_end",
-        "_ended",
-        "_has_left",
-        "_is_held",
-        "_reading",
-        "_resumed",
+        *("_arrived", "_client", "_end", "_ended"),
+        *("_has_left", "_is_held", "_reading", "_resumed"),
     )
 
     def __init__(self, tasks: SessionTasks, client: PacketClient) -> None:
         self._client = client
-        self._is_held = client.is_receiving  # somebody else reads
+        self._is_held = client.is_receiving  # another task reads
         self._reading: anyio.CancelScope | None = None  # while this does
         self._resumed = anyio.Event()
         self._has_left = anyio.Event()
@@ -62,7 +56,7 @@ class Watch:
 
     async def _read_or_wait(self) -> None:
         client = self._client
-        # Who waits for a packet gets it, however long it is.
+        # A packet that a task waits for may be longer than that.
         is_full = len(client.decoder) > HIGH_WATER and not client.is_receiving
         if self._is_held or is_full:
             self._resumed = anyio.Event()
@@ -85,7 +79,7 @@ class Watch:
             await self._has_left.wait()
 
     def resume(self) -> None:
-        """Let it read again: nobody else does, and packets may have been taken."""
+        """Let it read again: no other task does, and packets may have been taken."""
         self._is_held = False
         self._resumed.set()
 
