@@ -244,7 +244,7 @@ async def test_latency(latency: Any) -> None:
         datagrams = RawDatagrams(server)
         with anyio.fail_after(PATIENCE):
             found = [await datagrams.receive() for _ in SENT]
-    assert anyio.current_time() - begin >= least
+    assert anyio.current_time() - begin >= least - MS  # uvloop rounds
     assert sorted(found) == sorted(SENT)
     assert (found == SENT) is isinstance(latency, float)
 

@@ -429,7 +429,7 @@ async def test_latency(latency: Any) -> None:
     received = b""
     with contextlib.closing(connection), anyio.fail_after(PATIENCE):
         while data := await connection.receive():
-            assert anyio.current_time() - begin >= least
+            assert anyio.current_time() - begin >= least - MS  # uvloop rounds
             received += data
     assert received == b"0123456789"
 
