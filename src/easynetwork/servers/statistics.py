@@ -1,10 +1,97 @@
-"""Statistics of servers."""
+"""Statistics of servers, and why connections ended."""
 
 from __future__ import annotations
 
-__all__ = ["DatagramStatistics"]
+__all__ = ["ClientStatistics", "CloseReason", "DatagramStatistics", "StreamStatistics"]
 
-from dataclasses import asdict, dataclass
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+
+class CloseReason(enum.Enum):
+    """Why a connection ended. The value is how the log says it."""
+
+    PEER_CLOSED = "the client has left"
+    PEER_RESET = "the connection broke"
+    TRUNCATED = "the client has left in the middle of a packet, or without TLS's closing alert"
+    CLOSED = "closed by the handler"
+    ABORTED = "reset by the handler"
+    REFUSED = "refused: handle() returned before its first yield"
+    HANDLER_ERROR = "the handler raised an exception"
+    INVALID_DATA = "the client sent invalid data"
+    FULL = "too many clients"
+    TLS_FAILED = "the TLS handshake failed"
+    FIRST_PACKET_TIMEOUT = "no first packet in time"
+    PACKET_TIMEOUT = "a packet took too long to arrive"
+    IDLE_TIMEOUT = "silent for too long"
+    SEND_TIMEOUT = "the client does not read"
+    CLOSE_TIMEOUT = "the client did not read everything before the time to close it was up"
+    DRAINED = "the server drains"
+    STOPPED = "the server stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatistics:
+    """What has happened to a server's connections since it was made.
+
+    At any moment, `accepted` is the sum of `clients` and of all values of `closed`.
+
+    Attributes:
+        clients: Connections at this moment, those in a handshake included.
+        accepted: Connections accepted.
+        closed: How many of them ended for each reason; reasons that no connection had are missing.
+        packets_received: Packets that handlers were given, and errors in their place.
+        packets_sent: Packets that handlers have sent.
+        bytes_received: Bytes of packets received, whole or not: after TLS, where there is TLS.
+        bytes_sent: Bytes of packets sent: before TLS, where there is TLS.
+        invalid_packets: Errors of the protocol object that were raised in place of packets.
+        handler_errors: Exceptions of handlers that were logged as errors.
+        tls_handshakes: TLS handshakes that were completed.
+        tls_failures: TLS handshakes that were not.
+        suppressed_log_lines: Lines about clients that the log did not get, because there were too
+            many.
+    """
+
+    clients: int = 0
+    accepted: int = 0
+    closed: Mapping[CloseReason, int] = field(default_factory=dict)
+    packets_received: int = 0
+    packets_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    invalid_packets: int = 0
+    handler_errors: int = 0
+    tls_handshakes: int = 0
+    tls_failures: int = 0
+    suppressed_log_lines: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientStatistics:
+    """What has happened on one connection so far.
+
+    Attributes:
+        state: What its handler does: ``"greeting"`` (`on_connection()`), ``"waiting"`` for a
+            packet, ``"working"``, ``"sending"`` (more waits to be sent than the client takes), or
+            ``"closing"``.
+        seconds: How long the connection exists.
+        idle: Seconds since its handler began to wait for a packet; 0 while it does not.
+        packets_received: As in `StreamStatistics`, like the next three.
+        packets_sent: Packets sent.
+        bytes_received: Bytes received.
+        bytes_sent: Bytes sent.
+        unsent: Bytes that wait to be sent.
+    """
+
+    state: str
+    seconds: float
+    idle: float
+    packets_received: int
+    packets_sent: int
+    bytes_received: int
+    bytes_sent: int
+    unsent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

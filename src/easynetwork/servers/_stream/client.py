@@ -37,6 +37,7 @@ from easynetwork.servers._stream.packets import (
     nothing_at_hand,
     tag_with_client,
 )
+from easynetwork.servers.statistics import CloseReason
 
 
 class ServedClient(PacketClient):
@@ -175,6 +176,7 @@ class ServedClient(PacketClient):
     async def aclose(self) -> None:
         with suppress(ConnectionError):
             self.flush()
+        self.end_by(CloseReason.CLOSED)
         self.is_closed = True
         has_unread = bool(self.decoder)
         self.discard_input()
@@ -182,6 +184,7 @@ class ServedClient(PacketClient):
 
     def abort(self) -> None:
         self.tasks.check_thread()
+        self.end_by(CloseReason.ABORTED)
         self.is_closed = True
         self.gathered = bytearray()
         self.discard_input()

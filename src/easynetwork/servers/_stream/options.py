@@ -9,6 +9,7 @@ from easynetwork._tls_options import TLSOptions
 from easynetwork.backends.abc import AsyncBackend
 from easynetwork.codec import Codec
 from easynetwork.servers._core.fault_log import ServerLog
+from easynetwork.servers._stream.census import Census
 from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 
@@ -22,6 +23,7 @@ class StreamOptions:
         handler: The request handler.
         codec: What connections speak at first.
         max_recv_size: The most bytes taken from a connection at once.
+        census: The connections that there are.
         log: Where to report what goes wrong with clients.
         connection_log_level: The level of the lines about clients that come and go.
         tls: How connections get TLS; None if they begin without.
@@ -34,6 +36,7 @@ class StreamOptions:
     handler: AsyncStreamRequestHandler[Any, Any]
     codec: Codec
     max_recv_size: int
+    census: Census
     log: ServerLog
     connection_log_level: int
     tls: TLSOptions | None

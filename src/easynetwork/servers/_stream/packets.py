@@ -38,6 +38,7 @@ from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.watch import Watch
 from easynetwork.servers.handlers import AsyncStreamClient
+from easynetwork.servers.statistics import CloseReason
 
 _OSError = TypeVar("_OSError", bound=OSError)
 
@@ -60,6 +61,8 @@ class PacketClient(AsyncStreamClient[Any]):
         encode: Makes the bytes of a packet.
         flush_is_scheduled: Whether something may be gathered.
         gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
+        close_reason: Why the connection ended, from the end of the conversation on.
+        ended_by: Why it is about to end, if that is known before.
         is_closed: Whether sending raises `ClientClosedError`.
         is_over: Whether the conversation is over, so that nothing is received any more.
         is_receiving: Whether a task waits for a packet, or does the TLS handshake.
@@ -72,7 +75,8 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_options", "address", "decoder", "encode", "flush_is_scheduled", "gathered"),
+        *("_options", "address", "close_reason", "decoder", "encode", "ended_by"),
+        *("flush_is_scheduled", "gathered"),
         *("is_closed", "is_over", "is_receiving", "protocol", "take"),
         *("tasks", "transport", "undelivered", "watch"),
     )
@@ -91,6 +95,8 @@ class PacketClient(AsyncStreamClient[Any]):
         self.protocol, _, self.encode = options.codec
         self._options = options
         self.tasks: SessionTasks = tasks
+        self.close_reason: CloseReason | None = None
+        self.ended_by: CloseReason | None = None
         self.is_closed: bool = False
         self.is_over: bool = False
         self.is_receiving: bool = False
@@ -166,6 +172,7 @@ class PacketClient(AsyncStreamClient[Any]):
                 raise DisconnectedError from exc
             packet = self.decoder.take()
         except ConnectionError as exc:
+            self.end_by(CloseReason.PEER_RESET)
             raise DisconnectedError from exc
         finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
@@ -279,8 +286,14 @@ class PacketClient(AsyncStreamClient[Any]):
         except ConnectionError as exc:
             raise self._explained(exc) from exc.__cause__
 
+    def end_by(self, reason: CloseReason) -> None:
+        """Take note of why the connection ends, unless there is a reason already."""
+        if self.ended_by is None:
+            self.ended_by = reason
+
     def _explained(self, exc: ConnectionError) -> ConnectionError:
         """Return the error of an operation that was going on when the connection ended."""
+        self.end_by(CloseReason.PEER_RESET)
         if self.is_closed:
             closed = ClientClosedError("Closed client")
             closed.__cause__ = exc

@@ -16,10 +16,13 @@ from easynetwork.codec import new_codec
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.threads import asynchronous_stream_handler
+from easynetwork.servers._stream.census import Census
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.blocking import AnyStreamRequestHandler
+from easynetwork.servers.handlers import AsyncStreamClient
+from easynetwork.servers.limits import Limits, most_clients
 
 
 class BaseStreamServer(
@@ -38,7 +41,7 @@ class BaseStreamServer(
         ancillary_bufsize: See `StreamOptions`.
     """
 
-    __slots__ = ("_max_recv_size", "_service")
+    __slots__ = ("_census", "_limits", "_max_recv_size", "_service")
 
     def __init__(
         self,
@@ -50,17 +53,21 @@ class BaseStreamServer(
         max_recv_size: int | None,
         log_client_connection: bool | None,
         tls: TLSOptions | None,
+        limits: Limits | None = None,
         ancillary_bufsize: int | None = None,
     ) -> None:
         check_stream_protocol(protocol)
         handler = asynchronous_stream_handler(request_handler)
         super().__init__(ensure_backend(backend), handler, logger)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
+        self._limits = Limits() if limits is None else limits
+        self._census = Census(self._limits)
         options = StreamOptions(
             backend=self._backend,
             handler=handler,
             codec=new_codec(protocol, self._max_recv_size),
             max_recv_size=self._max_recv_size,
+            census=self._census,
             log=self._log,
             connection_log_level=logging.DEBUG if log_client_connection is False else logging.INFO,
             tls=tls,
@@ -69,5 +76,10 @@ class BaseStreamServer(
         )
         self._service = StreamService(options)
 
+    def get_clients(self) -> list[AsyncStreamClient[_T_Response]]:
+        """Return the clients that are here now, whose handler has been called."""
+        return [session.client for session in self._census.sessions]
+
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
+        self._census.most = most_clients(self._limits)
         self._service.start(self._listeners, receivers, sessions)

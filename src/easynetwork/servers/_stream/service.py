@@ -24,6 +24,7 @@ from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.session import StreamSession
 from easynetwork.servers._stream.tls import accept_tls
+from easynetwork.servers.statistics import CloseReason
 
 _Step: TypeAlias = Callable[[Incoming], Awaitable[Incoming | None]]
 """Makes a connection ready; returns None if it has closed the connection."""
@@ -55,6 +56,10 @@ class StreamService:
             receivers.start_soon(listener.accept_forever, partial(self._admit, tasks))
 
     async def _admit(self, tasks: SessionTasks, incoming: Incoming) -> None:
+        if not self._options.census.admit(incoming.address):
+            incoming.transport.abort()
+            await incoming.transport.aclose()
+            return
         decoder = self._options.codec.new_decoder()
         incoming.transport.feed = decoder.feed
         name = f"client {incoming.address}"
@@ -69,6 +74,9 @@ class StreamService:
             ready = await self._make_ready(incoming)
         if ready is not None:
             await self._new_session(tasks, ready, decoder).run()
+        else:
+            reason = CloseReason.STOPPED if tasks.is_cancelled() else CloseReason.TLS_FAILED
+            self._options.census.leave(incoming.address, reason)
 
     def _new_session(
         self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder

@@ -54,6 +54,7 @@ from easynetwork.servers.handlers import (
     UNIXClientAttribute,
     Yielded,
 )
+from easynetwork.servers.statistics import CloseReason
 
 _CLOSE_TIMEOUT_AT_STOP: Final = 0.5
 """How long, in seconds, a server that stops waits for a peer to read what was sent to it."""
@@ -71,14 +72,18 @@ End: TypeAlias = _End | BaseException
 
 
 class StreamSession:
-    """Drives a handler for one client."""
+    """Drives a handler for one client.
 
-    __slots__ = ("_client", "_generator", "_greeted", "_leaving", "_options", "_tasks", "thrown")
+    Attributes:
+        client: What the handler sees of it.
+    """
+
+    __slots__ = ("_generator", "_greeted", "_leaving", "_options", "_tasks", "client", "thrown")
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
         self._options = options
         self._tasks = tasks  # that own the current one
-        self._client = client
+        self.client: ServedClient = client
         self._generator: AsyncGenerator[Yielded, Any] | None = None  # the last one
         self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
@@ -90,7 +95,8 @@ class StreamSession:
         Raises:
             BaseException: What has left the handler, if it is meant for the whole program.
         """
-        options, client = self._options, self._client
+        options, client = self._options, self.client
+        options.census.sessions.add(self)
         self._log_accepted()
         end: End = _End.LEFT
         try:
@@ -115,7 +121,7 @@ class StreamSession:
             del end  # an exception's traceback may refer to this frame
 
     def _log_accepted(self) -> None:
-        options, client = self._options, self._client
+        options, client = self._options, self.client
         message, details = "Accepted new connection (address = %s)", tuple[Any, ...]()
         if isinstance(client.address, UnixSocketAddress):  # which is no name, most often
             with suppress(TypedAttributeLookupError):
@@ -126,7 +132,7 @@ class StreamSession:
     # -- the conversation
 
     async def _greet(self) -> _End:
-        hook = self._options.handler.on_connection(self._client)
+        hook = self._options.handler.on_connection(self.client)
         if isinstance(hook, AsyncGenerator):
             end = await self._converse(lambda _: hook, once=True)
             return _End.FINISHED if end is _End.REFUSED else end
@@ -141,7 +147,7 @@ class StreamSession:
     async def _converse(
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
-        client = self._client
+        client = self.client
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = self._generator = new_generator(client)
@@ -179,13 +185,13 @@ class StreamSession:
         timeout = timeout_of(yielded)
         if isinstance(yielded, RecvParams) and yielded.recv_with_ancillary is not None:
             return self._next_with_ancillary(yielded.recv_with_ancillary, timeout)
-        return self._client.next_packet(timeout)
+        return self.client.next_packet(timeout)
 
     async def _next_with_ancillary(
         self, params: RecvAncillaryDataParams, timeout: float | None
     ) -> Any:
         """Return the next packet; read once for it, if it is not here yet."""
-        client, bufsize = self._client, self._options.ancillary_bufsize
+        client, bufsize = self.client, self._options.ancillary_bufsize
         if bufsize is None:
             raise UnsupportedOperation(
                 "The server is not configured to handle ancillary data (ancillary_bufsize=None)."
@@ -220,7 +226,7 @@ class StreamSession:
     # -- the end
 
     async def _conclude(self, end: End) -> None:
-        """End the connection: flush, disconnect hook, log, report, close. In this order, always.
+        """End the connection, and count it.
 
         Args:
             end: Why the conversation is over.
@@ -228,7 +234,23 @@ class StreamSession:
         Raises:
             BaseException: `end`, if it is meant for the whole program.
         """
-        client, tasks = self._client, self._tasks
+        client, census = self.client, self._options.census
+        try:
+            await self._end_connection(end)
+        finally:
+            census.sessions.discard(self)
+            census.leave(client.address, client.close_reason or CloseReason.STOPPED)
+
+    async def _end_connection(self, end: End) -> None:
+        """Flush, disconnect hook, log, report, close. In this order, always.
+
+        Args:
+            end: Why the conversation is over.
+
+        Raises:
+            BaseException: `end`, if it is meant for the whole program.
+        """
+        client, tasks = self.client, self._tasks
         client.is_over, client.conversation = True, None
         handler_end = end
         if client.background is not None:
@@ -236,6 +258,7 @@ class StreamSession:
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
         transport = client.transport
+        client.close_reason = self._reason(end, verdict, is_stopping=is_stopping)
         self._end_conversation(end)
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
@@ -268,15 +291,35 @@ class StreamSession:
         if isinstance(end, BaseException) and interrupts(end):
             raise end
 
+    def _reason(self, end: End, verdict: Verdict, *, is_stopping: bool) -> CloseReason:
+        client = self.client
+        if verdict.crash is not None:
+            return CloseReason.HANDLER_ERROR
+        if verdict.fault is not None:
+            return CloseReason.INVALID_DATA
+        if client.ended_by is not None:
+            return client.ended_by
+        if is_stopping:
+            return CloseReason.STOPPED
+        if verdict.timeout:
+            return CloseReason.IDLE_TIMEOUT
+        if end is _End.REFUSED:
+            return CloseReason.REFUSED
+        if end is _End.FINISHED or verdict.misuse is not None:
+            return CloseReason.CLOSED
+        if client.decoder or getattr(client.transport, "is_truncated", False):
+            return CloseReason.TRUNCATED
+        return CloseReason.PEER_CLOSED
+
     async def _end_background(self, background: Background, end: End) -> End:
         """End the tasks that the handler has started; return the end with their errors."""
-        self._client.background = None  # it refers to the client
-        transport, is_stopping = self._client.transport, self._tasks.is_cancelled()
-        closing = transport.aclose() if self._client.is_closed and not is_stopping else None
+        self.client.background = None  # it refers to the client
+        transport, is_stopping = self.client.transport, self._tasks.is_cancelled()
+        closing = transport.aclose() if self.client.is_closed and not is_stopping else None
         names = await background.finish(closing, transport.close_timeout, _CLOSE_TIMEOUT_AT_STOP)
         if names:
             message = "Tasks of %s still run after they were cancelled: %s"
-            self._options.log.log(logging.WARNING, message, self._client.address, ", ".join(names))
+            self._options.log.log(logging.WARNING, message, self.client.address, ", ".join(names))
         errors, background.errors = background.errors, []
         if not errors:
             return end
@@ -285,7 +328,7 @@ class StreamSession:
         return errors[0] if len(errors) == 1 else BaseExceptionGroup("Errors of a client", errors)
 
     def _end_conversation(self, end: End) -> None:
-        client = self._client
+        client = self.client
         with suppress(ConnectionError):
             client.flush()
         if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
@@ -302,7 +345,7 @@ class StreamSession:
         is_leaving, self._leaving = self._leaving, False
         if not isinstance(end, BaseException):
             return NOTHING
-        client = self._client
+        client = self.client
         return judge(
             end,
             is_thrown=lambda leaf: leaf is thrown or was_raised_for_packet(client, leaf),
@@ -313,14 +356,14 @@ class StreamSession:
 
     async def _call_on_disconnection(self) -> Verdict:
         try:
-            await self._options.handler.on_disconnection(self._client)
+            await self._options.handler.on_disconnection(self.client)
         except BaseException as exc:
             if interrupts(exc):
                 raise
             verdict = self._judge(exc, is_stopping=self._tasks.is_cancelled())
             if verdict.excused is not None:
                 message = "ConnectionError raised in request_handler.on_disconnection() of %s: %s"
-                self._options.log.fault(message, self._client.address, printable(verdict.excused))
+                self._options.log.fault(message, self.client.address, printable(verdict.excused))
             try:
                 return verdict
             finally:
@@ -328,7 +371,7 @@ class StreamSession:
         return NOTHING
 
     def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
-        options, client = self._options, self._client
+        options, client = self._options, self.client
         client.is_closed = True
         options.log.log(options.connection_log_level, "%s disconnected", client.address)
         if verdict is not NOTHING:

@@ -1,0 +1,136 @@
+"""What a server allows its clients: how many, how slow, how long."""
+
+from __future__ import annotations
+
+__all__ = ["Limits"]
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Self
+
+from easynetwork._tuning import CLOSE_TIMEOUT
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows: sockets are no descriptors there
+    _HAS_LIMIT = False
+else:
+    _HAS_LIMIT = True
+
+_MOST_CLIENTS: Final = 10_000
+"""Connections of a server that nobody has thought about: 60 MB, if they are idle (measured)."""
+
+_SHARE: Final = 0.8
+"""Of the descriptors of the process: the rest is for its files, databases and other servers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a stream server allows its clients. `dataclasses.replace` changes single values.
+
+    A client that meets a limit is closed, and `CloseReason` and the log say why. Times are in
+    seconds; None means that there is no limit. None of them is met by a client that says nothing
+    for hours, by one that only receives, or by one that receives a lot slowly: those have to be
+    asked for.
+
+    Attributes:
+        max_clients: Connections at a time, those in a handshake included, for each server. More are
+            accepted and reset at once. ``"auto"`` stands for 80 % of the descriptors that the
+            process may have when the server begins to serve (the soft limit), 10,000 at most.
+        max_clients_per_host: Connections at a time of one IPv4 address, or of one IPv6 network of
+            64 bits, which is the least that a host gets (RFC 6177). Does not concern Unix sockets.
+        first_packet_timeout: From the connection, or from the TLS handshake, to the first complete
+            packet.
+        packet_timeout: From the first byte of a packet to its last, and one second more for each
+            KiB of it that has come.
+        idle_timeout: Without a complete packet from the client, and without anything sent to it,
+            while its handler waits for a packet.
+        send_timeout: Without any progress of the client, while something waits to be sent to it:
+            neither does the operating system take a byte, nor does what it has taken become less.
+        close_timeout: That a client has, when its connection is closed, to take what was sent. TLS
+            connections have `ssl_shutdown_timeout`, if the server has that option.
+        keepalive: Of silence until the operating system asks whether the client is still there. One
+            that has vanished is gone within three times that. While sent data is not acknowledged,
+            it does not ask, but gives up after `send_timeout` (tcp(7): TCP_USER_TIMEOUT). TCP only,
+            as far as the platform has these options.
+    """
+
+    max_clients: int | Literal["auto"] | None = "auto"
+    max_clients_per_host: int | None = None
+    first_packet_timeout: float | None = None
+    packet_timeout: float | None = 60.0
+    idle_timeout: float | None = None
+    send_timeout: float | None = 60.0
+    close_timeout: float | None = CLOSE_TIMEOUT
+    keepalive: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            TypeError: One is not a number.
+            ValueError: One is not positive, infinite or not a number.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.startswith("max_"):
+                _check_count(field.name, value)
+            else:
+                check_timeout(field.name, value)
+
+    @classmethod
+    def public(cls) -> Self:
+        """Return limits for a port that faces the internet.
+
+        Behind a proxy, all clients have the proxy's address, so `max_clients_per_host` has to be
+        None there.
+        """
+        return cls(
+            max_clients_per_host=100,
+            first_packet_timeout=30.0,
+            packet_timeout=30.0,
+            idle_timeout=600.0,
+            send_timeout=30.0,
+            close_timeout=10.0,
+        )
+
+    @classmethod
+    def unlimited(cls) -> Self:
+        """Return no limits at all, for networks on which every machine is trusted."""
+        return cls(**{field.name: None for field in fields(cls)})
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is None or (name == "max_clients" and value == "auto"):
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer or None, got {value!r}")
+    if value <= 0:
+        raise ValueError(f"{name} must be strictly positive, got {value}")
+
+
+def check_timeout(name: str, value: Any) -> None:
+    """Make sure that a limit of time is one.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+        ValueError: It is not strictly positive, or infinite, or not a number.
+    """
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds or None, got {value!r}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be strictly positive and finite, got {value}")
+
+
+def most_clients(limits: Limits) -> float:
+    """Return how many clients a server may have, now that it begins to serve."""
+    if limits.max_clients is None:
+        return math.inf
+    if limits.max_clients != "auto":
+        return limits.max_clients
+    descriptors: float = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if _HAS_LIMIT else math.inf
+    if _HAS_LIMIT and descriptors == resource.RLIM_INFINITY:
+        descriptors = math.inf
+    return min(_MOST_CLIENTS, max(1, int(min(descriptors, _MOST_CLIENTS * 2) * _SHARE)))
