@@ -37,21 +37,30 @@ class StreamDecoder(ABC):
     Attributes:
         has_more: Whether `take()` probably has something to give: complete frames, or bytes of
             which a generator has to tell.
+        received: Bytes that have arrived so far, on this connection.
     """
 
-    __slots__ = ("_overrun", "_rest")
+    __slots__ = ("_found", "_overrun", "_rest", "received")
 
     has_more: bool
 
     def __init__(self) -> None:
+        self.received: int = 0
+        self._found = 0  # packets, and errors in their place
         self._rest: bytes | bytearray = b""  # what has arrived and is not looked at yet
         self._overrun: Overrun | None = None  # while bytes are dropped that belong to no packet
 
     def succeed(self, other: StreamDecoder) -> None:
         """Take over from another decoder, which is not used any more: see `unread()`."""
         data, self._overrun = other.unread()
+        self._found, self.received = other.taken, other.received - len(data)
         if data:
             self.feed(data)
+
+    @property
+    def taken(self) -> int:
+        """How many packets, and errors in their place, were taken on this connection."""
+        return self._found
 
     def hand_over(self) -> tuple[bytes, Overrun | None]:
         """Return what `unread()` does, and begin anew with what is fed next."""
@@ -78,6 +87,11 @@ class StreamDecoder(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return how many bytes of the peer are here that no packet has used, at least."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the bytes at hand are a part of something that is yet to come."""
+        return self._overrun is not None or (bool(self) and not self.has_more)
 
     @abstractmethod
     def clear(self) -> None:
@@ -171,9 +185,14 @@ class FramedDecoder(StreamDecoder):
     def __bool__(self) -> bool:
         return bool(self._frames or self._rest)
 
+    @property
+    def taken(self) -> int:
+        return self._found - len(self._frames)
+
     def clear(self) -> None:
         if self._is_cut:
             self._begin_to_drop(self._frames[0])
+        self._found -= len(self._frames)
         self._frames = []
         self._rest = self._chunk = b""
         self._scanned = 0
@@ -190,6 +209,7 @@ class FramedDecoder(StreamDecoder):
         return chunk + arrived_later, None
 
     def feed(self, data: bytes) -> bool:
+        self.received += len(data)
         if self._rest or self._frames or self._overrun is not None:
             self._append(data)
             return self.refill()
@@ -200,6 +220,7 @@ class FramedDecoder(StreamDecoder):
             return False
         frames.reverse()
         self._frames = frames
+        self._found += len(frames)
         self._chunk = data
         self.has_more = True
         return True
@@ -244,6 +265,7 @@ class FramedDecoder(StreamDecoder):
                 self._keep(frames, rest)
                 frames.reverse()
                 self._frames = frames
+                self._found += len(frames)
                 self.has_more = True
             else:
                 self._scanned = len(self._rest)
@@ -253,6 +275,7 @@ class FramedDecoder(StreamDecoder):
         if self._rest and self._overrun is None and not self._frames:
             self._frames = self._framer.last_frames(bytes(self._rest))
             if self._frames:
+                self._found += len(self._frames)
                 self._chunk, self._rest, self._scanned = self._rest, b"", 0
                 self.has_more = True
         return self.has_more
@@ -312,6 +335,7 @@ class GeneratorDecoder(StreamDecoder):
         return self._leftover + self._rest, self._overrun
 
     def feed(self, data: bytes) -> bool:
+        self.received += len(data)
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
         if data:
@@ -333,12 +357,14 @@ class GeneratorDecoder(StreamDecoder):
                 chunk, self._leftover = self._leftover, b""
                 result = parser.send(chunk or self._next_chunk())
             except StreamProtocolParseError as exc:
+                self._found += 1
                 self._skip(parser, exc)
                 raise
             except ProtocolCrashedError:
                 self._drop_rest(Overrun(None))
                 raise
             if result is not NEED_DATA:
+                self._found += 1
                 packet, self._leftover = result
                 if self._convert is not None:
                     return self._convert(packet, self._leftover)

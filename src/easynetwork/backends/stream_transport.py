@@ -46,10 +46,11 @@ from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._attributes import socket_attributes
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
-from easynetwork.backends.abc.stream import Farewell, Feed
+from easynetwork.backends.abc.stream import Farewell, Feed, nothing
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
 from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.receive_buffer import receive_view
+from easynetwork.sockets.queues import unacknowledged
 
 _LOW_WATER: Final = HIGH_WATER // 4
 """As in asyncio's transports: a producer goes on while there is still something to send."""
@@ -79,8 +80,9 @@ class SocketStreamTransport(StreamTransport):
     __slots__ = (
         *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
         *("_fd", "_linger_done", "_phase", "_queued", "_recv_into", "_so_error_checked"),
-        *("_turns", "_unsent", "_view", "_wants_linger", "address", "close_timeout"),
-        *("congested", "feed", "has_lost_descriptor", "local_address", "socket"),
+        *("_taken", "_turns", "_unsent", "_view", "_wants_linger", "address", "close_timeout"),
+        *("congested", "feed", "has_lost_descriptor", "local_address"),
+        *("on_partial", "on_unsent", "socket"),
     )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
@@ -89,6 +91,8 @@ class SocketStreamTransport(StreamTransport):
         self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
         self.close_timeout: float = CLOSE_TIMEOUT
         self.feed: Feed = feed
+        self.on_partial: Callable[[], object] = nothing
+        self.on_unsent: Callable[[], object] = nothing
         self.socket: socket.socket = sock
         self._fd = sock.fileno()
         own_descriptor(sock, self)
@@ -100,6 +104,7 @@ class SocketStreamTransport(StreamTransport):
         self._at_eof = False  # nothing will be received any more
         self._error: OSError | None = None  # what broke the connection
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
+        self._taken = 0  # bytes of those that had to wait which the kernel has taken since
         self._all_sent: anyio.Event | None = None  # while bytes are unsent
         self._below_low_water: anyio.Event | None = None  # while more than `HIGH_WATER` are
         self._budget = SEND_BUDGET_BYTES  # before the loop should get a turn
@@ -174,6 +179,7 @@ class SocketStreamTransport(StreamTransport):
             self._unsent = memoryview(data)[sent:]
             self._all_sent = anyio.Event()
             self._send_later()
+            self.on_unsent()
         else:
             if isinstance(self._unsent, memoryview):
                 self._unsent = bytearray(self._unsent)
@@ -188,6 +194,7 @@ class SocketStreamTransport(StreamTransport):
             return True
         try:
             nbytes = self.socket.send(self._unsent)
+            self._taken += nbytes
             if isinstance(self._unsent, memoryview):
                 self._unsent = self._unsent[nbytes:]
             else:
@@ -239,6 +246,9 @@ class SocketStreamTransport(StreamTransport):
 
     def get_unsent_size(self) -> int:
         return 0 if self._unsent is None else len(self._unsent)
+
+    def get_progress(self) -> tuple[int, int]:
+        return self._taken, unacknowledged(self.socket)
 
     def make_room(self, high_water: int) -> bool:
         if self._queued or self.get_unsent_size() > high_water:

@@ -110,6 +110,26 @@ class TLSStreamTransport(StreamTransport):
         return self._inner.has_lost_descriptor
 
     @property
+    def on_partial(self) -> Callable[[], object]:
+        return self._inner.on_partial
+
+    @on_partial.setter
+    def on_partial(self, callback: Callable[[], object]) -> None:
+        self._inner.on_partial = callback
+
+    @property
+    def on_unsent(self) -> Callable[[], object]:
+        return self._inner.on_unsent
+
+    @on_unsent.setter
+    def on_unsent(self, callback: Callable[[], object]) -> None:
+        self._inner.on_unsent = callback
+
+    @property
+    def has_partial(self) -> bool:
+        return self._session.is_peer_sending
+
+    @property
     def error(self) -> ssl.SSLError | None:
         return self._session.error
 
@@ -190,6 +210,9 @@ class TLSStreamTransport(StreamTransport):
             self.is_truncated = True
             raise broken_connection(error) from error
 
+    def wake_up(self) -> bool:
+        return self._inner.wake_up()
+
     # -- sending
 
     def write(self, data: bytes | bytearray) -> None:
@@ -212,6 +235,9 @@ class TLSStreamTransport(StreamTransport):
 
     def get_unsent_size(self) -> int:
         return self._inner.get_unsent_size()
+
+    def get_progress(self) -> tuple[int, int]:
+        return self._inner.get_progress()
 
     def make_room(self, high_water: int) -> bool:
         return self._inner.make_room(high_water)

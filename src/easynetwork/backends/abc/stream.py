@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Incoming", "Listener", "StreamTransport", "broken_connection", "discard"]
+__all__ = ["Incoming", "Listener", "StreamTransport", "broken_connection", "discard", "nothing"]
 
 import errno
 import math
@@ -37,6 +37,10 @@ def broken_connection(error: BaseException | None) -> ConnectionError:
     return exc
 
 
+def nothing() -> None:
+    """Do nothing: what a transport calls whose owner does not want to know."""
+
+
 def discard(data: bytes, /) -> bool:
     """Drop a chunk: the feed function of a transport whose owner does not want data."""
     return False
@@ -61,6 +65,12 @@ class StreamTransport(ABC):
     `receive()` should return now. Never called before the first `receive()`. May be replaced at any
     time."""
 
+    on_partial: Callable[[], object]
+    """Called when a chunk has arrived and the feed function says that nothing is complete."""
+
+    on_unsent: Callable[[], object]
+    """Called when bytes begin to wait to be sent, because the kernel does not take them."""
+
     local_address: AnySocketAddress
     """This end's address."""
 
@@ -76,6 +86,11 @@ class StreamTransport(ABC):
 
     has_lost_descriptor: bool
     """Whether other code has closed the connection's descriptor, which broke the connection."""
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether something has arrived that is fed only when all of it is here."""
+        return False
 
     @property
     @abstractmethod
@@ -101,6 +116,14 @@ class StreamTransport(ABC):
             EOFError: The peer has sent everything, or the transport was closed here.
             TimeoutError: The deadline has passed.
             ConnectionError: The connection broke.
+        """
+
+    @abstractmethod
+    def wake_up(self) -> bool:
+        """Have a task that waits in `receive()` return, though nothing may have arrived.
+
+        Returns:
+            Whether there was one.
         """
 
     async def receive_with_ancillary(
@@ -179,6 +202,15 @@ class StreamTransport(ABC):
     @abstractmethod
     def get_unsent_size(self) -> int:
         """Return how many bytes wait to be sent."""
+
+    @abstractmethod
+    def get_progress(self) -> tuple[int, int]:
+        """Return what shows that the peer reads, while bytes wait to be sent.
+
+        Returns:
+            How many of them the kernel has taken so far, which increases; and how many bytes the
+            kernel holds, which decreases when the peer acknowledges some.
+        """
 
     @abstractmethod
     def make_room(self, high_water: int) -> bool:

@@ -63,12 +63,16 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._stop_receiving()
             return True
         self._fed += nbytes
-        if self.feed(self._view[:nbytes].tobytes()) and (waiter := self._waiter) is not None:
+        is_complete = self.feed(self._view[:nbytes].tobytes())
+        if is_complete and (waiter := self._waiter) is not None:
             self._fed = nbytes
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
-        elif self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
+            return True
+        if not is_complete:
+            self.on_partial()
+        if self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()
         return True
 
@@ -129,6 +133,13 @@ class AsyncIOStreamTransport(SocketStreamTransport):
                 self._waiter = None
                 raise TimeoutError("timed out")
 
+    def wake_up(self) -> bool:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return False
+        waiter.set_result(None)
+        return True
+
     def limit_sending(self, timeout: float) -> None:
         self._deadline = min(self._deadline, self._loop.time() + timeout)
         if self._unsent is not None:
@@ -168,9 +179,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _stop_receiving(self) -> None:
         self._stop_reading()
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self.wake_up()
 
     def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)

@@ -86,6 +86,10 @@ class ServerLog:
         except BaseException as error:
             _Unraisable(error)
 
+    def limit(self, message: str, *args: object) -> None:
+        """Log that a client met a limit: one INFO line, if there were not too many already."""
+        self._log_limited(logging.INFO, message, *args)
+
     def flush(self) -> None:
         """Log how many lines were left out since the last that was logged."""
         if self._skipped:

@@ -36,6 +36,7 @@ from easynetwork.exceptions import (
 )
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._stream.options import StreamOptions
+from easynetwork.servers._stream.timeouts import Supervision
 from easynetwork.servers._stream.watch import Watch
 from easynetwork.servers.handlers import AsyncStreamClient
 from easynetwork.servers.statistics import CloseReason
@@ -57,6 +58,7 @@ class PacketClient(AsyncStreamClient[Any]):
 
     Attributes:
         address: The client's address.
+        bytes_sent: Bytes of packets handed to the transport.
         decoder: Where its packets come from.
         encode: Makes the bytes of a packet.
         flush_is_scheduled: Whether something may be gathered.
@@ -66,19 +68,22 @@ class PacketClient(AsyncStreamClient[Any]):
         is_closed: Whether sending raises `ClientClosedError`.
         is_over: Whether the conversation is over, so that nothing is received any more.
         is_receiving: Whether a task waits for a packet, or does the TLS handshake.
+        packets_sent: Packets handed over.
+        supervision: Sees that it is not too slow, while the conversation goes on.
         take: Returns the next packet if it is at hand, and may be taken: see `renew_take()`.
         protocol: Its protocol object.
         tasks: The owner of all of the server's tasks.
         transport: The connection.
+        waiting_since: When its handler began to wait for the next packet; None while there is one.
         undelivered: Ancillary data of a `yield` that was cancelled.
         watch: Reads while no task waits for a packet; None before `wait_disconnected()`.
     """
 
     __slots__ = (
-        *("_options", "address", "close_reason", "decoder", "encode", "ended_by"),
+        *("_options", "address", "bytes_sent", "close_reason", "decoder", "encode", "ended_by"),
         *("flush_is_scheduled", "gathered"),
-        *("is_closed", "is_over", "is_receiving", "protocol", "take"),
-        *("tasks", "transport", "undelivered", "watch"),
+        *("is_closed", "is_over", "is_receiving", "packets_sent", "protocol", "supervision"),
+        *("take", "tasks", "transport", "undelivered", "waiting_since", "watch"),
     )
 
     def __init__(
@@ -104,6 +109,10 @@ class PacketClient(AsyncStreamClient[Any]):
         self.watch: Watch | None = None
         self.gathered: bytearray = bytearray()
         self.flush_is_scheduled: bool = False
+        self.waiting_since: float | None = None
+        self.packets_sent: int = 0
+        self.bytes_sent: int = 0
+        self.supervision: Supervision | None = None
 
     def __repr__(self) -> str:
         return f"<client with address {self.address} at {id(self):#x}>"
@@ -161,9 +170,14 @@ class PacketClient(AsyncStreamClient[Any]):
                     self.flush()
                 if self.is_closed or self.is_over or self.tasks.has_given_up:
                     raise DisconnectedError
+                if self.waiting_since is None:
+                    self.waiting_since = self._options.backend.current_time()
                 if self.decoder.refill():
                     await anyio.lowlevel.checkpoint()
-                elif self.watch is not None:
+                    continue
+                if self.decoder and self.supervision is not None:
+                    self.supervision.note_partial()
+                if self.watch is not None:
                     await self.watch.receive(deadline)
                 else:
                     await self.transport.receive(deadline)
@@ -174,11 +188,21 @@ class PacketClient(AsyncStreamClient[Any]):
         except ConnectionError as exc:
             self.end_by(CloseReason.PEER_RESET)
             raise DisconnectedError from exc
+        except StreamProtocolParseError:
+            self.waiting_since = None
+            raise
         finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
             if self.watch is not None:
                 self.watch.resume()
+        self.waiting_since = None
         return packet
+
+    def stop_conversation(self) -> None:
+        """Deliver no more packets: the session, which waits for one, ends as if it had left."""
+        self.is_over = True
+        if not self.transport.wake_up():
+            self.transport.abort()  # it waits in another way: for ancillary data
 
     def stop_receiving(self) -> None:
         """Let other tasks receive."""
@@ -232,13 +256,18 @@ class PacketClient(AsyncStreamClient[Any]):
             elif transport.congested:
                 encode = self.encode  # if the protocol changes meanwhile, this packet is of the old
                 async with transport.turn():  # a packet has no bytes before its turn
-                    self.transport.write(encode(packet))  # through TLS, if that has begun meanwhile
+                    data = encode(packet)
+                    self.transport.write(data)  # through TLS, if that has begun meanwhile
+                    self.bytes_sent += len(data)
             elif self.decoder.has_more and not transport.get_unsent_size():
                 # On top of bytes that the kernel does not take, to gather would save nothing, and
                 # hide them from the transport's high-water mark.
                 self._begin_to_gather(self.encode(packet))
             else:
-                transport.write(self.encode(packet))
+                data = self.encode(packet)
+                transport.write(data)
+                self.bytes_sent += len(data)
+            self.packets_sent += 1
             if transport.congested:
                 await transport.drain()
         except ConnectionError as exc:
@@ -265,6 +294,8 @@ class PacketClient(AsyncStreamClient[Any]):
             if self.gathered:
                 self.flush()
             transport.write(data)
+            self.packets_sent += 1
+            self.bytes_sent += len(data)
         except ConnectionError:  # reported to the next operation on the connection
             return False
         return True
@@ -322,6 +353,7 @@ class PacketClient(AsyncStreamClient[Any]):
         """
         if self.gathered:
             data, self.gathered = self.gathered, bytearray()
+            self.bytes_sent += len(data)
             self.transport.write(data)
 
 

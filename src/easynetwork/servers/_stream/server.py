@@ -19,6 +19,7 @@ from easynetwork.servers._core.threads import asynchronous_stream_handler
 from easynetwork.servers._stream.census import Census
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.service import StreamService
+from easynetwork.servers._stream.timeouts import Timeouts
 from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.servers.handlers import AsyncStreamClient
@@ -41,7 +42,7 @@ class BaseStreamServer(
         ancillary_bufsize: See `StreamOptions`.
     """
 
-    __slots__ = ("_census", "_limits", "_max_recv_size", "_service")
+    __slots__ = ("_census", "_limits", "_max_recv_size", "_service", "_timeouts")
 
     def __init__(
         self,
@@ -62,12 +63,15 @@ class BaseStreamServer(
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         self._limits = Limits() if limits is None else limits
         self._census = Census(self._limits)
+        self._timeouts = Timeouts(self._backend, self._log)
         options = StreamOptions(
             backend=self._backend,
             handler=handler,
             codec=new_codec(protocol, self._max_recv_size),
             max_recv_size=self._max_recv_size,
             census=self._census,
+            limits=self._limits,
+            timeouts=self._timeouts,
             log=self._log,
             connection_log_level=logging.DEBUG if log_client_connection is False else logging.INFO,
             tls=tls,
@@ -81,5 +85,6 @@ class BaseStreamServer(
         return [session.client for session in self._census.sessions]
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
+        self._timeouts.start(sessions)
         self._census.most = most_clients(self._limits)
         self._service.start(self._listeners, receivers, sessions)

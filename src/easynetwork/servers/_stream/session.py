@@ -48,6 +48,7 @@ from easynetwork.servers._stream.packets import (
     came_from_client,
     was_raised_for_packet,
 )
+from easynetwork.servers._stream.timeouts import Supervision
 from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
     RecvParams,
@@ -97,6 +98,7 @@ class StreamSession:
         """
         options, client = self._options, self.client
         options.census.sessions.add(self)
+        client.supervision = Supervision(options.timeouts, client, options.limits)
         self._log_accepted()
         end: End = _End.LEFT
         try:
@@ -200,7 +202,7 @@ class StreamSession:
         undelivered = client.undelivered = list(client.undelivered)
         packet = await take_received(client.decoder)
         if packet is NEED_DATA and not undelivered:
-            if client.is_closed or self._tasks.has_given_up:
+            if client.is_closed or client.is_over or self._tasks.has_given_up:
                 raise DisconnectedError
             deadline = math.inf
             if timeout is not None:
@@ -336,6 +338,9 @@ class StreamSession:
             self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()
         client.close_undelivered()
+        if client.supervision is not None:
+            client.supervision.end()
+            client.supervision = None  # it refers to the client
         client.watch = None  # it refers to the client
         # From here on, every wait for this peer ends in time, also of tasks that send to it.
         client.transport.limit_sending(client.transport.close_timeout)
