@@ -118,14 +118,6 @@ class StreamTransport(ABC):
             ConnectionError: The connection broke.
         """
 
-    @abstractmethod
-    def wake_up(self) -> bool:
-        """Have a task that waits in `receive()` return, though nothing may have arrived.
-
-        Returns:
-            Whether there was one.
-        """
-
     async def receive_with_ancillary(
         self, bufsize: int, received: AncillaryCallback, deadline: float = math.inf
     ) -> None:
@@ -231,6 +223,17 @@ class StreamTransport(ABC):
 
         Args:
             timeout: Seconds from now.
+        """
+
+    @abstractmethod
+    def has_unread(self) -> bool:
+        """Whether bytes of the peer have arrived that were not fed."""
+
+    @abstractmethod
+    def stop_receiving(self) -> None:
+        """Receive nothing more, as if the peer had ended its side; `receive()` wakes up.
+
+        Sending goes on. The peer may still be sending, so `aclose()` lingers if need be.
         """
 
     @abstractmethod

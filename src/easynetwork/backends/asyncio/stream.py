@@ -133,13 +133,6 @@ class AsyncIOStreamTransport(SocketStreamTransport):
                 self._waiter = None
                 raise TimeoutError("timed out")
 
-    def wake_up(self) -> bool:
-        waiter, self._waiter = self._waiter, None
-        if waiter is None or waiter.done():
-            return False
-        waiter.set_result(None)
-        return True
-
     def limit_sending(self, timeout: float) -> None:
         self._deadline = min(self._deadline, self._loop.time() + timeout)
         if self._unsent is not None:
@@ -179,7 +172,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _stop_receiving(self) -> None:
         self._stop_reading()
-        self.wake_up()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)

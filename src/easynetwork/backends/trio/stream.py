@@ -21,11 +21,10 @@ from easynetwork.backends.stream_transport import SocketStreamTransport
 class TrioStreamTransport(SocketStreamTransport):
     """A connected stream socket under trio's care."""
 
-    __slots__ = ("_is_waiting", "_sending", "_token")
+    __slots__ = ("_sending", "_token")
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
         super().__init__(sock, feed, max_recv_size)
-        self._is_waiting = False  # a task does, in receive(), for something to arrive
         self._sending: trio.CancelScope | None = None  # while bytes wait to be sent
         self._token = trio.lowlevel.current_trio_token()
 
@@ -48,17 +47,12 @@ class TrioStreamTransport(SocketStreamTransport):
 
     async def _receive_chunk(self) -> bool:
         if not self._at_eof:
-            self._is_waiting = True
             try:
                 await trio.lowlevel.wait_readable(self.socket)
             except trio.ClosedResourceError:
-                if not self._is_waiting:  # woken up
-                    return True
                 self._at_eof = True
             except OSError as exc:  # other code has closed the descriptor
                 self._break(exc)
-            finally:
-                self._is_waiting = False
         try:
             return self._receive_now()
         except TimeoutError:
@@ -83,12 +77,6 @@ class TrioStreamTransport(SocketStreamTransport):
             return is_complete
         self._at_eof = True
         return True
-
-    def wake_up(self) -> bool:
-        was_waiting, self._is_waiting = self._is_waiting, False
-        if was_waiting:
-            trio.lowlevel.notify_closing(self.socket)
-        return was_waiting
 
     def limit_sending(self, timeout: float) -> None:
         self._deadline = min(self._deadline, trio.current_time() + timeout)

@@ -182,7 +182,8 @@ class PacketClient(AsyncStreamClient[Any]):
                 else:
                     await self.transport.receive(deadline)
         except EOFError as exc:
-            if not self.decoder.end_of_stream():
+            # Half a packet of a client that has not ended its side is no packet.
+            if self.ended_by is not None or not self.decoder.end_of_stream():
                 raise DisconnectedError from exc
             packet = self.decoder.take()
         except ConnectionError as exc:
@@ -199,10 +200,9 @@ class PacketClient(AsyncStreamClient[Any]):
         return packet
 
     def stop_conversation(self) -> None:
-        """Deliver no more packets: the session, which waits for one, ends as if it had left."""
+        """Deliver no more packets: the session ends, as if the client had left."""
         self.is_over = True
-        if not self.transport.wake_up():
-            self.transport.abort()  # it waits in another way: for ancillary data
+        self.transport.stop_receiving()
 
     def stop_receiving(self) -> None:
         """Let other tasks receive."""

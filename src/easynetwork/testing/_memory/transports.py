@@ -34,13 +34,12 @@ from easynetwork.testing._memory.streams import MemorySocket
 class MemoryStreamTransport(SocketStreamTransport):
     """One end of a connection in memory."""
 
-    __slots__ = ("_is_waiting", "_timer")
+    __slots__ = ("_timer",)
 
     def __init__(self, sock: MemorySocket, feed: Feed, max_recv_size: int) -> None:
         socket: Any = sock
         super().__init__(socket, feed, max_recv_size)
         self._timer: Cancel = nothing
-        self._is_waiting = False  # a task does, in receive(), for something to arrive
 
     # -- called by the owner
 
@@ -52,11 +51,7 @@ class MemoryStreamTransport(SocketStreamTransport):
             if is_late:
                 await anyio.lowlevel.checkpoint()
             else:
-                self._is_waiting = True
                 await wait_readable(self._memory_socket, deadline)
-                if not self._is_waiting:  # woken up
-                    return
-                self._is_waiting = False
             if self._receive_now(is_late=is_late):
                 return
 
@@ -80,12 +75,6 @@ class MemoryStreamTransport(SocketStreamTransport):
             return is_complete
         self._at_eof = True
         return True
-
-    def wake_up(self) -> bool:
-        was_waiting, self._is_waiting = self._is_waiting, False
-        if was_waiting:
-            self._memory_socket.on_readable()
-        return was_waiting
 
     def limit_sending(self, timeout: float) -> None:
         self._deadline = min(self._deadline, anyio.current_time() + timeout)
