@@ -40,7 +40,7 @@ async def test_echo_connection(serve: Serve, log: Records) -> None:
 
         async def on_disconnection(self, client: Client) -> None:
             self.note("on_disconnection")
-            assert not log.messages()[-1].endswith("disconnected")
+            assert not log.messages()[-1].endswith("disconnected (the client has left)")
 
     handler = Handler()
     async with serve(handler) as service:
@@ -51,7 +51,7 @@ async def test_echo_connection(serve: Serve, log: Records) -> None:
         assert await peer.rest() == ("", "EOF")
         assert log.messages()[1:] == [
             peer.accepted,
-            f"{peer.name} disconnected",
+            f"{peer.name} disconnected (the client has left)",
         ]
     assert handler.notes == [
         peer.accepted,

@@ -62,7 +62,7 @@ async def test_order_of_a_crash(serve: Serve, log: Records) -> None:
         assert await peer.rest() == ("one\nbye\n", "reset")
         assert log.messages()[-3:] == [
             peer.accepted,
-            f"{peer.name} disconnected",
+            f"{peer.name} disconnected (the handler raised an exception)",
             crash(peer),
         ]
         assert handler.notes[-1].startswith("Accepted")

@@ -27,7 +27,7 @@ async def test_good_day(serve: Serve, log: Records) -> None:
     assert log.messages(logging.INFO) == [
         f"Start serving at {address}",
         peer.accepted,
-        f"{peer.name} disconnected",
+        f"{peer.name} disconnected (the client has left)",
         "Server loop break, waiting for remaining tasks...",
         "Server stopped",
     ]
@@ -57,7 +57,7 @@ async def test_level_of_connections(
         about = [record for record in log.records if peer.name in record.getMessage()]
     assert [(record.levelno, record.getMessage()) for record in about] == [
         (level, peer.accepted),
-        (level, f"{peer.name} disconnected"),
+        (level, f"{peer.name} disconnected (the client has left)"),
     ]
 
 

@@ -75,7 +75,7 @@ async def test_shutdown_trace(serve: Serve, log: Records) -> None:
             *("on_connection", "sleep", "cancelled"),
             "Server loop break, waiting for remaining tasks...",
             "closing: False",
-            f"{peer.name} disconnected",
+            f"{peer.name} disconnected (the server stopped)",
         ]
         assert log.messages()[-1] == "Server stopped"
         assert await peer.rest() == ("", "EOF")

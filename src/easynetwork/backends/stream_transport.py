@@ -50,7 +50,7 @@ from easynetwork.backends.abc.stream import Farewell, Feed, nothing
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
 from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.receive_buffer import receive_view
-from easynetwork.sockets.queues import unacknowledged
+from easynetwork.sockets.patience import unacknowledged
 
 _LOW_WATER: Final = HIGH_WATER // 4
 """As in asyncio's transports: a producer goes on while there is still something to send."""
@@ -80,8 +80,8 @@ class SocketStreamTransport(StreamTransport):
     __slots__ = (
         *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
         *("_fd", "_linger_done", "_phase", "_queued", "_recv_into", "_so_error_checked"),
-        *("_taken", "_turns", "_unsent", "_view", "_wants_linger", "address", "close_timeout"),
-        *("congested", "feed", "has_lost_descriptor", "local_address"),
+        *("_taken", "_turns", "_unsent", "_view", "_wants_linger", "address"),
+        *("congested", "feed", "has_given_up", "has_lost_descriptor", "local_address"),
         *("on_partial", "on_unsent", "socket"),
     )
 
@@ -97,6 +97,7 @@ class SocketStreamTransport(StreamTransport):
         self._fd = sock.fileno()
         own_descriptor(sock, self)
         self.congested: bool = False
+        self.has_given_up: bool = False
         self.has_lost_descriptor: bool = False
         self._view = receive_view(max_recv_size)
         self._recv_into: Callable[[memoryview], int] = sock.recv_into
@@ -274,6 +275,7 @@ class SocketStreamTransport(StreamTransport):
                 self._error = TimeoutError(
                     errno.ETIMEDOUT, "The peer did not read what was sent to it in time"
                 )
+            self.has_given_up = True
             self.abort()
 
     async def drain(self) -> None:

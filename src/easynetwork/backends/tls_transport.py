@@ -85,7 +85,7 @@ class TLSStreamTransport(StreamTransport):
 
     __slots__ = (
         *("_has_stopped", "_inner", "_is_closing", "_options", "_overrun", "_session", "address"),
-        *("close_timeout", "feed", "is_truncated", "local_address"),
+        *("feed", "is_truncated", "local_address"),
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
@@ -129,6 +129,10 @@ class TLSStreamTransport(StreamTransport):
     @property
     def has_partial(self) -> bool:
         return self._session.is_peer_sending
+
+    @property
+    def has_given_up(self) -> bool:  # type: ignore[override]  # as above
+        return self._inner.has_given_up
 
     @property
     def error(self) -> ssl.SSLError | None:

@@ -24,8 +24,10 @@ from easynetwork.backends.socket_listener import SocketListener
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
+from easynetwork.servers.limits import Limits
 from easynetwork.sockets.adopting import TCP_SOCKETS
 from easynetwork.sockets.binding import HostSockets, bind_listener
+from easynetwork.sockets.patience import limit_silence
 
 
 class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Response]):
@@ -68,6 +70,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
         reuse_port: bool = False,
         max_recv_size: int | None = None,
         log_client_connection: bool | None = None,
+        limits: Limits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -94,6 +97,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
             max_recv_size: The most bytes taken from one connection at a time. 64 KiB by default.
             log_client_connection: Whether clients that come and go are logged at level INFO (the
                 default) or at DEBUG.
+            limits: How many clients there may be, and how slow each of them; `Limits()` by default.
             logger: Where to log; `easynetwork.servers.async_tcp` by default.
 
         Raises:
@@ -110,6 +114,7 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
             logger or logging.getLogger(__name__),
             max_recv_size=max_recv_size,
             log_client_connection=log_client_connection,
+            limits=limits,
             tls=new_server_tls(ssl, tls_options),
         )
         hosts, port = validated_hosts(host), validated_port(port)
@@ -121,4 +126,5 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
         self._source = HostSockets(hosts, port, socket.SOCK_STREAM, bind, self.logger)
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:
+        limit_silence(sock, self._limits.keepalive, self._limits.send_timeout)
         return SocketListener(sock, self._backend, self._max_recv_size, self._log.log)

@@ -20,6 +20,7 @@ from easynetwork.servers._core.unix_names import UnixPeer
 from easynetwork.servers._core.unix_paths import PathSource, name_and_release
 from easynetwork.servers._stream.server import BaseStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
+from easynetwork.servers.limits import Limits
 from easynetwork.sockets.adopting import UNIX_STREAM_SOCKETS
 
 
@@ -70,6 +71,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_R
         max_recv_size: int | None = None,
         ancillary_bufsize: int | None = None,
         log_client_connection: bool | None = None,
+        limits: Limits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -106,6 +108,7 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_R
             logger or logging.getLogger(__name__),
             max_recv_size=max_recv_size,
             log_client_connection=log_client_connection,
+            limits=limits,
             ancillary_bufsize=validated_ancillary_bufsize(ancillary_bufsize),
             tls=new_server_tls(ssl, tls_options),
         )

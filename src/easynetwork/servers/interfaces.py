@@ -17,6 +17,7 @@ from easynetwork.addresses._ancillary import RawAncillary
 from easynetwork.backends import AsyncBackend
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.protocol import AnyStreamProtocolType
+from easynetwork.servers.statistics import ClientStatistics, CloseReason
 
 _T_Attribute = TypeVar("_T_Attribute")
 _T_Default = TypeVar("_T_Default")
@@ -264,6 +265,28 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
     def get_unsent_size(self) -> int:
         """Return how many bytes wait to be sent, because the client does not read fast enough."""
         raise _unsupported("get_unsent_size")
+
+    close_reason: CloseReason | None
+    """Why the connection ended; None until the conversation is over. `on_disconnection()` can tell
+    by it."""
+
+    def set_limits(self, **timeouts: float | None) -> None:
+        """Allow this client something else than the others from now on, after a login for example.
+
+        Args:
+            **timeouts: Timeouts of `Limits` with their new values: `idle_timeout=None`.
+
+        Raises:
+            TypeError: One is not a timeout of `Limits`, or not a number. Nothing has changed, here
+                and in the next cases.
+            ValueError: One is not strictly positive and finite.
+            RuntimeError: The conversation is over, or this is another thread.
+        """
+        raise _unsupported("set_limits")
+
+    def get_statistics(self) -> ClientStatistics:
+        """Return what has happened on the connection so far."""
+        raise _unsupported("get_statistics")
 
     def abort(self) -> None:
         """Reset the connection now. What waits to be sent is lost.

@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["Limits"]
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, Self
 
 from easynetwork._tuning import CLOSE_TIMEOUT
@@ -63,6 +64,11 @@ class Limits:
     send_timeout: float | None = 60.0
     close_timeout: float | None = CLOSE_TIMEOUT
     keepalive: float | None = 60.0
+
+    @property
+    def seconds_to_close(self) -> float:
+        """`close_timeout`, infinity for None."""
+        return math.inf if self.close_timeout is None else self.close_timeout
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -122,6 +128,32 @@ def check_timeout(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number of seconds or None, got {value!r}")
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be strictly positive and finite, got {value}")
+
+
+def changed_limits(limits: Limits, timeouts: Mapping[str, float | None]) -> Limits:
+    """Return limits with other timeouts.
+
+    Raises:
+        TypeError: One of them cannot be changed for a single client, or is not a number.
+        ValueError: One is not strictly positive and finite.
+    """
+    for name in timeouts:
+        if not name.endswith("_timeout"):
+            raise TypeError(f"{name} cannot be changed for one client: only timeouts can")
+    return replace(limits, **dict(timeouts))  # type: ignore[arg-type]  # checked by itself
+
+
+def check_limits(limits: Limits | None) -> Limits:
+    """Return the limits of a server; the defaults for None.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if limits is None:
+        return Limits()
+    if not isinstance(limits, Limits):
+        raise TypeError(f"Expected Limits, got {limits!r}")
+    return limits
 
 
 def most_clients(limits: Limits) -> float:

@@ -17,6 +17,7 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import StandaloneStreamBase
 from easynetwork.servers.async_tcp import AsyncTCPNetworkServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
+from easynetwork.servers.limits import Limits
 from easynetwork.sockets.adopting import TCP_SOCKETS
 
 
@@ -53,6 +54,7 @@ class StandaloneTCPNetworkServer(StandaloneStreamBase[SocketAddress, _T_Request,
         reuse_port: bool = False,
         max_recv_size: int | None = None,
         log_client_connection: bool | None = None,
+        limits: Limits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -84,6 +86,7 @@ class StandaloneTCPNetworkServer(StandaloneStreamBase[SocketAddress, _T_Request,
             reuse_port=reuse_port,
             max_recv_size=max_recv_size,
             log_client_connection=log_client_connection,
+            limits=limits,
             logger=logger,
         )
         super().__init__(new_server, backend, runner_options)

@@ -18,6 +18,7 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import StandaloneStreamBase
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
+from easynetwork.servers.limits import Limits
 from easynetwork.sockets.adopting import UNIX_STREAM_SOCKETS
 
 
@@ -52,6 +53,7 @@ class StandaloneUnixStreamServer(StandaloneStreamBase[UnixSocketAddress, _T_Requ
         max_recv_size: int | None = None,
         ancillary_bufsize: int | None = None,
         log_client_connection: bool | None = None,
+        limits: Limits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -84,6 +86,7 @@ class StandaloneUnixStreamServer(StandaloneStreamBase[UnixSocketAddress, _T_Requ
             max_recv_size=max_recv_size,
             ancillary_bufsize=ancillary_bufsize,
             log_client_connection=log_client_connection,
+            limits=limits,
             logger=logger,
         )
         super().__init__(new_server, backend, runner_options)

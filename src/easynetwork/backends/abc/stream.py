@@ -58,7 +58,7 @@ class StreamTransport(ABC):
     a `ConnectionError`; nothing else of the operating system's errors is hidden.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "close_timeout")
 
     feed: Feed
     """Called with each chunk that arrives, in order, in the event loop's thread; returns whether
@@ -83,6 +83,10 @@ class StreamTransport(ABC):
     congested: bool
     """Whether a producer has to wait: for its turn before it writes (`turn()`), and after it wrote
     until the peer has read, or the event loop has had a turn (`drain()`)."""
+
+    has_given_up: bool
+    """Whether the connection was reset because the peer did not read everything in time: see
+    `limit_sending()`."""
 
     has_lost_descriptor: bool
     """Whether other code has closed the connection's descriptor, which broke the connection."""

@@ -36,12 +36,23 @@ class ServerLog:
 
     Attributes:
         count: How many faults and errors were reported so far, logged or not.
+        suppressed: How many of them were not logged.
     """
 
-    __slots__ = ("__weakref__", "_kinds", "_left", "_logger", "_second", "_skipped", "count")
+    __slots__ = (
+        "__weakref__",
+        "_kinds",
+        "_left",
+        "_logger",
+        "_second",
+        "_skipped",
+        "count",
+        "suppressed",
+    )
 
     def __init__(self, logger: logging.Logger) -> None:
         self.count: int = 0
+        self.suppressed: int = 0
         self._logger = logger
         self._kinds: dict[_Kind, float] = {}  # when each was last logged with its traceback
         self._skipped = 0
@@ -108,6 +119,7 @@ class ServerLog:
             self.log(level, message, *args)
         else:
             self._skipped += 1
+            self.suppressed += 1
 
     def _is_news(self, kind: _Kind, now: float) -> bool:
         last = self._kinds.get(kind)

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easynetwork.addresses._unix import AnySocketAddress, UnixSocketAddress
 from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason
 
 if TYPE_CHECKING:
+    from easynetwork.servers._stream.packets import PacketClient
     from easynetwork.servers._stream.session import StreamSession
 
 _NETWORK_BITS = 64
 """Of an IPv6 address: the least that a host gets, so it can choose the others (RFC 6177)."""
+
+
+class Traffic(NamedTuple):
+    """What connections have received and sent; see `StreamStatistics`."""
+
+    packets_received: int = 0
+    packets_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    def plus(self, client: PacketClient) -> Traffic:
+        """Add what a client has received and sent."""
+        return Traffic(
+            self.packets_received + client.decoder.taken,
+            self.packets_sent + client.packets_sent,
+            self.bytes_received + client.decoder.received,
+            self.bytes_sent + client.bytes_sent + len(client.gathered),
+        )
 
 
 class Census:
@@ -23,12 +42,17 @@ class Census:
     Attributes:
         accepted: Connections so far, those that were refused here included.
         closed: Those that have ended, by reason.
+        handler_errors: Exceptions that were logged as errors of the handler.
+        invalid_packets: Errors in place of packets.
         connections: Those that are here, handshakes included.
         most: How many may be here.
         sessions: Those that have come as far as their handler.
     """
 
-    __slots__ = ("_hosts", "_limits", "accepted", "closed", "connections", "most", "sessions")
+    __slots__ = (
+        *("_hosts", "_limits", "_traffic", "accepted", "closed", "connections"),
+        *("handler_errors", "invalid_packets", "most", "sessions"),
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -38,6 +62,9 @@ class Census:
         self.connections: int = 0
         self.most: float = 0
         self.sessions: set[StreamSession] = set()
+        self.invalid_packets: int = 0
+        self.handler_errors: int = 0
+        self._traffic = Traffic()
 
     def admit(self, address: AnySocketAddress) -> bool:
         """Count a connection; return whether it may stay."""
@@ -53,6 +80,18 @@ class Census:
         if host is not None:
             self._hosts[host] += 1
         return True
+
+    def forget(self, session: StreamSession) -> None:
+        """Take note that a session is over."""
+        self.sessions.discard(session)
+        self._traffic = self._traffic.plus(session.client)
+
+    def traffic(self) -> Traffic:
+        """Return what all connections so far have received and sent."""
+        traffic = self._traffic
+        for session in self.sessions:
+            traffic = traffic.plus(session.client)
+        return traffic
 
     def leave(self, address: AnySocketAddress, reason: CloseReason) -> None:
         """Take note that a connection which was admitted is closed."""

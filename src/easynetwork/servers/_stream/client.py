@@ -37,7 +37,8 @@ from easynetwork.servers._stream.packets import (
     nothing_at_hand,
     tag_with_client,
 )
-from easynetwork.servers.statistics import CloseReason
+from easynetwork.servers.limits import changed_limits
+from easynetwork.servers.statistics import ClientStatistics, CloseReason
 
 
 class ServedClient(PacketClient):
@@ -110,6 +111,7 @@ class ServedClient(PacketClient):
             if self.watch is not None:
                 await self.watch.hold()
             await start_tls(self.transport, tls, self._begin_tls)
+            self._options.tls_log.completed += 1
         except OSError as exc:
             if self.is_closed and isinstance(exc, ConnectionError):
                 raise self._explained(exc) from exc
@@ -137,6 +139,37 @@ class ServedClient(PacketClient):
             raise RuntimeError("The conversation with this client is over")
         if self.is_receiving:
             raise busy()
+
+    def set_limits(self, **timeouts: float | None) -> None:
+        self.tasks.check_thread()
+        if self.supervision is None:
+            raise RuntimeError("The conversation with this client is over")
+        self.supervision.change(changed_limits(self.supervision.limits, timeouts))
+        if "close_timeout" in timeouts:
+            self.transport.close_timeout = self.supervision.limits.seconds_to_close
+
+    def get_statistics(self) -> ClientStatistics:
+        now = self._options.backend.current_time()
+        waits_since = self.waiting_since if self.is_receiving else None
+        return ClientStatistics(
+            state=self._state(),
+            seconds=now - self.began,
+            idle=0.0 if waits_since is None else now - waits_since,
+            packets_received=self.decoder.taken,
+            packets_sent=self.packets_sent,
+            bytes_received=self.decoder.received,
+            bytes_sent=self.bytes_sent + len(self.gathered),
+            unsent=self.get_unsent_size(),
+        )
+
+    def _state(self) -> str:
+        if self.is_closed or self.is_over:
+            return "closing"
+        if self.is_receiving:
+            return "waiting"
+        if self.transport.congested:
+            return "sending"
+        return "working" if self.is_greeted else "greeting"
 
     # -- tasks
 

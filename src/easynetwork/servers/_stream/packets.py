@@ -58,6 +58,7 @@ class PacketClient(AsyncStreamClient[Any]):
 
     Attributes:
         address: The client's address.
+        began: When its session began, on the event loop's clock.
         bytes_sent: Bytes of packets handed to the transport.
         decoder: Where its packets come from.
         encode: Makes the bytes of a packet.
@@ -65,10 +66,12 @@ class PacketClient(AsyncStreamClient[Any]):
         gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
         close_reason: Why the connection ended, from the end of the conversation on.
         ended_by: Why it is about to end, if that is known before.
+        is_greeted: Whether `on_connection()` is over, so that `on_disconnection()` is due.
         is_closed: Whether sending raises `ClientClosedError`.
         is_over: Whether the conversation is over, so that nothing is received any more.
         is_receiving: Whether a task waits for a packet, or does the TLS handshake.
         packets_sent: Packets handed over.
+        sent_before: `bytes_sent` when its handler began to wait for the next packet.
         supervision: Sees that it is not too slow, while the conversation goes on.
         take: Returns the next packet if it is at hand, and may be taken: see `renew_take()`.
         protocol: Its protocol object.
@@ -80,10 +83,10 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_options", "address", "bytes_sent", "close_reason", "decoder", "encode", "ended_by"),
-        *("flush_is_scheduled", "gathered"),
-        *("is_closed", "is_over", "is_receiving", "packets_sent", "protocol", "supervision"),
-        *("take", "tasks", "transport", "undelivered", "waiting_since", "watch"),
+        *("_options", "address", "began", "bytes_sent", "close_reason", "decoder", "encode"),
+        *("ended_by", "flush_is_scheduled", "gathered", "is_closed", "is_greeted", "is_over"),
+        *("is_receiving", "packets_sent", "protocol", "sent_before", "supervision", "take"),
+        *("tasks", "transport", "undelivered", "waiting_since", "watch"),
     )
 
     def __init__(
@@ -103,12 +106,15 @@ class PacketClient(AsyncStreamClient[Any]):
         self.close_reason: CloseReason | None = None
         self.ended_by: CloseReason | None = None
         self.is_closed: bool = False
+        self.is_greeted: bool = False
         self.is_over: bool = False
         self.is_receiving: bool = False
         self.undelivered: Sequence[tuple[int, int, bytes]] = ()
         self.watch: Watch | None = None
         self.gathered: bytearray = bytearray()
         self.flush_is_scheduled: bool = False
+        self.began: float = 0
+        self.sent_before: int = 0
         self.waiting_since: float | None = None
         self.packets_sent: int = 0
         self.bytes_sent: int = 0
@@ -140,6 +146,8 @@ class PacketClient(AsyncStreamClient[Any]):
             finally:
                 self.renew_take()
         except (StreamProtocolParseError, TimeoutError) as exc:
+            if isinstance(exc, StreamProtocolParseError):
+                self._options.census.invalid_packets += 1
             vars(exc)["_easynetwork_receiver"] = self
             raise
         except DisconnectedError as exc:
@@ -172,6 +180,7 @@ class PacketClient(AsyncStreamClient[Any]):
                     raise DisconnectedError
                 if self.waiting_since is None:
                     self.waiting_since = self._options.backend.current_time()
+                    self.sent_before = self.bytes_sent
                 if self.decoder.refill():
                     await anyio.lowlevel.checkpoint()
                     continue

@@ -23,7 +23,8 @@ from easynetwork.servers._stream.timeouts import Timeouts
 from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.servers.handlers import AsyncStreamClient
-from easynetwork.servers.limits import Limits, most_clients
+from easynetwork.servers.limits import Limits, check_limits, most_clients
+from easynetwork.servers.statistics import StreamStatistics
 
 
 class BaseStreamServer(
@@ -42,7 +43,7 @@ class BaseStreamServer(
         ancillary_bufsize: See `StreamOptions`.
     """
 
-    __slots__ = ("_census", "_limits", "_max_recv_size", "_service", "_timeouts")
+    __slots__ = ("_census", "_limits", "_max_recv_size", "_service", "_timeouts", "_tls_log")
 
     def __init__(
         self,
@@ -54,16 +55,17 @@ class BaseStreamServer(
         max_recv_size: int | None,
         log_client_connection: bool | None,
         tls: TLSOptions | None,
-        limits: Limits | None = None,
+        limits: Limits | None,
         ancillary_bufsize: int | None = None,
     ) -> None:
         check_stream_protocol(protocol)
         handler = asynchronous_stream_handler(request_handler)
         super().__init__(ensure_backend(backend), handler, logger)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
-        self._limits = Limits() if limits is None else limits
+        self._limits = check_limits(limits)
         self._census = Census(self._limits)
         self._timeouts = Timeouts(self._backend, self._log)
+        self._tls_log = TLSLog(self._log)
         options = StreamOptions(
             backend=self._backend,
             handler=handler,
@@ -75,10 +77,25 @@ class BaseStreamServer(
             log=self._log,
             connection_log_level=logging.DEBUG if log_client_connection is False else logging.INFO,
             tls=tls,
-            tls_log=TLSLog(self._log),
+            tls_log=self._tls_log,
             ancillary_bufsize=ancillary_bufsize,
         )
         self._service = StreamService(options)
+
+    def get_statistics(self) -> StreamStatistics:
+        """Return what has happened to the server's connections so far."""
+        census = self._census
+        return StreamStatistics(
+            clients=census.connections,
+            accepted=census.accepted,
+            closed=dict(census.closed),
+            invalid_packets=census.invalid_packets,
+            handler_errors=census.handler_errors,
+            tls_handshakes=self._tls_log.completed,
+            tls_failures=self._tls_log.failed,
+            suppressed_log_lines=self._log.suppressed,
+            **census.traffic()._asdict(),
+        )
 
     def get_clients(self) -> list[AsyncStreamClient[_T_Response]]:
         """Return the clients that are here now, whose handler has been called."""

@@ -57,9 +57,11 @@ class StreamService:
 
     async def _admit(self, tasks: SessionTasks, incoming: Incoming) -> None:
         if not self._options.census.admit(incoming.address):
+            self._options.log.limit("%s is refused: %s", incoming.address, CloseReason.FULL.value)
             incoming.transport.abort()
             await incoming.transport.aclose()
             return
+        incoming.transport.close_timeout = self._options.limits.seconds_to_close
         decoder = self._options.codec.new_decoder()
         incoming.transport.feed = decoder.feed
         name = f"client {incoming.address}"
@@ -70,13 +72,15 @@ class StreamService:
 
     async def _serve(self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder) -> None:
         ready: Incoming | None = None
-        with tasks.scope():
-            ready = await self._make_ready(incoming)
+        try:
+            with tasks.scope():
+                ready = await self._make_ready(incoming)
+        finally:
+            if ready is None:
+                reason = CloseReason.STOPPED if tasks.is_cancelled() else CloseReason.TLS_FAILED
+                self._options.census.leave(incoming.address, reason)
         if ready is not None:
             await self._new_session(tasks, ready, decoder).run()
-        else:
-            reason = CloseReason.STOPPED if tasks.is_cancelled() else CloseReason.TLS_FAILED
-            self._options.census.leave(incoming.address, reason)
 
     def _new_session(
         self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder

@@ -28,7 +28,11 @@ import anyio.lowlevel
 from easynetwork.addresses import UnixSocketAddress
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.ancillary import take_received
-from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
+from easynetwork.exceptions import (
+    StreamProtocolParseError,
+    TypedAttributeLookupError,
+    UnsupportedOperation,
+)
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._core.fault_log import printable
 from easynetwork.servers._core.generators import (
@@ -79,14 +83,13 @@ class StreamSession:
         client: What the handler sees of it.
     """
 
-    __slots__ = ("_generator", "_greeted", "_leaving", "_options", "_tasks", "client", "thrown")
+    __slots__ = ("_generator", "_leaving", "_options", "_tasks", "client", "thrown")
 
     def __init__(self, options: StreamOptions, tasks: SessionTasks, client: ServedClient) -> None:
         self._options = options
         self._tasks = tasks  # that own the current one
         self.client: ServedClient = client
         self._generator: AsyncGenerator[Yielded, Any] | None = None  # the last one
-        self._greeted = False  # on_connection() is over, so on_disconnection() is due
         self._leaving = False  # the generator is being closed
         self.thrown: BaseException | None = None  # see `throw_in()`
 
@@ -98,6 +101,7 @@ class StreamSession:
         """
         options, client = self._options, self.client
         options.census.sessions.add(self)
+        client.began = options.backend.current_time()
         client.supervision = Supervision(options.timeouts, client, options.limits)
         self._log_accepted()
         end: End = _End.LEFT
@@ -105,8 +109,8 @@ class StreamSession:
             with self._tasks.scope() as client.conversation:
                 try:
                     end = await self._greet()
-                    self._greeted = end is not _End.LEFT
-                    if self._greeted and not client.is_closed:
+                    self.client.is_greeted = end is not _End.LEFT
+                    if self.client.is_greeted and not client.is_closed:
                         end = await self._converse(options.handler.handle, once=False)
                 except BaseException as exc:
                     end = exc
@@ -176,6 +180,8 @@ class StreamSession:
                         await close(generator)
                         return _End.LEFT
                     except BaseException as exc:
+                        if isinstance(exc, StreamProtocolParseError):
+                            self._options.census.invalid_packets += 1
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
@@ -240,8 +246,10 @@ class StreamSession:
         try:
             await self._end_connection(end)
         finally:
-            census.sessions.discard(self)
+            if client.transport.has_given_up and not self._tasks.is_cancelled():
+                client.close_reason = CloseReason.CLOSE_TIMEOUT
             census.leave(client.address, client.close_reason or CloseReason.STOPPED)
+            census.forget(self)
 
     async def _end_connection(self, end: End) -> None:
         """Flush, disconnect hook, log, report, close. In this order, always.
@@ -268,7 +276,7 @@ class StreamSession:
         is_closed = False
         try:
             with tasks.scope():
-                if self._greeted:
+                if self.client.is_greeted:
                     goodbye = await self._call_on_disconnection()
                 self._report(verdict, goodbye)
                 if end is _End.REFUSED or verdict.crash or goodbye.crash:
@@ -378,7 +386,12 @@ class StreamSession:
     def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
         options, client = self._options, self.client
         client.is_closed = True
-        options.log.log(options.connection_log_level, "%s disconnected", client.address)
+        reason = "" if client.close_reason is None else client.close_reason.value
+        options.log.log(
+            options.connection_log_level, "%s disconnected (%s)", client.address, reason
+        )
+        crashes = (verdict.crash, goodbye.crash)
+        options.census.handler_errors += sum(crash is not None for crash in crashes)
         if verdict is not NOTHING:
             verdict.report(client.address, options.log)
         if goodbye.crash is not None:

@@ -60,11 +60,10 @@ class Supervision:
     """
 
     __slots__ = (
-        "_began",
         "_client",
         "_partial",
         "_progress",
-        "_sent",
+        "_pushed",
         "_timeouts",
         "due",
         "limits",
@@ -73,10 +72,9 @@ class Supervision:
     def __init__(self, timeouts: Timeouts, client: PacketClient, limits: Limits) -> None:
         self._timeouts = timeouts
         self._client = client
-        self._began = timeouts.now()
         self._partial: _Partial | None = None
         self._progress: _Progress | None = None
-        self._sent = 0, self._began  # bytes, and when there were fewer
+        self._pushed = 0, client.began  # bytes sent while it waited, and when they were seen
         self.due: int | None = None
         self.limits: Limits = limits
         client.transport.on_partial = self.note_partial
@@ -131,7 +129,7 @@ class Supervision:
         waits_since = client.waiting_since if client.is_receiving else None
         since = now if waits_since is None else waits_since
         if limits.first_packet_timeout is not None and not decoder.taken:
-            begin = now if waits_since is None else self._began
+            begin = now if waits_since is None else client.began
             due = begin + limits.first_packet_timeout
             found.append((due, CloseReason.FIRST_PACKET_TIMEOUT))
         if (
@@ -144,9 +142,9 @@ class Supervision:
             due = max(partial.since, since) + limits.packet_timeout + earned
             found.append((due, CloseReason.PACKET_TIMEOUT))
         if limits.idle_timeout is not None:
-            if client.bytes_sent != self._sent[0]:
-                self._sent = client.bytes_sent, now
-            due = max(since, self._sent[1]) + limits.idle_timeout
+            if client.bytes_sent not in (client.sent_before, self._pushed[0]):
+                self._pushed = client.bytes_sent, now
+            due = max(since, self._pushed[1]) + limits.idle_timeout
             found.append((due, CloseReason.IDLE_TIMEOUT))
         return found
 

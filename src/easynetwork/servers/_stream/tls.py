@@ -21,17 +21,22 @@ class TLSLog:
     """What the log of a server says about TLS.
 
     Attributes:
+        failed: How many handshakes failed.
+        completed: How many were completed.
         truncated: How many clients left without saying that nothing follows.
     """
 
-    __slots__ = ("_log", "truncated")
+    __slots__ = ("_log", "completed", "failed", "truncated")
 
     def __init__(self, log: ServerLog) -> None:
+        self.completed: int = 0
+        self.failed: int = 0
         self.truncated: int = 0
         self._log = log
 
     def report_failure(self, exc: OSError, address: AnySocketAddress) -> None:
         """Log why a handshake failed."""
+        self.failed += 1
         if isinstance(exc, ssl.SSLError):
             message = "Error in client task (during TLS handshake) of %s: %s"
             self._log.fault(message, address, printable(exc))
@@ -65,4 +70,5 @@ async def accept_tls(options: TLSOptions, log: TLSLog, incoming: Incoming) -> In
     except OSError as exc:
         log.report_failure(exc, incoming.address)
         return None
+    log.completed += 1
     return incoming._replace(transport=transport)

@@ -1,0 +1,65 @@
+"""How long the kernel waits for a peer that says nothing, and what it holds for it."""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+from contextlib import suppress
+from typing import Final
+
+try:
+    import fcntl
+    import termios
+except ModuleNotFoundError:  # Windows
+    _TIOCOUTQ = None
+else:
+    _TIOCOUTQ = getattr(termios, "TIOCOUTQ", None)
+
+_PROBES: Final = 3
+
+_INT: Final = struct.Struct("i")
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Return how many bytes were sent and not acknowledged; 0 where the system does not tell.
+
+    Linux: SIOCOUTQ of tcp(7), which is TIOCOUTQ, and counts for Unix sockets what is not read.
+    """
+    if _TIOCOUTQ is None:
+        return 0
+    try:
+        answer = fcntl.ioctl(sock, _TIOCOUTQ, bytes(_INT.size))
+    except (OSError, ValueError, TypeError):  # not a socket of the kernel, or closed
+        return 0
+    size: int = _INT.unpack(answer)[0]
+    return size
+
+
+def limit_silence(
+    listening: socket.socket, keepalive: float | None, send_timeout: float | None
+) -> None:
+    """Have the kernel give up connections whose peer has vanished.
+
+    Args:
+        listening: A listening TCP socket. On Linux, the connections that it accepts have the same
+            options (tcp(7)), which costs nothing for each of them.
+        keepalive: Seconds of silence until it asks for the first time; then it asks every half of
+            that. None leaves that to the system, which usually waits for two hours.
+        send_timeout: Seconds until it gives up if what was sent is not acknowledged.
+    """
+    options: list[tuple[str, float]] = []
+    if keepalive is not None:
+        options = [
+            ("TCP_KEEPIDLE", max(1, round(keepalive))),
+            ("TCP_KEEPINTVL", max(1, round(keepalive / 2))),
+            ("TCP_KEEPCNT", _PROBES),
+        ]
+        with suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if send_timeout is not None:
+        options.append(("TCP_USER_TIMEOUT", math.ceil(send_timeout * 1000)))
+    for name, value in options:
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):  # out of the system's range, or not a socket of TCP
+                listening.setsockopt(socket.IPPROTO_TCP, option, int(value))
