@@ -28,7 +28,8 @@ class TLSOptions:
         server_side: Whether this is the server's end.
         server_hostname: The host whose certificate a client expects; None if it does not say.
         handshake_timeout: Seconds that the handshake may take.
-        shutdown_timeout: Seconds that the peer has, at the end, to take what waits for it.
+        shutdown_timeout: Seconds that the peer has, at the end, to take what waits for it; None for
+            as many as without TLS.
         standard_compatible: Whether both sides say that nothing follows (RFC 8446, 6.1).
     """
 
@@ -36,8 +37,13 @@ class TLSOptions:
     server_side: bool
     server_hostname: str | None
     handshake_timeout: float
-    shutdown_timeout: float
+    shutdown_timeout: float | None
     standard_compatible: bool
+
+    @property
+    def seconds_to_close(self) -> float:
+        """`shutdown_timeout`; what connections have without TLS for None."""
+        return CLOSE_TIMEOUT if self.shutdown_timeout is None else self.shutdown_timeout
 
     def new_session(self) -> TLSSession:
         """Return the session of one more connection."""
@@ -154,7 +160,7 @@ def _new_options(
         server_side,
         server_hostname,
         _HANDSHAKE_TIMEOUT if handshake_timeout is None else validated_delay(handshake_timeout),
-        CLOSE_TIMEOUT if shutdown_timeout is None else validated_delay(shutdown_timeout),
+        None if shutdown_timeout is None else validated_delay(shutdown_timeout),
         standard_compatible is not False,
     )
     try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
 import time
-from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -13,6 +11,7 @@ import pytest
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.servers.handlers import INETClientAttribute
+from easynetwork.servers.limits import Limits
 from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, one_protocol
 from tests.times import SOON
 
@@ -27,17 +26,9 @@ def unsent(client: Any) -> int:
     return gathered + int(client.transport.get_unsent_size())
 
 
-@pytest.fixture
-def close_timeout(
-    monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None
-) -> Callable[[float], dict[str, Any]]:
-    """Return a function that sets the time limit of closing, and returns options of the server."""
-
-    def set_timeout(seconds: float) -> dict[str, Any]:
-        monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", seconds)
-        return {} if tls is None else {"ssl_shutdown_timeout": seconds}
-
-    return set_timeout
+def close_timeout(seconds: float) -> dict[str, Any]:
+    """Return options of a server that limit the time of closing."""
+    return {"limits": Limits(close_timeout=seconds)}
 
 
 # -- how much waits
@@ -202,7 +193,7 @@ class Stuck(Narrow):
 
 @one_protocol
 @pytest.mark.parametrize("way", ["aclose", "aclose of another task", "crash", "end"])
-async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any, way: str) -> None:
+async def test_closing_has_a_deadline(serve: Serve, log: Any, way: str) -> None:
     """Whatever closes a connection waits for its peer a limited time; then it is reset."""
     options = close_timeout(SOON)
     handler = Stuck()
@@ -233,7 +224,7 @@ async def test_closing_has_a_deadline(serve: Serve, close_timeout: Any, log: Any
 
 
 @one_protocol
-async def test_stuck_sender_beside_the_goodbye(serve: Serve, close_timeout: Any) -> None:
+async def test_stuck_sender_beside_the_goodbye(serve: Serve) -> None:
     """`on_disconnection()` may wait for a task that sends: that ends in time as well."""
     options = close_timeout(SOON)
 
@@ -266,7 +257,7 @@ async def test_stuck_sender_beside_the_goodbye(serve: Serve, close_timeout: Any)
 
 
 @one_protocol
-async def test_reader_in_time(serve: Serve, close_timeout: Any) -> None:
+async def test_reader_in_time(serve: Serve) -> None:
     """A peer that reads what waits for it in time gets all of it, also what waits for its turn."""
     options = close_timeout(5.0)
 
@@ -290,7 +281,7 @@ async def test_reader_in_time(serve: Serve, close_timeout: Any) -> None:
 
 
 @one_protocol
-async def test_limit_does_not_touch_others(serve: Serve, close_timeout: Any) -> None:
+async def test_limit_does_not_touch_others(serve: Serve) -> None:
     """A connection with nothing to send is not reset by a limit that has passed."""
     options = close_timeout(SOON)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 from easynetwork.exceptions import ClientClosedError
+from easynetwork.servers.limits import Limits
 from tests.conformance.support import (
     Client,
     Narrow,
@@ -560,11 +560,10 @@ async def test_not_a_coroutine_function(serve: Serve, log: Records) -> None:
 
 
 @pytest.fixture
-def close_timeout(monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None) -> dict[str, Any]:
+def close_timeout(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Give tasks little time to end; return options of the server."""
-    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", SOON)
     monkeypatch.setattr("easynetwork.servers._stream.session._CLOSE_TIMEOUT_AT_STOP", SOON)
-    return {} if tls is None else {"ssl_shutdown_timeout": SOON}
+    return {"limits": Limits(close_timeout=SOON)}
 
 
 class Deaf(Starting):

@@ -35,7 +35,7 @@ from docs._include.examples.howto.tcp_servers.request_handler_explanation import
     TimedOut,
 )
 from docs._include.examples.howto.tcp_servers.simple_request_handler import GreetingRequestHandler
-from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER
+from easynetwork._tuning import HIGH_WATER
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -45,6 +45,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     INETClientAttribute,
 )
+from easynetwork.servers.limits import Limits
 from tests.docs.howto_support import (
     DOCS,
     Lines,
@@ -78,8 +79,10 @@ def protocol(limit: int = 65536) -> StreamProtocol[Response, Request]:
     return StreamProtocol(StringLineSerializer(limit=limit), Lines(Request))
 
 
-def serve(handler: AsyncStreamRequestHandler[Request, Response], limit: int = 65536) -> Any:
-    return serving(handler, protocol(limit))
+def serve(
+    handler: AsyncStreamRequestHandler[Request, Response], limit: int = 65536, **options: Any
+) -> Any:
+    return serving(handler, protocol(limit), **options)
 
 
 @pytest.fixture(autouse=True)
@@ -215,14 +218,13 @@ async def test_close() -> None:
             await handler.clients[0].send_packet(Response("Too late"))
 
 
-async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_close_gives_up() -> None:
     """aclose() resets the connection if the client does not read in time.
 
     "aclose() waits until the operating system has taken the data that was sent, for at most 30
     seconds. If the client reads so slowly that data is left by then, the connection is reset."
     """
-    assert CLOSE_TIMEOUT == 30
-    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
+    assert Limits().close_timeout == 30
 
     class Handler(Watched):
         async def handle(self, client: Client) -> Requests:
@@ -233,7 +235,10 @@ async def test_close_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
             self.calls.append("closed")
 
     handler = Handler()
-    async with serve(handler) as server, connected(server) as peer:
+    async with (
+        serve(handler, limits=Limits(close_timeout=0.1)) as server,
+        connected(server) as peer,
+    ):
         await peer.send("hello")
         await handler.gone.wait()
         assert "closed" in handler.calls
@@ -1162,15 +1167,14 @@ async def test_how_it_ended(ending: str) -> None:
     assert handler.is_refused is handler.closing
 
 
-async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_last_packet_is_not_read() -> None:
     """A client that does not read cannot delay the end of its connection.
 
     "The client has 30 seconds to read the data that is waiting for it. If it does not, the
     connection is reset, and a waiting send_packet() raises ConnectionError, in this method and in
     all other tasks."
     """
-    assert CLOSE_TIMEOUT == 30
-    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", 0.1)
+    assert Limits().close_timeout == 30
     errors: list[ConnectionError] = []
 
     async def send_for_ever(client: Client) -> None:
@@ -1194,7 +1198,10 @@ async def test_last_packet_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
             await super().on_disconnection(client)
 
     handler = Handler()
-    async with serve(handler) as server, connected(server) as peer:
+    async with (
+        serve(handler, limits=Limits(close_timeout=0.1)) as server,
+        connected(server) as peer,
+    ):
         await peer.send("hello")
         await handler.gone.wait()
         await until(lambda: len(errors) == 2)

@@ -89,7 +89,8 @@ class TLSStreamTransport(StreamTransport):
     )
 
     def __init__(self, inner: StreamTransport, options: TLSOptions) -> None:
-        self.close_timeout: float = options.shutdown_timeout
+        timeout = options.shutdown_timeout
+        self.close_timeout: float = inner.close_timeout if timeout is None else timeout
         self.feed: Feed = inner.feed
         self.local_address: AnySocketAddress = inner.local_address
         self.address: AnySocketAddress = inner.address

@@ -70,7 +70,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
         with close_on_error(sock):
             super().__init__(sock, retry_interval)
             if tls is not None:
-                self._close_timeout = tls.shutdown_timeout
+                self._close_timeout = tls.seconds_to_close
 
     def _wait_in_recv(self) -> None:
         """Let a thread without a deadline wait in recv(2), instead of in poll(2) before it.
@@ -241,7 +241,7 @@ class BlockingStreamClient(BlockingClient[_T_Sent, _T_Received]):
             self._is_closed = True
             raise
         finally:
-            self._close_timeout = options.shutdown_timeout
+            self._close_timeout = options.seconds_to_close
 
     def _exclusively(self, change: Callable[[], None]) -> None:
         """Call a function while no other thread uses the client."""

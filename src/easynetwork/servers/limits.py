@@ -48,8 +48,8 @@ class Limits:
             while its handler waits for a packet.
         send_timeout: Without any progress of the client, while something waits to be sent to it:
             neither does the operating system take a byte, nor does what it has taken become less.
-        close_timeout: That a client has, when its connection is closed, to take what was sent. TLS
-            connections have `ssl_shutdown_timeout`, if the server has that option.
+        close_timeout: That a client has, when its connection is closed, to take what was sent. Over
+            TLS, `ssl_shutdown_timeout` takes its place, if the server has that option.
         keepalive: Of silence until the operating system asks whether the client is still there. One
             that has vanished is gone within three times that. While sent data is not acknowledged,
             it does not ask, but gives up after `send_timeout` (tcp(7): TCP_USER_TIMEOUT). TCP only,
