@@ -568,7 +568,7 @@ async def test_idle_limit(log: pytest.LogCaptureFixture) -> None:
         assert await peer.ask("hello") == "Response hello"
         assert await peer.ending() == "end of the stream"
     assert not complaints(log)
-    about = [record for record in log.records if "too long" in record.getMessage()]
+    about = [record for record in log.records if "sent nothing for too long" in record.getMessage()]
     assert [record.levelno for record in about] == [logging.DEBUG]
     assert str(peer.address) in about[0].getMessage()
 
