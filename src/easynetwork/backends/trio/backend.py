@@ -50,3 +50,6 @@ class TrioBackend(AsyncBackend):
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return TrioSessionTasks(observer)
+
+    def current_time(self) -> float:
+        return trio.current_time()
