@@ -52,8 +52,8 @@ class Limits:
             TLS, `ssl_shutdown_timeout` takes its place, if the server has that option.
         keepalive: Of silence until the operating system asks whether the client is still there. One
             that has vanished is gone within three times that. While sent data is not acknowledged,
-            it does not ask, but gives up after `send_timeout` (tcp(7): TCP_USER_TIMEOUT). TCP only,
-            as far as the platform has these options.
+            it does not ask, but gives up five seconds after `send_timeout` (tcp(7):
+            TCP_USER_TIMEOUT). TCP only, as far as the platform has these options.
     """
 
     max_clients: int | Literal["auto"] | None = "auto"

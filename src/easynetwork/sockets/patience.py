@@ -17,6 +17,8 @@ else:
     _TIOCOUTQ = getattr(termios, "TIOCOUTQ", None)
 
 _PROBES: Final = 3
+_RESERVE: Final = 5.0
+"""Seconds. While the peer's window is closed, the kernel cannot tell why (RFC 9293, 3.8.6.1)."""
 
 _INT: Final = struct.Struct("i")
 
@@ -46,7 +48,8 @@ def limit_silence(
             options (tcp(7)), which costs nothing for each of them.
         keepalive: Seconds of silence until it asks for the first time; then it asks every half of
             that. None leaves that to the system, which usually waits for two hours.
-        send_timeout: Seconds until it gives up if what was sent is not acknowledged.
+        send_timeout: Seconds that a peer may take nothing of what was sent. The kernel gives up some
+            seconds later, so that who knows the connection can, and give the reason.
     """
     options: list[tuple[str, float]] = []
     if keepalive is not None:
@@ -58,7 +61,7 @@ def limit_silence(
         with suppress(OSError):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if send_timeout is not None:
-        options.append(("TCP_USER_TIMEOUT", math.ceil(send_timeout * 1000)))
+        options.append(("TCP_USER_TIMEOUT", math.ceil((send_timeout + _RESERVE) * 1000)))
     for name, value in options:
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):  # out of the system's range, or not a socket of TCP
