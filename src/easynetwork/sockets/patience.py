@@ -48,8 +48,8 @@ def limit_silence(
             options (tcp(7)), which costs nothing for each of them.
         keepalive: Seconds of silence until it asks for the first time; then it asks every half of
             that. None leaves that to the system, which usually waits for two hours.
-        send_timeout: Seconds that a peer may take nothing of what was sent. The kernel gives up some
-            seconds later, so that who knows the connection can, and give the reason.
+        send_timeout: Seconds that a peer may take nothing of what was sent. The kernel gives up
+            some seconds later, so that the server, which knows the reason, does before.
     """
     options: list[tuple[str, float]] = []
     if keepalive is not None:
