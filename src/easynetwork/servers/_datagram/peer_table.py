@@ -139,8 +139,7 @@ class PeerTable:
 
     def _receive(self, batch: Batch) -> None:
         counts, places, sessions = self.service.counts, self.service.places, self._sessions
-        max_peers, suspicious_ports = places.limits.max_peers, self._suspicious_ports
-        is_limited = places.limits.max_peers_per_host is not None
+        plenty, suspicious_ports = places.plenty, self._suspicious_ports
         counts.received += len(batch)
         for datagram, address in batch:
             if address is None and (address := self._name_sender()) is None:
@@ -151,7 +150,7 @@ class PeerTable:
                 continue
             if self._unix is None and address[1] in suspicious_ports and self._suspects(address):
                 continue
-            has_place = counts.peers < max_peers and not is_limited
+            has_place = counts.peers < plenty
             if not has_place and not places.admits(address):
                 continue
             client = None if self._kept_clients is None else self._kept_clients.get(address)
@@ -234,8 +233,10 @@ class PeerTable:
 
     def _forget(self, session: DatagramSession) -> None:
         del self._sessions[session.client.raw_address]
-        newcomer = self.service.places.release(session)
-        if newcomer is not None:
+        service = self.service
+        if service.counts.peers < service.places.plenty:
+            service.counts.peers -= 1
+        elif (newcomer := service.places.release(session)) is not None:
             self._start_newcomer(*newcomer)
         reference = weakref.ref(session.client)
         del session.client

@@ -115,10 +115,11 @@ class TaskReuse:
                 self._finish(last, end)
         finally:
             del end  # an exception's traceback may refer to this frame
-        self._start_rest()
+        if self._ready:
+            self._start_rest()
 
     def _start_rest(self) -> None:
-        if self._ready and not self._is_starting and not self._tasks.is_cancelled():
+        if not self._is_starting and not self._tasks.is_cancelled():
             # A copy, because a context cannot be entered while it is entered already.
             self._context.copy().run(self.start_ready)
 
