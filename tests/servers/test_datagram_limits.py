@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_servers(wrong: object) -> None:
     for limits in None, DatagramLimits(max_peers=5):
         for new_server in servers(limits=limits):
             new_server()
+
+
+def test_adopted_socket() -> None:
+    """`from_sockets()` takes them, too."""
+    protocol: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        arguments: Any = [sock], protocol, Echo(), "asyncio"
+        with pytest.raises(TypeError, match=r"^Expected a DatagramLimits object, got 5$"):
+            AsyncUDPNetworkServer.from_sockets(*arguments, limits=5)
 
 
 @each_loop
