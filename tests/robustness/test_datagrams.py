@@ -269,7 +269,8 @@ def test_conversations(loop: str) -> None:
         for _ in range(1100):
             peer = stack.enter_context(connect(server.port))
             answers.append(ask(peer, "talk"))
-        assert answers.count("talking") >= 0.95 * 1100
+        # Without room for the last 100, the first of them would wait until others time out.
+        assert answers.count("talking") >= 1095
         assert ask(peer, "echo hello") == "hello"  # the last one goes on with its own
 
 
