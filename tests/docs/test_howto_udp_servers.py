@@ -46,6 +46,7 @@ from easynetwork.servers.handlers import (
     AsyncDatagramRequestHandler,
     INETClientAttribute,
 )
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.servers.statistics import DatagramStatistics
 from tests.docs.howto_support import (
     DOCS,
@@ -80,8 +81,8 @@ def protocol() -> DatagramProtocol[Response, Request]:
     return DatagramProtocol(StringLineSerializer(), Lines(Request))
 
 
-def serve(handler: Handling) -> Any:
-    return serving(handler, protocol())
+def serve(handler: Handling, **options: Any) -> Any:
+    return serving(handler, protocol(), **options)
 
 
 @pytest.fixture(autouse=True)
@@ -580,13 +581,13 @@ async def test_server_stops() -> None:
 
     "Datagrams that are still in a queue are dropped."
 
-    "dropped is the sum of seven counters, one for each reason."
+    "dropped is the sum of nine counters, one for each reason."
 
     "dropped_by_stop counts datagrams that were waiting when the server stopped."
     """
     names = [field.name for field in fields(DatagramStatistics) if "dropped" in field.name]
-    assert len(names) == 7
-    assert DatagramStatistics(**dict.fromkeys(names, 1)).dropped == 7
+    assert len(names) == 9
+    assert DatagramStatistics(**dict.fromkeys(names, 1)).dropped == 9
     raised: list[type[BaseException]] = []
 
     class Handler(Handling):
@@ -1183,6 +1184,62 @@ async def test_shutdown() -> None:
             assert not server.is_serving()
 
 
+# Avoiding response loops
+
+
+async def test_response_loop() -> None:
+    """Servers that answer everything answer each other for ever, unless the handlers prevent it.
+
+    "If both servers answer whatever they receive, each response causes the next one, and the two
+    servers exchange datagrams without end."
+    """
+    handler = examples.MinimumRequestHandler()
+    async with serve(handler) as one, serve(handler) as other:
+        send_from(one, other, b"hello")
+        await until(lambda: one.get_statistics().received > 10)
+
+
+@pytest.mark.parametrize("datagram", [b"get size", b"get colour", b"\xff", b"error", b"value red"])
+async def test_no_response_loop(log: pytest.LogCaptureFixture, datagram: bytes) -> None:
+    """The handler of the example answers a request, and nothing else.
+
+    "The library never sends a datagram by itself, not even in response to an invalid one, so this
+    is up to your handler."
+
+    "Do not respond to invalid datagrams."
+
+    "A response, an error message in particular, must not look like a request."
+
+    "In this example, a request begins with get, and a response begins with value or error:"
+    """
+    handler = examples.RequestsOnlyHandler()
+    plain: DatagramProtocol[Any, Any] = DatagramProtocol(StringLineSerializer(), Bare(Request))
+    async with serving(handler, plain) as one, serving(handler, plain) as other:
+        send_from(one, other, datagram)
+        await received(other, 1)
+        with visiting(one) as peer:
+            assert await peer.ask("get colour") == "value blue"
+            assert await peer.ask("get size") == "error unknown name size"
+        with visiting(other) as peer:
+            assert await peer.ask("get colour") == "value blue"
+        assert one.get_statistics().received == 2 + datagram.startswith(b"get")
+        assert other.get_statistics().received == 2
+    assert complaints(log) == []
+
+
+class Bare(Lines):
+    """A response is its text."""
+
+    def convert_to_dto_packet(self, obj: Any) -> str:
+        return str(obj.text)
+
+
+def send_from(server: Any, to: Any, datagram: bytes) -> None:
+    """Send a datagram from a server's socket, as if somebody had forged its address."""
+    endpoint = server._listeners[0].server_socket.endpoint
+    assert endpoint.send(datagram, to.get_addresses()[0].for_connection())
+
+
 # Limits and dropped datagrams
 
 
@@ -1245,7 +1302,10 @@ async def test_too_many_clients(log: pytest.LogCaptureFixture) -> None:
 
     "1,000 clients with a running handle()."
 
-    "a server runs at most 1,000 of them at a time."
+    "by default, a server runs at most 1,000 of them at a time."
+
+    "A handle() that is busy, or waits for something other than a datagram, is never interrupted: if
+    all of them are, the datagram is dropped."
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -1266,6 +1326,79 @@ async def test_too_many_clients(log: pytest.LogCaptureFixture) -> None:
             await until(lambda: server.get_statistics().peers == 0)
             assert await late.ask("again") == "Response again"
     assert len(complaints(log)) == 1
+
+
+async def test_evicted_client(log: pytest.LogCaptureFixture) -> None:
+    """A client that waits makes room for another one.
+
+    "When 1,000 clients have a running handle() and another client sends a datagram, the server
+    evicts the client that has waited longest at a yield after the first one: it raises TimeoutError
+    at that yield, whatever timeout you have set. If handle() yields again, the server closes the
+    generator. The other client's turn comes as soon as handle() has ended."
+
+    "waits until the server stops, or until the server needs its place"
+
+    "evicted counts the evicted clients."
+
+    "It logs the next drop only after ten seconds without a drop, so a flood does not fill the log.
+    The same holds for evictions."
+    """
+    assert DatagramLimits().max_peers == 1000
+    handler = examples.TimeoutYieldedRequestHandler()
+    async with serve(handler, limits=DatagramLimits(max_peers=2)) as server:
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(visiting(server)) for _ in range(4)]
+            for peer in peers:
+                assert await peer.ask("Ann") == "Response What would you like?"
+            assert [await peer.receive() for peer in peers[:2]] == ["TimedOut"] * 2
+            assert await peers[3].ask("tea") == "Response tea for Ann"
+            statistics = server.get_statistics()
+            assert (statistics.evicted, statistics.dropped) == (2, 0)
+    assert len(complaints(log)) == 1
+
+
+async def test_own_limits(log: pytest.LogCaptureFixture) -> None:
+    """A server takes other limits; one of them is for each host.
+
+    "To choose other limits, pass a DatagramLimits to the server, for example
+    limits=DatagramLimits(max_peers=10_000, max_waiting=8)."
+
+    "max_peers_per_host limits the clients with the same IP address (for IPv6, in the same network
+    of 64 bits). There is no such limit by default"
+    """
+    assert DatagramLimits().max_peers_per_host is None
+    handler = WaitingRequestHandler()
+    limits = DatagramLimits(max_peers=10_000, max_waiting=8, max_peers_per_host=2)
+    async with serve(handler, limits=limits) as server:
+        with visiting(server) as one, visiting(server) as two, visiting(server) as three:
+            one.send("wait", *map(str, range(10)))
+            two.send("wait")
+            three.send("hello")
+            await received(server, 13)
+            statistics = server.get_statistics()
+            assert (statistics.waiting, statistics.dropped_by_count) == (8, 2)
+            assert (statistics.peers, statistics.dropped_by_host) == (2, 1)
+            handler.go_on.set()
+            await until(lambda: server.get_statistics().peers == 0)
+    assert len(complaints(log)) == 1
+
+
+async def test_own_address(log: pytest.LogCaptureFixture) -> None:
+    """A server does not answer itself.
+
+    "A server cannot loop with itself: datagrams that come from one of its own addresses are
+    dropped"
+
+    "dropped_by_own_address counts datagrams from an address of the server itself. If the server
+    listens on all interfaces, that is its port on any address of the machine."
+    """
+    for host in "127.0.0.1", "0.0.0.0":
+        async with serve(examples.MinimumRequestHandler(), host=host) as server:
+            port = server.get_addresses()[0].port
+            await server.client_for(("127.0.0.1", port)).send_packet(Response("hello"))
+            await received(server, 1)
+            assert server.get_statistics().dropped_by_own_address == 1
+    assert len(complaints(log)) == 2
 
 
 async def received(server: Any, count: int) -> None:

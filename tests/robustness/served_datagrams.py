@@ -3,8 +3,9 @@
 A datagram is a command:
 
 * ``echo TEXT`` is answered by ``TEXT``;
-* ``stay`` by ``staying``; that peer's generator will never end;
-* ``statistics`` by the server's statistics and how many datagrams were handled, as JSON;
+* ``talk`` by ``talking``; then that peer's generator waits half a minute for the next command;
+* ``observer`` by the port of a second server, which answers each datagram with the statistics of
+  the first one and how many datagrams that has handled, as JSON;
 * any other makes the handler sleep for as many seconds as the command line says.
 """
 
@@ -16,6 +17,7 @@ import json
 import logging
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import anyio
 
@@ -30,45 +32,62 @@ from tests.robustness.served import runner_options
 class Handler(AsyncDatagramRequestHandler[str, str]):
     """Does what it is told."""
 
-    __slots__ = ("handled", "nap", "server")
+    __slots__ = ("handled", "nap", "observer_port")
 
     def __init__(self, nap: float) -> None:
         self.nap = nap
         self.handled = 0
-        self.server: AsyncUDPNetworkServer[str, str]
+        self.observer_port = 0
 
-    async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
-        command = yield
+    async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[float | None, str]:
+        command = yield None
         await self._obey(command, client)
-        while command == "stay":
-            await self._obey((yield), client)
+        while command == "talk":
+            await self._obey((yield 30), client)
 
     async def _obey(self, command: str, client: AsyncDatagramClient[str]) -> None:
         self.handled += 1
         match command.split(" "):
             case ["echo", *words]:
                 await client.send_packet(" ".join(words))
-            case ["stay"]:
-                await client.send_packet("staying")
-            case ["statistics"]:
-                statistics = dataclasses.asdict(self.server.get_statistics())
-                await client.send_packet(json.dumps({**statistics, "handled": self.handled}))
+            case ["talk"]:
+                await client.send_packet("talking")
+            case ["observer"]:
+                await client.send_packet(str(self.observer_port))
             case _:
                 await anyio.sleep(self.nap)
 
 
+class Observer(AsyncDatagramRequestHandler[str, str]):
+    """Tells what another server does, whatever happens to that one."""
+
+    __slots__ = ("handler", "server")
+
+    def __init__(self, handler: Handler, server: AsyncUDPNetworkServer[str, str]) -> None:
+        self.handler = handler
+        self.server = server
+
+    async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
+        yield
+        statistics = dataclasses.asdict(self.server.get_statistics())
+        await client.send_packet(json.dumps({**statistics, "handled": self.handler.handled}))
+
+
 async def serve(options: argparse.Namespace) -> None:
+    protocol: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer())
     handler = Handler(options.nap)
-    handler.server = AsyncUDPNetworkServer[str, str](
-        "127.0.0.1", 0, DatagramProtocol(StringLineSerializer()), handler
-    )
-    async with handler.server, anyio.create_task_group() as tasks:
-        is_up = anyio.Event()
-        tasks.start_soon(lambda: handler.server.serve_forever(is_up_event=is_up))
-        await is_up.wait()
-        print(handler.server.get_addresses()[0].port, flush=True)
+    server = AsyncUDPNetworkServer("127.0.0.1", 0, protocol, handler)
+    observer = AsyncUDPNetworkServer("127.0.0.1", 0, protocol, Observer(handler, server))
+    async with observer, server, anyio.create_task_group() as tasks:
+        for each in observer, server:
+            is_up = anyio.Event()
+            tasks.start_soon(partial(each.serve_forever, is_up_event=is_up))
+            await is_up.wait()
+        handler.observer_port = observer.get_addresses()[0].port
+        print(server.get_addresses()[0].port, flush=True)
         await anyio.wait_readable(sys.stdin)
-        await handler.server.shutdown()
+        await server.shutdown()
+        await observer.shutdown()
 
 
 def main() -> None:

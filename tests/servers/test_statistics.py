@@ -32,8 +32,8 @@ def test_dropped() -> None:
         for field in dataclasses.fields(DatagramStatistics)
         if field.name.startswith("dropped_by_")
     ]
-    assert len(reasons) == 7
-    assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 5 * 7
+    assert len(reasons) == 9
+    assert DatagramStatistics(**dict.fromkeys(reasons, 5), received=9).dropped == 5 * 9
 
 
 def test_episodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,3 +53,17 @@ def test_episodes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixt
     counts.warn("other things")
     assert len(caplog.records) == 2
     assert "other things" in caplog.messages[1]
+
+
+def test_episodes_of_evictions(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Evictions have episodes of their own: a line about drops does not stand for one of them."""
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    caplog.set_level(logging.WARNING, LOGGER.name)
+    counts = DatagramCounts(ServerLog(LOGGER))
+    counts.warn("5 things")
+    for _ in range(5):
+        counts.warn_of_eviction(10)
+    assert len(caplog.records) == 2
+    assert caplog.messages[1].startswith("Peers are evicted: 10 have a request handler running")

@@ -17,6 +17,7 @@ from easynetwork.addresses import (
 from easynetwork.sockets.datagrams import (
     ask_for_sources,
     asked_address,
+    is_of_this_machine,
     new_datagram_calls,
     remote_address,
 )
@@ -120,3 +121,19 @@ def test_errors() -> None:
             calls.receive_from(memoryview(bytearray(100)))
         with pytest.raises(OSError, match="too long"):
             calls.send_to(bytes(70_000), ("127.0.0.1", 9, SOURCE_IPV4))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.3"])
+def test_own_machine(host: str) -> None:
+    """Addresses of the loopback network are this machine's, and so are those of its interfaces."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    assert is_of_this_machine((host, 9), family)
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "198.51.100.7", "255.255.255.255", "2001:db8::1", "::ffff:192.0.2.1"]
+)
+def test_other_machine(host: str) -> None:
+    """Others are not, whether there is a route to them or none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    assert not is_of_this_machine((host, 9), family)

@@ -13,6 +13,7 @@ from easynetwork._lazy import lazy_attributes
 if TYPE_CHECKING:
     from easynetwork.servers.async_tcp import AsyncTCPNetworkServer as AsyncTCPNetworkServer
     from easynetwork.servers.async_udp import AsyncUDPNetworkServer as AsyncUDPNetworkServer
+    from easynetwork.servers.limits import DatagramLimits as DatagramLimits
     from easynetwork.servers.standalone_tcp import (
         StandaloneTCPNetworkServer as StandaloneTCPNetworkServer,
     )
@@ -25,6 +26,7 @@ else:
         {
             "AsyncTCPNetworkServer": "async_tcp",
             "AsyncUDPNetworkServer": "async_udp",
+            "DatagramLimits": "limits",
             "StandaloneTCPNetworkServer": "standalone_tcp",
             "StandaloneUDPNetworkServer": "standalone_udp",
         },

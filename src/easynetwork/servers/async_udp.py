@@ -24,6 +24,7 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
 from easynetwork.servers.handlers import AsyncDatagramClient
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.sockets.adopting import UDP_SOCKETS
 from easynetwork.sockets.binding import HostSockets, bind_udp_server
 from easynetwork.sockets.datagrams import ask_for_sources
@@ -36,10 +37,12 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
     has asked. A datagram of a peer starts a generator of the request handler,
     in a task of its own; peers are served concurrently, the datagrams of one peer in order.
 
-    What waits is bounded: 64 datagrams and 256 KiB for each peer, and 1,000 peers that have a
-    generator running. A datagram that comes on top of that is dropped and counted, see
-    `get_statistics()`. The log gets one WARNING line when that begins, and the next one when
-    nothing has been dropped for 10 seconds.
+    What waits is bounded, see `DatagramLimits`: by default, 64 datagrams and 256 KiB for each peer,
+    and 1,000 peers that have a generator running. A datagram that comes on top of that is dropped
+    and counted, see `get_statistics()`. If all 1,000 are there when another peer sends a datagram,
+    the one that has waited longest at a `yield` after its first gets a `TimeoutError` there, and
+    makes room. The log gets one WARNING line when datagrams begin to be dropped, or peers to make
+    room, and the next one when that has not happened for 10 seconds.
 
     Resource handling: `server_activate()` opens the sockets and `server_close()` closes them;
     `async with server:` does both. Datagrams that arrive while the sockets are open and
@@ -66,6 +69,7 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None = None,
         *,
         reuse_port: bool = False,
+        limits: DatagramLimits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -81,6 +85,8 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
             backend: The backend, or its name; by default, the framework that is running.
             reuse_port: Let several processes listen on the same port, if all of them say so
                 (`SO_REUSEPORT`). Not available on Windows.
+            limits: How many peers are served at a time, and what waits for them;
+                `DatagramLimits()` by default.
             logger: Where to log; `easynetwork.servers.async_udp` by default.
 
         Raises:
@@ -89,7 +95,8 @@ class AsyncUDPNetworkServer(BaseDatagramServer[SocketAddress, _T_Request, _T_Res
             NotImplementedError: The backend is not known.
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
-        super().__init__(protocol, request_handler, backend, logger or logging.getLogger(__name__))
+        logger = logger or logging.getLogger(__name__)
+        super().__init__(protocol, request_handler, backend, logger, limits=limits)
         hosts, port = validated_hosts(host), validated_port(port)
         bind = functools.partial(bind_udp_server, reuse_port=validated_reuse_port(reuse_port))
         self._source = HostSockets(hosts, port, socket.SOCK_DGRAM, bind, self.logger)

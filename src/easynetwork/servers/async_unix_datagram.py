@@ -7,7 +7,7 @@ __all__ = ["AsyncUnixDatagramServer"]
 import logging
 import os
 import socket
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from easynetwork._arguments import validated_ancillary_bufsize
 from easynetwork._typevars import _T_Request, _T_Response
@@ -19,6 +19,7 @@ from easynetwork.servers._datagram.client import ServerSocket
 from easynetwork.servers._datagram.peer_table import PeerTable, UnixDatagrams
 from easynetwork.servers._datagram.server import BaseDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.sockets.adopting import UNIX_DATAGRAM_SOCKETS
 from easynetwork.sockets.datagrams import new_datagram_calls
 from easynetwork.sockets.messages import AncillaryInbox
@@ -69,6 +70,7 @@ class AsyncUnixDatagramServer(BaseDatagramServer[UnixSocketAddress, _T_Request, 
         unnamed_addresses_behavior: Literal["ignore", "handle", "warn"] | None = None,
         receive_ancillary_data: bool = False,
         ancillary_bufsize: int | None = None,
+        limits: DatagramLimits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -87,6 +89,8 @@ class AsyncUnixDatagramServer(BaseDatagramServer[UnixSocketAddress, _T_Request, 
                 it.
             ancillary_bufsize: The most bytes of ancillary data to receive with one datagram. By
                 default, enough for what Linux sends.
+            limits: How many peers are served at a time, and what waits for them;
+                `DatagramLimits()` by default.
             logger: Where to log; `easynetwork.servers.async_unix_datagram` by default.
 
         Raises:
@@ -96,8 +100,8 @@ class AsyncUnixDatagramServer(BaseDatagramServer[UnixSocketAddress, _T_Request, 
             anyio.NoEventLoopError: There is no backend, and no event loop is running.
         """
         logger = logger or logging.getLogger(__name__)
-        has_ancillary = bool(receive_ancillary_data)
-        super().__init__(protocol, request_handler, backend, logger, has_ancillary=has_ancillary)
+        options: Any = {"limits": limits, "has_ancillary": bool(receive_ancillary_data)}
+        super().__init__(protocol, request_handler, backend, logger, **options)
         self._source = PathSource(path, mode, unlink_stale, self._backend, socket.SOCK_DGRAM, None)
         self._unnamed = unnamed_addresses_behavior or "ignore"
         if self._unnamed not in _UNNAMED:

@@ -310,7 +310,9 @@ class BlockingDatagramRequestHandler(BlockingRequestHandler, ABC, Generic[_T_Req
         """Serve one datagram, or several of the same peer.
 
         The first `recv_packet()` returns the datagram for which this is called. Further ones of
-        this peer wait, as `AsyncDatagramRequestHandler.handle()` says.
+        this peer wait, as `AsyncDatagramRequestHandler.handle()` says. If another peer needs the
+        place of this one (see `DatagramLimits`), a `recv_packet()` that waits raises
+        `TimeoutError`, and the next one `EndOfStreamError`.
 
         Args:
             client: The sender.

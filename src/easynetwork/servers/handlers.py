@@ -227,8 +227,10 @@ class AsyncDatagramRequestHandler(BaseRequestHandler, ABC, Generic[_T_Request, _
 
         * `DatagramProtocolParseError`: the datagram is not a packet. If it leaves the generator,
           the log gets one WARNING line.
-        * `TimeoutError`: no datagram came in the time that was yielded. Never at the first `yield`.
-          If it leaves the generator, the log gets one DEBUG line.
+        * `TimeoutError`: no datagram came in the time that was yielded; or another peer needs the
+          place of this one, whatever was yielded, and the next `yield` ends the generator: see
+          `DatagramLimits`. Never at the first `yield`. If it leaves the generator, the log gets one
+          DEBUG line.
         * `ProtocolCrashedError`: the protocol object has a bug (the cause).
         * `TypeError` or `ValueError`: the yielded value is no timeout.
         * the framework's cancellation: the server shuts down or is closed, or a scope around the

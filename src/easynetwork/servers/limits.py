@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Limits"]
+__all__ = ["DatagramLimits", "Limits"]
 
 import math
 from collections.abc import Mapping
@@ -23,6 +23,12 @@ _MOST_CLIENTS: Final = 10_000
 
 _SHARE: Final = 0.8
 """Of the descriptors of the process: the rest is for its files, databases and other servers."""
+
+_BATCH: Final = 64
+"""Datagrams taken from a socket at once: all of them may be of one peer."""
+
+_LARGEST: Final = 64 * 1024
+"""Bytes of the largest UDP datagram: its length has 16 bits (RFC 768)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,48 @@ class Limits:
     def unlimited(cls) -> Self:
         """Return no limits at all, for networks on which every machine is trusted."""
         return cls(**{field.name: None for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramLimits:
+    """What a datagram server keeps for its peers. `dataclasses.replace` changes single values.
+
+    A peer has a *place* while a generator of the request handler runs for it. When all places are
+    taken and another peer sends a datagram, the peer is *evicted* that has waited longest at a
+    `yield` after its first one: `TimeoutError` is raised at that `yield`, whatever timeout it has,
+    and if the generator yields again, it is closed. A peer whose generator does not wait for a
+    datagram keeps its place. If that is true of all of them, the datagram is dropped.
+
+    Together, the queues hold at most `max_peers` times `max_waiting_bytes`.
+
+    Attributes:
+        max_peers: Places of the server, for all its sockets.
+        max_peers_per_host: Places of one IPv4 address, or of one IPv6 network of 64 bits. Datagrams
+            of more peers are dropped. It keeps a host whose requests take long from taking all
+            places. None, the default, is no limit: many users behind one router have one address,
+            and so have all clients of a proxy. Besides, a sender can forge the address of another
+            host, and so take the places of that host. Does not concern Unix sockets.
+        max_waiting: Datagrams of one peer that wait until its generator asks for them.
+        max_waiting_bytes: Their total size.
+    """
+
+    max_peers: int = 1000
+    max_peers_per_host: int | None = None
+    max_waiting: int = _BATCH
+    max_waiting_bytes: int = 4 * _LARGEST
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            TypeError: One is not an integer; only `max_peers_per_host` may be None.
+            ValueError: One is not positive.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name != "max_peers_per_host":
+                raise TypeError(f"{field.name} must be an integer, got None")
+            _check_count(field.name, value)
 
 
 def _check_count(name: str, value: object) -> None:

@@ -16,6 +16,7 @@ from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.standalone import StandaloneDatagramBase
 from easynetwork.servers.async_udp import AsyncUDPNetworkServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import UDP_SOCKETS
 
@@ -46,6 +47,7 @@ class StandaloneUDPNetworkServer(StandaloneDatagramBase[SocketAddress, _T_Reques
         *,
         runner_options: Mapping[str, Any] | None = None,
         reuse_port: bool = False,
+        limits: DatagramLimits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -70,6 +72,7 @@ class StandaloneUDPNetworkServer(StandaloneDatagramBase[SocketAddress, _T_Reques
             protocol,
             request_handler,
             reuse_port=reuse_port,
+            limits=limits,
             logger=logger,
         )
         super().__init__(new_server, backend, runner_options)

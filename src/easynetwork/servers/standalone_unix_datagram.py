@@ -17,6 +17,7 @@ from easynetwork.protocol import DatagramProtocol
 from easynetwork.servers._core.standalone import StandaloneDatagramBase
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.adopting import UNIX_DATAGRAM_SOCKETS
 
@@ -49,6 +50,7 @@ class StandaloneUnixDatagramServer(
         unnamed_addresses_behavior: Literal["ignore", "handle", "warn"] | None = None,
         receive_ancillary_data: bool = False,
         ancillary_bufsize: int | None = None,
+        limits: DatagramLimits | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         """Check the arguments; nothing is opened yet.
@@ -76,6 +78,7 @@ class StandaloneUnixDatagramServer(
             unnamed_addresses_behavior=unnamed_addresses_behavior,
             receive_ancillary_data=receive_ancillary_data,
             ancillary_bufsize=ancillary_bufsize,
+            limits=limits,
             logger=logger,
         )
         super().__init__(new_server, backend, runner_options)

@@ -106,11 +106,20 @@ class DatagramStatistics:
         invalid: Those that were no packets: the protocol object raised
             `DatagramProtocolParseError`, whatever the handler made of it.
         refused: Those whose generator returned before its first `yield`.
-        dropped_by_count: Those dropped because 64 datagrams of the same peer were waiting.
-        dropped_by_size: Those dropped because 256 KiB of the same peer would have been waiting.
-        dropped_by_peers: Those dropped because 1,000 other peers had a generator running.
+        dropped_by_count: Those dropped because `DatagramLimits.max_waiting` datagrams of the same
+            peer were waiting.
+        dropped_by_size: Those dropped because more than `DatagramLimits.max_waiting_bytes` of the
+            same peer would have been waiting.
+        dropped_by_peers: Those dropped because `DatagramLimits.max_peers` other peers had a
+            generator running, none of which could be evicted; and those of a peer that was evicted,
+            until its generator had ended.
+        dropped_by_host: Those dropped because `DatagramLimits.max_peers_per_host` peers of the same
+            host had a generator running.
         dropped_by_port: Those dropped because they came from port 0: the sender takes no answers
             (RFC 768), and sending one fails.
+        dropped_by_own_address: Those dropped because they came from an address on which the server
+            itself receives: it would answer itself. On all interfaces, that is the server's port on
+            any address of the machine. Does not concern Unix sockets.
         dropped_by_name: Those dropped because their sender has no name that an answer could be sent
             to (Unix sockets; see `AsyncUnixDatagramServer`).
         dropped_by_length: Those dropped because they were longer than the buffer (Unix sockets):
@@ -118,6 +127,8 @@ class DatagramStatistics:
         dropped_by_stop: Those dropped because they were waiting when the server stopped.
         waiting: Datagrams that wait at this moment until their peer's generator asks for them.
         peers: Peers that have a generator running at this moment.
+        evicted: Peers whose generators had to end because others needed their places: see
+            `DatagramLimits`.
     """
 
     received: int = 0
@@ -126,12 +137,15 @@ class DatagramStatistics:
     dropped_by_count: int = 0
     dropped_by_size: int = 0
     dropped_by_peers: int = 0
+    dropped_by_host: int = 0
     dropped_by_port: int = 0
+    dropped_by_own_address: int = 0
     dropped_by_name: int = 0
     dropped_by_length: int = 0
     dropped_by_stop: int = 0
     waiting: int = 0
     peers: int = 0
+    evicted: int = 0
 
     @property
     def dropped(self) -> int:

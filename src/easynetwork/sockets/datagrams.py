@@ -234,6 +234,19 @@ def _has_source(address: Any) -> bool:
     return type(address) is tuple and type(address[-1]) is bytes
 
 
+def is_of_this_machine(address: Any, family: int) -> bool:
+    """Whether an address, one of the socket module, is one of this machine's.
+
+    The kernel is asked from where it would send to it. (Binding a socket to it would not tell on
+    machines that may bind to all addresses: ``ip_nonlocal_bind`` in ip(7).)
+    """
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)
+        # From the loopback interface, nothing goes to others; it has a network of IPv4 addresses.
+        return probe.getsockname()[0] in {address[0], "127.0.0.1", "::ffff:127.0.0.1"}
+    return False
+
+
 def cut_off(size: int, room: int) -> OSError:
     """Return the error of a datagram that was longer than its buffer, and is lost."""
     return OSError(errno.EMSGSIZE, f"datagram of {size} bytes does not fit into {room} bytes")

@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.servers.statistics import DatagramStatistics
 from tests.conformance.datagrams.support import (
     Client,
@@ -157,6 +158,99 @@ async def test_peers_of_all_sockets(serve: Serve, log: Records) -> None:
                 await service.statistics(received=number + 1)
         await service.statistics(received=1001, peers=1000, dropped_by_peers=1)
         assert len(log.problems()) == 1
+
+
+async def test_own_limits(serve: Serve, log: Records) -> None:
+    """Each limit that a server is given is where it begins to drop."""
+    handler = Holding()
+    limits = DatagramLimits(max_peers=2, max_waiting=3, max_waiting_bytes=10)
+    async with serve(handler, limits=limits) as service:
+        a, b, c = (service.connect() for _ in range(3))
+        a.send("first", *"abc")
+        await service.statistics(received=4, waiting=3, dropped=0)
+        a.send("d")
+        await service.statistics(received=5, waiting=3, dropped=1, dropped_by_count=1)
+        b.send("x" * 50, "x" * 6, "x" * 4)  # the first one does not wait
+        await service.statistics(received=8, waiting=5, dropped=1)
+        b.send("")
+        await service.statistics(received=9, waiting=6, dropped=1)  # ten bytes are not too many
+        handler.released.set()
+        assert [await a.receive() for _ in range(4)] == ["first", "a", "b", "c"]
+        assert [await b.receive() for _ in range(4)] == ["x" * 10, "x" * 6, "x" * 4, ""]
+        handler.released = anyio.Event()
+        b.send("first", "x" * 6)
+        await service.statistics(received=11, waiting=1)
+        b.send("x" * 5)
+        await service.statistics(received=12, dropped=2, dropped_by_size=1)
+        a.send("second of two")
+        await service.statistics(received=13, peers=2, dropped=2)
+        c.send("third")
+        await service.statistics(received=14, peers=2, dropped=3, dropped_by_peers=1)
+        handler.released.set()
+        await service.statistics(peers=0)
+        assert await c.ask("again") == "again"
+    assert [problem[:2] for problem in log.problems()] == [
+        ("WARNING", warning(f"3 of {a.name} are waiting"))
+    ]
+
+
+@on_ip
+async def test_peers_of_one_host(serve: Serve, log: Records, host: str) -> None:
+    """With a limit, a host gets so many places; those that end are free for it again."""
+    handler = Holding()
+    async with serve(handler, limits=DatagramLimits(max_peers_per_host=2)) as service:
+        a, b, c = (service.connect() for _ in range(3))
+        other = service.connect("127.0.0.9") if host == "127.0.0.1" else None
+        a.send("a", "more")
+        b.send("b")
+        c.send("c")
+        await service.statistics(received=4, peers=2, dropped_by_host=1, dropped=1)
+        if other is not None:
+            other.send("other")
+            await service.statistics(peers=3, dropped=1)
+        handler.released.set()
+        assert [await a.receive(), await a.receive(), await b.receive()] == ["a", "more", "b"]
+        await service.statistics(peers=0)
+        for peer in a, b, c:
+            assert await peer.ask("again") == "again"
+    [(level, message, _)] = log.problems()
+    assert level == "WARNING"
+    assert " 2 peers of " in message
+
+
+@on_ip
+async def test_host_evicts_none(serve: Serve, log: Records, host: str) -> None:
+    """A host that has all its places takes none from others."""
+
+    class Waiting(Recorder):
+        async def handle(self, client: Client) -> Requests:
+            while True:
+                await client.send_packet((yield))
+
+    limits = DatagramLimits(max_peers=2, max_peers_per_host=2)
+    async with serve(Waiting(), limits=limits) as service:
+        a, b, c = (service.connect() for _ in range(3))
+        assert await a.ask("a") == "a"
+        assert await b.ask("b") == "b"
+        c.send("c")
+        await service.statistics(received=3, dropped_by_host=1, evicted=0)
+        if host == "127.0.0.1":
+            assert await service.connect("127.0.0.9").ask("other") == "other"
+            assert await c.ask("c") == "c"  # the host of a has a place less
+            await service.statistics(evicted=2, peers=2)
+    log.problems()
+
+
+@pytest.mark.parametrize("host", ["unix"])
+async def test_host_of_unix_sockets(serve: Serve) -> None:
+    """The peers of a Unix socket are of no host."""
+    handler = Holding()
+    async with serve(handler, limits=DatagramLimits(max_peers_per_host=1)) as service:
+        for number in range(5):
+            service.connect().send("hello")
+            await service.statistics(received=number + 1, peers=number + 1, dropped=0)
+        handler.released.set()
+        await service.statistics(peers=0)
 
 
 async def test_stop(serve: Serve) -> None:

@@ -19,11 +19,12 @@ class DatagramCounts:
 
     def __init__(self, log: ServerLog) -> None:
         self._log = log
-        self._episode = Episode()
+        self._episode, self._evictions = Episode(), Episode()
         self.received = self.invalid = self.refused = 0
         self.dropped_by_count = self.dropped_by_size = self.dropped_by_peers = 0
         self.dropped_by_port = self.dropped_by_name = self.dropped_by_length = 0
-        self.dropped_by_stop = self.waiting = self.peers = 0
+        self.dropped_by_host = self.dropped_by_own_address = self.dropped_by_stop = 0
+        self.waiting = self.peers = self.evicted = 0
 
     def warn(self, why: str, *args: object) -> None:
         """Log why something was dropped, if this begins an episode."""
@@ -33,6 +34,16 @@ class DatagramCounts:
                 "seconds; get_statistics() counts them."
             )
             self._log.log(logging.WARNING, message, why % args, self._episode.quiet_time)
+
+    def warn_of_eviction(self, peers: int) -> None:
+        """Log that a peer gives up its place to another one, if this begins an episode."""
+        if self._evictions.begins():
+            message = (
+                "Peers are evicted: %d have a request handler running, and others want one. No "
+                "more is logged until none was evicted for %d seconds; get_statistics() counts "
+                "them."
+            )
+            self._log.log(logging.WARNING, message, peers, self._evictions.quiet_time)
 
     def snapshot(self) -> DatagramStatistics:
         """Return the counts of this moment."""

@@ -15,9 +15,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from easynetwork.addresses._unix import AnySocketAddress
+from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress
+from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import Batch, SessionTasks
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers._core.fault_log import printable
@@ -25,10 +26,7 @@ from easynetwork.servers._core.verdict import interrupts, judge
 from easynetwork.servers._datagram.client import ServedDatagramClient, ServerSocket
 from easynetwork.servers._datagram.session import DatagramService, DatagramSession
 from easynetwork.servers._datagram.task_reuse import TaskReuse
-
-_MAX_PEERS: Final = 1000
-"""Peers of a server that have a generator running. With the bounds of each peer's queue, at most
-256 MB wait."""
+from easynetwork.sockets.datagrams import is_of_this_machine, remote_address
 
 
 class UnnamedSender(str):
@@ -61,7 +59,7 @@ class PeerTable:
     """The peers of one socket."""
 
     __slots__ = (
-        *("_kept_clients", "_runner", "_sessions"),
+        *("_kept_clients", "_runner", "_sessions", "_suspicious_ports"),
         *("_tasks", "_unix", "server_socket", "service"),
     )
 
@@ -95,13 +93,15 @@ class PeerTable:
             tasks: Where to start tasks for generators.
         """
         self._tasks = self.service.tasks = tasks
+        own = self.service.own_addresses
+        self._suspicious_ports = {0} | {each.port for each in own if isinstance(each, tuple)}
         self._runner = TaskReuse(tasks, self._forget, self._report)
         try:
             await self.server_socket.endpoint.serve(self._receive, self._log_error)
         finally:
             for session in self._sessions.values():
                 session.drop_waiting()
-            for session in self._runner.clear():
+            for session in self.service.places.clear_lobby(self) + self._runner.clear():
                 self.service.counts.dropped_by_stop += 1
                 self._forget(session)
 
@@ -138,7 +138,8 @@ class PeerTable:
     # -- called by the endpoint
 
     def _receive(self, batch: Batch) -> None:
-        counts, sessions = self.service.counts, self._sessions
+        counts, places, sessions = self.service.counts, self.service.places, self._sessions
+        plenty, suspicious_ports = places.plenty, self._suspicious_ports
         counts.received += len(batch)
         for datagram, address in batch:
             if address is None and (address := self._name_sender()) is None:
@@ -146,20 +147,46 @@ class PeerTable:
             session = sessions.get(address)
             if session is not None:
                 session.put(datagram)
-            elif self._unix is None and not address[1]:
-                counts.dropped_by_port += 1
-                counts.warn("port 0 of %s cannot be answered (RFC 768)", address[0])
-            elif counts.peers < _MAX_PEERS:
+                continue
+            if self._unix is None and address[1] in suspicious_ports and self._suspects(address):
+                continue
+            has_place = counts.peers < plenty
+            if not has_place and not places.admits(address):
+                continue
+            client = None if self._kept_clients is None else self._kept_clients.get(address)
+            if client is None:
+                client = ServedDatagramClient(self.server_socket, address)
+            session = sessions[address] = DatagramSession(self.service, client, datagram)
+            if has_place:
                 counts.peers += 1
-                client = None if self._kept_clients is None else self._kept_clients.get(address)
-                if client is None:
-                    client = ServedDatagramClient(self.server_socket, address)
-                session = sessions[address] = DatagramSession(self.service, client, datagram)
+            if has_place or places.take(self, session):
                 self._runner.add(session)
-            else:
-                counts.dropped_by_peers += 1
-                counts.warn("%d peers have a request handler running", _MAX_PEERS)
         self._runner.start_ready()
+
+    def _suspects(self, address: Any) -> bool:
+        """Whether nothing good comes from an address. If so, count its datagram as dropped."""
+        counts = self.service.counts
+        if not address[1]:
+            counts.dropped_by_port += 1
+            counts.warn("port 0 of %s cannot be answered (RFC 768)", address[0])
+        elif self._is_own(address):
+            counts.dropped_by_own_address += 1
+            counts.warn("%s is an address of the server", address[:2])
+        else:
+            return False
+        return True
+
+    def _is_own(self, address: Any) -> bool:
+        """Whether an answer to an address would be received by this server."""
+        own, family = self.service.own_addresses, self.server_socket.family
+        sender = typed_address(remote_address(address), family)
+        if isinstance(sender, IPv6SocketAddress):
+            wildcard: Any = IPv6SocketAddress("::", sender.port)
+        else:
+            wildcard = IPv4SocketAddress("0.0.0.0", address[1])
+        return sender in own or (
+            wildcard in own and is_of_this_machine(remote_address(address), family)
+        )
 
     def _name_sender(self) -> UnnamedSender | None:
         """Return a name for the sender of a datagram that has none; None to drop the datagram."""
@@ -206,11 +233,21 @@ class PeerTable:
 
     def _forget(self, session: DatagramSession) -> None:
         del self._sessions[session.client.raw_address]
-        self.service.counts.peers -= 1
+        service = self.service
+        if service.counts.peers < service.places.plenty:
+            service.counts.peers -= 1
+        elif (newcomer := service.places.release(session)) is not None:
+            self._start_newcomer(*newcomer)
         reference = weakref.ref(session.client)
         del session.client
         if (client := reference()) is not None:  # the handler keeps it
             self._keep(client)
+
+    def _start_newcomer(self, table: PeerTable, session: DatagramSession) -> None:
+        if table is self:
+            self._runner.add(session)  # the task that has called `_forget()` goes on with it
+        else:
+            table._runner.start(session)
 
 
 def _is_excused(client: ServedDatagramClient, exc: BaseException) -> bool:

@@ -17,8 +17,10 @@ from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.threads import asynchronous_datagram_handler
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers._datagram.peer_table import PeerTable
+from easynetwork.servers._datagram.places import Places
 from easynetwork.servers._datagram.session import DatagramService
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
+from easynetwork.servers.limits import DatagramLimits
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.messages import ReceivedDatagram
 
@@ -43,17 +45,23 @@ class BaseDatagramServer(
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
         logger: logging.Logger,
         *,
+        limits: DatagramLimits | None = None,
         has_ancillary: bool = False,
     ) -> None:
         check_datagram_protocol(protocol)
         handler = asynchronous_datagram_handler(request_handler)
+        if not isinstance(limits, DatagramLimits | None):
+            raise TypeError(f"Expected a DatagramLimits object, got {limits!r}")
         super().__init__(ensure_backend(backend), handler, logger)
         self._encode = datagram_encoder(protocol)
         self._counts = DatagramCounts(self._log)
         build = datagram_builder(protocol)
         if has_ancillary:
             build = _without_ancillary(build)
-        self._service = DatagramService(handler, build, self._log, self._counts, has_ancillary)
+        places = Places(limits or DatagramLimits(), self._counts)
+        self._service = DatagramService(
+            handler, build, self._log, self._counts, places, has_ancillary
+        )
 
     def get_statistics(self) -> DatagramStatistics:
         """Return what became of the datagrams that have arrived so far."""
@@ -71,7 +79,9 @@ class BaseDatagramServer(
         await super().server_close()
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
-        for table in self._listeners:
+        tables = self._listeners
+        self._service.own_addresses = frozenset(table.local_address for table in tables)
+        for table in tables:
             table.server_socket.is_up = True
             receivers.start_soon(table.serve, sessions)
 

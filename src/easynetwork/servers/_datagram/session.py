@@ -6,10 +6,11 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
+from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import DatagramProtocolParseError, UnsupportedOperation
 from easynetwork.servers._core.fault_log import ServerLog
@@ -23,14 +24,9 @@ from easynetwork.servers._core.generators import (
 )
 from easynetwork.servers._datagram.client import ServedDatagramClient
 from easynetwork.servers._datagram.counts import DatagramCounts
+from easynetwork.servers._datagram.places import Places
 from easynetwork.servers.handlers import AsyncDatagramRequestHandler, RecvParams, Yielded
 from easynetwork.sockets.messages import ReceivedDatagram
-
-_MAX_WAITING: Final = 64
-"""Datagrams of one peer that wait: as many as are taken from a socket at once."""
-
-_MAX_WAITING_SIZE: Final = 256 * 1024
-"""Bytes of one peer that wait: four of the largest datagrams."""
 
 
 @dataclass(slots=True)
@@ -39,6 +35,7 @@ class DatagramService:
 
     Attributes:
         has_ancillary: Whether datagrams are received with their ancillary data.
+        own_addresses: The addresses of all the server's sockets.
         tasks: The owner of the tasks in which generators run, while the server serves.
     """
 
@@ -46,12 +43,14 @@ class DatagramService:
     build: Callable[[bytes], Any]
     log: ServerLog
     counts: DatagramCounts
+    places: Places
     has_ancillary: bool = False
+    own_addresses: frozenset[AnySocketAddress] = frozenset()
     tasks: SessionTasks | None = None
 
 
 class _StoppedError(Exception):
-    """Raised where a datagram was wanted, and the server does not wait for this any longer."""
+    """Raised where a datagram was wanted, and there will be none: the generator has to end."""
 
 
 class DatagramSession:
@@ -62,7 +61,7 @@ class DatagramSession:
     """
 
     __slots__ = (
-        *("_arrived", "_datagram", "_service", "_waiting"),
+        *("_arrived", "_datagram", "_is_evicted", "_service", "_waiting"),
         *("_waiting_size", "client", "thrown"),
     )
 
@@ -84,17 +83,20 @@ class DatagramSession:
     def _open_queue(self) -> deque[bytes]:
         self._waiting = deque()
         self._waiting_size = 0
+        self._is_evicted = False
         self._arrived: anyio.Event | None = None  # while the generator waits for another one
         return self._waiting
 
     def put(self, datagram: bytes) -> None:
         """Let a datagram wait for its turn, if not too many do."""
-        counts = self._service.counts
+        counts, places = self._service.counts, self._service.places
         waiting = self._open_queue() if self._waiting is None else self._waiting
-        if len(waiting) == _MAX_WAITING:
+        if self._is_evicted:
+            places.drop()  # it comes too late for the generator, and another peer has the place
+        elif len(waiting) >= places.limits.max_waiting:
             counts.dropped_by_count += 1
-            counts.warn("%d of %s are waiting", _MAX_WAITING, self)
-        elif self._waiting_size + len(datagram) > _MAX_WAITING_SIZE:
+            counts.warn("%d of %s are waiting", len(waiting), self)
+        elif self._waiting_size + len(datagram) > places.limits.max_waiting_bytes:
             counts.dropped_by_size += 1
             counts.warn("%d bytes of %s are waiting", self._waiting_size, self)
         else:
@@ -103,6 +105,7 @@ class DatagramSession:
             self._waiting_size += len(datagram)
             if self._arrived is not None:
                 self._arrived.set()
+                places.waiting.pop(self, None)  # it has something to do before its task runs
 
     def _pop(self) -> bytes | None:
         if not self._waiting:
@@ -127,6 +130,12 @@ class DatagramSession:
         """Drop what is waiting, because the server stops."""
         while self._pop() is not None:
             self._service.counts.dropped_by_stop += 1
+
+    def evict(self) -> None:
+        """Have the generator, which waits for a datagram, end: another peer gets the place."""
+        assert self._arrived is not None
+        self._is_evicted = True
+        self._arrived.set()
 
     # -- the conversation
 
@@ -198,7 +207,11 @@ class DatagramSession:
             raise _StoppedError
         if self._waiting is None:
             self._open_queue()
+        if self._is_evicted:
+            raise _StoppedError
+        waiting = self._service.places.waiting
         arrived = self._arrived = anyio.Event()
+        waiting[self] = None
         try:
             if timeout is None:
                 await arrived.wait()
@@ -207,6 +220,9 @@ class DatagramSession:
                     await arrived.wait()
         finally:
             self._arrived = None
+            waiting.pop(self, None)
+        if self._is_evicted:
+            raise TimeoutError("evicted: all places are taken, and another peer needs one")
         datagram = self._pop()
         if datagram is None:
             raise TimeoutError("timed out")

@@ -72,6 +72,11 @@ class TaskReuse:
         self._ready.clear()
         return ready
 
+    def start(self, session: DatagramSession) -> None:
+        """Have a generator of a session run soon. May be called in another's `_work()`."""
+        self.add(session)
+        self._start_rest()
+
     def start_ready(self) -> None:
         """Start tasks for the generators that have yet to begin."""
         self._is_starting = True
@@ -110,7 +115,11 @@ class TaskReuse:
                 self._finish(last, end)
         finally:
             del end  # an exception's traceback may refer to this frame
-        if self._ready and not self._is_starting and not self._tasks.is_cancelled():
+        if self._ready:
+            self._start_rest()
+
+    def _start_rest(self) -> None:
+        if not self._is_starting and not self._tasks.is_cancelled():
             # A copy, because a context cannot be entered while it is entered already.
             self._context.copy().run(self.start_ready)
 

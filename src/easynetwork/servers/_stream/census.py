@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easynetwork.addresses._unix import AnySocketAddress, UnixSocketAddress
+from easynetwork.addresses._unix import AnySocketAddress
+from easynetwork.servers._core.hosts import host_of
 from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason
 
 if TYPE_CHECKING:
     from easynetwork.servers._stream.packets import PacketClient
     from easynetwork.servers._stream.session import StreamSession
-
-_NETWORK_BITS = 64
-"""Of an IPv6 address: the least that a host gets, so it can choose the others (RFC 6177)."""
 
 
 class Traffic(NamedTuple):
@@ -70,7 +67,7 @@ class Census:
         """Count a connection; return whether it may stay."""
         self.accepted += 1
         limit = self._limits.max_clients_per_host
-        host = None if limit is None else _host_of(address)
+        host = None if limit is None else host_of(address)
         if self.connections >= self.most or (
             limit is not None and host is not None and self._hosts[host] >= limit
         ):
@@ -98,19 +95,7 @@ class Census:
         self.connections -= 1
         self.closed[reason] += 1
         if self._limits.max_clients_per_host is not None:
-            host = _host_of(address)
+            host = host_of(address)
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
-
-
-def _host_of(address: AnySocketAddress) -> object:
-    """Return what stands for the host of an address; None for a Unix socket's."""
-    if isinstance(address, UnixSocketAddress):
-        return None
-    host = ipaddress.ip_address(address.host.partition("%")[0])
-    if host.version == 4:
-        return host
-    if host.ipv4_mapped is not None:
-        return host.ipv4_mapped
-    return int(host) >> (128 - _NETWORK_BITS)

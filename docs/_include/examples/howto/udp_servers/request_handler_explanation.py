@@ -92,6 +92,30 @@ class ErrorHandlingInRequestHandler(AsyncDatagramRequestHandler[Request, Respons
             await client.send_packet(Response(request.text))
 
 
+class RequestsOnlyHandler(AsyncDatagramRequestHandler[Request, Response]):
+    values: ClassVar[dict[str, str]] = {"colour": "blue"}
+
+    async def handle(
+        self,
+        client: AsyncDatagramClient[Response],
+    ) -> AsyncGenerator[None, Request]:
+        try:
+            request: Request = yield
+        except DatagramProtocolParseError:
+            # It may be a response from another server.
+            return
+
+        command, _, name = request.text.partition(" ")
+        if command != "get":
+            # It may be a response from another server, too.
+            return
+
+        if name in self.values:
+            await client.send_packet(Response(f"value {self.values[name]}"))
+        else:
+            await client.send_packet(Response(f"error unknown name {name}"))
+
+
 class MultipleYieldInRequestHandler(AsyncDatagramRequestHandler[Request, Response]):
     async def handle(
         self,
