@@ -13,20 +13,23 @@ from easynetwork._lazy import lazy_attributes
 if TYPE_CHECKING:
     from easynetwork.servers.async_tcp import AsyncTCPNetworkServer as AsyncTCPNetworkServer
     from easynetwork.servers.async_udp import AsyncUDPNetworkServer as AsyncUDPNetworkServer
-    from easynetwork.servers.limits import DatagramLimits as DatagramLimits
+    from easynetwork.servers.limits import DatagramLimits as DatagramLimits, Limits as Limits
     from easynetwork.servers.standalone_tcp import (
         StandaloneTCPNetworkServer as StandaloneTCPNetworkServer,
     )
     from easynetwork.servers.standalone_udp import (
         StandaloneUDPNetworkServer as StandaloneUDPNetworkServer,
     )
+    from easynetwork.servers.statistics import CloseReason as CloseReason
 else:
     __getattr__, __dir__, __all__ = lazy_attributes(
         __name__,
         {
             "AsyncTCPNetworkServer": "async_tcp",
             "AsyncUDPNetworkServer": "async_udp",
+            "CloseReason": "statistics",
             "DatagramLimits": "limits",
+            "Limits": "limits",
             "StandaloneTCPNetworkServer": "standalone_tcp",
             "StandaloneUDPNetworkServer": "standalone_udp",
         },

@@ -7,7 +7,7 @@ __all__ = ["DatagramLimits", "Limits"]
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from easynetwork._tuning import CLOSE_TIMEOUT
 
@@ -17,6 +17,8 @@ except ModuleNotFoundError:  # Windows: sockets are no descriptors there
     _HAS_LIMIT = False
 else:
     _HAS_LIMIT = True
+
+_T_Limits = TypeVar("_T_Limits", "Limits", "DatagramLimits")
 
 _MOST_CLIENTS: Final = 10_000
 """Connections of a server that nobody has thought about: 60 MB, if they are idle (measured)."""
@@ -191,16 +193,16 @@ def changed_limits(limits: Limits, timeouts: Mapping[str, float | None]) -> Limi
     return replace(limits, **dict(timeouts))  # type: ignore[arg-type]  # checked by itself
 
 
-def check_limits(limits: Limits | None) -> Limits:
+def check_limits(limits: _T_Limits | None, kind: type[_T_Limits]) -> _T_Limits:
     """Return the limits of a server; the defaults for None.
 
     Raises:
         TypeError: They are something else.
     """
     if limits is None:
-        return Limits()
-    if not isinstance(limits, Limits):
-        raise TypeError(f"Expected Limits, got {limits!r}")
+        return kind()
+    if not isinstance(limits, kind):
+        raise TypeError(f"Expected a {kind.__name__} object, got {limits!r}")
     return limits
 
 

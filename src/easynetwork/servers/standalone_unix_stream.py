@@ -18,7 +18,9 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.standalone import StandaloneStreamBase
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.blocking import AnyStreamRequestHandler
+from easynetwork.servers.handlers import AsyncStreamClient
 from easynetwork.servers.limits import Limits
+from easynetwork.servers.statistics import StreamStatistics
 from easynetwork.sockets.adopting import UNIX_STREAM_SOCKETS
 
 
@@ -90,3 +92,18 @@ class StandaloneUnixStreamServer(StandaloneStreamBase[UnixSocketAddress, _T_Requ
             logger=logger,
         )
         super().__init__(new_server, backend, runner_options)
+
+    def get_statistics(self) -> StreamStatistics:
+        """Return what has happened to the connections of this run of `serve_forever()`.
+
+        May be called by any thread.
+        """
+        return self._ask(StreamStatistics(), lambda server: server.get_statistics())
+
+    def get_clients(self) -> list[AsyncStreamClient[_T_Response]]:
+        """Return the clients that are here now, whose handler has been called.
+
+        May be called by any thread; the clients may only be used in the event loop's.
+        """
+        found: list[AsyncStreamClient[_T_Response]] = []
+        return self._ask(found, lambda server: server.get_clients())

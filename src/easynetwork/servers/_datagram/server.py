@@ -20,7 +20,7 @@ from easynetwork.servers._datagram.peer_table import PeerTable
 from easynetwork.servers._datagram.places import Places
 from easynetwork.servers._datagram.session import DatagramService
 from easynetwork.servers.blocking import AnyDatagramRequestHandler
-from easynetwork.servers.limits import DatagramLimits
+from easynetwork.servers.limits import DatagramLimits, check_limits
 from easynetwork.servers.statistics import DatagramStatistics
 from easynetwork.sockets.messages import ReceivedDatagram
 
@@ -50,15 +50,13 @@ class BaseDatagramServer(
     ) -> None:
         check_datagram_protocol(protocol)
         handler = asynchronous_datagram_handler(request_handler)
-        if not isinstance(limits, DatagramLimits | None):
-            raise TypeError(f"Expected a DatagramLimits object, got {limits!r}")
         super().__init__(ensure_backend(backend), handler, logger)
         self._encode = datagram_encoder(protocol)
         self._counts = DatagramCounts(self._log)
         build = datagram_builder(protocol)
         if has_ancillary:
             build = _without_ancillary(build)
-        places = Places(limits or DatagramLimits(), self._counts)
+        places = Places(check_limits(limits, DatagramLimits), self._counts)
         self._service = DatagramService(
             handler, build, self._log, self._counts, places, has_ancillary
         )

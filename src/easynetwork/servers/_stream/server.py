@@ -62,7 +62,7 @@ class BaseStreamServer(
         handler = asynchronous_stream_handler(request_handler)
         super().__init__(ensure_backend(backend), handler, logger)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
-        self._limits = check_limits(limits)
+        self._limits = check_limits(limits, Limits)
         self._census = Census(self._limits)
         self._timeouts = Timeouts(self._backend, self._log)
         self._tls_log = TLSLog(self._log)
