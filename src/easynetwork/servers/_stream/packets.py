@@ -162,7 +162,7 @@ class PacketClient(AsyncStreamClient[Any]):
                 if self.is_closed or self.is_over or self.tasks.has_given_up:
                     raise DisconnectedError
                 if self.decoder.refill():
-                    await anyio.lowlevel.checkpoint()
+                    await self.transport.give_way()
                 elif self.watch is not None:
                     await self.watch.receive(deadline)
                 else:
