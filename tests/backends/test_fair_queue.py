@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from easynetwork.backends import fair_queue as module
@@ -228,6 +229,28 @@ async def test_renewed_by_the_loop() -> None:
         await served.wait()
     assert queue is fair_queue()
     assert not queue.is_exhausted
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_loop_ends(backend: str) -> None:
+    """An event loop may end while a flow waits."""
+    rounds = 0
+
+    async def main() -> None:
+        queue, flow = fair_queue(), SimpleNamespace(finish_tag=0)
+
+        def serve() -> None:
+            nonlocal rounds
+            rounds += 1
+            queue.charge(flow, QUANTUM)
+            queue.enter("key", flow, serve)
+
+        serve()
+        while rounds < 3:
+            await anyio.lowlevel.checkpoint()
+
+    anyio.run(main, backend=backend)
+    assert rounds >= 3
 
 
 def test_one_queue_per_loop() -> None:

@@ -20,6 +20,8 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 import anyio
@@ -173,6 +175,13 @@ def fair_queue() -> FairQueue:
     queue = _fair_queue.get(None)
     if queue is None:
         loop: Any = current_token().native_token
-        queue = FairQueue(getattr(loop, "call_soon", None) or loop.run_sync_soon)
+        queue = FairQueue(getattr(loop, "call_soon", None) or partial(_run_sync_soon, loop))
         _fair_queue.set(queue)
     return queue
+
+
+def _run_sync_soon(token: Any, callback: Callable[[], None]) -> None:
+    # At its end, trio makes the last calls, and refuses new ones (`RunFinishedError`). An exception
+    # here would be one of trio's own.
+    with suppress(RuntimeError):
+        token.run_sync_soon(callback)
