@@ -39,9 +39,9 @@ SMALL_SIZE: Final = 256
 """Bytes that a connection may read without waiting when the budget is exhausted. Requests of one
 byte, of which it could hold so many, take half a millisecond (measured)."""
 
-_MAX_BUDGET: Final = 8 * QUANTUM
+_MAX_BUDGET: Final = 16 * QUANTUM
 
-_SHORT, _LONG = 0.002, 0.006
+_SHORT, _LONG = 0.003, 0.008
 """Seconds that two turns of the loop take when the budget grows, and when it shrinks."""
 
 _fair_queue: Final = RunVar["FairQueue"]("_fair_queue")

