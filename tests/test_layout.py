@@ -58,7 +58,7 @@ OPTIONAL = (
 )
 # What may be imported at the top of a module, by package.
 THIRD_PARTY = {
-    "easynetwork.backends.trio": {"anyio", "trio"},
+    "easynetwork.backends.trio": {"anyio", "outcome", "trio"},  # a part of trio's interface
     "easynetwork.testing._virtual_trio": {"trio"},
     "easynetwork.testing.plugin": {"anyio", "pytest"},
     "easynetwork": {"anyio"},

@@ -48,6 +48,7 @@ from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.abc.stream import Farewell, Feed, nothing
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
+from easynetwork.backends.fair_queue import QUANTUM, fair_queue
 from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.patience import unacknowledged
@@ -79,10 +80,10 @@ class SocketStreamTransport(StreamTransport):
 
     __slots__ = (
         *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
-        *("_fd", "_linger_done", "_phase", "_queued", "_recv_into", "_so_error_checked"),
-        *("_taken", "_turns", "_unsent", "_view", "_wants_linger", "address"),
-        *("congested", "feed", "has_given_up", "has_lost_descriptor", "local_address"),
-        *("on_partial", "on_unsent", "socket"),
+        *("_fair_queue", "_fd", "_linger_done", "_phase", "_queued", "_recv_into"),
+        *("_so_error_checked", "_taken", "_turns", "_unsent", "_view", "_wants_linger"),
+        *("address", "congested", "feed", "finish_tag", "has_given_up", "has_lost_descriptor"),
+        *("local_address", "on_partial", "on_unsent", "socket"),
     )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
@@ -99,6 +100,8 @@ class SocketStreamTransport(StreamTransport):
         self.congested: bool = False
         self.has_given_up: bool = False
         self.has_lost_descriptor: bool = False
+        self.finish_tag: int = 0  # see `Flow`
+        self._fair_queue = fair_queue()
         self._view = receive_view(max_recv_size)
         self._recv_into: Callable[[memoryview], int] = sock.recv_into
         self._phase = _Phase.OPEN
@@ -279,16 +282,23 @@ class SocketStreamTransport(StreamTransport):
             self.abort()
 
     async def drain(self) -> None:
+        if self._below_low_water is None and self._budget < 0:
+            turn = self._below_low_water = anyio.Event()
+            self._fair_queue.enter(turn, self, self._renew_budget)
         # Once: the task with the next turn may write, and congest the transport again, before this
         # one runs, and the bytes of this one have left.
         if self._below_low_water is not None:
             await self._below_low_water.wait()
-        elif self._budget < 0:
-            await anyio.lowlevel.checkpoint()
-            if self._below_low_water is None:  # else, another task has written meanwhile
-                self._resume_writing()
         if self._phase == _Phase.BROKEN:
             raise broken_connection(self._error)
+
+    def _renew_budget(self) -> None:
+        self._fair_queue.charge(self, QUANTUM)
+        if self.get_unsent_size() <= HIGH_WATER:  # else, the loop does so when it has sent enough
+            self._resume_writing()
+
+    async def give_way(self) -> None:
+        await self._fair_queue.give_way(self)
 
     async def send_eof(self) -> None:
         if self._phase == _Phase.OPEN:

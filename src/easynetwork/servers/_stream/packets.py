@@ -182,7 +182,7 @@ class PacketClient(AsyncStreamClient[Any]):
                     self.waiting_since = self._options.backend.current_time()
                     self.sent_before = self.bytes_sent
                 if self.decoder.refill():
-                    await anyio.lowlevel.checkpoint()
+                    await self.transport.give_way()
                     continue
                 if self.decoder and self.supervision is not None:
                     self.supervision.note_partial()

@@ -206,7 +206,7 @@ class StreamSession:
             )
         client.check_ancillary()  # even if the packet is here already
         undelivered = client.undelivered = list(client.undelivered)
-        packet = await take_received(client.decoder)
+        packet = await take_received(client.decoder, client.transport)
         if packet is NEED_DATA and not undelivered:
             if client.is_closed or client.is_over or self._tasks.has_given_up:
                 raise DisconnectedError
@@ -223,7 +223,7 @@ class StreamSession:
                 client.stop_receiving()
             client.undelivered = ()
             deliver_ancillary(params, undelivered)
-            packet = await take_received(client.decoder)
+            packet = await take_received(client.decoder, client.transport)
         elif undelivered:
             client.undelivered = ()
             deliver_ancillary(params, undelivered)

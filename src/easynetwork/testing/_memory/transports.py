@@ -82,8 +82,7 @@ class MemoryStreamTransport(SocketStreamTransport):
             self._start_timer()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        token: Any = anyio.lowlevel.current_token().native_token
-        (getattr(token, "call_soon", None) or token.run_sync_soon)(callback)
+        self._fair_queue.call_soon(callback)
 
     # -- called by the base class
 
