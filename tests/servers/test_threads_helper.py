@@ -160,7 +160,7 @@ def test_later_error(monkeypatch: pytest.MonkeyPatch) -> None:
             self.is_stopped.wait(PATIENCE)
             raise LookupError("lost")
 
-        def shutdown(self, timeout: float | None = None) -> None:
+        def shutdown(self, timeout: float | None = None, *, grace: float = 0.0) -> None:
             self.is_stopped.set()
 
         def server_close(self) -> None:

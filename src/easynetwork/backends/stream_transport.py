@@ -152,6 +152,16 @@ class SocketStreamTransport(StreamTransport):
     ) -> None:
         await send_with_ancillary(self, encode, ancillary)
 
+    # -- receiving, as far as it is the same for all loops
+
+    def has_unread(self) -> bool:
+        return has_unread(self.socket)
+
+    def stop_receiving(self) -> None:
+        self._wants_linger = not self._at_eof  # the peer may be sending: see `aclose()`
+        self._at_eof = True
+        self._stop_receiving()
+
     # -- sending
 
     def write(self, data: bytes | bytearray) -> None:
@@ -292,7 +302,8 @@ class SocketStreamTransport(StreamTransport):
             timeout = self.close_timeout
         if self._phase < _Phase.CLOSING:
             self._phase = _Phase.CLOSING
-            self._wants_linger = not self._at_eof and (linger or has_unread(self.socket))
+            if not self._at_eof or self._wants_linger:
+                self._wants_linger = linger or has_unread(self.socket)
             self._at_eof = True
             self._stop_receiving()
         try:

@@ -84,7 +84,7 @@ class TLSStreamTransport(StreamTransport):
     """
 
     __slots__ = (
-        *("_inner", "_is_closing", "_options", "_overrun", "_session", "address"),
+        *("_has_stopped", "_inner", "_is_closing", "_options", "_overrun", "_session", "address"),
         *("close_timeout", "feed", "is_truncated", "local_address"),
     )
 
@@ -98,6 +98,7 @@ class TLSStreamTransport(StreamTransport):
         self._options = options
         self._session = options.new_session()
         self._is_closing = False
+        self._has_stopped = False  # nothing is received any more, by our own decision
         self._overrun: Overrun | None = None
         inner.feed = self._feed_handshake
 
@@ -183,12 +184,20 @@ class TLSStreamTransport(StreamTransport):
         try:
             await self._inner.receive(deadline)
         except EOFError:
-            is_to_be_announced = self._options.standard_compatible and not self._is_closing
+            is_ours = self._is_closing or self._has_stopped
+            is_to_be_announced = self._options.standard_compatible and not is_ours
             error = self._session.end_error() if is_to_be_announced else None
             if error is None:
                 raise
             self.is_truncated = True
             raise broken_connection(error) from error
+
+    def has_unread(self) -> bool:
+        return self._session.is_peer_sending or self._inner.has_unread()
+
+    def stop_receiving(self) -> None:
+        self._has_stopped = True
+        self._inner.stop_receiving()
 
     # -- sending
 

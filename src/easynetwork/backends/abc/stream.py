@@ -202,6 +202,17 @@ class StreamTransport(ABC):
         """
 
     @abstractmethod
+    def has_unread(self) -> bool:
+        """Whether bytes of the peer have arrived that were not fed."""
+
+    @abstractmethod
+    def stop_receiving(self) -> None:
+        """Receive nothing more, as if the peer had ended its side; `receive()` wakes up.
+
+        Sending goes on. The peer may still be sending, so `aclose()` lingers if need be.
+        """
+
+    @abstractmethod
     async def send_eof(self) -> None:
         """Send pending data, then tell the peer that nothing follows. Receiving goes on.
 
@@ -290,6 +301,19 @@ class Listener(ABC):
         Args:
             admit: Awaited with each connection, which belongs to it from then on. No further
                 connection is accepted before it returns.
+
+        Raises:
+            OSError: The listener itself has failed.
+        """
+
+    @abstractmethod
+    async def accept_waiting(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
+        """Hand over the connections that wait at this moment, and return.
+
+        When this returns, none waits: `close()`, called at once, refuses none that was there.
+
+        Args:
+            admit: As for `accept_forever()`, which may be running.
 
         Raises:
             OSError: The listener itself has failed.

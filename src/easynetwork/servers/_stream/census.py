@@ -11,6 +11,7 @@ from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason
 
 if TYPE_CHECKING:
+    from easynetwork.servers._stream.drain import StreamDrain
     from easynetwork.servers._stream.session import StreamSession
 
 _NETWORK_BITS = 64
@@ -24,11 +25,21 @@ class Census:
         accepted: Connections so far, those that were refused here included.
         closed: Those that have ended, by reason.
         connections: Those that are here, handshakes included.
+        drain: Ends them, while the server drains.
         most: How many may be here.
         sessions: Those that have come as far as their handler.
     """
 
-    __slots__ = ("_hosts", "_limits", "accepted", "closed", "connections", "most", "sessions")
+    __slots__ = (
+        "_hosts",
+        "_limits",
+        "accepted",
+        "closed",
+        "connections",
+        "drain",
+        "most",
+        "sessions",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -36,6 +47,7 @@ class Census:
         self.accepted: int = 0
         self.closed: Counter[CloseReason] = Counter()
         self.connections: int = 0
+        self.drain: StreamDrain | None = None
         self.most: float = 0
         self.sessions: set[StreamSession] = set()
 
@@ -58,6 +70,8 @@ class Census:
         """Take note that a connection which was admitted is closed."""
         self.connections -= 1
         self.closed[reason] += 1
+        if self.drain is not None:
+            self.drain.changed()
         if self._limits.max_clients_per_host is not None:
             host = _host_of(address)
             self._hosts[host] -= 1

@@ -19,6 +19,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
+import anyio
 import anyio.lowlevel
 
 from easynetwork._arguments import validated_delay
@@ -35,6 +36,7 @@ from easynetwork.exceptions import (
     StreamProtocolParseError,
 )
 from easynetwork.parsers import NEED_DATA
+from easynetwork.servers._stream.drain import Stage
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.watch import Watch
 from easynetwork.servers.handlers import AsyncStreamClient
@@ -62,12 +64,14 @@ class PacketClient(AsyncStreamClient[Any]):
         flush_is_scheduled: Whether something may be gathered.
         gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
         close_reason: Why the connection ended, from the end of the conversation on.
+        connected: When its session began, on the event loop's clock.
         ended_by: Why it is about to end, if that is known before.
         is_closed: Whether sending raises `ClientClosedError`.
         is_over: Whether the conversation is over, so that nothing is received any more.
         is_receiving: Whether a task waits for a packet, or does the TLS handshake.
         take: Returns the next packet if it is at hand, and may be taken: see `renew_take()`.
         protocol: Its protocol object.
+        stage: What its next packet is.
         tasks: The owner of all of the server's tasks.
         transport: The connection.
         undelivered: Ancillary data of a `yield` that was cancelled.
@@ -75,9 +79,9 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_options", "address", "close_reason", "decoder", "encode", "ended_by"),
+        *("_options", "address", "close_reason", "connected", "decoder", "encode", "ended_by"),
         *("flush_is_scheduled", "gathered"),
-        *("is_closed", "is_over", "is_receiving", "protocol", "take"),
+        *("is_closed", "is_over", "is_receiving", "protocol", "stage", "take"),
         *("tasks", "transport", "undelivered", "watch"),
     )
 
@@ -97,6 +101,8 @@ class PacketClient(AsyncStreamClient[Any]):
         self.tasks: SessionTasks = tasks
         self.close_reason: CloseReason | None = None
         self.ended_by: CloseReason | None = None
+        self.connected: float = anyio.current_time()
+        self.stage: Stage = Stage.CONVERSING
         self.is_closed: bool = False
         self.is_over: bool = False
         self.is_receiving: bool = False
@@ -114,6 +120,9 @@ class PacketClient(AsyncStreamClient[Any]):
     def is_closing(self) -> bool:
         return self.is_closed or self.transport.is_closing()
 
+    def is_draining(self) -> bool:
+        return self._options.census.drain is not None
+
     # -- receiving
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
@@ -125,7 +134,7 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             if (packet := self.take()) is not NEED_DATA:
                 return packet
-            self.take = nothing_at_hand
+            self.take, self.stage = nothing_at_hand, Stage.CONVERSING
             try:
                 return await self.next_packet(timeout)
             finally:
@@ -159,8 +168,8 @@ class PacketClient(AsyncStreamClient[Any]):
                     deadline, timeout = self._options.backend.current_time() + timeout, None
                 if self.gathered:
                     self.flush()
-                if self.is_closed or self.is_over or self.tasks.has_given_up:
-                    raise DisconnectedError
+                if self.is_closed or self.is_over or self.tasks.is_ending:
+                    self.check_may_wait()
                 if self.decoder.refill():
                     await anyio.lowlevel.checkpoint()
                 elif self.watch is not None:
@@ -168,7 +177,8 @@ class PacketClient(AsyncStreamClient[Any]):
                 else:
                     await self.transport.receive(deadline)
         except EOFError as exc:
-            if not self.decoder.end_of_stream():
+            # Half a packet of a client that has not ended its side is no packet.
+            if self.ended_by is CloseReason.DRAINED or not self.decoder.end_of_stream():
                 raise DisconnectedError from exc
             packet = self.decoder.take()
         except ConnectionError as exc:
@@ -179,6 +189,17 @@ class PacketClient(AsyncStreamClient[Any]):
             if self.watch is not None:
                 self.watch.resume()
         return packet
+
+    def check_may_wait(self) -> None:
+        """Make sure that a packet may be waited for, if `SessionTasks.is_ending` or this ends.
+
+        Raises:
+            DisconnectedError: It may not.
+        """
+        drain = self._options.census.drain
+        is_ending = self.is_closed or self.is_over or self.tasks.has_given_up
+        if is_ending or (drain is not None and not drain.may_wait(self)):
+            raise DisconnectedError
 
     def stop_receiving(self) -> None:
         """Let other tasks receive."""
@@ -201,7 +222,9 @@ class PacketClient(AsyncStreamClient[Any]):
         elif isinstance(end, ConnectionError):
             error = end
         else:
-            error = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+            is_drained = self.ended_by is CloseReason.DRAINED
+            text = "The server drains" if is_drained else "The client has left"
+            error = EndOfStreamError(errno.ECONNABORTED, text)
         return tag_with_client(self, error)
 
     async def wait_disconnected(self) -> None:

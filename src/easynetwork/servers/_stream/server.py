@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Generic
 
 import anyio.abc
@@ -14,9 +15,11 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensur
 from easynetwork.backends.abc import Listener, SessionTasks
 from easynetwork.codec import new_codec
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.servers._core.drain import Drain
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.threads import asynchronous_stream_handler
 from easynetwork.servers._stream.census import Census
+from easynetwork.servers._stream.drain import StreamDrain
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers._stream.tls import TLSLog
@@ -83,3 +86,21 @@ class BaseStreamServer(
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         self._census.most = most_clients(self._limits)
         self._service.start(self._listeners, receivers, sessions)
+
+    def _end_serving(self) -> None:
+        self._census.drain = None
+
+    def _begin_draining(self, drain: Drain) -> None:
+        self._census.drain = StreamDrain(self._census, drain.changed)
+
+    async def _stop_taking(self, tasks: SessionTasks) -> None:
+        tasks.is_ending = True
+        await self._service.stop(self._listeners, tasks)
+        self._listeners = ()
+
+    def _count_clients(self) -> int:
+        return self._census.connections
+
+    def _end_silent(self) -> float:
+        drain = self._census.drain
+        return math.inf if drain is None else drain.end_silent()

@@ -42,6 +42,7 @@ from easynetwork.servers._core.generators import (
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.client import ServedClient
+from easynetwork.servers._stream.drain import Stage
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.packets import (
     DisconnectedError,
@@ -148,6 +149,7 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
         client = self.client
+        stage = Stage.CONVERSING if once else Stage.NEW
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = self._generator = new_generator(client)
@@ -162,6 +164,7 @@ class StreamSession:
                 yielded = await first_step
             except StopAsyncIteration:
                 return _End.REFUSED
+            client.stage = stage
             try:
                 while True:
                     try:
@@ -177,9 +180,11 @@ class StreamSession:
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
+                    client.stage = Stage.CONVERSING
             except StopAsyncIteration:
                 if once or client.is_closed:
                     return _End.FINISHED
+                stage = Stage.IDLE
 
     def _next_packet(self, yielded: Yielded) -> Coroutine[Any, Any, Any]:
         timeout = timeout_of(yielded)
@@ -200,8 +205,8 @@ class StreamSession:
         undelivered = client.undelivered = list(client.undelivered)
         packet = await take_received(client.decoder)
         if packet is NEED_DATA and not undelivered:
-            if client.is_closed or self._tasks.has_given_up:
-                raise DisconnectedError
+            if client.is_closed or self._tasks.is_ending:
+                client.check_may_wait()
             deadline = math.inf
             if timeout is not None:
                 deadline = self._options.backend.current_time() + timeout
