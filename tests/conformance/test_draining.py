@@ -96,7 +96,7 @@ async def timed(service: Service, grace: float) -> float:
     return anyio.current_time() - start
 
 
-# -- the matrix, in virtual time: what is asked, when a drain ends, what has arrived, and why it ended
+# -- the matrix, in virtual time: what is asked, when a drain ends, what has arrived, and the reason
 
 DRAINED, STOPPED = CloseReason.DRAINED, CloseReason.STOPPED
 MATRIX: dict[str, tuple[list[str], dict[int, tuple[float, str, CloseReason]]]] = {
@@ -223,7 +223,7 @@ async def test_conversation_goes_on(serve: Serve) -> None:
         assert await peer.ask("one") == "one"
 
         async def speak() -> None:
-            for _ in range(4):
+            for _ in range(2):
                 await anyio.sleep(0.6)
                 peer.send("word")
                 await anyio.sleep(0.9)
@@ -232,8 +232,8 @@ async def test_conversation_goes_on(serve: Serve) -> None:
                 peer.send_bytes(b"ord\n")
 
         tasks.start_soon(speak)
-        assert await timed(service, 20) == pytest.approx(4 * 2.4 + 1, abs=0.01)
-        assert await peer.rest() == ("word\nword\n" * 4, "EOF")
+        assert await timed(service, 20) == pytest.approx(2 * 2.4 + 1, abs=0.01)
+        assert await peer.rest() == ("word\nword\n" * 2, "EOF")
 
 
 @in_memory
@@ -251,7 +251,7 @@ async def test_talkative_client(serve: Serve) -> None:
 
         await handler.noted("beat")
         tasks.start_soon(speak)
-        assert await timed(service, 10) == pytest.approx(10, abs=0.01)
+        assert 5 <= await timed(service, 5) <= 5.6  # what it still sends makes the end linger
         tasks.cancel_scope.cancel()
     assert handler.reasons == [STOPPED]
 
@@ -279,7 +279,7 @@ async def test_log(serve: Serve, log: Records) -> None:
     """The log says at the start, every five seconds and at the end how many clients are left."""
     handler = Versatile()
     async with serve(handler) as service:
-        for request in "work 7", "work 13":
+        for request in "work 2", "work 7":
             peer = await service.connect()
             peer.send(request)
             await handler.noted(request)
@@ -287,7 +287,6 @@ async def test_log(serve: Serve, log: Records) -> None:
     lines = [line for line in log.messages() if "rain" in line]
     assert lines == [
         "Draining for at most 20 seconds, 2 clients are left",
-        "Still draining, 2 clients are left",
         "Still draining, 1 clients are left",
         "Drained, 0 clients are left",
     ]
@@ -426,8 +425,10 @@ async def test_watched_client(serve: Serve) -> None:
             client.start_soon(self.watch, client)
 
         async def watch(self, client: Any) -> None:
-            await client.wait_disconnected()
-            self.note("disconnected")
+            try:
+                await client.wait_disconnected()
+            finally:  # the end of the client may come first
+                self.note("disconnected")
 
     handler = Handler()
     async with serve(handler) as service:

@@ -122,10 +122,11 @@ class StreamDrain:
 
     def _due(self, client: PacketClient, now: float) -> float:
         waiting = self._waiting.get(client) or self._note_waiting(client, now)
-        if client.get_unsent_size():
+        if client.get_unsent_size() or client.transport.has_unread():
             waiting.since = now
         due = max(waiting.since, waiting.heard) + SILENCE
-        return min(due, client.connected + SILENCE) if client.stage is Stage.NEW else due
+        is_young = client.stage is Stage.NEW and now < client.connected + SILENCE
+        return min(due, client.connected + SILENCE) if is_young else due
 
 
 def _has_finished(client: PacketClient, now: float) -> bool:
