@@ -13,6 +13,7 @@ from easynetwork._lazy import lazy_attributes
 if TYPE_CHECKING:
     from easynetwork.servers.async_tcp import AsyncTCPNetworkServer as AsyncTCPNetworkServer
     from easynetwork.servers.async_udp import AsyncUDPNetworkServer as AsyncUDPNetworkServer
+    from easynetwork.servers.running import run as run
     from easynetwork.servers.standalone_tcp import (
         StandaloneTCPNetworkServer as StandaloneTCPNetworkServer,
     )
@@ -27,5 +28,6 @@ else:
             "AsyncUDPNetworkServer": "async_udp",
             "StandaloneTCPNetworkServer": "standalone_tcp",
             "StandaloneUDPNetworkServer": "standalone_udp",
+            "run": "running",
         },
     )
