@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from easynetwork.exceptions import EndOfStreamError
@@ -34,7 +35,7 @@ LONG = PATIENCE / 2
 @pytest.fixture(autouse=True)
 def silence(transport: str, monkeypatch: pytest.MonkeyPatch) -> float:
     """Take clients to be silent sooner, where the time is real; return after how many seconds."""
-    seconds = 1.0 if transport == "memory" else 0.1
+    seconds = 1.0 if transport == "memory" else 0.2
     monkeypatch.setattr("easynetwork.servers._stream.drain.SILENCE", seconds)
     return seconds
 
@@ -66,8 +67,6 @@ class Versatile(Recorder):
                 await client.send_packet("more?")
                 with self.noting_errors():
                     await client.send_packet(await client.recv_packet())
-            case ["loop"]:
-                await self.loop(client)
             case ["beat"]:
                 while True:
                     try:
@@ -77,12 +76,8 @@ class Versatile(Recorder):
                     await client.send_packet(answer)
             case ["large", size]:
                 await client.send_packet("x" * int(size))
-                self.note("sent")
             case _:
                 await client.send_packet(request)
-
-    async def loop(self, client: Client) -> None:
-        raise NotImplementedError
 
     async def on_disconnection(self, client: Any) -> None:
         self.reasons.append(client.close_reason)
@@ -149,9 +144,7 @@ async def test_matrix(
         peer = await service.connect()
         peer.send(*requests)
         await handler.noted(requests[0])
-        if requests == ["hi"]:
-            await handler.noted("handle", 0)
-            await anyio.sleep(0.1)
+        await anyio.lowlevel.checkpoint()  # if it is answered at once, it is
         assert await timed(service, grace) == pytest.approx(seconds, abs=0.01)
         received, end = await peer.rest()
         assert received.split() == answers.split()
@@ -405,6 +398,26 @@ async def test_conversation(serve: Serve) -> None:
     assert handler.reasons == [DRAINED, DRAINED]
 
 
+async def test_speaking(serve: Serve, silence: float) -> None:
+    """What a client in a conversation says while the server drains is answered."""
+
+    class Handler(Versatile):
+        async def handle(self, client: Client) -> Requests:
+            while True:
+                await client.send_packet((yield))
+
+    async with serve(Handler()) as service, anyio.create_task_group() as tasks:
+        peer = await service.connect()
+        assert await peer.ask("one") == "one"
+        tasks.start_soon(lambda: service.server.shutdown(grace=LONG))
+        while service.server.is_listening():
+            await anyio.sleep(0.001)
+        for word in "two", "three", "four":
+            await anyio.sleep(silence / 4)
+            assert await peer.ask(word) == word
+        assert await peer.rest() == ("", "EOF")
+
+
 async def test_half_a_packet(serve: Serve) -> None:
     """What a client has not completed is no packet, though the protocol takes a last line."""
     handler = Versatile()
@@ -498,7 +511,8 @@ async def test_backlog(new_server: NewServer) -> None:
 async def test_handshakes(serve: Serve) -> None:
     """Clients in the middle of a TLS handshake are dropped at once."""
     async with serve(Versatile()) as service:
-        with socket.create_connection(service.server.get_addresses()[0]) as sock:
+        address = service.server.get_addresses()[0].for_connection()
+        with socket.create_connection(address) as sock:
             sock.settimeout(PATIENCE)
             while not service.server._census.connections:
                 await anyio.sleep(0.001)
@@ -563,12 +577,15 @@ async def test_stubborn(serve: Serve, log: Records, grace: float, stop_timeout: 
 
 async def test_serve_again(new_server: NewServer) -> None:
     """After a drain the server may serve again, and opens its listeners for that."""
-    handler = Versatile()
-    server = new_server(handler)
+    server = new_server(Versatile())
+
+    async def serve(is_up: anyio.Event) -> None:
+        await server.serve_forever(is_up_event=is_up)
+
     for _ in range(2):
         async with anyio.create_task_group() as tasks:
             is_up = anyio.Event()
-            tasks.start_soon(lambda is_up=is_up: server.serve_forever(is_up_event=is_up))
+            tasks.start_soon(serve, is_up)
             await is_up.wait()
             peer = new_peer(server)
             await peer.start()

@@ -21,9 +21,10 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from easynetwork.servers.statistics import CloseReason
 
@@ -53,17 +54,19 @@ class _Waiting:
 
     Attributes:
         client: The client.
+        clock: Returns the time, also in a callback of the event loop.
         since: When it began to, on the event loop's clock, after the client was last heard.
         heard: When bytes of the client arrived last.
     """
 
     client: PacketClient
+    clock: Callable[[], float]
     since: float
     heard: float = field(default=-math.inf)
 
     def feed(self, data: bytes) -> bool:
         """Stand in for the feed function of the client's decoder."""
-        self.heard = anyio.current_time()
+        self.heard = self.clock()
         return self.client.decoder.feed(data)
 
 
@@ -75,11 +78,14 @@ class StreamDrain:
         changed: Called when there is one less.
     """
 
-    __slots__ = ("_census", "_waiting", "changed")
+    __slots__ = ("_census", "_clock", "_waiting", "changed")
 
     def __init__(self, census: Census, changed: Callable[[], None]) -> None:
         self.changed: Callable[[], None] = changed
         self._census = census
+        # anyio's needs a task. trio feeds in one, asyncio does not.
+        token: Any = anyio.lowlevel.current_token().native_token
+        self._clock: Callable[[], float] = getattr(token, "time", anyio.current_time)
         self._waiting: dict[PacketClient, _Waiting] = {}
 
     def may_wait(self, client: PacketClient) -> bool:
@@ -96,7 +102,7 @@ class StreamDrain:
     def _note_waiting(self, client: PacketClient, now: float) -> _Waiting:
         waiting = self._waiting.get(client)
         if waiting is None:
-            waiting = self._waiting[client] = _Waiting(client, now)
+            waiting = self._waiting[client] = _Waiting(client, self._clock, now)
         elif waiting.heard >= waiting.since:
             # Otherwise, this waits since its last packet: it only woke up to send something.
             waiting.since = now
