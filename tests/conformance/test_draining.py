@@ -332,6 +332,20 @@ async def test_cancelled_caller(serve: Serve) -> None:
 
 
 @in_memory
+async def test_broken_listener(serve: Serve, log: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the backlog cannot be accepted, the server stops, and says why."""
+
+    async def fail(*args: object) -> None:
+        raise OSError("broken")
+
+    async with serve(Versatile()) as service:
+        monkeypatch.setattr("easynetwork.servers._stream.service.StreamService.stop", fail)
+        assert await timed(service, 5) == pytest.approx(0, abs=0.01)
+        [(level, message, exc)] = log.problems()
+        assert (level, message, str(exc)) == ("ERROR", "Draining ends early", "broken")
+
+
+@in_memory
 async def test_new_connection(serve: Serve) -> None:
     """A client that has just connected has a second to send its first request."""
     async with serve(Versatile()) as service, anyio.create_task_group() as tasks:

@@ -88,9 +88,11 @@ class Drain:
             with tasks.scope():
                 await self._server._stop_taking(tasks)
                 await self._wait_for_clients()
+        except Exception as exc:
+            self._log.error("Draining ends early", exc=exc)
         finally:
             self._log.log(logging.INFO, "Drained, %d clients are left", self._count_clients())
-        self._stop()
+            self._stop()  # also after an error: `shutdown()` returns in any case
 
     async def _wait_for_clients(self) -> None:
         next_report = anyio.current_time() + _REPORT_INTERVAL
