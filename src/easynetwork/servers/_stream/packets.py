@@ -19,7 +19,6 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
-import anyio
 import anyio.lowlevel
 
 from easynetwork._arguments import validated_delay
@@ -101,7 +100,7 @@ class PacketClient(AsyncStreamClient[Any]):
         self.tasks: SessionTasks = tasks
         self.close_reason: CloseReason | None = None
         self.ended_by: CloseReason | None = None
-        self.connected: float = anyio.current_time()
+        self.connected: float = math.inf
         self.stage: Stage = Stage.CONVERSING
         self.is_closed: bool = False
         self.is_over: bool = False

@@ -98,6 +98,7 @@ class StreamSession:
         """
         options, client = self._options, self.client
         options.census.sessions.add(self)
+        client.connected = options.backend.current_time()
         self._log_accepted()
         end: End = _End.LEFT
         try:
