@@ -344,6 +344,19 @@ class Listener(ABC):
         """
 
     @abstractmethod
+    async def accept_waiting(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
+        """Hand over the connections that wait at this moment, and return.
+
+        When this returns, none waits: `close()`, called at once, refuses none that was there.
+
+        Args:
+            admit: As for `accept_forever()`, which may be running.
+
+        Raises:
+            OSError: The listener itself has failed.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Accept no more: `accept_forever()` returns. May be called several times."""
 

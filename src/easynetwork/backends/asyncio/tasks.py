@@ -67,8 +67,11 @@ class AsyncIOSessionTasks(SessionTasks):
     def is_cancelled(self) -> bool:
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling
 
+    def is_current(self) -> bool:
+        return asyncio.current_task() in self._scopes
+
     def give_up(self) -> None:
-        self.has_given_up = True
+        self.has_given_up = self.is_ending = True
         for scope in self._scopes.values():
             _stop_cancelling(scope)
         if self._tasks:

@@ -35,6 +35,7 @@ from easynetwork.exceptions import (
     StreamProtocolParseError,
 )
 from easynetwork.parsers import NEED_DATA
+from easynetwork.servers._stream.drain import Stage
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.timeouts import Supervision
 from easynetwork.servers._stream.watch import Watch
@@ -58,13 +59,13 @@ class PacketClient(AsyncStreamClient[Any]):
 
     Attributes:
         address: The client's address.
-        began: When its session began, on the event loop's clock.
         bytes_sent: Bytes of packets handed to the transport.
         decoder: Where its packets come from.
         encode: Makes the bytes of a packet.
         flush_is_scheduled: Whether something may be gathered.
         gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
         close_reason: Why the connection ended, from the end of the conversation on.
+        connected: When its session began, on the event loop's clock.
         ended_by: Why it is about to end, if that is known before.
         is_greeted: Whether `on_connection()` is over, so that `on_disconnection()` is due.
         is_closed: Whether sending raises `ClientClosedError`.
@@ -75,6 +76,7 @@ class PacketClient(AsyncStreamClient[Any]):
         supervision: Sees that it is not too slow, while the conversation goes on.
         take: Returns the next packet if it is at hand, and may be taken: see `renew_take()`.
         protocol: Its protocol object.
+        stage: What its next packet is.
         tasks: The owner of all of the server's tasks.
         transport: The connection.
         waiting_since: When its handler began to wait for the next packet; None while there is one.
@@ -83,10 +85,10 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_options", "address", "began", "bytes_sent", "close_reason", "decoder", "encode"),
+        *("_options", "address", "bytes_sent", "close_reason", "connected", "decoder", "encode"),
         *("ended_by", "flush_is_scheduled", "gathered", "is_closed", "is_greeted", "is_over"),
-        *("is_receiving", "packets_sent", "protocol", "sent_before", "supervision", "take"),
-        *("tasks", "transport", "undelivered", "waiting_since", "watch"),
+        *("is_receiving", "packets_sent", "protocol", "sent_before", "stage", "supervision"),
+        *("take", "tasks", "transport", "undelivered", "waiting_since", "watch"),
     )
 
     def __init__(
@@ -105,6 +107,8 @@ class PacketClient(AsyncStreamClient[Any]):
         self.tasks: SessionTasks = tasks
         self.close_reason: CloseReason | None = None
         self.ended_by: CloseReason | None = None
+        self.connected: float = math.inf
+        self.stage: Stage = Stage.CONVERSING
         self.is_closed: bool = False
         self.is_greeted: bool = False
         self.is_over: bool = False
@@ -113,7 +117,6 @@ class PacketClient(AsyncStreamClient[Any]):
         self.watch: Watch | None = None
         self.gathered: bytearray = bytearray()
         self.flush_is_scheduled: bool = False
-        self.began: float = 0
         self.sent_before: int = 0
         self.waiting_since: float | None = None
         self.packets_sent: int = 0
@@ -129,6 +132,9 @@ class PacketClient(AsyncStreamClient[Any]):
     def is_closing(self) -> bool:
         return self.is_closed or self.transport.is_closing()
 
+    def is_draining(self) -> bool:
+        return self._options.census.drain is not None
+
     # -- receiving
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
@@ -140,7 +146,7 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             if (packet := self.take()) is not NEED_DATA:
                 return packet
-            self.take = nothing_at_hand
+            self.take, self.stage = nothing_at_hand, Stage.CONVERSING
             try:
                 return await self.next_packet(timeout)
             finally:
@@ -176,8 +182,8 @@ class PacketClient(AsyncStreamClient[Any]):
                     deadline, timeout = self._options.backend.current_time() + timeout, None
                 if self.gathered:
                     self.flush()
-                if self.is_closed or self.is_over or self.tasks.has_given_up:
-                    raise DisconnectedError
+                if self.is_closed or self.is_over or self.tasks.is_ending:
+                    self.check_may_wait()
                 if self.waiting_since is None:
                     self.waiting_since = self._options.backend.current_time()
                     self.sent_before = self.bytes_sent
@@ -213,6 +219,17 @@ class PacketClient(AsyncStreamClient[Any]):
         self.is_over = True
         self.transport.stop_receiving()
 
+    def check_may_wait(self) -> None:
+        """Make sure that a packet may be waited for, if `SessionTasks.is_ending` or this ends.
+
+        Raises:
+            DisconnectedError: It may not.
+        """
+        drain = self._options.census.drain
+        is_ending = self.is_closed or self.is_over or self.tasks.has_given_up
+        if is_ending or (drain is not None and not drain.may_wait(self)):
+            raise DisconnectedError
+
     def stop_receiving(self) -> None:
         """Let other tasks receive."""
         self.is_receiving = False
@@ -234,7 +251,9 @@ class PacketClient(AsyncStreamClient[Any]):
         elif isinstance(end, ConnectionError):
             error = end
         else:
-            error = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+            is_drained = self.ended_by is CloseReason.DRAINED
+            text = "The server drains" if is_drained else "The client has left"
+            error = EndOfStreamError(errno.ECONNABORTED, text)
         return tag_with_client(self, error)
 
     async def wait_disconnected(self) -> None:

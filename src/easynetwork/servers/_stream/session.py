@@ -46,6 +46,7 @@ from easynetwork.servers._core.generators import (
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.client import ServedClient
+from easynetwork.servers._stream.drain import Stage
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.packets import (
     DisconnectedError,
@@ -101,7 +102,7 @@ class StreamSession:
         """
         options, client = self._options, self.client
         options.census.sessions.add(self)
-        client.began = options.backend.current_time()
+        client.connected = options.backend.current_time()
         client.supervision = Supervision(options.timeouts, client, options.limits)
         self._log_accepted()
         end: End = _End.LEFT
@@ -154,6 +155,7 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> _End:
         client = self.client
+        stage = Stage.CONVERSING if once else Stage.NEW
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = self._generator = new_generator(client)
@@ -168,6 +170,7 @@ class StreamSession:
                 yielded = await first_step
             except StopAsyncIteration:
                 return _End.REFUSED
+            client.stage = stage
             try:
                 while True:
                     try:
@@ -185,9 +188,11 @@ class StreamSession:
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
+                    client.stage = Stage.CONVERSING
             except StopAsyncIteration:
                 if once or client.is_closed:
                     return _End.FINISHED
+                stage = Stage.IDLE
 
     def _next_packet(self, yielded: Yielded) -> Coroutine[Any, Any, Any]:
         timeout = timeout_of(yielded)
@@ -208,8 +213,8 @@ class StreamSession:
         undelivered = client.undelivered = list(client.undelivered)
         packet = await take_received(client.decoder, client.transport)
         if packet is NEED_DATA and not undelivered:
-            if client.is_closed or client.is_over or self._tasks.has_given_up:
-                raise DisconnectedError
+            if client.is_closed or client.is_over or self._tasks.is_ending:
+                client.check_may_wait()
             deadline = math.inf
             if timeout is not None:
                 deadline = self._options.backend.current_time() + timeout

@@ -74,7 +74,7 @@ class Supervision:
         self._client = client
         self._partial: _Partial | None = None
         self._progress: _Progress | None = None
-        self._pushed = 0, client.began  # bytes sent while it waited, and when they were seen
+        self._pushed = 0, client.connected  # bytes sent while it waited, and when they were seen
         self.due: int | None = None
         self.limits: Limits = limits
         client.transport.on_partial = self.note_partial
@@ -129,7 +129,7 @@ class Supervision:
         waits_since = client.waiting_since if client.is_receiving else None
         since = now if waits_since is None else waits_since
         if limits.first_packet_timeout is not None and not decoder.taken:
-            begin = now if waits_since is None else client.began
+            begin = now if waits_since is None else client.connected
             due = begin + limits.first_packet_timeout
             found.append((due, CloseReason.FIRST_PACKET_TIMEOUT))
         if (
