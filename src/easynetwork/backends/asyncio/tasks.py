@@ -25,9 +25,9 @@ class AsyncIOSessionTasks(SessionTasks):
     """
 
     def __init__(self, observer: SessionObserver) -> None:
-        super().__init__()
-        self._observer = observer
         self._loop = asyncio.get_running_loop()
+        super().__init__(self._loop.time)
+        self._observer = observer
         self._block = anyio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()  # those that are not done
         self._scopes: dict[asyncio.Task[Any] | None, anyio.CancelScope] = {}  # the last of each

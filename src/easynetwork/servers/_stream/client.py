@@ -30,14 +30,9 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.verdict import without
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.drain import Stage
+from easynetwork.servers._stream.errors import busy, came_from_client, tag_with_client
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import (
-    PacketClient,
-    busy,
-    came_from_client,
-    nothing_at_hand,
-    tag_with_client,
-)
+from easynetwork.servers._stream.packets import PacketClient, nothing_at_hand
 from easynetwork.servers.limits import changed_limits
 from easynetwork.servers.statistics import ClientStatistics, CloseReason
 

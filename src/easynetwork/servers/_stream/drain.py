@@ -21,7 +21,7 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
@@ -54,19 +54,17 @@ class _Waiting:
 
     Attributes:
         client: The client.
-        clock: Returns the time, also in a callback of the event loop.
         since: When it began to, on the event loop's clock, after the client was last heard.
         heard: When bytes of the client arrived last.
     """
 
     client: PacketClient
-    clock: Callable[[], float]
     since: float
     heard: float = field(default=-math.inf)
 
     def feed(self, data: bytes) -> bool:
         """Stand in for the feed function of the client's decoder."""
-        self.heard = self.clock()
+        self.heard = self.client.tasks.clock()
         return self.client.decoder.feed(data)
 
 
@@ -78,14 +76,11 @@ class StreamDrain:
         changed: Called when there is one less.
     """
 
-    __slots__ = ("_census", "_clock", "_waiting", "changed")
+    __slots__ = ("_census", "_waiting", "changed")
 
     def __init__(self, census: Census, changed: Callable[[], None]) -> None:
         self.changed: Callable[[], None] = changed
         self._census = census
-        # anyio's needs a task. trio feeds in one, asyncio does not.
-        token: Any = anyio.lowlevel.current_token().native_token
-        self._clock: Callable[[], float] = getattr(token, "time", anyio.current_time)
         self._waiting: dict[PacketClient, _Waiting] = {}
 
     def may_wait(self, client: PacketClient) -> bool:
@@ -102,7 +97,7 @@ class StreamDrain:
     def _note_waiting(self, client: PacketClient, now: float) -> _Waiting:
         waiting = self._waiting.get(client)
         if waiting is None:
-            waiting = self._waiting[client] = _Waiting(client, self._clock, now)
+            waiting = self._waiting[client] = _Waiting(client, now)
         elif waiting.heard >= waiting.since:
             # Otherwise, this waits since its last packet: it only woke up to send something.
             waiting.since = now

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio.lowlevel
 
@@ -29,29 +29,23 @@ from easynetwork.backends.abc import AsyncBackend, Incoming, SessionTasks, Strea
 from easynetwork.backends.ancillary import encode_in_clear
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import (
-    BusyResourceError,
     ClientClosedError,
     EndOfStreamError,
     StreamProtocolParseError,
 )
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers._stream.drain import Stage
+from easynetwork.servers._stream.errors import DisconnectedError, busy, tag_with_client
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.timeouts import Supervision
 from easynetwork.servers._stream.watch import Watch
 from easynetwork.servers.handlers import AsyncStreamClient
 from easynetwork.servers.statistics import CloseReason
 
-_OSError = TypeVar("_OSError", bound=OSError)
-
 _FLUSH_SIZE: Final = 64 * 1024
 """Bytes of responses to one chunk that are gathered before they are sent.
 
 As much as the transport takes before it is congested; larger writes gain nothing (measured)."""
-
-
-class DisconnectedError(Exception):
-    """Raised where a packet was wanted, and there will be none. Its cause says why."""
 
 
 class PacketClient(AsyncStreamClient[Any]):
@@ -179,28 +173,24 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             while (packet := self.decoder.take()) is NEED_DATA:
                 if timeout is not None:
-                    deadline, timeout = self._options.backend.current_time() + timeout, None
+                    deadline, timeout = self.tasks.clock() + timeout, None
                 if self.gathered:
                     self.flush()
                 if self.is_closed or self.is_over or self.tasks.is_ending:
                     self.check_may_wait()
                 if self.waiting_since is None:
-                    self.waiting_since = self._options.backend.current_time()
-                    self.sent_before = self.bytes_sent
+                    self.waiting_since, self.sent_before = self.tasks.clock(), self.bytes_sent
                 if self.decoder.refill():
                     await self.transport.give_way()
                     continue
-                if self.decoder and self.supervision is not None:
+                if self.decoder.has_rest and self.supervision is not None:
                     self.supervision.note_partial()
                 if self.watch is not None:
                     await self.watch.receive(deadline)
                 else:
                     await self.transport.receive(deadline)
         except EOFError as exc:
-            # Half a packet of a client that has not ended its side is no packet.
-            if self.ended_by is not None or not self.decoder.end_of_stream():
-                raise DisconnectedError from exc
-            packet = self.decoder.take()
+            packet = self._last_packet(exc)
         except ConnectionError as exc:
             self.end_by(CloseReason.PEER_RESET)
             raise DisconnectedError from exc
@@ -214,10 +204,11 @@ class PacketClient(AsyncStreamClient[Any]):
         self.waiting_since = None
         return packet
 
-    def stop_conversation(self) -> None:
-        """Deliver no more packets: the session ends, as if the client had left."""
-        self.is_over = True
-        self.transport.stop_receiving()
+    def _last_packet(self, end: EOFError) -> Any:
+        # Half a packet of a client that has not ended its side is no packet.
+        if self.ended_by is not None or not self.decoder.end_of_stream():
+            raise DisconnectedError from end
+        return self.decoder.take()
 
     def check_may_wait(self) -> None:
         """Make sure that a packet may be waited for, if `SessionTasks.is_ending` or this ends.
@@ -388,26 +379,3 @@ class PacketClient(AsyncStreamClient[Any]):
 def nothing_at_hand() -> Any:
     """Return no packet: what `PacketClient.take` is while none may be taken."""
     return NEED_DATA
-
-
-def busy() -> BusyResourceError:
-    """Return the error of an operation that needs what the client sends, for itself alone."""
-    return BusyResourceError(
-        "Another task, or handle() at its yield, already waits for a packet of this client"
-    )
-
-
-def tag_with_client(client: PacketClient, exc: _OSError) -> _OSError:
-    """Mark an error as coming from an operation on this client, and keep the client alive."""
-    vars(exc)["_easynetwork_client"] = client
-    return exc
-
-
-def came_from_client(client: PacketClient, exc: BaseException) -> bool:
-    """Whether an exception that left a handler came from an operation on this client."""
-    return getattr(exc, "__dict__", {}).get("_easynetwork_client") is client
-
-
-def was_raised_for_packet(client: PacketClient, exc: BaseException) -> bool:
-    """Whether `recv_packet()` of this client has raised an exception in place of a packet."""
-    return getattr(exc, "__dict__", {}).get("_easynetwork_receiver") is client

@@ -67,7 +67,7 @@ class BaseStreamServer(
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         self._limits = check_limits(limits, Limits)
         self._census = Census(self._limits)
-        self._timeouts = Timeouts(self._backend, self._log)
+        self._timeouts = Timeouts(self._log)
         self._tls_log = TLSLog(self._log)
         options = StreamOptions(
             backend=self._backend,
