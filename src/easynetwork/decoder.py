@@ -136,9 +136,6 @@ class StreamDecoder(ABC):
         """Do what `take()` does with a frame, and leave the frame at hand; see `skip()`.
 
         An exception that interrupts this at any moment, such as KeyboardInterrupt, costs no packet.
-
-        Returns:
-            The packet, or `NEED_DATA` if no frame is at hand.
         """
         return NEED_DATA
 
@@ -184,6 +181,10 @@ class FramedDecoder(StreamDecoder):
 
     def __bool__(self) -> bool:
         return bool(self._frames or self._rest)
+
+    @property
+    def is_partial(self) -> bool:  # asked before each wait
+        return self._overrun is not None or (bool(self._rest) and not self._frames)
 
     @property
     def taken(self) -> int:
@@ -323,8 +324,7 @@ class GeneratorDecoder(StreamDecoder):
         return len(self._leftover) + len(self._rest) + parsed
 
     def clear(self) -> None:
-        self._rest = b""
-        self._leftover = b""
+        self._rest = self._leftover = b""
         self._parser = None
 
     def unread(self) -> tuple[bytes, Overrun | None]:
@@ -338,12 +338,11 @@ class GeneratorDecoder(StreamDecoder):
         self.received += len(data)
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
-        if data:
-            if self._leftover or self._rest or len(data) > _PARSER_CHUNK:
-                self._append(data)
-            else:
-                self._leftover = data  # the usual case, which copies nothing
-        return True
+        if self._leftover or self._rest or len(data) > _PARSER_CHUNK:
+            self._append(data)
+        else:
+            self._leftover = data  # the usual case, which copies nothing
+        return self.has_more
 
     def refill(self) -> bool:
         self._budget = MAX_BATCH

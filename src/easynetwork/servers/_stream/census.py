@@ -94,8 +94,9 @@ class Census:
         """Take note that a connection which was admitted is closed."""
         self.connections -= 1
         self.closed[reason] += 1
-        if self._limits.max_clients_per_host is not None:
-            host = host_of(address)
+        if self._limits.max_clients_per_host is None:
+            return
+        if (host := host_of(address)) is not None:
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]

@@ -179,12 +179,11 @@ class PacketClient(AsyncStreamClient[Any]):
                 if self.is_closed or self.is_over or self.tasks.has_given_up:
                     raise DisconnectedError
                 if self.waiting_since is None:
-                    self.waiting_since = self._options.backend.current_time()
-                    self.sent_before = self.bytes_sent
+                    self.begin_to_wait()
                 if self.decoder.refill():
                     await anyio.lowlevel.checkpoint()
                     continue
-                if self.decoder and self.supervision is not None:
+                if self.decoder.is_partial and self.supervision is not None:
                     self.supervision.note_partial()
                 if self.watch is not None:
                     await self.watch.receive(deadline)
@@ -207,6 +206,11 @@ class PacketClient(AsyncStreamClient[Any]):
                 self.watch.resume()
         self.waiting_since = None
         return packet
+
+    def begin_to_wait(self) -> None:
+        """Take note that its handler waits for a packet."""
+        self.waiting_since = self._options.backend.current_time()
+        self.sent_before = self.bytes_sent
 
     def stop_conversation(self) -> None:
         """Deliver no more packets: the session ends, as if the client had left."""
@@ -322,7 +326,9 @@ class PacketClient(AsyncStreamClient[Any]):
         encode = encode_in_clear(partial(self.encode, packet), lambda: self.transport)
         try:
             self.flush()
-            await self.transport.send_with_ancillary(encode, ancillary_data)
+            size = await self.transport.send_with_ancillary(encode, ancillary_data)
+            self.bytes_sent += size
+            self.packets_sent += 1
         except ConnectionError as exc:
             raise self._explained(exc) from exc.__cause__
 
