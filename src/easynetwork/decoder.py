@@ -137,9 +137,6 @@ class StreamDecoder(ABC):
         """Do what `take()` does with a frame, and leave the frame at hand; see `skip()`.
 
         An exception that interrupts this at any moment, such as KeyboardInterrupt, costs no packet.
-
-        Returns:
-            The packet, or `NEED_DATA` if no frame is at hand.
         """
         return NEED_DATA
 
@@ -185,6 +182,10 @@ class FramedDecoder(StreamDecoder):
 
     def __bool__(self) -> bool:
         return bool(self._frames or self._rest)
+
+    @property
+    def is_partial(self) -> bool:  # asked before each wait
+        return self._overrun is not None or (bool(self._rest) and not self._frames)
 
     @property
     def taken(self) -> int:
@@ -336,12 +337,11 @@ class GeneratorDecoder(StreamDecoder):
         self.received += len(data)
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
-        if data:
-            if self._leftover or self._rest or len(data) > PARSER_CHUNK:
-                self._append(data)
-            else:
-                self._leftover = data  # the usual case, which copies nothing
-        return True
+        if self._leftover or self._rest or len(data) > PARSER_CHUNK:
+            self._append(data)
+        else:
+            self._leftover = data  # the usual case, which copies nothing
+        return self.has_more
 
     def refill(self) -> bool:
         self._budget = MAX_BATCH

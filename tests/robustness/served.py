@@ -8,6 +8,8 @@ A line is a command:
 * ``echo TEXT`` is answered by ``TEXT``;
 * ``stream SIZE COUNT`` by COUNT lines of SIZE bytes, their ends included, sent one by one;
 * ``progress`` by how many bytes of those were sent so far, to all clients together;
+* ``clients`` by how many clients there are;
+* ``closed REASON`` by how many connections have ended for that reason;
 * ``arm HOOK`` by ``armed``: the next time that another client comes to that hook, the hook raises;
 * an empty line by ``empty``.
 """
@@ -20,6 +22,7 @@ import resource
 import ssl
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -32,18 +35,24 @@ from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.servers.limits import Limits
+from easynetwork.servers.statistics import CloseReason
 
 
 class Handler(AsyncStreamRequestHandler[str, str]):
     """Does what it is told."""
 
-    __slots__ = ("_armed", "_sent", "_survives", "_victim")
+    __slots__ = ("_armed", "_sent", "_survives", "_victim", "server")
+
+    server: Any
 
     def __init__(self, *, survives: bool) -> None:
         self._survives = survives  # catches parse errors and goes on
         self._armed: str | None = None
         self._victim: AsyncStreamClient[str] | None = None  # the first to connect when armed
         self._sent = 0
+
+    async def service_init(self, exit_stack: AsyncExitStack, server: Any, /) -> None:
+        self.server = server
 
     async def on_connection(self, client: AsyncStreamClient[str]) -> None:
         if self._armed is not None and self._victim is None:
@@ -78,6 +87,11 @@ class Handler(AsyncStreamRequestHandler[str, str]):
                     self._sent += int(size)
             case ["progress"]:
                 await client.send_packet(str(self._sent))
+            case ["clients"]:
+                await client.send_packet(str(self.server.get_statistics().clients))
+            case ["closed", reason]:
+                closed = self.server.get_statistics().closed
+                await client.send_packet(str(closed.get(CloseReason[reason], 0)))
             case ["arm", hook]:
                 self._armed = hook
                 await client.send_packet("armed")
@@ -96,7 +110,9 @@ async def serve(options: argparse.Namespace) -> None:
     arguments = protocol(StringLineSerializer()), Handler(survives=options.survives)
     # No peer has to try again, however many come at once.
     common: dict[str, Any] = {"backlog": 4096, "log_client_connection": False}
-    common["limits"] = Limits(max_clients=None)  # also when it has few descriptors
+    limits: dict[str, Any] = dict(limit_of(text) for text in options.limit)
+    # Some servers have few descriptors: what happens when they run out is tested, too.
+    common["limits"] = Limits(**{"max_clients": None, **limits})
     if options.unix is not None:
         server = AsyncUnixStreamServer(options.unix, *arguments, **common)
     else:
@@ -114,6 +130,11 @@ async def serve(options: argparse.Namespace) -> None:
         print(getattr(address, "port", 0), flush=True)
         await anyio.wait_readable(sys.stdin)
         await server.shutdown()
+
+
+def limit_of(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, int(value) if name.startswith("max_") else float(value)
 
 
 def tls_context(certificate: str) -> ssl.SSLContext:
@@ -138,6 +159,7 @@ def main() -> None:
     parser.add_argument("--unix", help="path of a Unix socket")
     parser.add_argument("--tls", help="file with a certificate and its key")
     parser.add_argument("--handshake-timeout", type=float, help="in seconds")
+    parser.add_argument("--limit", action="append", default=[], help="a limit, as name=value")
     parser.add_argument("--descriptors", type=int, help="how many there may be")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")

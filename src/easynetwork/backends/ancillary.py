@@ -51,7 +51,7 @@ async def receive_with_ancillary(
 
 async def send_with_ancillary(
     transport: SocketStreamTransport, encode: Callable[[], bytes], ancillary: RawAncillary
-) -> None:
+) -> int:
     """Implement `StreamTransport.send_with_ancillary`."""
     _check_supported(transport)
     async with transport.turn():
@@ -63,6 +63,7 @@ async def send_with_ancillary(
             _watch(transport)
         if sent < len(data):
             transport.write(data[sent:])
+        return len(data)
 
 
 async def _try_to_send(
@@ -86,11 +87,12 @@ def _watch(transport: SocketStreamTransport) -> None:
     """Have `_all_sent` set when the kernel has room again, as if nothing were waiting to be sent.
 
     So there is only one that waits for the socket, also if another task writes meanwhile, and the
-    deadline for sending holds.
+    limits of sending hold.
     """
     transport._unsent = memoryview(b"")
     transport._all_sent = anyio.Event()
     transport._send_later()
+    transport.on_unsent()
 
 
 def _check_supported(transport: SocketStreamTransport) -> None:

@@ -136,8 +136,8 @@ class SocketStreamTransport(StreamTransport):
 
     async def send_with_ancillary(
         self, encode: Callable[[], bytes], ancillary: RawAncillary
-    ) -> None:
-        await send_with_ancillary(self, encode, ancillary)
+    ) -> int:
+        return await send_with_ancillary(self, encode, ancillary)
 
     # -- receiving, as far as it is the same for all loops
 
@@ -239,8 +239,8 @@ class SocketStreamTransport(StreamTransport):
     def get_unsent_size(self) -> int:
         return 0 if self._unsent is None else len(self._unsent)
 
-    def get_progress(self) -> tuple[int, int]:
-        return self._taken, unacknowledged(self.socket)
+    def get_progress(self) -> tuple[int, int] | None:
+        return None if self._unsent is None else (self._taken, unacknowledged(self.socket))
 
     def make_room(self, high_water: int) -> bool:
         if self._queued or self.get_unsent_size() > high_water:

@@ -206,6 +206,8 @@ class TLSStreamTransport(StreamTransport):
             if self._session.error is not None:
                 raise broken_connection(self._session.error)
             raise EOFError
+        if self._session.is_peer_sending:  # may have come together with something complete
+            self._inner.on_partial()
         try:
             await self._inner.receive(deadline)
         except EOFError:
@@ -250,7 +252,7 @@ class TLSStreamTransport(StreamTransport):
     def get_unsent_size(self) -> int:
         return self._inner.get_unsent_size()
 
-    def get_progress(self) -> tuple[int, int]:
+    def get_progress(self) -> tuple[int, int] | None:
         return self._inner.get_progress()
 
     def make_room(self, high_water: int) -> bool:

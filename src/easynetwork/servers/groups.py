@@ -199,6 +199,8 @@ class ClientGroup(MutableSet[AsyncStreamClient[_T_Response]]):
                     pass
                 else:
                     sent += 1
+                    client.packets_sent += 1
+                    client.bytes_sent += len(data)
         self._packet = encoded
         self._go_on()
         encoded.raise_error()

@@ -146,7 +146,7 @@ class StreamTransport(ABC):
 
     async def send_with_ancillary(
         self, encode: Callable[[], bytes], ancillary: RawAncillary
-    ) -> None:
+    ) -> int:
         """Send a packet, with ancillary data beside its first byte, when its turn has come.
 
         If this is cancelled, or raises an error other than `ConnectionError`, nothing was sent.
@@ -154,6 +154,9 @@ class StreamTransport(ABC):
         Args:
             encode: Makes the bytes of the packet when its turn has come.
             ancillary: As for ``socket.sendmsg()``. It is not used any more when this returns.
+
+        Returns:
+            How many bytes the packet has.
 
         Raises:
             UnsupportedOperation: The connection carries none.
@@ -209,12 +212,13 @@ class StreamTransport(ABC):
         """Return how many bytes wait to be sent."""
 
     @abstractmethod
-    def get_progress(self) -> tuple[int, int]:
-        """Return what shows that the peer reads, while bytes wait to be sent.
+    def get_progress(self) -> tuple[int, int] | None:
+        """Return what shows that the peer reads, while something waits to be sent.
 
         Returns:
-            How many of them the kernel has taken so far, which increases; and how many bytes the
-            kernel holds, which decreases when the peer acknowledges some.
+            How many of its bytes the kernel has taken so far, which increases; and how many bytes
+            the kernel holds, which decreases when the peer acknowledges some. None if nothing
+            waits.
         """
 
     @abstractmethod

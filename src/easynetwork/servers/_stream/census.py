@@ -99,8 +99,9 @@ class Census:
         self.closed[reason] += 1
         if self.drain is not None:
             self.drain.changed()
-        if self._limits.max_clients_per_host is not None:
-            host = host_of(address)
+        if self._limits.max_clients_per_host is None:
+            return
+        if (host := host_of(address)) is not None:
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]

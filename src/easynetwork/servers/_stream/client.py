@@ -5,6 +5,7 @@ It changes here: its protocol, TLS, its tasks, its end. `PacketClient` is what e
 
 from __future__ import annotations
 
+import math
 import ssl as _ssl  # the parameters of this name hide the module
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any
 
 from easynetwork._tls_options import required_server_tls
 from easynetwork._typevars import _Ts
+from easynetwork.addresses._ancillary import AncillaryCallback
 from easynetwork.backends.abc import (
     Cancellable,
     Incoming,
@@ -30,7 +32,12 @@ from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.verdict import without
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.drain import Stage
-from easynetwork.servers._stream.errors import busy, came_from_client, tag_with_client
+from easynetwork.servers._stream.errors import (
+    DisconnectedError,
+    busy,
+    came_from_client,
+    tag_with_client,
+)
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.packets import PacketClient, nothing_at_hand
 from easynetwork.servers.limits import changed_limits
@@ -75,6 +82,34 @@ class ServedClient(PacketClient):
         if self.watch is not None or isinstance(self.transport, TLSStreamTransport):
             raise UnsupportedOperation("This transport does not have ancillary data support.")
 
+    async def receive_with_ancillary(
+        self, bufsize: int, received: AncillaryCallback, timeout: float | None
+    ) -> None:
+        """Read once, for a packet that is not at hand.
+
+        Raises:
+            DisconnectedError: Nothing more will arrive.
+            TimeoutError: The time is up.
+        """
+        if self.is_closed or self.is_over or self.tasks.is_ending:
+            self.check_may_wait()
+        deadline = math.inf
+        if timeout is not None:
+            deadline = self.tasks.clock() + timeout
+        if self.waiting_since is None:
+            self.begin_to_wait()
+        self.is_receiving = True
+        try:
+            self.flush()
+            await self.transport.receive_with_ancillary(bufsize, received, deadline)
+        except EOFError:
+            raise DisconnectedError from None
+        except ConnectionError:
+            self.end_by(CloseReason.PEER_RESET)
+            raise DisconnectedError from None
+        finally:
+            self.stop_receiving()
+
     # -- a conversation that changes
 
     def set_protocol(self, protocol: AnyStreamProtocolType[Any, Any], /) -> None:
@@ -111,6 +146,7 @@ class ServedClient(PacketClient):
         except OSError as exc:
             if self.is_closed and isinstance(exc, ConnectionError):
                 raise self._explained(exc) from exc
+            self.end_by(CloseReason.TLS_FAILED)
             self.abort()  # does nothing more to a connection that is closed
             self._options.tls_log.report_failure(exc, self.address)
             tag_with_client(self, exc)
@@ -126,7 +162,10 @@ class ServedClient(PacketClient):
     def _begin_tls(self, transport: TLSStreamTransport) -> Received:
         self.flush()  # what was gathered while the watch was held
         self.transport = transport
-        return self.decoder.hand_over()
+        received = self.decoder.hand_over()
+        if self.supervision is not None:
+            self.supervision.note_partial()  # there is none any more
+        return received
 
     def _check_changeable(self) -> None:
         self.tasks.check_thread()

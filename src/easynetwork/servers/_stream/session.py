@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -202,19 +201,7 @@ class StreamSession:
         undelivered = client.undelivered = list(client.undelivered)
         packet = await take_received(client.decoder, client.transport)
         if packet is NEED_DATA and not undelivered:
-            if client.is_closed or client.is_over or self._tasks.is_ending:
-                client.check_may_wait()
-            deadline = math.inf
-            if timeout is not None:
-                deadline = self._options.backend.current_time() + timeout
-            client.is_receiving = True
-            try:
-                client.flush()
-                await client.transport.receive_with_ancillary(bufsize, undelivered.extend, deadline)
-            except (EOFError, ConnectionError):
-                raise DisconnectedError from None
-            finally:
-                client.stop_receiving()
+            await client.receive_with_ancillary(bufsize, undelivered.extend, timeout)
             client.undelivered = ()
             deliver_ancillary(params, undelivered)
             packet = await take_received(client.decoder, client.transport)
@@ -223,6 +210,7 @@ class StreamSession:
             deliver_ancillary(params, undelivered)
         if packet is NEED_DATA:
             raise EOFError("Received partial packet data")
+        client.waiting_since = None
         return packet
 
     # -- the end

@@ -5,7 +5,7 @@ on where it is:
 
     its first packet is not here yet       first_packet_timeout
     a packet is here in part               packet_timeout
-    its handler waits for a packet         idle_timeout
+    its handler waits for a packet         idle_timeout, if nothing waits to be sent to it
     something waits to be sent to it       send_timeout
 
 While its handler does something else than wait for a packet, only the last one counts.
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
+import anyio.lowlevel
 
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.abc.stream import nothing
@@ -80,13 +81,13 @@ class Supervision:
         self.limits: Limits = limits
         client.transport.on_partial = self.note_partial
         client.transport.on_unsent = self.note_unsent
-        self.change(limits)
+        if limits.first_packet_timeout is not None or limits.idle_timeout is not None:
+            self._timeouts.look(self, client.connected)
 
     def change(self, limits: Limits) -> None:
-        """Have other limits hold from now on."""
+        """Have other limits hold from now on, also for what has begun already."""
         self.limits = limits
-        if limits.first_packet_timeout is not None or limits.idle_timeout is not None:
-            self._timeouts.look(self, self._timeouts.now())
+        self._timeouts.look(self, self._timeouts.now())
 
     def end(self) -> None:
         """Do not look at the client any more."""
@@ -97,9 +98,11 @@ class Supervision:
     # -- what happens
 
     def note_partial(self) -> None:
-        """Take note that a packet is here in part. May be called for each part of it."""
+        """Take note that a packet may be here in part. May be called for each part of it."""
         decoder = self._client.decoder
-        if self._partial is None or self._partial.number != decoder.taken:
+        if not self._is_partial():
+            self._partial = None  # bytes that are no part of a packet: the next one begins later
+        elif self._partial is None or self._partial.number != decoder.taken:
             now = self._timeouts.now()
             self._partial = _Partial(decoder.taken, now, decoder.received)
             if self.limits.packet_timeout is not None:
@@ -109,8 +112,12 @@ class Supervision:
         """Take note that bytes begin to wait to be sent."""
         if self.limits.send_timeout is not None:
             now = self._timeouts.now()
-            self._progress = _Progress(now, *self._client.transport.get_progress())
+            self._progress = None
+            self._sending(now)
             self._timeouts.look(self, now + self.limits.send_timeout)
+
+    def _is_partial(self) -> bool:
+        return self._client.decoder.is_partial or self._client.transport.has_partial
 
     # -- what is due
 
@@ -127,33 +134,36 @@ class Supervision:
         client, limits, partial = self._client, self.limits, self._partial
         decoder = client.decoder
         found: list[tuple[float, CloseReason]] = []
-        waits_since = client.waiting_since if client.is_receiving else None
-        since = now if waits_since is None else waits_since
+        if client.is_over:
+            return found  # one of these limits is met already
+        since = now
+        if client.is_receiving and not decoder.has_more and client.waiting_since is not None:
+            since = client.waiting_since
         if limits.first_packet_timeout is not None and not decoder.taken:
-            begin = now if waits_since is None else client.connected
-            due = begin + limits.first_packet_timeout
+            due = since + limits.first_packet_timeout
             found.append((due, CloseReason.FIRST_PACKET_TIMEOUT))
         if (
             limits.packet_timeout is not None
             and partial is not None
             and partial.number == decoder.taken
-            and (decoder.is_partial or client.transport.has_partial)
+            and self._is_partial()
         ):
             earned = (decoder.received - partial.received) / _RATE
             due = max(partial.since, since) + limits.packet_timeout + earned
             found.append((due, CloseReason.PACKET_TIMEOUT))
         if limits.idle_timeout is not None:
-            if client.bytes_sent not in (client.sent_before, self._pushed[0]):
+            is_new = client.bytes_sent not in (client.sent_before, self._pushed[0])
+            if is_new or client.transport.get_unsent_size():  # or the client still receives
                 self._pushed = client.bytes_sent, now
             due = max(since, self._pushed[1]) + limits.idle_timeout
             found.append((due, CloseReason.IDLE_TIMEOUT))
         return found
 
     def _sending(self, now: float) -> list[tuple[float, CloseReason]]:
-        transport, timeout = self._client.transport, self.limits.send_timeout
-        if timeout is None or not transport.get_unsent_size():
+        timeout = self.limits.send_timeout
+        if timeout is None or (progress := self._client.transport.get_progress()) is None:
             return []
-        taken, unacknowledged = transport.get_progress()
+        taken, unacknowledged = progress
         last = self._progress
         if last is None or taken > last.taken or unacknowledged < last.unacknowledged:
             last = self._progress = _Progress(now, taken, unacknowledged)
@@ -234,20 +244,24 @@ class Timeouts:
                     due = min(self._looks)
                     with anyio.CancelScope(deadline=due / _LOOKS_PER_SECOND):
                         await self._woken.wait()
-                    now = self.now()
-                    if now * _LOOKS_PER_SECOND >= due:
-                        for supervision in self._looks.pop(due, ()):
-                            supervision.due = None
-                            self._look_now(supervision, now)
+                    if self.now() * _LOOKS_PER_SECOND >= due:
+                        # If the loop was busy, what has come meanwhile is read first.
+                        await anyio.lowlevel.checkpoint()
+                        self._look_at_all(due)
         finally:
             self._is_running = False
 
+    def _look_at_all(self, due: int) -> None:  # not in `_run()`, which would keep the last one
+        now = self.now()
+        for supervision in self._looks.pop(due, ()):
+            supervision.due = None
+            self._look_now(supervision, now)
+
     def _look_now(self, supervision: Supervision, now: float) -> None:
         found = supervision.next_limit(now)
-        if found is None:
-            return
-        due, reason = found
-        if due <= now:
-            supervision.meet(reason, self._log)
-        else:
+        if found is not None and found[0] <= now:
+            supervision.meet(found[1], self._log)
+            found = supervision.next_limit(now)  # after some limits, the handler may go on sending
+        if found is not None:
+            due = found[0]
             self.look(supervision, supervision.next_look(now, due))
