@@ -316,6 +316,46 @@ async def test_limits_of_one_client(serve: Serve) -> None:
             handler.clients[0].set_limits(nonsense_timeout=1)
 
 
+@in_memory
+@pytest.mark.parametrize("name", ["packet_timeout", "send_timeout"])
+async def test_limits_of_one_client_that_is_slow_already(serve: Serve, name: str) -> None:
+    """Another limit holds for a packet, or an answer, that is on its way."""
+    handler = Noted() if name == "packet_timeout" else Flooding()
+    async with serve(handler, limits=NONE) as service:
+        peer = await service.connect()
+        if name == "packet_timeout":
+            assert await peer.ask("whole") == "whole"
+            peer.send_bytes(b"half")
+        else:
+            peer.send("more")
+        await anyio.sleep(3)
+        begin = anyio.current_time()
+        handler.clients[0].set_limits(**{name: 4})
+        await handler.noted(name.upper())
+        assert 1 - LATE <= anyio.current_time() - begin <= 4 + 2 * LATE
+
+
+@in_memory
+async def test_close(serve: Serve, log: Records) -> None:
+    """A client that does not read everything before its connection is closed is reset in time."""
+
+    class Handler(Flooding):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            client.try_send_packet("x" * 4_000_000)
+            await client.aclose()
+
+    handler = Handler()
+    async with serve(handler, limits=Limits(close_timeout=3)) as service:
+        peer = await service.connect()
+        begin = anyio.current_time()
+        peer.send("more")
+        await handler.noted("CLOSED")
+        await log.logged(f"{peer.name} is closed: {CloseReason.CLOSE_TIMEOUT.value}")
+        assert 3 <= anyio.current_time() - begin <= 3 + LATE
+        assert service.server.get_statistics().closed == {CloseReason.CLOSE_TIMEOUT: 1}
+
+
 # -- those who must not be hit
 
 

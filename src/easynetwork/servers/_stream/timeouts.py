@@ -79,13 +79,13 @@ class Supervision:
         self.limits: Limits = limits
         client.transport.on_partial = self.note_partial
         client.transport.on_unsent = self.note_unsent
-        self.change(limits)
+        if limits.first_packet_timeout is not None or limits.idle_timeout is not None:
+            timeouts.look(self, timeouts.now())
 
     def change(self, limits: Limits) -> None:
-        """Have other limits hold from now on."""
+        """Have other limits hold from now on, also for what has begun already."""
         self.limits = limits
-        if limits.first_packet_timeout is not None or limits.idle_timeout is not None:
-            self._timeouts.look(self, self._timeouts.now())
+        self._timeouts.look(self, self._timeouts.now())
 
     def end(self) -> None:
         """Do not look at the client any more."""
