@@ -93,6 +93,26 @@ async def test_first_packet_is_no_limit_for_the_second(serve: Serve) -> None:
 
 
 @in_memory
+async def test_first_packet_after_a_slow_greeting(serve: Serve) -> None:
+    """The time that the handler takes before it waits does not count."""
+
+    class Handler(Noted):
+        async def greet(self, client: Client) -> None:
+            await anyio.sleep(5)
+            await client.send_packet("welcome")
+
+    handler = Handler()
+    async with serve(handler, limits=Limits(first_packet_timeout=3)) as service:
+        peer = await service.connect()
+        assert await peer.receive() == "welcome"
+        begin = anyio.current_time()
+        await anyio.sleep(2)
+        assert "FIRST_PACKET_TIMEOUT" not in handler.notes
+        assert 3 <= await end_of(peer) - begin <= 3 + LATE
+        await handler.noted("FIRST_PACKET_TIMEOUT")
+
+
+@in_memory
 async def test_packet_in_drops(serve: Serve) -> None:
     """Each byte is in time, the packet is not: the slow-loris attack."""
     handler = Noted()

@@ -129,8 +129,7 @@ class Supervision:
         waits_since = client.waiting_since if client.is_receiving else None
         since = now if waits_since is None else waits_since
         if limits.first_packet_timeout is not None and not decoder.taken:
-            begin = now if waits_since is None else client.began
-            due = begin + limits.first_packet_timeout
+            due = since + limits.first_packet_timeout
             found.append((due, CloseReason.FIRST_PACKET_TIMEOUT))
         if (
             limits.packet_timeout is not None
