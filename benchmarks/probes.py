@@ -26,7 +26,15 @@ from .load import closed_loop
 from .process import Reading, ServerProcess
 from .results import percentile
 
-__all__ = ["broadcast", "churn", "fairness", "idle", "import_time", "never_reader"]
+__all__ = [
+    "CROWD_IN_FLIGHT",
+    "broadcast",
+    "churn",
+    "fairness",
+    "idle",
+    "import_time",
+    "never_reader",
+]
 
 MS, US, KIB, MIB = 1e3, 1e6, 1024, 1024 * 1024
 # Connections that use up memory that a server has reserved at its start, before it is read; as a
@@ -34,8 +42,8 @@ MS, US, KIB, MIB = 1e3, 1e6, 1024, 1024 * 1024
 FIRST_CONNECTIONS = 1 / 4
 # Connections at a time of the churn: enough for several accepts in one turn of a loop.
 CHURNING = 8
-# The storm: so many connections keep so many requests in flight.
-STORM_CONNECTIONS, STORM_IN_FLIGHT = 50, 64
+# Requests that each connection of a crowd keeps in flight: as many as a server reads at a time.
+CROWD_IN_FLIGHT = 1024
 # Seconds between two heartbeats.
 BEAT = 0.005
 # Lines after which nothing more can be sent to a client that never reads, of 1 KiB each.
@@ -145,15 +153,22 @@ def _publish(
     return delays
 
 
-def fairness(server: ServerProcess, *, duration: float) -> dict[str, float]:
-    """Delay of one quiet connection's requests while fifty others storm the server."""
-    with _storm(server.port, duration), socket.create_connection((HOST, server.port)) as sock:
+def fairness(
+    server: ServerProcess, *, duration: float, connections: int = 50, in_flight: int = 64
+) -> dict[str, float]:
+    """Delay of one quiet connection's requests while others storm the server, and their rate."""
+    with (
+        socket.create_connection((HOST, server.port)) as sock,
+        _storm(server.port, duration, connections, in_flight) as receiver,
+    ):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         delays = _beat(sock, duration)
+        per_second = receiver.recv()
     return {
         "p50_ms": percentile(delays, 50) * MS,
         "p99_ms": percentile(delays, 99) * MS,
         "max_ms": max(delays) * MS,
+        "per_second": per_second,
     }
 
 
@@ -195,33 +210,48 @@ def _take_beats(
 
 
 @contextlib.contextmanager
-def _storm(port: int, duration: float) -> Iterator[None]:
-    """Storm a server from a process of lower priority, which gives way to the heartbeat."""
+def _storm(
+    port: int, duration: float, connections: int, in_flight: int
+) -> Iterator[multiprocessing.connection.Connection]:
+    """Storm a server from a process of lower priority, which gives way to the heartbeat.
+
+    Yields what receives, at the end of the storm, how many requests per second were answered.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_be_the_storm, args=(port, duration, sender), daemon=True)
+    arguments = port, duration, connections, in_flight, sender
+    process = context.Process(target=_be_the_storm, args=arguments, daemon=True)
     process.start()
     sender.close()
     with receiver:
         try:
             receiver.recv()  # nothing but the moment at which the storm is up
-            yield
+            yield receiver
         except EOFError:
             raise WrongAnswerError("the storm broke off") from None
         finally:
             process.join()
 
 
-def _be_the_storm(port: int, duration: float, ready: multiprocessing.connection.Connection) -> None:
+def _be_the_storm(
+    port: int,
+    duration: float,
+    connections: int,
+    in_flight: int,
+    sender: multiprocessing.connection.Connection,
+) -> None:
     os.nice(19)
-    count, in_flight = STORM_CONNECTIONS, STORM_IN_FLIGHT
+    readings: list[Reading] = []
 
     def reading() -> Reading:
-        ready.send(None)
-        return Reading(time.perf_counter(), 0.0, 0.0)
+        if not readings:
+            sender.send(None)
+        readings.append(Reading(time.perf_counter(), 0.0, 0.0))
+        return readings[-1]
 
-    with open_links("tcp", port, count, size=64, in_flight=in_flight) as links:
-        closed_loop(links, warm_up=0.05, duration=duration, reading=reading)
+    with open_links("tcp", port, connections, size=64, in_flight=in_flight) as links:
+        load = closed_loop(links, warm_up=0.05, duration=duration, reading=reading)
+        sender.send(load.answers / load.seconds)
 
 
 class _Churn:

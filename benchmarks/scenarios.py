@@ -147,6 +147,18 @@ def _fairness(host: Host, contender: Contender) -> Sample:
         return Sample(probes.fairness(server, duration=2 * host.settings.duration))
 
 
+def _crowd(host: Host, contender: Contender) -> Sample:
+    settings = host.settings
+    with host.fresh(contender) as server:
+        figures = probes.fairness(
+            server,
+            duration=4 * settings.duration,
+            connections=settings.crowd_connections,
+            in_flight=probes.CROWD_IN_FLIGHT,
+        )
+    return Sample(figures)
+
+
 def _never_reader(host: Host, contender: Contender) -> Sample:
     with host.fresh(contender) as server:
         return Sample(probes.never_reader(server, at_most=host.settings.never_reader_bytes))
@@ -297,6 +309,14 @@ SCENARIOS = (
         "tcp",
         (P99, P50, Metric("max_ms", "max", "ms")),
         _fairness,
+        rounds=2,
+    ),
+    Scenario(
+        "tcp-crowd",
+        "TCP, a heartbeat while 400 connections send as fast as they are answered",
+        "tcp",
+        (P99, P50, Metric("max_ms", "max", "ms"), RATE),
+        _crowd,
         rounds=2,
     ),
     Scenario(

@@ -22,6 +22,7 @@ class Settings:
             can do on the machines this was written on, so that none is saturated.
         idle_connections: Connections whose memory is measured.
         broadcast_clients: Clients that each line of a broadcast goes to.
+        crowd_connections: Connections that keep a server busy beside a quiet one.
         idle_seconds: How long their server's processor time is watched.
         never_reader_bytes: The most bytes sent to a server whose answers are never read.
         server_core: The core of the servers.
@@ -34,6 +35,7 @@ class Settings:
     rate: float
     idle_connections: int
     broadcast_clients: int
+    crowd_connections: int
     idle_seconds: float
     never_reader_bytes: int
     server_core: int = 0
@@ -47,6 +49,7 @@ FULL = Settings(
     rate=10_000,
     idle_connections=2000,
     broadcast_clients=1000,
+    crowd_connections=400,
     idle_seconds=0.5,
     never_reader_bytes=64 * MIB,
 )
@@ -57,6 +60,7 @@ QUICK = Settings(
     rate=10_000,
     idle_connections=250,
     broadcast_clients=100,
+    crowd_connections=50,
     idle_seconds=0.2,
     never_reader_bytes=16 * MIB,
 )

@@ -103,6 +103,13 @@ def _formats() -> Iterator[Target]:
             yield Target(title, scenario, "cpu_us", ours, theirs, must)
 
 
+def _crowd() -> Iterator[Target]:
+    for loop in ("asyncio", "uvloop", "trio"):
+        name = f"easynetwork-{loop}-loop"
+        title = f"p99 of a quiet connection beside 400 busy streams, ms: {name}"
+        yield Target(title, "tcp-crowd", "p99_ms", name, None, 50, 20)
+
+
 TARGETS = (
     _requests("easynetwork-asyncio-loop", "asyncio-streams", 1, 0.55, 0.35, young=True),
     _requests("easynetwork-asyncio-loop", "asyncio-streams", 16, 0.30, 0.20, young=True),
@@ -117,6 +124,7 @@ TARGETS = (
     _datagrams("uvloop", "uvloop-datagrams"),
     _datagrams("trio", "asyncio-datagrams"),  # trio has nothing like it
     *_formats(),
+    *_crowd(),
     Target(
         "broadcast: easynetwork-broadcast / epoll-broadcast",
         "broadcast",

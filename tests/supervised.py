@@ -1,8 +1,8 @@
 """A service: a program that serves on the sockets that its supervisor passes.
 
 It says READY=1 when it serves, and stops at SIGTERM. Clients that it has accepted are served before
-it ends. Requests are answered with its process, the names of its sockets, and the variables that
-its children would see.
+it ends; with ``--run``, `run()` does all that. Requests are answered with its process, the names of
+its sockets, and the variables that its children would see.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from easynetwork.servers import (
     AsyncUDPNetworkServer,
     StandaloneTCPNetworkServer,
     StandaloneUDPNetworkServer,
+    run,
 )
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
@@ -56,6 +57,11 @@ class Handler(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[s
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
+        self.tells_supervisor = False
+
+    async def service_init(self, exit_stack: Any, server: Any) -> None:
+        if self.tells_supervisor:
+            notify_systemd("READY=1")
 
     async def handle(self, client: Any) -> Any:
         match (yield):
@@ -123,10 +129,18 @@ def serve_standalone(loop: str, runner_options: Any) -> None:
         thread.join()
 
 
+def run_servers(backend: Any, runner_options: Any) -> None:
+    servers = new_servers(is_standalone=False, backend=backend)
+    servers[-1]._handler.tells_supervisor = True
+    factories = [partial(lambda server: server, server) for server in servers]
+    run(*factories, backend=backend, runner_options=runner_options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("loop", choices=["asyncio", "uvloop", "trio"])
     parser.add_argument("--standalone", action="store_true")
+    parser.add_argument("--run", action="store_true")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     # The threads of servers must not take the signal.
@@ -140,7 +154,10 @@ def main() -> None:
         serve_standalone(arguments.loop, runner_options)
     else:
         backend = new_builtin_backend("trio" if arguments.loop == "trio" else "asyncio")
-        backend.bootstrap(serve, backend, runner_options=runner_options)
+        if arguments.run:
+            run_servers(backend, runner_options)
+        else:
+            backend.bootstrap(serve, backend, runner_options=runner_options)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 40
 PARAMETERS = 8
 CLASSES_IN_MRO = 2
-CODE_LINES = 11_750
+CODE_LINES = 13_200
 TESTING_CODE_LINES = 1_750  # what only tests import
 ECHO_FUNCTIONS = 15
 ECHO_FILES = 8
@@ -58,7 +58,7 @@ OPTIONAL = (
 )
 # What may be imported at the top of a module, by package.
 THIRD_PARTY = {
-    "easynetwork.backends.trio": {"anyio", "trio"},
+    "easynetwork.backends.trio": {"anyio", "outcome", "trio"},  # a part of trio's interface
     "easynetwork.testing._virtual_trio": {"trio"},
     "easynetwork.testing.plugin": {"anyio", "pytest"},
     "easynetwork": {"anyio"},

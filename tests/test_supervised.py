@@ -100,6 +100,37 @@ def test_restarts(
     assert load.answered >= 2 * CLIENTS
 
 
+@pytest.mark.parametrize(
+    ("loop", "kind", "host"),
+    [
+        *(pytest.param(loop, STREAM, "127.0.0.1", id=f"{loop}-tcp") for loop in LOOPS),
+        pytest.param("asyncio", DATAGRAM, "127.0.0.1", id="asyncio-udp"),
+        pytest.param("asyncio", STREAM, "", id="asyncio-unix-stream"),
+    ],
+)
+def test_rolling_restarts(
+    loop: str,
+    kind: socket.SocketKind,
+    host: str,
+    supervisor: contextlib.ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next service starts before the last one drains: no request fails."""
+    monkeypatch.setattr("tests.adopting.SOON", PATIENCE)  # a late answer is no lost datagram
+    sock = supervisor.enter_context(new_bound_socket(kind, host))
+    with Load(kind, sock.getsockname()) as load:
+        last = supervisor.enter_context(contextlib.ExitStack())
+        for _ in range(3):
+            following = contextlib.ExitStack()
+            following.enter_context(Service([sock], loop, "--run"))
+            last.close()  # tells the last service to drain, and waits until it has ended
+            last = supervisor.enter_context(following)
+            goal = load.answered + 20 * CLIENTS
+            wait_until(lambda goal=goal: load.answered >= goal)  # type: ignore[misc]
+        load.stop()
+    assert (load.refused, load.lost) == (0, 0)
+
+
 def test_two_services(supervisor: contextlib.ExitStack) -> None:
     """Two services may share the sockets: if one ends, the other goes on."""
     sock = supervisor.enter_context(new_bound_socket(STREAM))

@@ -205,7 +205,10 @@ def serve(new_server: NewServer) -> Serve:
 def stop_timeout(monkeypatch: pytest.MonkeyPatch) -> float:
     """Give what does not stop a fifth of the time that it has to, and return that in seconds."""
     seconds = STOP_TIMEOUT / 5
-    for module in "backends.asyncio.tasks", "servers._core.life_cycle", "servers._core.threads":
+    for module in (
+        *("backends.asyncio.tasks", "servers._core.life_cycle"),
+        *("servers._core.run", "servers._core.threads"),
+    ):
         monkeypatch.setattr(f"easynetwork.{module}.STOP_TIMEOUT", seconds)
     return seconds
 

@@ -178,7 +178,7 @@ async def serving(
 def shorten_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give clients less than the second that they have to end when the server stops."""
     assert STOP_TIMEOUT == 1
-    for module in "servers._core.life_cycle", "backends.asyncio.tasks":
+    for module in "servers._core.life_cycle", "servers._core.run", "backends.asyncio.tasks":
         monkeypatch.setattr(f"easynetwork.{module}.STOP_TIMEOUT", 0.1)
 
 

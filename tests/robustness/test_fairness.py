@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
 
 import anyio
 import anyio.lowlevel
@@ -15,9 +20,15 @@ from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from tests.robustness.peers import Heartbeat, ask, connect, receive_exactly
 from tests.robustness.process import ServerProcess
+from tests.times import MS
 
 # Seconds. The worst case measured is 0.1 with 16 peers: each takes 1,024 lines' time per turn.
 PROMPT = 2.0
+
+# Seconds. The median measured beside 200 peers is 0.02; 0.5 if each is served in every turn.
+SOON_ENOUGH = 200 * MS
+
+CROWD = Path(__file__).parent / "crowd.py"
 
 
 def storm(server: ServerProcess, lines: int) -> None:
@@ -56,6 +67,37 @@ def test_one_byte_at_a_time(loop: str, plain: list[str], protocol: str) -> None:
                 with sock:
                     assert ask(sock, "") == "how are you"
         assert max(heartbeat.delays) < PROMPT
+
+
+@contextmanager
+def crowd(server: ServerProcess, count: int) -> Iterator[None]:
+    """Run ``crowd.py`` while the block runs."""
+    target = server.path or str(server.port)
+    with subprocess.Popen(
+        [sys.executable, str(CROWD), str(count), target],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield
+        finally:
+            process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_crowd(loop: str, plain: list[str]) -> None:
+    """A quiet client is answered soon while many send as much as the server can take."""
+    with ServerProcess(loop, *plain) as server, Heartbeat(server) as heartbeat:
+        with crowd(server, 200):
+            heartbeat.wait_beat()
+            before = len(heartbeat.delays)
+            for _ in range(5):
+                heartbeat.wait_beat()
+            delays = heartbeat.delays[before:]
+    assert median(delays) < SOON_ENOUGH
 
 
 class TurnCounter(AsyncStreamRequestHandler[str, str]):

@@ -319,7 +319,10 @@ def test_shutdown_with_a_stubborn_handler(
 ) -> None:
     """A handler that ignores its cancellation is reported; only the thread waits for it."""
     stop_timeout = STOP_TIMEOUT / 5
-    for module in "backends.asyncio.tasks", "servers._core.life_cycle", "servers._core.threads":
+    for module in (
+        *("backends.asyncio.tasks", "servers._core.life_cycle"),
+        *("servers._core.run", "servers._core.threads"),
+    ):
         monkeypatch.setattr(f"easynetwork.{module}.STOP_TIMEOUT", stop_timeout)
     ignoring, released = threading.Event(), threading.Event()
 

@@ -15,7 +15,7 @@ import pytest
 from easynetwork.exceptions import ServerClosedError
 from easynetwork.servers.abc import AbstractNetworkServer
 from easynetwork.servers.threads_helper import NetworkServerThread
-from tests.clients.threads_support import InThread
+from tests.clients.threads_support import InThread, wait_until
 from tests.servers.standalone_support import (
     TCP,
     Hooks,
@@ -160,7 +160,7 @@ def test_later_error(monkeypatch: pytest.MonkeyPatch) -> None:
             self.is_stopped.wait(PATIENCE)
             raise LookupError("lost")
 
-        def shutdown(self, timeout: float | None = None) -> None:
+        def shutdown(self, timeout: float | None = None, *, grace: float = 0.0) -> None:
             self.is_stopped.set()
 
         def server_close(self) -> None:
@@ -190,6 +190,43 @@ def test_shutdown_while_starting() -> None:
     server.shutdown()
     start.result()
     thread.join()
+
+
+@each_loop
+@each_kind
+def test_join_with_a_grace(kind: Kind, loop: str) -> None:
+    """With a grace, what is being answered is; meanwhile, the server says that it drains."""
+    goes_on = threading.Event()
+
+    class Slow(Hooks):
+        async def answer(self, client: Any, request: str) -> str:
+            started.set()
+            while not goes_on.is_set():
+                await anyio.sleep(0.001)
+            return f"{request}, {client.is_draining()}"
+
+    started = threading.Event()
+    server = kind.new_server(Slow, **loop_options(loop))
+    thread = NetworkServerThread(server)
+    thread.start()
+    with kind.connected(server) as peer:
+        assert not server.is_draining()
+        peer.send("hello")
+        assert started.wait(PATIENCE)
+        joining = threading.Thread(target=lambda: thread.join(grace=PATIENCE))
+        joining.start()
+        wait_until(server.is_draining)
+        goes_on.set()
+        assert peer.receive() == "hello, True"
+    joining.join(PATIENCE)
+    assert not thread.is_alive()
+    assert not server.is_draining()
+
+
+def test_invalid_grace() -> None:
+    """A grace is a number of seconds, whether the server runs or not."""
+    with pytest.raises(ValueError, match="Invalid delay"):
+        TCP.new_server().shutdown(grace=-1)
 
 
 def test_join_timeout() -> None:

@@ -121,8 +121,8 @@ def encode_in_clear(
     return encode_now
 
 
-async def take_received(decoder: StreamDecoder) -> Any:
+async def take_received(decoder: StreamDecoder, transport: StreamTransport) -> Any:
     """Return a packet of what has been received already, or `NEED_DATA`."""
     while (packet := decoder.take()) is NEED_DATA and decoder.refill():
-        await anyio.lowlevel.checkpoint()
+        await transport.give_way()
     return packet

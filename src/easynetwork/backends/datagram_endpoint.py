@@ -192,12 +192,7 @@ class SocketDatagramEndpoint(DatagramEndpoint):
             raise
         return self._view[:nbytes].tobytes()
 
-    def _take_some(self, received: BatchCallback, failed: ErrorCallback) -> bool:
-        """Hand over what the socket holds, up to a bound; see `serve`.
-
-        Returns:
-            Whether it came to the bound.
-        """
+    def take_waiting(self, received: BatchCallback, failed: ErrorCallback) -> bool:
         if self.is_closing():
             return False
         receive, _, _, attach = self._calls

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -17,6 +17,9 @@ from easynetwork.addresses._unix import AnySocketAddress, UnixSocketAddress, typ
 from easynetwork.backends.abc import AsyncBackend, Incoming, Listener, discard
 from easynetwork.sockets.accepting import PAUSE, Acceptor, Log
 from easynetwork.sockets.connecting import tune_tcp
+
+_MAX_BACKLOG: Final = 4096
+"""Connections that may wait to be accepted: the kernel's own limit (listen(2): somaxconn)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,7 @@ class SocketListener(Listener):
         try:
             while not self.is_closing():
                 await anyio.wait_readable(sock)
-                for connection, address in acceptor.accept_batch():
-                    incoming = self._new_incoming(connection, address)
-                    if incoming is not None:
-                        await admit(incoming)
+                await self._accept_batch(acceptor, admit)
                 if acceptor.has_failed:
                     await anyio.sleep(PAUSE)
         except anyio.ClosedResourceError:
@@ -90,6 +90,29 @@ class SocketListener(Listener):
         finally:
             keep_in_children(sock)
             acceptor.close()
+
+    async def accept_waiting(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
+        acceptor = Acceptor(self._socket, self._log)
+        left = _MAX_BACKLOG  # clients may connect as fast as they are accepted
+        try:
+            while left > 0 and not (self.is_closing() or acceptor.has_failed):
+                if not (accepted := await self._accept_batch(acceptor, admit)):
+                    break
+                left -= accepted
+        finally:
+            acceptor.close()
+
+    async def _accept_batch(
+        self, acceptor: Acceptor, admit: Callable[[Incoming], Awaitable[object]]
+    ) -> int:
+        """Admit the connections of a batch; return how many were accepted."""
+        accepted = 0
+        for connection, address in acceptor.accept_batch():
+            accepted += 1
+            incoming = self._new_incoming(connection, address)
+            if incoming is not None:
+                await admit(incoming)
+        return accepted
 
     def _new_incoming(self, connection: socket.socket, address: Any) -> Incoming | None:
         unix = self._unix

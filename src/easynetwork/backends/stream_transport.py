@@ -4,23 +4,11 @@ Bytes are sent at once as far as the kernel takes them. The rest waits in `_unse
 sends it whenever the socket is writable (`_send_later`). Only a producer above the high-water mark
 and `aclose()` wait for that. `limit_sending()` bounds how long the bytes themselves may wait.
 
-The receiving half is open until `_at_eof` is set. The sending half goes down this list, and may
-leave phases out:
-
-    phase      begins with        write()  pending data  when that is sent        descriptor
-    OPEN       the connection     yes      is sent       -                        open
-    ENDING     send_eof()         yes      is sent       SHUT_WR (FIN)            open
-    CLOSING    aclose()           yes (1)  is sent       -                        open
-    FLUSHING   the last turn()    no       is sent       close, after lingering   open
-    CLOSED     everything sent    no       none          -                        closed
-    BROKEN     error, abort()     no       is lost       -                        until aclose()
-
-    (1) by tasks that waited for their turn, and then by the `farewell` of `aclose()`
+The receiving half is open until `_at_eof` is set. The sending half has `Phase`s.
 """
 
 from __future__ import annotations
 
-import enum
 import errno
 import math
 import os
@@ -48,7 +36,9 @@ from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
 from easynetwork.backends.abc.stream import Farewell, Feed, nothing
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
+from easynetwork.backends.fair_queue import QUANTUM, fair_queue
 from easynetwork.backends.lingering import has_unread, linger
+from easynetwork.backends.phases import Phase
 from easynetwork.backends.receive_buffer import receive_view
 from easynetwork.sockets.patience import unacknowledged
 
@@ -56,18 +46,7 @@ _LOW_WATER: Final = HIGH_WATER // 4
 """As in asyncio's transports: a producer goes on while there is still something to send."""
 
 
-class _Phase(enum.IntEnum):
-    """The phases of the sending half; see above."""
-
-    OPEN = enum.auto()
-    ENDING = enum.auto()
-    CLOSING = enum.auto()
-    FLUSHING = enum.auto()
-    CLOSED = enum.auto()
-    BROKEN = enum.auto()
-
-
-_FLUSHING: Final = _Phase.FLUSHING  # looked up once: write() compares with it
+_FLUSHING: Final = Phase.FLUSHING  # looked up once: write() compares with it
 
 
 class SocketStreamTransport(StreamTransport):
@@ -79,10 +58,10 @@ class SocketStreamTransport(StreamTransport):
 
     __slots__ = (
         *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
-        *("_fd", "_linger_done", "_phase", "_queued", "_recv_into", "_so_error_checked"),
-        *("_taken", "_turns", "_unsent", "_view", "_wants_linger", "address"),
-        *("congested", "feed", "has_given_up", "has_lost_descriptor", "local_address"),
-        *("on_partial", "on_unsent", "socket"),
+        *("_fair_queue", "_fd", "_linger_done", "_phase", "_queued", "_recv_into"),
+        *("_so_error_checked", "_taken", "_turns", "_unsent", "_view", "_wants_linger"),
+        *("address", "congested", "feed", "finish_tag", "has_given_up", "has_lost_descriptor"),
+        *("local_address", "on_partial", "on_unsent", "socket"),
     )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
@@ -99,9 +78,11 @@ class SocketStreamTransport(StreamTransport):
         self.congested: bool = False
         self.has_given_up: bool = False
         self.has_lost_descriptor: bool = False
+        self.finish_tag: int = 0  # see `Flow`
+        self._fair_queue = fair_queue()
         self._view = receive_view(max_recv_size)
         self._recv_into: Callable[[memoryview], int] = sock.recv_into
-        self._phase = _Phase.OPEN
+        self._phase = Phase.OPEN
         self._at_eof = False  # nothing will be received any more
         self._error: OSError | None = None  # what broke the connection
         self._unsent: bytearray | memoryview | None = None  # while the kernel does not take it
@@ -279,24 +260,31 @@ class SocketStreamTransport(StreamTransport):
             self.abort()
 
     async def drain(self) -> None:
+        if self._below_low_water is None and self._budget < 0:
+            turn = self._below_low_water = anyio.Event()
+            self._fair_queue.enter(turn, self, self._renew_budget)
         # Once: the task with the next turn may write, and congest the transport again, before this
         # one runs, and the bytes of this one have left.
         if self._below_low_water is not None:
             await self._below_low_water.wait()
-        elif self._budget < 0:
-            await anyio.lowlevel.checkpoint()
-            if self._below_low_water is None:  # else, another task has written meanwhile
-                self._resume_writing()
-        if self._phase == _Phase.BROKEN:
+        if self._phase == Phase.BROKEN:
             raise broken_connection(self._error)
 
+    def _renew_budget(self) -> None:
+        self._fair_queue.charge(self, QUANTUM)
+        if self.get_unsent_size() <= HIGH_WATER:  # else, the loop does so when it has sent enough
+            self._resume_writing()
+
+    async def give_way(self) -> None:
+        await self._fair_queue.give_way(self)
+
     async def send_eof(self) -> None:
-        if self._phase == _Phase.OPEN:
-            self._phase = _Phase.ENDING
+        if self._phase == Phase.OPEN:
+            self._phase = Phase.ENDING
             self._shut_down_if_done()
 
     def _shut_down_if_done(self) -> None:
-        if self._phase == _Phase.ENDING and self._unsent is None and not self._queued:
+        if self._phase == Phase.ENDING and self._unsent is None and not self._queued:
             self._shut_down()
 
     def _shut_down(self) -> None:
@@ -312,8 +300,8 @@ class SocketStreamTransport(StreamTransport):
     ) -> None:
         if timeout is None:
             timeout = self.close_timeout
-        if self._phase < _Phase.CLOSING:
-            self._phase = _Phase.CLOSING
+        if self._phase < Phase.CLOSING:
+            self._phase = Phase.CLOSING
             if not self._at_eof or self._wants_linger:
                 self._wants_linger = linger or has_unread(self.socket)
             self._at_eof = True
@@ -354,7 +342,7 @@ class SocketStreamTransport(StreamTransport):
         if self.socket.fileno() >= 0:
             with suppress(OSError):  # the descriptor is not ours any more
                 enable_socket_linger(self.socket, 0)  # close() sends RST, at once
-        self._phase = _Phase.BROKEN
+        self._phase = Phase.BROKEN
         self._close()
 
     def is_closing(self) -> bool:
@@ -369,7 +357,7 @@ class SocketStreamTransport(StreamTransport):
         if self._error is None:
             # Without its traceback, whose frames refer to this transport.
             self._error = exc.with_traceback(None)
-        self._phase = _Phase.BROKEN
+        self._phase = Phase.BROKEN
         self._wants_linger = False
         if exc.errno == errno.EBADF:
             self.has_lost_descriptor = True
@@ -381,7 +369,7 @@ class SocketStreamTransport(StreamTransport):
             return
         if self._linger_done is not None:
             anyio.notify_closing(self.socket)
-        if self._phase != _Phase.BROKEN:
+        if self._phase != Phase.BROKEN:
             # The end of the stream, though another process may have a copy of the descriptor.
             with suppress(OSError):  # the peer has reset the connection
                 self.socket.shutdown(socket.SHUT_RDWR)
@@ -394,14 +382,14 @@ class SocketStreamTransport(StreamTransport):
     def lose_descriptor(self) -> None:
         """Let go of the descriptor, which other code has closed: its number may be in use again."""
         self._error = OSError(errno.EBADF, os.strerror(errno.EBADF))
-        self._phase = _Phase.BROKEN
+        self._phase = Phase.BROKEN
         self.has_lost_descriptor = True
         self._end()
         self.socket.detach()
 
     def _end(self) -> None:
         self._at_eof = True
-        self._phase = max(self._phase, _Phase.CLOSED)
+        self._phase = max(self._phase, Phase.CLOSED)
         self._wants_linger = False
         self._discard_unsent()
         if self.socket.fileno() >= 0:

@@ -244,6 +244,9 @@ class TLSStreamTransport(StreamTransport):
     async def drain(self) -> None:
         await self._inner.drain()
 
+    async def give_way(self) -> None:
+        await self._inner.give_way()
+
     def get_unsent_size(self) -> int:
         return self._inner.get_unsent_size()
 

@@ -6,9 +6,6 @@ import socket
 import ssl as _ssl  # the parameters of this name hide the module
 from typing import Any
 
-import anyio
-import anyio.lowlevel
-
 from easynetwork._arguments import validated_max_recv_size
 from easynetwork._tls_options import TLSOptions, required_client_tls
 from easynetwork._typevars import _T_Received, _T_Sent
@@ -95,7 +92,7 @@ class BaseAsyncStreamClient(AsyncClient[_T_Sent, _T_Received, StreamTransport]):
             while (packet := decoder.take()) is NEED_DATA:
                 try:
                     if decoder.refill():
-                        await anyio.lowlevel.checkpoint()
+                        await transport.give_way()
                     else:
                         await transport.receive(deadline)
                 except (EOFError, ConnectionError) as exc:

@@ -163,11 +163,11 @@ class AsyncUnixStreamClient(BaseAsyncStreamClient[_T_Sent, _T_Received], UnixStr
             transport = self._transport or transport
             if isinstance(transport, TLSStreamTransport):  # even if a packet is here already
                 raise UnsupportedOperation("This transport does not have ancillary data support.")
-            packet = await take_received(self._decoder)
+            packet = await take_received(self._decoder, transport)
             if packet is NEED_DATA:
                 with collecting(ancillary_data) as received:
                     await transport.receive_with_ancillary(bufsize, received)
-                packet = await take_received(self._decoder)
+                packet = await take_received(self._decoder, transport)
         except (EOFError, ConnectionError) as exc:
             raise self._ended(exc) from exc.__cause__ or exc
         finally:

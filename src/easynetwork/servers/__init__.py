@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from easynetwork.servers.async_tcp import AsyncTCPNetworkServer as AsyncTCPNetworkServer
     from easynetwork.servers.async_udp import AsyncUDPNetworkServer as AsyncUDPNetworkServer
     from easynetwork.servers.limits import DatagramLimits as DatagramLimits, Limits as Limits
+    from easynetwork.servers.running import run as run
     from easynetwork.servers.standalone_tcp import (
         StandaloneTCPNetworkServer as StandaloneTCPNetworkServer,
     )
@@ -32,5 +33,6 @@ else:
             "Limits": "limits",
             "StandaloneTCPNetworkServer": "standalone_tcp",
             "StandaloneUDPNetworkServer": "standalone_udp",
+            "run": "running",
         },
     )

@@ -22,8 +22,8 @@ class AbstractAsyncNetworkServer(ABC):
     """A server inside an asynchronous program.
 
     It is *new*, then *listening* (from `server_activate()` on), *serving* (while `serve_forever()`
-    runs), listening again, and in the end *closed*. Methods must be called in the event loop's
-    thread, by any task.
+    runs), listening again, and in the end *closed*. A `shutdown()` with a grace makes it
+    *draining*, and then new again. Methods must be called in the event loop's thread, by any task.
     """
 
     __slots__ = ("__weakref__",)
@@ -50,6 +50,10 @@ class AbstractAsyncNetworkServer(ABC):
     def is_serving(self) -> bool:
         """Whether new clients are being accepted."""
 
+    def is_draining(self) -> bool:
+        """Whether `shutdown()` was called with a grace, and `serve_forever()` is not over yet."""
+        return False
+
     @abstractmethod
     async def server_activate(self) -> None:
         """Open the listening sockets. Does nothing if they are open.
@@ -67,7 +71,9 @@ class AbstractAsyncNetworkServer(ABC):
         """Accept and serve clients, until the server is told to stop.
 
         Returns after `shutdown()`, or when the last client has left after `server_close()`. After
-        a `shutdown()` the server still listens, and this may be called again.
+        a `shutdown()` the server still listens, and this may be called again. If the server has
+        drained, this opens the listening sockets again: with port 0, at another port. Sockets that
+        were given to `from_sockets()` cannot be opened again (`OSError`, `EBADF`).
 
         Args:
             is_up_event: Set when clients are being accepted.
@@ -78,10 +84,31 @@ class AbstractAsyncNetworkServer(ABC):
         """
 
     @abstractmethod
-    async def shutdown(self) -> None:
+    async def shutdown(self, *, grace: float = 0.0) -> None:
         """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
 
-        The tasks of all clients are cancelled. May be called by several tasks at once.
+        Without a grace, the tasks of all clients are cancelled. With a grace, the server drains
+        before that:
+
+        * Connections that wait to be accepted are accepted, and the listening sockets are closed:
+          new ones are refused. `is_draining()` is true, also that of clients. TLS handshakes are
+          dropped.
+        * A client between two requests is closed at once, as if it had left: its generator, which
+          waits at its first `yield`, gets GeneratorExit. One that has just connected has a second
+          to send its first request.
+        * A request that has arrived is finished, also if others were before it. After the last
+          answer, the connection is closed.
+        * A client in a conversation (at a later `yield`, in `on_connection()` or `recv_packet()`,
+          in the middle of a packet) is closed when it has been silent for a second: nothing came
+          from it, and nothing waits to be sent to it. `recv_packet()` raises `EndOfStreamError`.
+        * A server of datagrams serves what its sockets hold, and takes nothing after that.
+          Generators that wait for more are closed.
+
+        This ends when the last client has left, or the grace is over. What runs then is cancelled.
+        A handler may call this in its client's own task: it does not wait for that client, which is
+        cancelled at the end. If it is called while the server drains, the shorter grace holds.
+
+        May be called by several tasks at once. If it is cancelled, the server stops all the same.
 
         One second after the cancellation this returns, always. If something still runs then, the
         log gets one ERROR that names it. On asyncio, `serve_forever()` abandons the clients whose
@@ -90,6 +117,12 @@ class AbstractAsyncNetworkServer(ABC):
 
         Warning:
             The task that runs `serve_forever()` must not call this: it would wait for itself.
+
+        Args:
+            grace: Seconds that clients have, on the event loop's clock; infinity for no limit.
+
+        Raises:
+            ValueError: `grace` is negative or not a number.
         """
 
     @abstractmethod
@@ -132,6 +165,10 @@ class AbstractNetworkServer(ABC):
     def is_serving(self) -> bool:
         """Whether new clients are being accepted."""
 
+    def is_draining(self) -> bool:
+        """Whether `shutdown()` was called with a grace, and the server has not stopped yet."""
+        return False
+
     @abstractmethod
     def serve_forever(self, *, is_up_event: SupportsEventSet | None = None) -> None:
         """Accept and serve clients in this thread, until the server is told to stop.
@@ -145,14 +182,20 @@ class AbstractNetworkServer(ABC):
         """
 
     @abstractmethod
-    def shutdown(self, timeout: float | None = None) -> None:
+    def shutdown(self, timeout: float | None = None, *, grace: float = 0.0) -> None:
         """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
+
+        With a grace, the server drains before: see `AbstractAsyncNetworkServer.shutdown()`.
 
         Warning:
             The thread that runs `serve_forever()` must not call this: it would wait for itself.
 
         Args:
-            timeout: The most seconds to wait; None for no limit.
+            timeout: The most seconds to wait; None for no limit. The server stops all the same.
+            grace: Seconds that clients have to come to an end.
+
+        Raises:
+            ValueError: `grace` is negative or not a number.
         """
 
     @abstractmethod

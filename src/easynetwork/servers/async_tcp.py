@@ -111,9 +111,8 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
             protocol,
             request_handler,
             backend,
-            logger or logging.getLogger(__name__),
+            (logger or logging.getLogger(__name__), log_client_connection),
             max_recv_size=max_recv_size,
-            log_client_connection=log_client_connection,
             limits=limits,
             tls=new_server_tls(ssl, tls_options),
         )

@@ -113,6 +113,13 @@ class AsyncBaseClientInterface(ABC, Generic[_T_Response]):
     def is_closing(self) -> bool:
         """Whether the client is closed, so that sending raises `ClientClosedError`."""
 
+    def is_draining(self) -> bool:
+        """Whether the server drains, so that a long conversation with the client should end.
+
+        See `AbstractAsyncNetworkServer.shutdown()`.
+        """
+        return False
+
     @abstractmethod
     def backend(self) -> AsyncBackend:
         """Return the backend that the server runs on."""

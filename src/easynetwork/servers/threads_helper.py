@@ -78,16 +78,19 @@ class NetworkServerThread(threading.Thread):
         finally:
             self._is_up.set()
 
-    def join(self, timeout: float | None = None) -> None:
+    def join(self, timeout: float | None = None, *, grace: float = 0.0) -> None:
         """Shut the server down and wait for the thread to end. May be called several times.
 
         Args:
             timeout: The most seconds to wait; None for no limit. See `is_alive()` then.
+            grace: Seconds that clients have to come to an end: see
+                `AbstractNetworkServer.shutdown()`.
 
         Raises:
+            ValueError: `grace` is negative or not a number.
             RuntimeError: The thread was not started, or is the current one.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.is_alive():
-            self._server.shutdown(timeout)
+            self._server.shutdown(timeout, grace=grace)
         super().join(None if deadline is None else max(deadline - time.monotonic(), 0))

@@ -61,6 +61,14 @@ class DatagramEndpoint(ABC):
         """
 
     @abstractmethod
+    def take_waiting(self, received: BatchCallback, failed: ErrorCallback) -> bool:
+        """Hand over what the socket holds, up to a bound; see `serve()`, which may be running.
+
+        Returns:
+            Whether it came to the bound.
+        """
+
+    @abstractmethod
     async def receive(self, deadline: float = math.inf) -> Any:
         """Return the next datagram. At most one task may wait at a time.
 

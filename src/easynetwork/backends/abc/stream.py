@@ -108,9 +108,10 @@ class StreamTransport(ABC):
         Also returns when the connection ends meanwhile; the next call tells how.
 
         What arrived and is incomplete when this is cancelled or times out is not lost. At most one
-        task may wait at a time. Reading from the socket pauses when more than `HIGH_WATER` bytes
-        have come since the last call: data that is not asked for stays in the kernel and slows
-        down the peer.
+        task may wait at a time. While many connections are busy, the event loop reads one after the
+        other, and a connection that has received much waits for its turn. Reading from the socket
+        pauses when more than `HIGH_WATER` bytes have come since the last call: data that is not
+        asked for stays in the kernel and slows down the peer.
 
         Args:
             deadline: When to give up, on the loop's clock, in seconds. One that has passed means
@@ -189,10 +190,18 @@ class StreamTransport(ABC):
         """Wait until few enough bytes wait to be sent. Any number of tasks may wait.
 
         If the peer reads as fast as tasks write, none of them would ever wait, so after
-        `SEND_BUDGET_BYTES` this gives the event loop a turn.
+        `SEND_BUDGET_BYTES` this gives the event loop a turn, and other busy connections theirs.
 
         Raises:
             ConnectionError: The connection broke or was reset, here or by the peer: bytes are lost.
+        """
+
+    @abstractmethod
+    async def give_way(self) -> None:
+        """Wait for a turn of the event loop, and of this connection if others are busy, too.
+
+        For a task that still has packets at hand after it has served many without waiting. The
+        connection may be closed meanwhile.
         """
 
     @abstractmethod
@@ -329,6 +338,19 @@ class Listener(ABC):
         Args:
             admit: Awaited with each connection, which belongs to it from then on. No further
                 connection is accepted before it returns.
+
+        Raises:
+            OSError: The listener itself has failed.
+        """
+
+    @abstractmethod
+    async def accept_waiting(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
+        """Hand over the connections that wait at this moment, and return.
+
+        When this returns, none waits: `close()`, called at once, refuses none that was there.
+
+        Args:
+            admit: As for `accept_forever()`, which may be running.
 
         Raises:
             OSError: The listener itself has failed.

@@ -55,16 +55,25 @@ class SessionTasks(ABC):
     anyio's task groups cost three times as much for each task, in time and in memory (measured).
     """
 
-    __slots__ = ("__weakref__", "has_given_up", "thread")
+    __slots__ = ("__weakref__", "clock", "has_given_up", "is_ending", "thread")
+
+    clock: Callable[[], float]
+    """Returns the time on the event loop's clock. In callbacks, too, where anyio's does not."""
 
     has_given_up: bool
     """Whether `give_up()` was called: a task that still runs should end as soon as it can."""
 
+    is_ending: bool
+    """Whether a task has to ask before it waits for its client: after `give_up()`, and while the
+    server drains."""
+
     thread: int
     """The event loop's thread, as `threading.get_ident()` names it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
         self.has_given_up = False
+        self.is_ending = False
         self.thread = threading.get_ident()
 
     def check_thread(self) -> None:
@@ -109,6 +118,10 @@ class SessionTasks(ABC):
     @abstractmethod
     def is_cancelled(self) -> bool:
         """Whether the calling task ends because all do. To be asked outside of its `scope()`."""
+
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Whether the calling task is one of these, and has entered a `scope()`."""
 
     @abstractmethod
     def give_up(self) -> None:

@@ -53,9 +53,6 @@ class AsyncIOBackend(AsyncBackend):
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return AsyncIOSessionTasks(observer)
 
-    def current_time(self) -> float:
-        return asyncio.get_running_loop().time()
-
     # -- shields
 
     async def cancel_shielded_coro_yield(self) -> None:

@@ -39,7 +39,7 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, self.socket)
         self._waiter = self._loop.create_future()
-        self._start_reading(partial(self._take_some, received, failed))
+        self._start_reading(partial(self.take_waiting, received, failed))
         try:
             await self._waiter
         finally:

@@ -17,10 +17,11 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from easynetwork._tuning import HIGH_WATER
+from easynetwork._tuning import HIGH_WATER, SEND_BUDGET_BYTES
 from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
+from easynetwork.backends.fair_queue import BUSY_SIZE
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -45,14 +46,23 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     # -- called by the event loop
 
-    def _on_readable(self) -> bool:
-        """Read once; return whether there was anything."""
+    def _on_readable(self, *, may_wait: bool = True) -> bool:
+        """Read once, unless it is the turn of others; return whether there was anything."""
         if self._is_unix and (self._waiter is None or self._waiter.done()):
             # The next task may ask for ancillary data, which to read without would lose.
             self._stop_reading()
             return False
+        view, busy_size = self._view, BUSY_SIZE
+        if self._fair_queue.is_exhausted:
+            if may_wait and self._fair_queue.must_wait(self):
+                # The selector would call again in each turn of the loop.
+                self._selector.remove_reader(self._fd)
+                self._fair_queue.enter(self, self, self._take_turn)
+                return False
+            view = self._fair_queue.limited(view)
+            busy_size = len(view)
         try:
-            nbytes = self._recv_into(self._view)
+            nbytes = self._recv_into(view)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -62,8 +72,11 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._at_eof = True
             self._stop_receiving()
             return True
+        if nbytes >= busy_size:
+            self._fair_queue.charge(self, nbytes)
+            self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
         self._fed += nbytes
-        is_complete = self.feed(self._view[:nbytes].tobytes())
+        is_complete = self.feed(view[:nbytes].tobytes())
         if is_complete and (waiter := self._waiter) is not None:
             self._fed = nbytes
             self._waiter = None
@@ -86,6 +99,11 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         if self._waiter is not None:
             self._check_so_error()
 
+    def _take_turn(self) -> None:
+        self._read()
+        if self._is_reading:
+            self._start_reading()  # after reading, which finds out if the descriptor is still open
+
     def _check_so_error(self) -> None:
         self._so_error_checked = True
         if self._at_eof:
@@ -99,15 +117,19 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._stop_reading()
             self._start_reading()
 
+    @property
+    def _read(self) -> Callable[[], object]:
+        return self._on_readable_or_error if self._must_rewatch else self._on_readable
+
     def _start_reading(self) -> None:
         self._is_reading = True
-        read = self._on_readable_or_error if self._must_rewatch else self._on_readable
-        self._selector.add_reader(self._fd, read)
+        self._selector.add_reader(self._fd, self._read)
 
     def _stop_reading(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._selector.remove_reader(self._fd)
+            if not self._fair_queue.leave(self):
+                self._selector.remove_reader(self._fd)
 
     # -- called by the owner
 
@@ -127,9 +149,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         return self._poll(waiter)
 
     async def _poll(self, waiter: asyncio.Future[None]) -> None:
-        await asyncio.sleep(0)
         while not waiter.done():
-            if not self._on_readable():
+            await asyncio.sleep(0)  # each time: a peer that sends without a break is not alone
+            if not waiter.done() and not self._on_readable(may_wait=False):
                 self._waiter = None
                 raise TimeoutError("timed out")
 
@@ -145,7 +167,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _break_sending(self, exc: OSError) -> None:
         super()._break_sending(exc)
-        if self._must_rewatch:
+        if self._must_rewatch and not self.has_lost_descriptor:
             self._rewatch()
 
     def _send_later(self) -> None:

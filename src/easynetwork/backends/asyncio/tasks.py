@@ -25,9 +25,9 @@ class AsyncIOSessionTasks(SessionTasks):
     """
 
     def __init__(self, observer: SessionObserver) -> None:
-        super().__init__()
-        self._observer = observer
         self._loop = asyncio.get_running_loop()
+        super().__init__(self._loop.time)
+        self._observer = observer
         self._block = anyio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()  # those that are not done
         self._scopes: dict[asyncio.Task[Any] | None, anyio.CancelScope] = {}  # the last of each
@@ -67,8 +67,11 @@ class AsyncIOSessionTasks(SessionTasks):
     def is_cancelled(self) -> bool:
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling
 
+    def is_current(self) -> bool:
+        return asyncio.current_task() in self._scopes
+
     def give_up(self) -> None:
-        self.has_given_up = True
+        self.has_given_up = self.is_ending = True
         for scope in self._scopes.values():
             _stop_cancelling(scope)
         if self._tasks:

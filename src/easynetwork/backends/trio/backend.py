@@ -50,6 +50,3 @@ class TrioBackend(AsyncBackend):
 
     def create_session_tasks(self, observer: SessionObserver) -> SessionTasks:
         return TrioSessionTasks(observer)
-
-    def current_time(self) -> float:
-        return trio.current_time()

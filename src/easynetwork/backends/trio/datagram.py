@@ -19,7 +19,7 @@ class TrioDatagramEndpoint(SocketDatagramEndpoint):
     async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         while self.socket.fileno() >= 0:
             await self._readable(math.inf)
-            if self._take_some(received, failed):
+            if self.take_waiting(received, failed):
                 # trio shuffles tasks: let those that were started meanwhile have their turn first.
                 await trio.lowlevel.checkpoint()
 

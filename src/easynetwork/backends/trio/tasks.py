@@ -20,7 +20,7 @@ class TrioSessionTasks(SessionTasks):
     __slots__ = ("_deadline", "_manager", "_nursery", "_observer", "_scopes")
 
     def __init__(self, observer: SessionObserver) -> None:
-        super().__init__()
+        super().__init__(trio.current_time)
         self._observer = observer
         self._manager = trio.open_nursery()
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # the last of each
@@ -58,8 +58,11 @@ class TrioSessionTasks(SessionTasks):
     def is_cancelled(self) -> bool:
         return trio.current_effective_deadline() == -math.inf
 
+    def is_current(self) -> bool:
+        return trio.lowlevel.current_task() in self._scopes
+
     def give_up(self) -> None:
-        self.has_given_up = True
+        self.has_given_up = self.is_ending = True
         for task, scope in self._scopes.items():
             scope.shield = True  # so that a task that ignores its cancellation can wait again
             _shield_nurseries(task)

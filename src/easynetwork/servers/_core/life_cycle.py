@@ -2,15 +2,9 @@
 
     new -> listening -> serving -> listening ... -> closed
 
-One `_Run` lives as long as one `serve_forever()`. Its phases come in this order; DRAINING may be
-left out, and so may SERVING, if the server is stopped while it starts:
-
-    phase     begins with                   what happens
-    STARTING  serve_forever()               service_init() runs
-    SERVING   service_init() has returned   clients are accepted and served
-    DRAINING  server_close()                no client is accepted, those that are here are served
-    STOPPING  shutdown(), a cancellation,   the tasks of all clients are cancelled, and then the
-              or the last client has left   exit stack of service_init() is unwound
+A `Run` lives as long as one `serve_forever()`; its phases are listed there. After it has drained,
+the server is as new: its sockets are closed, and the next `serve_forever()` opens them again, if it
+has bound them itself.
 
 There are two scopes. The outer one covers the whole run, so that a server can be stopped while it
 starts. The inner one covers the sessions and the listeners. After the last session, the outer scope
@@ -21,27 +15,30 @@ too.
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
+import math
 import socket
 import warnings
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from easynetwork._arguments import validated_delay
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork._typevars import _T_Address, _T_Handler, _T_Protocol
 from easynetwork.addresses import SocketAttribute, SocketProxy
 from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.exceptions import BusyResourceError, ServerAlreadyRunning, ServerClosedError
+from easynetwork.servers._core.drain import Drain
 from easynetwork.servers._core.fault_log import ServerLog
-from easynetwork.servers._core.verdict import interrupts
+from easynetwork.servers._core.run import Phase, Run
 from easynetwork.servers.abc import AbstractAsyncNetworkServer, SupportsEventSet
 from easynetwork.servers.handlers import BaseRequestHandler
 from easynetwork.sockets.adopting import Adoption
@@ -68,56 +65,6 @@ class Listening(Protocol):
 
 
 _T_Listening = TypeVar("_T_Listening", bound=Listening)
-
-_MAX_NAMES: Final = 10
-"""Tasks that are named in one line of the log; it should be readable."""
-
-
-class _Phase(enum.Enum):
-    """The phases of a run; see above."""
-
-    STARTING = enum.auto()
-    SERVING = enum.auto()
-    DRAINING = enum.auto()
-    STOPPING = enum.auto()
-
-
-class _Run:
-    """One `serve_forever()`; the observer of its sessions' tasks.
-
-    Attributes:
-        is_stuck: Whether something that should have ended was still running when the time was up.
-    """
-
-    def __init__(self, log: ServerLog) -> None:
-        self.phase = _Phase.STARTING
-        self.scope = anyio.CancelScope()
-        self.sessions_scope = anyio.CancelScope()
-        self.sessions: SessionTasks | None = None  # while there may be any
-        self.finished = anyio.Event()
-        self.is_stuck = False
-        self._log = log
-
-    def interrupts(self, exc: BaseException, /) -> bool:
-        return interrupts(exc)
-
-    def uncaught(self, exc: BaseException, name: str, /) -> None:
-        self._log.error("Unexpected exception in the task of %s", name, exc=exc)
-
-    def still_running(self, names: list[str], /) -> None:
-        if self.is_stuck:
-            return
-        self.is_stuck = True
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        which = ", ".join(names[:_MAX_NAMES]) + more
-        message = "Still running %s seconds after being cancelled, and not waited for any longer"
-        self._log.log(logging.ERROR, f"{message}: %s", STOP_TIMEOUT, which)
-
-    def give_up(self) -> None:
-        """Report what still runs, when the time to stop is up."""
-        if self.sessions is not None:
-            self.sessions.give_up()
-        self.still_running(["service_init() or its exit stack"])
 
 
 class BaseAsyncNetworkServer(
@@ -150,7 +97,7 @@ class BaseAsyncNetworkServer(
         self._listeners: tuple[_T_Listening, ...] = ()
         self._activation: anyio.Lock | None = None
         self._is_closed = False
-        self._run: _Run | None = None
+        self._run: Run | None = None
 
     @classmethod
     def from_sockets(
@@ -227,6 +174,24 @@ class BaseAsyncNetworkServer(
     def _end_serving(self) -> None:
         """Take note that the last session is over, and none will follow for now."""
 
+    @abstractmethod
+    def _begin_draining(self, drain: Drain) -> None:
+        """Tell the clients that the server drains. `drain.changed()` is to be called for each end.
+
+        The other methods for that are those of `Drainable`.
+        """
+
+    @abstractmethod
+    async def _stop_taking(self, tasks: SessionTasks) -> None:
+        """See `Drainable`."""
+
+    @abstractmethod
+    def _count_clients(self) -> int:
+        """See `Drainable`."""
+
+    def _end_silent(self) -> float:
+        return math.inf
+
     # -- state
 
     def backend(self) -> AsyncBackend:
@@ -237,7 +202,10 @@ class BaseAsyncNetworkServer(
 
     def is_serving(self) -> bool:
         run = self._run
-        return run is not None and run.phase is _Phase.SERVING
+        return run is not None and run.phase is Phase.SERVING
+
+    def is_draining(self) -> bool:
+        return self._run is not None and self._run.drain is not None
 
     def get_addresses(self) -> tuple[_T_Address, ...]:
         """Return the addresses that the server listens on; none if it is new or closed."""
@@ -288,7 +256,7 @@ class BaseAsyncNetworkServer(
         if self._run is not None:
             raise ServerAlreadyRunning("Server is already running")
         self._check_open("Closed server")
-        run = self._run = _Run(self._log)
+        run = self._run = Run(self._log)
         try:
             with run.scope:
                 await self.server_activate()
@@ -297,7 +265,7 @@ class BaseAsyncNetworkServer(
             self._run = None
             run.finished.set()
 
-    async def _serve(self, run: _Run, is_up_event: SupportsEventSet | None) -> None:
+    async def _serve(self, run: Run, is_up_event: SupportsEventSet | None) -> None:
         try:
             async with contextlib.AsyncExitStack() as exit_stack:
                 await self._handler.service_init(exit_stack, weakref.proxy(self))
@@ -307,62 +275,85 @@ class BaseAsyncNetworkServer(
                 finally:
                     self._stop(run)
                     self._end_serving()
+                    if run.drain is not None:
+                        self._close_listeners()
                     run.scope.cancel()
         finally:
             self._log.flush()
             self._log.log(logging.INFO, "Server stopped")
 
-    async def _serve_clients(self, run: _Run, is_up_event: SupportsEventSet | None) -> None:
+    async def _serve_clients(self, run: Run, is_up_event: SupportsEventSet | None) -> None:
         with run.sessions_scope:
             async with self._backend.create_session_tasks(run) as sessions:
                 run.sessions = sessions
                 async with anyio.create_task_group() as receivers:
                     self._start_serving(receivers, sessions)
-                    run.phase = _Phase.SERVING
+                    run.phase = Phase.SERVING
                     addresses = ", ".join(map(str, self.get_addresses()))
                     self._log.log(logging.INFO, "Start serving at %s", addresses)
                     if is_up_event is not None:
                         is_up_event.set()
 
-    def _stop(self, run: _Run) -> None:
-        if run.phase is not _Phase.STOPPING:
-            run.phase = _Phase.STOPPING
+    def _stop(self, run: Run) -> None:
+        if run.phase is not Phase.STOPPING:
+            run.phase = Phase.STOPPING
             self._log.log(logging.INFO, "Server loop break, waiting for remaining tasks...")
+        run.stopping.set()
         run.sessions_scope.cancel()
 
     def _stop_sessions(self) -> None:
         """Cancel the tasks of all clients, if there may be any."""
         run = self._run
-        if run is not None and run.phase is not _Phase.STARTING:
+        if run is not None and run.phase is not Phase.STARTING:
             self._stop(run)
 
-    async def shutdown(self) -> None:
-        await self._shut_down()
+    async def shutdown(self, *, grace: float = 0.0) -> None:
+        await self._shut_down(grace)
 
-    async def _shut_down(self) -> bool:
+    async def _shut_down(self, grace: float = 0.0) -> bool:
         """Do what `shutdown()` does; return whether nothing runs any more."""
+        validated_delay(grace)
         run = self._run
         if run is None:
             return True
-        if run.phase is _Phase.STARTING:
+        if run.phase is Phase.STARTING:
             run.scope.cancel()
-        else:
+        elif run.sessions is None or run.phase is Phase.STOPPING or not grace:
             self._stop(run)
+        else:
+            await self._drain_until_stop(run, run.sessions, grace)
         with anyio.move_on_after(STOP_TIMEOUT):
             await run.finished.wait()
         if not run.finished.is_set():
             run.give_up()
         return not run.is_stuck
 
+    async def _drain_until_stop(self, run: Run, sessions: SessionTasks, grace: float) -> None:
+        """Drain the server, and wait until it stops."""
+        drain = run.drain
+        if drain is None:
+            drain = Drain(self, self._log, grace, partial(self._stop, run))
+        else:
+            drain.shorten(grace)
+        with drain.calling(is_client=sessions.is_current()):
+            if run.drain is None:
+                run.phase, run.drain = Phase.DRAINING, drain
+                self._begin_draining(drain)
+                sessions.start(drain.run, sessions, name=f"drain of {self!r}")
+            await run.stopping.wait()
+
     async def server_close(self) -> None:
         run = self._run
-        if run is not None and run.phase is _Phase.STARTING:
+        if run is not None and run.phase is Phase.STARTING:
             raise BusyResourceError("Cannot close server during serve_forever() setup.")
         self._is_closed = True
-        listeners, self._listeners = self._listeners, ()
-        if run is not None and run.phase is _Phase.SERVING:
-            run.phase = _Phase.DRAINING
-        for listener in listeners:
-            listener.close()
+        if run is not None and run.phase is Phase.SERVING:
+            run.phase = Phase.FINISHING
+        self._close_listeners()
         self._source.close()
         await anyio.lowlevel.checkpoint()
+
+    def _close_listeners(self) -> None:
+        listeners, self._listeners = self._listeners, ()
+        for listener in listeners:
+            listener.close()

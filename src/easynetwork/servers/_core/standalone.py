@@ -1,31 +1,18 @@
 """Run an asynchronous server in a thread with its own event loop.
 
-    serve_forever()   makes a server and runs a loop:  reachable -> started -> finished
-    other threads     wait for one of these events, then call into the loop through the portal
-
-`_Run` lives as long as one `serve_forever()`. It holds these events and the portal. So only the
-loop's thread touches the asynchronous server, until the loop has ended and the server is closed.
-
-The portal exists from the moment the server listens until it is closed. A call that is on its way
-to the loop when the loop ends would never be answered, so such calls are counted, and the loop
-waits for them before it ends. No lock is held while a thread waits for the loop, because the loop's
-thread takes the same locks.
+A `StandaloneRun` lives as long as one `serve_forever()`. Other threads reach the asynchronous
+server through it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import CancelledError, Future
 from typing import Any, ClassVar, Generic, Self, TypeAlias
 
-import anyio.lowlevel
-from anyio.from_thread import BlockingPortal
-
-from easynetwork._arguments import validated_runner_options
+from easynetwork._arguments import validated_delay, validated_runner_options
 from easynetwork._forks import call_after_fork
 from easynetwork._typevars import _T, _T_Address, _T_Handler, _T_Protocol, _T_Request, _T_Response
 from easynetwork.addresses import SocketProxy
@@ -33,140 +20,10 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensur
 from easynetwork.exceptions import ServerAlreadyRunning, ServerClosedError
 from easynetwork.protocol import AnyStreamProtocolType, DatagramProtocol
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
+from easynetwork.servers._core.standalone_run import StandaloneRun
 from easynetwork.servers.abc import AbstractNetworkServer, SupportsEventSet
 from easynetwork.servers.blocking import AnyDatagramRequestHandler, AnyStreamRequestHandler
 from easynetwork.sockets.adopting import AdoptedSockets, Adoption
-
-
-class _Run:
-    """One `serve_forever()`.
-
-    Attributes:
-        server: What is served.
-        finished: Set when it is over.
-        stopped: Set when it is over, or only handlers that ignore their cancellation still run. The
-            event loop waits for those when it ends.
-    """
-
-    def __init__(
-        self,
-        server: BaseAsyncNetworkServer[Any, Any, Any, Any],
-        is_up_event: SupportsEventSet | None,
-    ) -> None:
-        self.server = server
-        self.finished = threading.Event()
-        self.stopped = threading.Event()
-        self._is_up_event = is_up_event
-        self._thread = threading.get_ident()
-        self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
-        self._reachable = threading.Event()  # the server listens, or it never will
-        self._started = threading.Event()  # the server is up, or it never will be
-        self._is_to_stop = False
-        self._portal: BlockingPortal | None = None
-        self._calls = 0  # on their way through the portal
-
-    # -- in the event loop
-
-    async def main(self) -> None:
-        """Serve until the server is told to stop."""
-        async with self.server, contextlib.AsyncExitStack() as stack:
-            portal = await BlockingPortal().__aenter__()
-            # No exception may leave through the portal: its task group would wrap it.
-            stack.push_async_callback(portal.__aexit__, None, None, None)
-            stack.push_async_callback(self._close_portal)
-            stack.push_async_callback(self.server.server_close)
-            with self._lock:
-                self._portal = portal
-            self._reachable.set()
-            if not self._is_to_stop:  # no await before the next line, so no stop() is missed
-                await self.server.serve_forever(is_up_event=self)
-
-    async def _close_portal(self) -> None:
-        with self._lock:
-            self._portal = None
-        while self._calls:
-            await anyio.lowlevel.cancel_shielded_checkpoint()
-
-    def set(self) -> None:
-        """Called by the asynchronous server when it is up."""
-        self._started.set()
-        if self._is_up_event is not None:
-            self._is_up_event.set()
-
-    # -- in the thread of the event loop
-
-    def finish(self) -> None:
-        """Wake up all threads that wait for an event of this run."""
-        for event in self._reachable, self._started, self.finished, self.stopped:
-            event.set()
-
-    # -- in any thread
-
-    def check_thread(self, method: str) -> None:
-        """Raise RuntimeError in the thread of the event loop, which must not wait for itself."""
-        if threading.get_ident() == self._thread:
-            raise RuntimeError(
-                f"{method}() would wait for the thread in which it was called: the one that runs "
-                "serve_forever(). Call it in another thread"
-            )
-
-    def call(self, func: Callable[[], _T]) -> _T:
-        """Call a function in the thread of the event loop, or here if that does not run any more.
-
-        Waits until the server listens.
-        """
-        if threading.get_ident() == self._thread:
-            return func()
-        self._reachable.wait()
-        future = self._start(func)
-        result: _T = func() if future is None else future.result()
-        return result
-
-    def stop(self) -> None:
-        """Have the server shut down, if it is not over; do not wait for anything."""
-        with self._lock:
-            self._is_to_stop = True
-        # The portal waits until the event loop has taken the call: it may be busy.
-        threading.Thread(target=self._shut_down, daemon=True).start()
-
-    def _shut_down(self) -> None:
-        future = self._start(self.server._shut_down)
-        if future is not None:
-            with contextlib.suppress(Exception, CancelledError):  # the event loop has ended
-                if not future.result():
-                    self.stopped.set()
-
-    def close(self) -> None:
-        """Wait until the server is up, then close it."""
-        self._started.wait()
-        future = self._start(self.server.server_close)
-        if future is not None:
-            future.result()
-
-    def abandon(self) -> None:
-        """Called in the child of a fork, where the event loop does not run.
-
-        The locks, those inside the events included, are new: a thread that held one of the old ones
-        while the process forked does not exist here, and never releases it.
-        """
-        self._lock = threading.RLock()
-        self._portal = None
-        self._reachable, self._started = threading.Event(), threading.Event()
-        self.finished, self.stopped = threading.Event(), threading.Event()
-        self.finish()
-
-    def _start(self, func: Callable[[], Any]) -> Future[Any] | None:
-        """Have a function called in the event loop; None if that cannot be reached."""
-        with self._lock:
-            portal = self._portal
-            if portal is None:
-                return None
-            self._calls += 1
-        try:
-            return portal.start_task_soon(func)
-        finally:
-            with self._lock:
-                self._calls -= 1
 
 
 class BaseStandaloneNetworkServer(
@@ -199,7 +56,7 @@ class BaseStandaloneNetworkServer(
         new_server(self._backend)  # refuses bad arguments now, not when it is time to serve
         self._adopted: AdoptedSockets | None = None
         self._is_closed = False
-        self._run: _Run | None = None
+        self._run: StandaloneRun | None = None
         self._lock = threading.RLock()  # not a mere lock: a signal's handler may come here, too
         call_after_fork(self, BaseStandaloneNetworkServer._forget_threads)
 
@@ -260,6 +117,9 @@ class BaseStandaloneNetworkServer(
         """
         return self._ask(False, lambda server: server.is_serving())
 
+    def is_draining(self) -> bool:
+        return self._ask(False, lambda server: server.is_draining())
+
     def _ask(self, otherwise: _T, question: Callable[[Any], _T]) -> _T:
         """Call a function with the asynchronous server, in its thread; if it runs."""
         run = self._run
@@ -314,7 +174,7 @@ class BaseStandaloneNetworkServer(
         server = self._new_server(self._backend)
         if self._adopted is not None:
             server._source = self._adopted.new_copies()
-        run = _Run(server, is_up_event)
+        run = StandaloneRun(server, is_up_event)
         with self._lock:
             if self._run is not None:
                 raise ServerAlreadyRunning("Server is already running")
@@ -337,10 +197,11 @@ class BaseStandaloneNetworkServer(
                 self._run = None
             run.finish()
 
-    def shutdown(self, timeout: float | None = None) -> None:
+    def shutdown(self, timeout: float | None = None, *, grace: float = 0.0) -> None:
         """Stop `serve_forever()` and wait until it is over. Does nothing if it does not run.
 
-        The tasks of all clients are cancelled. May be called by several threads at once.
+        The tasks of all clients are cancelled. With a grace, the server drains before: see
+        `AbstractAsyncNetworkServer.shutdown()`. May be called by several threads at once.
 
         One second after the cancellation this returns in any case. If something still runs then,
         the log gets one ERROR that names it, and `serve_forever()` returns when that has ended. But
@@ -351,16 +212,19 @@ class BaseStandaloneNetworkServer(
             timeout: The most seconds to wait; None for no limit. The server stops all the same.
                 With 0 this only asks it to, and may be called in any thread: by a request handler
                 or the handler of a signal, too.
+            grace: Seconds that clients have to come to an end.
 
         Raises:
+            ValueError: `grace` is negative or not a number.
             RuntimeError: Called in the thread that runs `serve_forever()`, which would wait for
                 itself.
         """
+        validated_delay(grace)
         run = self._run
         if run is not None:
             if timeout is None or timeout > 0:
                 run.check_thread("shutdown")
-            run.stop()
+            run.stop(grace)
             run.stopped.wait(timeout)
 
     def server_close(self) -> None:

@@ -27,11 +27,12 @@ class ServerSocket:
         backend: The server's.
         endpoint: Where datagrams are sent.
         encode: Makes a datagram of a packet.
+        is_draining: Whether the server drains.
         is_up: Whether the server serves on it.
         unix_name: Its name, if it is a Unix socket.
     """
 
-    __slots__ = ("backend", "encode", "endpoint", "family", "is_up", "unix_name")
+    __slots__ = ("backend", "encode", "endpoint", "family", "is_draining", "is_up", "unix_name")
 
     def __init__(
         self, backend: AsyncBackend, endpoint: DatagramEndpoint, encode: Callable[[Any], bytes]
@@ -40,6 +41,7 @@ class ServerSocket:
         self.endpoint: DatagramEndpoint = endpoint
         self.encode: Callable[[Any], bytes] = encode
         self.family: int = endpoint.extra_attributes[SocketAttribute.family]()
+        self.is_draining: bool = False
         self.is_up: bool = False
         self.unix_name: UnixSocketAddress | None = None
 
@@ -92,6 +94,9 @@ class ServedDatagramClient(AsyncDatagramClient[Any]):
 
     def is_closing(self) -> bool:
         return not self._server_socket.is_up
+
+    def is_draining(self) -> bool:
+        return self._server_socket.is_draining
 
     async def send_packet(self, packet: Any, /) -> None:
         server_socket = self._server_socket

@@ -15,7 +15,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
 
 from easynetwork.addresses import IPv4SocketAddress, IPv6SocketAddress
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
@@ -27,6 +30,10 @@ from easynetwork.servers._datagram.client import ServedDatagramClient, ServerSoc
 from easynetwork.servers._datagram.session import DatagramService, DatagramSession
 from easynetwork.servers._datagram.task_reuse import TaskReuse
 from easynetwork.sockets.datagrams import is_of_this_machine, remote_address
+
+_MAX_LAST_BATCHES: Final = 64
+"""Batches taken from a socket before a drain: 4,096 datagrams. The kernel holds about 280 small
+ones by default (socket(7): rmem_default), but more may arrive meanwhile."""
 
 
 class UnnamedSender(str):
@@ -59,8 +66,8 @@ class PeerTable:
     """The peers of one socket."""
 
     __slots__ = (
-        *("_kept_clients", "_runner", "_sessions", "_suspicious_ports"),
-        *("_tasks", "_unix", "server_socket", "service"),
+        *("_drained", "_kept_clients", "_receiving", "_runner", "_sessions", "_started"),
+        *("_suspicious_ports", "_tasks", "_unix", "server_socket", "service"),
     )
 
     def __init__(
@@ -75,6 +82,8 @@ class PeerTable:
         self._sessions: dict[Any, DatagramSession] = {}  # of the peers that have a generator
         # Client objects of other peers, as far as other code keeps them; most keeps none.
         self._kept_clients: weakref.WeakValueDictionary[Any, ServedDatagramClient] | None = None
+        self._started = anyio.Event()
+        self._drained: anyio.Event | None = None  # while nothing is taken, and some are served
 
     @property
     def local_address(self) -> AnySocketAddress:
@@ -97,13 +106,54 @@ class PeerTable:
         self._suspicious_ports = {0} | {each.port for each in own if isinstance(each, tuple)}
         self._runner = TaskReuse(tasks, self._forget, self._report)
         try:
-            await self.server_socket.endpoint.serve(self._receive, self._log_error)
+            with anyio.CancelScope() as self._receiving:
+                self._started.set()
+                await self.server_socket.endpoint.serve(self._receive, self._log_error)
+            if self._drained is not None and self._sessions:
+                await self._drained.wait()
         finally:
+            self._started = anyio.Event()
             for session in self._sessions.values():
                 session.drop_waiting()
             for session in self.service.places.clear_lobby(self) + self._runner.clear():
                 self.service.counts.dropped_by_stop += 1
                 self._forget(session)
+
+    # -- draining
+
+    async def stop_receiving(self, changed: Callable[[], None]) -> None:
+        """Take what waits in the socket, and nothing after that.
+
+        Args:
+            changed: Called when a peer has been served.
+        """
+        await self._started.wait()
+        endpoint, counts = self.server_socket.endpoint, self.service.counts
+        for _ in range(_MAX_LAST_BATCHES):
+            received = counts.received
+            endpoint.take_waiting(self._receive, self._log_error)
+            if counts.received == received:
+                break
+            await anyio.lowlevel.checkpoint()
+        self._drained = drained = anyio.Event()
+
+        def forget(session: DatagramSession) -> None:
+            self._forget(session)
+            if not self._sessions:
+                drained.set()
+            changed()
+
+        self._runner.forget = forget
+        self._receiving.cancel()
+
+    def count_peers(self) -> int:
+        """Return how many peers have a generator, or are about to."""
+        return len(self._sessions)
+
+    def stop_waiting(self) -> None:
+        """Close the generators that wait for a datagram: none will arrive."""
+        for session in list(self._sessions.values()):
+            session.stop_waiting()
 
     def client_for(self, address: Any) -> ServedDatagramClient:
         """Return the client object of an address of the socket module."""

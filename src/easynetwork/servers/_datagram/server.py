@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, Generic
 
@@ -13,6 +14,7 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensur
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.codec import datagram_builder, datagram_encoder
 from easynetwork.protocol import DatagramProtocol, check_datagram_protocol
+from easynetwork.servers._core.drain import Drain
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.threads import asynchronous_datagram_handler
 from easynetwork.servers._datagram.counts import DatagramCounts
@@ -36,7 +38,7 @@ class BaseDatagramServer(
 ):
     """Everything but where the sockets come from, and what kind they are."""
 
-    __slots__ = ("_counts", "_encode", "_service")
+    __slots__ = ("_counts", "_drain", "_encode", "_service")
 
     def __init__(
         self,
@@ -85,7 +87,25 @@ class BaseDatagramServer(
 
     def _end_serving(self) -> None:
         for table in self._listeners:
-            table.server_socket.is_up = False
+            table.server_socket.is_up = table.server_socket.is_draining = False
+
+    def _begin_draining(self, drain: Drain) -> None:
+        self._drain = drain
+        for table in self._listeners:
+            table.server_socket.is_draining = True
+
+    async def _stop_taking(self, tasks: SessionTasks) -> None:
+        for table in self._listeners:
+            await table.stop_receiving(self._drain.changed)
+        tasks.is_ending = True
+
+    def _count_clients(self) -> int:
+        return sum(table.count_peers() for table in self._listeners)
+
+    def _end_silent(self) -> float:
+        for table in self._listeners:
+            table.stop_waiting()
+        return math.inf
 
 
 def _without_ancillary(build: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

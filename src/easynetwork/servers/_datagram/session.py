@@ -203,7 +203,7 @@ class DatagramSession:
 
     async def _wait(self, timeout: float | None) -> bytes:
         tasks = self._service.tasks
-        if tasks is not None and tasks.has_given_up:
+        if tasks is not None and tasks.is_ending:
             raise _StoppedError
         if self._waiting is None:
             self._open_queue()
@@ -225,5 +225,12 @@ class DatagramSession:
             raise TimeoutError("evicted: all places are taken, and another peer needs one")
         datagram = self._pop()
         if datagram is None:
+            if tasks is not None and tasks.is_ending:
+                raise _StoppedError
             raise TimeoutError("timed out")
         return datagram
+
+    def stop_waiting(self) -> None:
+        """Have a generator that waits closed: nothing more will arrive."""
+        if self._waiting is not None and self._arrived is not None:
+            self._arrived.set()

@@ -42,7 +42,7 @@ class TaskReuse:
 
     Args:
         tasks: Where to start tasks.
-        forget: Called with a session when its last generator has ended.
+        forget: Called with a session when its last generator has ended; an attribute, too.
         report: Called with a session and what left its generator; raises it if it is meant for the
             whole program.
     """
@@ -54,7 +54,7 @@ class TaskReuse:
         report: Callable[[DatagramSession, BaseException], None],
     ) -> None:
         self._tasks = tasks
-        self._forget = forget
+        self.forget: Callable[[DatagramSession], None] = forget
         self._report = report
         self._context = contextvars.copy_context()
         self._hooks = sys.get_asyncgen_hooks()
@@ -151,4 +151,4 @@ class TaskReuse:
         if session.has_next():
             self._ready.append(session)
         else:
-            self._forget(session)
+            self.forget(session)

@@ -11,6 +11,7 @@ from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason
 
 if TYPE_CHECKING:
+    from easynetwork.servers._stream.drain import StreamDrain
     from easynetwork.servers._stream.packets import PacketClient
     from easynetwork.servers._stream.session import StreamSession
 
@@ -42,12 +43,13 @@ class Census:
         handler_errors: Exceptions that were logged as errors of the handler.
         invalid_packets: Errors in place of packets.
         connections: Those that are here, handshakes included.
+        drain: Ends them, while the server drains.
         most: How many may be here.
         sessions: Those that have come as far as their handler.
     """
 
     __slots__ = (
-        *("_hosts", "_limits", "_traffic", "accepted", "closed", "connections"),
+        *("_hosts", "_limits", "_traffic", "accepted", "closed", "connections", "drain"),
         *("handler_errors", "invalid_packets", "most", "sessions"),
     )
 
@@ -57,6 +59,7 @@ class Census:
         self.accepted: int = 0
         self.closed: Counter[CloseReason] = Counter()
         self.connections: int = 0
+        self.drain: StreamDrain | None = None
         self.most: float = 0
         self.sessions: set[StreamSession] = set()
         self.invalid_packets: int = 0
@@ -94,6 +97,8 @@ class Census:
         """Take note that a connection which was admitted is closed."""
         self.connections -= 1
         self.closed[reason] += 1
+        if self.drain is not None:
+            self.drain.changed()
         if self._limits.max_clients_per_host is not None:
             host = host_of(address)
             self._hosts[host] -= 1

@@ -29,14 +29,10 @@ from easynetwork.exceptions import (
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.verdict import without
 from easynetwork.servers._stream.background import Background
+from easynetwork.servers._stream.drain import Stage
+from easynetwork.servers._stream.errors import busy, came_from_client, tag_with_client
 from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import (
-    PacketClient,
-    busy,
-    came_from_client,
-    nothing_at_hand,
-    tag_with_client,
-)
+from easynetwork.servers._stream.packets import PacketClient, nothing_at_hand
 from easynetwork.servers.limits import changed_limits
 from easynetwork.servers.statistics import ClientStatistics, CloseReason
 
@@ -105,7 +101,7 @@ class ServedClient(PacketClient):
         if isinstance(self.transport, TLSStreamTransport):
             raise RuntimeError("The connection uses TLS already")
         self.decoder.unread()  # it raises an exception, or will not later
-        self.is_receiving, self.take = True, nothing_at_hand
+        self.is_receiving, self.take, self.stage = True, nothing_at_hand, Stage.HANDSHAKE
         try:
             self.flush()
             if self.watch is not None:
@@ -123,6 +119,7 @@ class ServedClient(PacketClient):
             self.abort()
             raise
         finally:
+            self.stage = Stage.CONVERSING
             self.stop_receiving()
             self.renew_take()
 
@@ -153,7 +150,7 @@ class ServedClient(PacketClient):
         waits_since = self.waiting_since if self.is_receiving else None
         return ClientStatistics(
             state=self._state(),
-            seconds=now - self.began,
+            seconds=now - self.connected,
             idle=0.0 if waits_since is None else now - waits_since,
             packets_received=self.decoder.taken,
             packets_sent=self.packets_sent,

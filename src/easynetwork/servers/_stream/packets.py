@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio.lowlevel
 
@@ -29,19 +29,18 @@ from easynetwork.backends.abc import AsyncBackend, Incoming, SessionTasks, Strea
 from easynetwork.backends.ancillary import encode_in_clear
 from easynetwork.decoder import StreamDecoder
 from easynetwork.exceptions import (
-    BusyResourceError,
     ClientClosedError,
     EndOfStreamError,
     StreamProtocolParseError,
 )
 from easynetwork.parsers import NEED_DATA
+from easynetwork.servers._stream.drain import Stage
+from easynetwork.servers._stream.errors import DisconnectedError, busy, tag_with_client
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.timeouts import Supervision
 from easynetwork.servers._stream.watch import Watch
 from easynetwork.servers.handlers import AsyncStreamClient
 from easynetwork.servers.statistics import CloseReason
-
-_OSError = TypeVar("_OSError", bound=OSError)
 
 _FLUSH_SIZE: Final = 64 * 1024
 """Bytes of responses to one chunk that are gathered before they are sent.
@@ -49,22 +48,18 @@ _FLUSH_SIZE: Final = 64 * 1024
 As much as the transport takes before it is congested; larger writes gain nothing (measured)."""
 
 
-class DisconnectedError(Exception):
-    """Raised where a packet was wanted, and there will be none. Its cause says why."""
-
-
 class PacketClient(AsyncStreamClient[Any]):
     """Sends and receives packets.
 
     Attributes:
         address: The client's address.
-        began: When its session began, on the event loop's clock.
         bytes_sent: Bytes of packets handed to the transport.
         decoder: Where its packets come from.
         encode: Makes the bytes of a packet.
         flush_is_scheduled: Whether something may be gathered.
         gathered: Responses to earlier packets of a chunk, while more of them wait; see `flush()`.
         close_reason: Why the connection ended, from the end of the conversation on.
+        connected: When its session began, on the event loop's clock.
         ended_by: Why it is about to end, if that is known before.
         is_greeted: Whether `on_connection()` is over, so that `on_disconnection()` is due.
         is_closed: Whether sending raises `ClientClosedError`.
@@ -75,6 +70,7 @@ class PacketClient(AsyncStreamClient[Any]):
         supervision: Sees that it is not too slow, while the conversation goes on.
         take: Returns the next packet if it is at hand, and may be taken: see `renew_take()`.
         protocol: Its protocol object.
+        stage: What its next packet is.
         tasks: The owner of all of the server's tasks.
         transport: The connection.
         waiting_since: When its handler began to wait for the next packet; None while there is one.
@@ -83,10 +79,10 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_options", "address", "began", "bytes_sent", "close_reason", "decoder", "encode"),
+        *("_options", "address", "bytes_sent", "close_reason", "connected", "decoder", "encode"),
         *("ended_by", "flush_is_scheduled", "gathered", "is_closed", "is_greeted", "is_over"),
-        *("is_receiving", "packets_sent", "protocol", "sent_before", "supervision", "take"),
-        *("tasks", "transport", "undelivered", "waiting_since", "watch"),
+        *("is_receiving", "packets_sent", "protocol", "sent_before", "stage", "supervision"),
+        *("take", "tasks", "transport", "undelivered", "waiting_since", "watch"),
     )
 
     def __init__(
@@ -105,6 +101,8 @@ class PacketClient(AsyncStreamClient[Any]):
         self.tasks: SessionTasks = tasks
         self.close_reason: CloseReason | None = None
         self.ended_by: CloseReason | None = None
+        self.connected: float = math.inf
+        self.stage: Stage = Stage.CONVERSING
         self.is_closed: bool = False
         self.is_greeted: bool = False
         self.is_over: bool = False
@@ -113,7 +111,6 @@ class PacketClient(AsyncStreamClient[Any]):
         self.watch: Watch | None = None
         self.gathered: bytearray = bytearray()
         self.flush_is_scheduled: bool = False
-        self.began: float = 0
         self.sent_before: int = 0
         self.waiting_since: float | None = None
         self.packets_sent: int = 0
@@ -129,6 +126,9 @@ class PacketClient(AsyncStreamClient[Any]):
     def is_closing(self) -> bool:
         return self.is_closed or self.transport.is_closing()
 
+    def is_draining(self) -> bool:
+        return self._options.census.drain is not None
+
     # -- receiving
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
@@ -140,7 +140,7 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             if (packet := self.take()) is not NEED_DATA:
                 return packet
-            self.take = nothing_at_hand
+            self.take, self.stage = nothing_at_hand, Stage.CONVERSING
             try:
                 return await self.next_packet(timeout)
             finally:
@@ -173,28 +173,24 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             while (packet := self.decoder.take()) is NEED_DATA:
                 if timeout is not None:
-                    deadline, timeout = self._options.backend.current_time() + timeout, None
+                    deadline, timeout = self.tasks.clock() + timeout, None
                 if self.gathered:
                     self.flush()
-                if self.is_closed or self.is_over or self.tasks.has_given_up:
-                    raise DisconnectedError
+                if self.is_closed or self.is_over or self.tasks.is_ending:
+                    self.check_may_wait()
                 if self.waiting_since is None:
-                    self.waiting_since = self._options.backend.current_time()
-                    self.sent_before = self.bytes_sent
+                    self.waiting_since, self.sent_before = self.tasks.clock(), self.bytes_sent
                 if self.decoder.refill():
-                    await anyio.lowlevel.checkpoint()
+                    await self.transport.give_way()
                     continue
-                if self.decoder and self.supervision is not None:
+                if self.decoder.has_rest and self.supervision is not None:
                     self.supervision.note_partial()
                 if self.watch is not None:
                     await self.watch.receive(deadline)
                 else:
                     await self.transport.receive(deadline)
         except EOFError as exc:
-            # Half a packet of a client that has not ended its side is no packet.
-            if self.ended_by is not None or not self.decoder.end_of_stream():
-                raise DisconnectedError from exc
-            packet = self.decoder.take()
+            packet = self._last_packet(exc)
         except ConnectionError as exc:
             self.end_by(CloseReason.PEER_RESET)
             raise DisconnectedError from exc
@@ -208,10 +204,22 @@ class PacketClient(AsyncStreamClient[Any]):
         self.waiting_since = None
         return packet
 
-    def stop_conversation(self) -> None:
-        """Deliver no more packets: the session ends, as if the client had left."""
-        self.is_over = True
-        self.transport.stop_receiving()
+    def _last_packet(self, end: EOFError) -> Any:
+        # Half a packet of a client that has not ended its side is no packet.
+        if self.ended_by is not None or not self.decoder.end_of_stream():
+            raise DisconnectedError from end
+        return self.decoder.take()
+
+    def check_may_wait(self) -> None:
+        """Make sure that a packet may be waited for, if `SessionTasks.is_ending` or this ends.
+
+        Raises:
+            DisconnectedError: It may not.
+        """
+        drain = self._options.census.drain
+        is_ending = self.is_closed or self.is_over or self.tasks.has_given_up
+        if is_ending or (drain is not None and not drain.may_wait(self)):
+            raise DisconnectedError
 
     def stop_receiving(self) -> None:
         """Let other tasks receive."""
@@ -234,7 +242,9 @@ class PacketClient(AsyncStreamClient[Any]):
         elif isinstance(end, ConnectionError):
             error = end
         else:
-            error = EndOfStreamError(errno.ECONNABORTED, "The client has left")
+            is_drained = self.ended_by is CloseReason.DRAINED
+            text = "The server drains" if is_drained else "The client has left"
+            error = EndOfStreamError(errno.ECONNABORTED, text)
         return tag_with_client(self, error)
 
     async def wait_disconnected(self) -> None:
@@ -369,26 +379,3 @@ class PacketClient(AsyncStreamClient[Any]):
 def nothing_at_hand() -> Any:
     """Return no packet: what `PacketClient.take` is while none may be taken."""
     return NEED_DATA
-
-
-def busy() -> BusyResourceError:
-    """Return the error of an operation that needs what the client sends, for itself alone."""
-    return BusyResourceError(
-        "Another task, or handle() at its yield, already waits for a packet of this client"
-    )
-
-
-def tag_with_client(client: PacketClient, exc: _OSError) -> _OSError:
-    """Mark an error as coming from an operation on this client, and keep the client alive."""
-    vars(exc)["_easynetwork_client"] = client
-    return exc
-
-
-def came_from_client(client: PacketClient, exc: BaseException) -> bool:
-    """Whether an exception that left a handler came from an operation on this client."""
-    return getattr(exc, "__dict__", {}).get("_easynetwork_client") is client
-
-
-def was_raised_for_packet(client: PacketClient, exc: BaseException) -> bool:
-    """Whether `recv_packet()` of this client has raised an exception in place of a packet."""
-    return getattr(exc, "__dict__", {}).get("_easynetwork_receiver") is client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Generic
 
 import anyio.abc
@@ -14,9 +15,11 @@ from easynetwork.backends import AsyncBackend, BuiltinAsyncBackendLiteral, ensur
 from easynetwork.backends.abc import Listener, SessionTasks
 from easynetwork.codec import new_codec
 from easynetwork.protocol import AnyStreamProtocolType, check_stream_protocol
+from easynetwork.servers._core.drain import Drain
 from easynetwork.servers._core.life_cycle import BaseAsyncNetworkServer
 from easynetwork.servers._core.threads import asynchronous_stream_handler
 from easynetwork.servers._stream.census import Census
+from easynetwork.servers._stream.drain import StreamDrain
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.service import StreamService
 from easynetwork.servers._stream.timeouts import Timeouts
@@ -50,21 +53,21 @@ class BaseStreamServer(
         protocol: AnyStreamProtocolType[_T_Response, _T_Request],
         request_handler: AnyStreamRequestHandler[_T_Request, _T_Response],
         backend: AsyncBackend | BuiltinAsyncBackendLiteral | None,
-        logger: logging.Logger,
+        log: tuple[logging.Logger, bool | None],
         *,
         max_recv_size: int | None,
-        log_client_connection: bool | None,
         tls: TLSOptions | None,
         limits: Limits | None,
         ancillary_bufsize: int | None = None,
     ) -> None:
         check_stream_protocol(protocol)
+        logger, log_client_connection = log
         handler = asynchronous_stream_handler(request_handler)
         super().__init__(ensure_backend(backend), handler, logger)
         self._max_recv_size = validated_max_recv_size(max_recv_size)
         self._limits = check_limits(limits, Limits)
         self._census = Census(self._limits)
-        self._timeouts = Timeouts(self._backend, self._log)
+        self._timeouts = Timeouts(self._log)
         self._tls_log = TLSLog(self._log)
         options = StreamOptions(
             backend=self._backend,
@@ -105,3 +108,21 @@ class BaseStreamServer(
         self._timeouts.start(sessions)
         self._census.most = most_clients(self._limits)
         self._service.start(self._listeners, receivers, sessions)
+
+    def _end_serving(self) -> None:
+        self._census.drain = None
+
+    def _begin_draining(self, drain: Drain) -> None:
+        self._census.drain = StreamDrain(self._census, drain.changed)
+
+    async def _stop_taking(self, tasks: SessionTasks) -> None:
+        tasks.is_ending = True
+        await self._service.stop(self._listeners, tasks)
+        self._listeners = ()
+
+    def _count_clients(self) -> int:
+        return self._census.connections
+
+    def _end_silent(self) -> float:
+        drain = self._census.drain
+        return math.inf if drain is None else drain.end_silent()

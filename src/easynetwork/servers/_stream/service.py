@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import anyio.abc
 
-from easynetwork.backends.abc import Incoming, Listener, SessionTasks
+from easynetwork.backends.abc import Cancellable, Incoming, Listener, SessionTasks
 from easynetwork.decoder import StreamDecoder
 from easynetwork.servers._stream.client import ServedClient
 from easynetwork.servers._stream.options import StreamOptions
@@ -33,10 +33,11 @@ _Step: TypeAlias = Callable[[Incoming], Awaitable[Incoming | None]]
 class StreamService:
     """Serves the connections of any number of listeners."""
 
-    __slots__ = ("_options", "_steps")
+    __slots__ = ("_handshakes", "_options", "_steps")
 
     def __init__(self, options: StreamOptions) -> None:
         self._options = options
+        self._handshakes: set[Cancellable] = set()
         # In this order, in the client's task. A step that fails closes the connection.
         self._steps: list[_Step] = []
         if options.tls is not None:
@@ -54,6 +55,17 @@ class StreamService:
         """
         for listener in listeners:
             receivers.start_soon(listener.accept_forever, partial(self._admit, tasks))
+
+    async def stop(self, listeners: Iterable[Listener], tasks: SessionTasks) -> None:
+        """Accept what waits, close the listeners, and drop the connections that are not ready.
+
+        Their clients have sent no request yet.
+        """
+        for listener in listeners:
+            await listener.accept_waiting(partial(self._admit, tasks))
+            listener.close()
+        for handshake in list(self._handshakes):
+            handshake.cancel()
 
     async def _admit(self, tasks: SessionTasks, incoming: Incoming) -> None:
         if not self._options.census.admit(incoming.address):
@@ -73,14 +85,23 @@ class StreamService:
     async def _serve(self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder) -> None:
         ready: Incoming | None = None
         try:
-            with tasks.scope():
+            with tasks.scope() as scope:
+                self._handshakes.add(scope)
+                if self._options.census.drain is not None:
+                    scope.cancel()
                 ready = await self._make_ready(incoming)
         finally:
+            self._handshakes.discard(scope)
             if ready is None:
-                reason = CloseReason.STOPPED if tasks.is_cancelled() else CloseReason.TLS_FAILED
-                self._options.census.leave(incoming.address, reason)
+                self._options.census.leave(incoming.address, self._why_unready(tasks))
         if ready is not None:
             await self._new_session(tasks, ready, decoder).run()
+
+    def _why_unready(self, tasks: SessionTasks) -> CloseReason:
+        if tasks.is_cancelled():
+            return CloseReason.STOPPED
+        is_draining = self._options.census.drain is not None
+        return CloseReason.DRAINED if is_draining else CloseReason.TLS_FAILED
 
     def _new_session(
         self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder

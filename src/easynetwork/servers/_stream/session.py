@@ -12,7 +12,6 @@ has a scope of its own, and is concluded in a new task if that scope cannot be l
 
 from __future__ import annotations
 
-import enum
 import errno
 import logging
 import math
@@ -20,7 +19,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -46,12 +45,14 @@ from easynetwork.servers._core.generators import (
 from easynetwork.servers._core.verdict import NOTHING, Verdict, interrupts, judge, scope_error
 from easynetwork.servers._stream.background import Background
 from easynetwork.servers._stream.client import ServedClient
-from easynetwork.servers._stream.options import StreamOptions
-from easynetwork.servers._stream.packets import (
+from easynetwork.servers._stream.drain import Stage
+from easynetwork.servers._stream.ending import End, Over, reason_of
+from easynetwork.servers._stream.errors import (
     DisconnectedError,
     came_from_client,
     was_raised_for_packet,
 )
+from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.timeouts import Supervision
 from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
@@ -63,17 +64,6 @@ from easynetwork.servers.statistics import CloseReason
 
 _CLOSE_TIMEOUT_AT_STOP: Final = 0.5
 """How long, in seconds, a server that stops waits for a peer to read what was sent to it."""
-
-
-class _End(enum.Enum):
-    """Why a conversation is over, when nothing was raised."""
-
-    FINISHED = "the generator returned, and the client was closed or does not get another one"
-    LEFT = "the peer has left, or the client was closed before a yield"
-    REFUSED = "the generator returned before its first yield"
-
-
-End: TypeAlias = _End | BaseException
 
 
 class StreamSession:
@@ -101,15 +91,15 @@ class StreamSession:
         """
         options, client = self._options, self.client
         options.census.sessions.add(self)
-        client.began = options.backend.current_time()
+        client.connected = self._tasks.clock()
         client.supervision = Supervision(options.timeouts, client, options.limits)
         self._log_accepted()
-        end: End = _End.LEFT
+        end: End = Over.LEFT
         try:
             with self._tasks.scope() as client.conversation:
                 try:
                     end = await self._greet()
-                    self.client.is_greeted = end is not _End.LEFT
+                    self.client.is_greeted = end is not Over.LEFT
                     if self.client.is_greeted and not client.is_closed:
                         end = await self._converse(options.handler.handle, once=False)
                 except BaseException as exc:
@@ -137,23 +127,24 @@ class StreamSession:
 
     # -- the conversation
 
-    async def _greet(self) -> _End:
+    async def _greet(self) -> Over:
         hook = self._options.handler.on_connection(self.client)
         if isinstance(hook, AsyncGenerator):
             end = await self._converse(lambda _: hook, once=True)
-            return _End.FINISHED if end is _End.REFUSED else end
+            return Over.FINISHED if end is Over.REFUSED else end
         if not isinstance(hook, Awaitable):
             raise TypeError(
                 "on_connection() must be a coroutine function or an asynchronous generator "
                 f"function, but it returned {hook!r}"
             )
         await hook
-        return _End.FINISHED
+        return Over.FINISHED
 
     async def _converse(
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
-    ) -> _End:
+    ) -> Over:
         client = self.client
+        stage = Stage.CONVERSING if once else Stage.NEW
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = self._generator = new_generator(client)
@@ -167,7 +158,8 @@ class StreamSession:
             try:
                 yielded = await first_step
             except StopAsyncIteration:
-                return _End.REFUSED
+                return Over.REFUSED
+            client.stage = stage
             try:
                 while True:
                     try:
@@ -178,16 +170,18 @@ class StreamSession:
                     except DisconnectedError:
                         self._leaving = True
                         await close(generator)
-                        return _End.LEFT
+                        return Over.LEFT
                     except BaseException as exc:
                         if isinstance(exc, StreamProtocolParseError):
                             self._options.census.invalid_packets += 1
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
+                    client.stage = Stage.CONVERSING
             except StopAsyncIteration:
                 if once or client.is_closed:
-                    return _End.FINISHED
+                    return Over.FINISHED
+                stage = Stage.IDLE
 
     def _next_packet(self, yielded: Yielded) -> Coroutine[Any, Any, Any]:
         timeout = timeout_of(yielded)
@@ -206,10 +200,10 @@ class StreamSession:
             )
         client.check_ancillary()  # even if the packet is here already
         undelivered = client.undelivered = list(client.undelivered)
-        packet = await take_received(client.decoder)
+        packet = await take_received(client.decoder, client.transport)
         if packet is NEED_DATA and not undelivered:
-            if client.is_closed or client.is_over or self._tasks.has_given_up:
-                raise DisconnectedError
+            if client.is_closed or client.is_over or self._tasks.is_ending:
+                client.check_may_wait()
             deadline = math.inf
             if timeout is not None:
                 deadline = self._options.backend.current_time() + timeout
@@ -223,7 +217,7 @@ class StreamSession:
                 client.stop_receiving()
             client.undelivered = ()
             deliver_ancillary(params, undelivered)
-            packet = await take_received(client.decoder)
+            packet = await take_received(client.decoder, client.transport)
         elif undelivered:
             client.undelivered = ()
             deliver_ancillary(params, undelivered)
@@ -269,7 +263,7 @@ class StreamSession:
         is_stopping = tasks.is_cancelled()
         verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
         transport = client.transport
-        client.close_reason = self._reason(end, verdict, is_stopping=is_stopping)
+        client.close_reason = reason_of(end, verdict, client, is_stopping=is_stopping)
         self._end_conversation(end)
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
@@ -280,7 +274,7 @@ class StreamSession:
                 if self.client.is_greeted:
                     goodbye = await self._call_on_disconnection()
                 self._report(verdict, goodbye)
-                if end is _End.REFUSED or verdict.crash or goodbye.crash:
+                if end is Over.REFUSED or verdict.crash or goodbye.crash:
                     transport.abort()
                 if not tasks.is_cancelled():
                     await transport.aclose()
@@ -302,26 +296,6 @@ class StreamSession:
         if isinstance(end, BaseException) and interrupts(end):
             raise end
 
-    def _reason(self, end: End, verdict: Verdict, *, is_stopping: bool) -> CloseReason:
-        client = self.client
-        if verdict.crash is not None:
-            return CloseReason.HANDLER_ERROR
-        if verdict.fault is not None:
-            return CloseReason.INVALID_DATA
-        if client.ended_by is not None:
-            return client.ended_by
-        if is_stopping:
-            return CloseReason.STOPPED
-        if verdict.timeout:
-            return CloseReason.IDLE_TIMEOUT
-        if end is _End.REFUSED:
-            return CloseReason.REFUSED
-        if end is _End.FINISHED or verdict.misuse is not None:
-            return CloseReason.CLOSED
-        if client.decoder or getattr(client.transport, "is_truncated", False):
-            return CloseReason.TRUNCATED
-        return CloseReason.PEER_CLOSED
-
     async def _end_background(self, background: Background, end: End) -> End:
         """End the tasks that the handler has started; return the end with their errors."""
         self.client.background = None  # it refers to the client
@@ -342,7 +316,7 @@ class StreamSession:
         client = self.client
         with suppress(ConnectionError):
             client.flush()
-        if end is _End.LEFT and not client.is_closed and (unused := len(client.decoder)):
+        if end is Over.LEFT and not client.is_closed and (unused := len(client.decoder)):
             message = "%s left %d bytes of an incomplete packet"
             self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()

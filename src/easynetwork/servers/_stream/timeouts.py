@@ -16,11 +16,12 @@ due: there is no timer per client, and a server whose clients are idle does noth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
-from easynetwork.backends.abc import AsyncBackend, SessionTasks
+from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.abc.stream import nothing
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers.limits import Limits
@@ -74,7 +75,7 @@ class Supervision:
         self._client = client
         self._partial: _Partial | None = None
         self._progress: _Progress | None = None
-        self._pushed = 0, client.began  # bytes sent while it waited, and when they were seen
+        self._pushed = 0, client.connected  # bytes sent while it waited, and when they were seen
         self.due: int | None = None
         self.limits: Limits = limits
         client.transport.on_partial = self.note_partial
@@ -165,26 +166,26 @@ class Supervision:
         if reason is CloseReason.SEND_TIMEOUT:
             client.transport.abort()
         else:
-            client.stop_conversation()
+            client.is_over = True
+            client.transport.stop_receiving()
 
 
 class Timeouts:
     """When to look at which client.
 
     Args:
-        backend: Whose clock it is.
         log: Gets a line for each client that meets a limit.
     """
 
-    __slots__ = ("_backend", "_is_running", "_log", "_looks", "_tasks", "_woken")
+    __slots__ = ("_clock", "_is_running", "_log", "_looks", "_tasks", "_woken")
 
-    def __init__(self, backend: AsyncBackend, log: ServerLog) -> None:
-        self._backend = backend
+    def __init__(self, log: ServerLog) -> None:
         self._log = log
         self._looks: dict[int, set[Supervision]] = {}
         self._is_running = False
         self._woken = anyio.Event()
         self._tasks: SessionTasks | None = None
+        self._clock: Callable[[], float] = anyio.current_time
 
     def start(self, tasks: SessionTasks) -> None:
         """Take note of where tasks can be started.
@@ -192,12 +193,12 @@ class Timeouts:
         Args:
             tasks: The owner of the tasks of the server's clients.
         """
-        self._tasks = tasks
+        self._tasks, self._clock = tasks, tasks.clock
         self._is_running = False
 
     def now(self) -> float:
         """Return the time on the event loop's clock."""
-        return self._backend.current_time()
+        return self._clock()
 
     def look(self, supervision: Supervision, when: float) -> None:
         """Have a client looked at some time, unless that is due earlier."""

@@ -82,8 +82,7 @@ class MemoryStreamTransport(SocketStreamTransport):
             self._start_timer()
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        token: Any = anyio.lowlevel.current_token().native_token
-        (getattr(token, "call_soon", None) or token.run_sync_soon)(callback)
+        self._fair_queue.call_soon(callback)
 
     # -- called by the base class
 
@@ -160,13 +159,16 @@ class MemoryListener(Listener):
 
     async def accept_forever(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
         while not self.is_closing():
-            if self._waiting:
-                incoming = self._new_incoming(self._waiting.popleft())
-                if incoming is not None:
-                    await admit(incoming)
-            else:
+            await self.accept_waiting(admit)
+            if not self.is_closing():
                 self._arrived = anyio.Event()
                 await self._arrived.wait()
+
+    async def accept_waiting(self, admit: Callable[[Incoming], Awaitable[object]]) -> None:
+        while self._waiting:
+            incoming = self._new_incoming(self._waiting.popleft())
+            if incoming is not None:
+                await admit(incoming)
 
     def _new_incoming(self, sock: Any) -> Incoming | None:
         tune_tcp(sock)
@@ -203,7 +205,7 @@ class MemoryDatagramEndpoint(SocketDatagramEndpoint):
     async def _serve(self, received: BatchCallback, failed: ErrorCallback) -> None:
         while not self.is_closing():
             await wait_readable(self._memory_socket)
-            if self._take_some(received, failed):
+            if self.take_waiting(received, failed):
                 # trio shuffles tasks: let those that were started meanwhile have their turn first.
                 await anyio.lowlevel.checkpoint()
 
