@@ -31,6 +31,7 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.limits import Limits
 
 
 class Handler(AsyncStreamRequestHandler[str, str]):
@@ -95,6 +96,7 @@ async def serve(options: argparse.Namespace) -> None:
     arguments = protocol(StringLineSerializer()), Handler(survives=options.survives)
     # No peer has to try again, however many come at once.
     common: dict[str, Any] = {"backlog": 4096, "log_client_connection": False}
+    common["limits"] = Limits(max_clients=None)  # also when it has few descriptors
     if options.unix is not None:
         server = AsyncUnixStreamServer(options.unix, *arguments, **common)
     else:

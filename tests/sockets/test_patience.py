@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from easynetwork.sockets.patience import limit_silence, unacknowledged
-from tests.tools import wait_until
+from tests.robustness.peers import wait_until
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="options of Linux's tcp(7)")
 

@@ -21,6 +21,7 @@ _RESERVE: Final = 5.0
 """Seconds. While the peer's window is closed, the kernel cannot tell why (RFC 9293, 3.8.6.1)."""
 
 _INT: Final = struct.Struct("i")
+_LARGEST: Final = 2**31 - 1
 
 
 def unacknowledged(sock: socket.socket) -> int:
@@ -65,4 +66,4 @@ def limit_silence(
     for name, value in options:
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):  # out of the system's range, or not a socket of TCP
-                listening.setsockopt(socket.IPPROTO_TCP, option, int(value))
+                listening.setsockopt(socket.IPPROTO_TCP, option, min(int(value), _LARGEST))
