@@ -417,7 +417,7 @@ def test_attacks() -> None:
 
     "The last column names a test in the repository that makes this attack."
 
-    "The client is closed after 60 seconds."
+    "The client is closed after 60 seconds, and one second more for each KiB."
 
     "send_packet() waits when 64 KiB wait for the client, which is reset after 60 seconds."
 
