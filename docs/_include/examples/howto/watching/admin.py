@@ -14,7 +14,7 @@ from easynetwork.servers.handlers import (
 )
 
 ADDRESS = ("127.0.0.1", 9000)
-# Whoever can connect to it may use it, so it is not for other machines.
+# Every program that can connect may use it, so do not listen on other interfaces.
 ADMIN_ADDRESS = ("127.0.0.1", 9001)
 PROTOCOL = StreamProtocol(StringLineSerializer(encoding="utf-8"))
 
