@@ -238,7 +238,8 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
         The task may outlive the generator that has started it. It runs in a copy of the caller's
         context. When the connection ends, it is cancelled after the generator was closed, and
         waited for before `on_disconnection()` is called, for at most `Limits.close_timeout`, or the
-        server's `ssl_shutdown_timeout`. While it waits in the client's `aclose()`, it is not cancelled.
+        server's `ssl_shutdown_timeout`. While it waits in the client's `aclose()`, it is not
+        cancelled.
 
         An exception that leaves it ends the client, and is reported as if it had left `handle()`: a
         `ConnectionError` of this client is not logged. The generator is cancelled then.
