@@ -51,6 +51,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(_typeshed\.)?(ReadableBuffer|WriteableBuffer)"),
     # Aliases that annotations name, unqualified: the page about addresses describes them.
     (r"py:.*", r"AnySocketAddress|RawAncillary"),
+    # Sphinx splits the type of an attribute at the comma between its parameters.
+    (r"py:class", r"collections\.abc\.Mapping\[[^\]]*"),
 ]
 # A `name` in a docstring is code.
 default_role = "literal"

@@ -93,6 +93,26 @@ async def test_first_packet_is_no_limit_for_the_second(serve: Serve) -> None:
 
 
 @in_memory
+async def test_first_packet_after_a_slow_greeting(serve: Serve) -> None:
+    """The time that the handler takes before it waits does not count."""
+
+    class Handler(Noted):
+        async def greet(self, client: Client) -> None:
+            await anyio.sleep(5)
+            await client.send_packet("welcome")
+
+    handler = Handler()
+    async with serve(handler, limits=Limits(first_packet_timeout=3)) as service:
+        peer = await service.connect()
+        assert await peer.receive() == "welcome"
+        begin = anyio.current_time()
+        await anyio.sleep(2)
+        assert "FIRST_PACKET_TIMEOUT" not in handler.notes
+        assert 3 <= await end_of(peer) - begin <= 3 + LATE
+        await handler.noted("FIRST_PACKET_TIMEOUT")
+
+
+@in_memory
 async def test_packet_in_drops(serve: Serve) -> None:
     """Each byte is in time, the packet is not: the slow-loris attack."""
     handler = Noted()
@@ -309,11 +329,51 @@ async def test_limits_of_one_client(serve: Serve) -> None:
         await end_of(await service.connect())
         assert await first.ask("still here") == "still here"
         with pytest.raises(TypeError, match="max_clients cannot be changed for one client"):
-            handler.clients[0].set_limits(max_clients=5)  # type: ignore[call-arg]
+            handler.clients[0].set_limits(max_clients=5)
         with pytest.raises(ValueError, match="idle_timeout must be strictly positive"):
             handler.clients[0].set_limits(idle_timeout=0)
         with pytest.raises(TypeError, match="nonsense_timeout"):
             handler.clients[0].set_limits(nonsense_timeout=1)
+
+
+@in_memory
+@pytest.mark.parametrize("name", ["packet_timeout", "send_timeout"])
+async def test_limits_of_one_client_that_is_slow_already(serve: Serve, name: str) -> None:
+    """Another limit holds for a packet, or an answer, that is on its way."""
+    handler = Noted() if name == "packet_timeout" else Flooding()
+    async with serve(handler, limits=NONE) as service:
+        peer = await service.connect()
+        if name == "packet_timeout":
+            assert await peer.ask("whole") == "whole"
+            peer.send_bytes(b"half")
+        else:
+            peer.send("more")
+        await anyio.sleep(3)
+        begin = anyio.current_time()
+        handler.clients[0].set_limits(**{name: 4})
+        await handler.noted(name.upper())
+        assert 1 - LATE <= anyio.current_time() - begin <= 4 + 2 * LATE
+
+
+@in_memory
+async def test_close(serve: Serve, log: Records) -> None:
+    """A client that does not read everything before its connection is closed is reset in time."""
+
+    class Handler(Flooding):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            client.try_send_packet("x" * 4_000_000)
+            await client.aclose()
+
+    handler = Handler()
+    async with serve(handler, limits=Limits(close_timeout=3)) as service:
+        peer = await service.connect()
+        begin = anyio.current_time()
+        peer.send("more")
+        await handler.noted("CLOSED")
+        await log.logged(f"{peer.name} is closed: {CloseReason.CLOSE_TIMEOUT.value}")
+        assert 3 <= anyio.current_time() - begin <= 3 + LATE
+        assert service.server.get_statistics().closed == {CloseReason.CLOSE_TIMEOUT: 1}
 
 
 # -- those who must not be hit

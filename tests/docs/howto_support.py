@@ -56,10 +56,27 @@ def check_quotations(page: str, module: Mapping[str, Any]) -> None:
 
 def words(page: str) -> str:
     """Return a page of the site as its reader sees it: no roles, no markup, one long line."""
-    text = (DOCS / page).read_text(encoding="utf-8")
+    return plain((DOCS / page).read_text(encoding="utf-8"))
+
+
+def plain(text: str) -> str:
+    """Return text without its markup."""
     text = re.sub(r":([\w:+-]+):`([~!]?)\.?([^`<]+?)(?: <[^`>]*>)?`", shown, text)
     text = re.sub(r"`([^`<]+?) <[^`>]*>`_", r"\1", text)
     return " ".join(re.sub(r"[`*]|^\s*(?:#\.|\*) ", "", text, flags=re.MULTILINE).split())
+
+
+def table(page: str, *headings: str) -> list[list[str]]:
+    """Return the rows of the ``list-table`` that begins with some headings, as a reader sees it."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for body in re.findall(r"^\.\. list-table::\n(?: .*\n)+\n((?: .*\n)+)", text, re.MULTILINE):
+        rows = [
+            [plain(cell) for cell in re.split(r"^     - ", row, flags=re.MULTILINE)]
+            for row in re.split(r"^   \* - ", body, flags=re.MULTILINE)[1:]
+        ]
+        if tuple(rows[0][: len(headings)]) == headings:
+            return rows[1:]
+    raise LookupError(f"{page} has no table with {headings}")
 
 
 def shown(role: re.Match[str]) -> str:

@@ -18,6 +18,7 @@ import pytest
 from docs._include.examples.howto.background_tasks import reports, searches, ticker
 from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.limits import Limits
 from tests.docs.howto_support import (
     Peer,
     Watched,
@@ -206,7 +207,10 @@ async def test_heartbeat(log: pytest.LogCaptureFixture) -> None:
 
     "handle() sends ping if the client is silent for 30 seconds. If the client does not respond in
     the next 30 seconds, handle() resets the connection with client.abort()."
+
+    "The operating system of the server notices it within three minutes"
     """
+    assert Limits().keepalive == 60  # and three times that at most, see `test_howto_limits`
     assert ticker.TickerRequestHandler.patience == 30
 
     class Handler(Watched, ticker.TickerRequestHandler):

@@ -21,6 +21,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import RawSerializer, StringLineSerializer
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.limits import Limits
 from tests.docs.howto_support import (
     Peer,
     Watched,
@@ -206,7 +207,10 @@ async def test_skip() -> None:
     "The skipped attribute counts how often this has happened."
 
     "So for each client, at most high_water bytes and one packet are waiting."
+
+    "A client that reads nothing for 60 seconds is reset"
     """
+    assert Limits().send_timeout == 60
     assert HIGH_WATER == 64 * 1024
     handler = Listening()
     async with slow_and_quick(handler) as (slow, quick):

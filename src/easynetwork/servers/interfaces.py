@@ -138,11 +138,11 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
         generator that waits at a `yield`, or comes to one, is closed. May be called several times,
         by any task.
 
-        Waits until the kernel has taken what was sent, for at most 30 seconds, or the server's
-        `ssl_shutdown_timeout`. At this deadline, or if the call is cancelled, the connection is
-        reset. The kernel delivers what it has taken in the background, but answers data that comes
-        after the end with a reset (RFC 9293, 3.6.1): a client that then has not read everything
-        loses the rest.
+        Waits until the kernel has taken what was sent, for at most `Limits.close_timeout` (30
+        seconds by default), or the server's `ssl_shutdown_timeout`. At this deadline, or if the
+        call is cancelled, the connection is reset. The kernel delivers what it has taken in the
+        background, but answers data that comes after the end with a reset (RFC 9293, 3.6.1): a
+        client that then has not read everything loses the rest.
         """
 
     async def recv_packet(self, *, timeout: float | None = None) -> Any:
@@ -237,8 +237,9 @@ class AsyncStreamClient(AsyncBaseClientInterface[_T_Response]):
 
         The task may outlive the generator that has started it. It runs in a copy of the caller's
         context. When the connection ends, it is cancelled after the generator was closed, and
-        waited for before `on_disconnection()` is called, for at most 30 seconds, or the server's
-        `ssl_shutdown_timeout`. While it waits in the client's `aclose()`, it is not cancelled.
+        waited for before `on_disconnection()` is called, for at most `Limits.close_timeout`, or the
+        server's `ssl_shutdown_timeout`. While it waits in the client's `aclose()`, it is not
+        cancelled.
 
         An exception that leaves it ends the client, and is reported as if it had left `handle()`: a
         `ConnectionError` of this client is not logged. The generator is cancelled then.

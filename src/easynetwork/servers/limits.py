@@ -48,8 +48,8 @@ class Limits:
             process may have when the server begins to serve (the soft limit), 10,000 at most.
         max_clients_per_host: Connections at a time of one IPv4 address, or of one IPv6 network of
             64 bits, which is the least that a host gets (RFC 6177). Does not concern Unix sockets.
-        first_packet_timeout: From the connection, or from the TLS handshake, to the first complete
-            packet.
+        first_packet_timeout: From the moment when the handler begins to wait for the first packet,
+            right after the connection and the TLS handshake in most cases, to its end.
         packet_timeout: From the first byte of a packet to its last, and one second more for each
             KiB of it that has come.
         idle_timeout: Without a complete packet from the client, and without anything sent to it,

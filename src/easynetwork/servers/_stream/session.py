@@ -229,7 +229,8 @@ class StreamSession:
             await self._end_connection(end)
         finally:
             if client.transport.has_given_up and not self._tasks.is_cancelled():
-                client.close_reason = CloseReason.CLOSE_TIMEOUT
+                reason = client.close_reason = CloseReason.CLOSE_TIMEOUT
+                self._options.log.limit("%s is closed: %s", client.address, reason.value)
             census.leave(client.address, client.close_reason or CloseReason.STOPPED)
             census.forget(self)
 

@@ -1,0 +1,353 @@
+"""Test the statements and the examples of the page about watching a server.
+
+As in `test_howto_tcp_servers`, a sentence in quotation marks in a docstring is a quotation of the
+page. What each reason means is tested in `tests/conformance/test_limits.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import anyio
+import pytest
+
+from docs._include.examples.howto.watching import admin, reasons
+from easynetwork.clients import TCPNetworkClient
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import StandaloneTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.limits import Limits
+from easynetwork.servers.statistics import CloseReason, StreamStatistics
+from easynetwork.servers.threads_helper import NetworkServerThread
+from tests.docs.howto_support import (
+    DOCS,
+    Peer,
+    Watched,
+    check_quotations,
+    complaints,
+    connected,
+    in_thread,
+    serving,
+    table,
+    turned_away,
+    until,
+)
+from tests.times import MS, PATIENCE
+from tests.tls_peers import server_context
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "howto/watching.rst"
+LINES: Any = StreamProtocol(StringLineSerializer(encoding="utf-8"))
+
+Client = AsyncStreamClient[str]
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations(PAGE, globals())
+
+
+class Noting(Watched, AsyncStreamRequestHandler[str, str]):
+    """Answers, and notes why connections ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[CloseReason | None] = []
+
+    async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+        await client.send_packet((yield))
+
+    async def on_disconnection(self, client: Client) -> None:
+        self.reasons.append(client.close_reason)
+
+
+# Why a connection ended
+
+
+async def test_seats(log: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """The example tells players who leave from those whose connection breaks.
+
+    "In this server, a player keeps the seat if the connection broke"
+
+    "client.close_reason is set to a CloseReason before on_disconnection() is called. Until then, it
+    is None."
+
+    "The log names the reason, too, in the line at level INFO for each client that disconnects"
+    """
+
+    class Game(Watched, reasons.GameRequestHandler):
+        pass
+
+    handler = Game()
+    closed: set[CloseReason] = set()
+    async with serving(handler) as server:
+        for end in Peer.close, Peer.reset:
+            handler.gone = anyio.Event()
+            async with connected(server) as peer:
+                assert await peer.ask("e4") == "You play e4"
+                assert handler.clients[-1].close_reason is None
+                end(peer)
+                await handler.gone.wait()
+                name = peer.address
+            await until(lambda: len(server.get_statistics().closed) > len(closed))
+            [reason] = server.get_statistics().closed.keys() - closed
+            closed.add(reason)
+            assert ("INFO", f"{name} disconnected ({reason.value})") in lines(log)
+    assert capsys.readouterr().out.splitlines() == [
+        "The seat is free (CloseReason.PEER_CLOSED)",
+        "The seat is kept (CloseReason.PEER_RESET)",
+    ]
+    assert not complaints(log)
+
+
+def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.message) for record in log.records]
+
+
+def test_reasons() -> None:
+    """The table has all of them.
+
+    "These are the reasons, and what the log says"
+    """
+    found = [row[:2] for row in table(PAGE, "Reason")]
+    assert found == [[reason.name, reason.value] for reason in CloseReason]
+
+
+@pytest.mark.parametrize("reason", [CloseReason.FULL, CloseReason.TLS_FAILED])
+async def test_connections_without_handler(reason: CloseReason) -> None:
+    """What ends before the handler is called is counted.
+
+    "FULL and TLS_FAILED concern connections that your handler never sees. They are only counted,
+    and have another line in the log."
+    """
+    handler = Noting()
+    options: dict[str, Any] = {"limits": Limits(max_clients=1)}
+    if reason is CloseReason.TLS_FAILED:
+        options["ssl"] = server_context()
+    async with serving(handler, **options) as server, connected(server) as peer:
+        if reason is CloseReason.FULL:
+            assert await peer.ask("hello") == "hello"
+            await turned_away(server)
+        else:
+            await peer.send("no TLS at all, " * 10)
+        await until(lambda: server.get_statistics().closed == {reason: 1})
+        assert handler.calls.count("on_connection") == (reason is CloseReason.FULL)
+        assert not handler.reasons
+
+
+async def test_close_timeout(log: pytest.LogCaptureFixture) -> None:
+    """The last reason of a client that does not take the rest is known late.
+
+    "CLOSE_TIMEOUT comes after on_disconnection(), which sees the reason why the connection was
+    closed. The client is counted under CLOSE_TIMEOUT, and has one more line in the log."
+    """
+
+    class Handler(Noting):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            client.try_send_packet("x" * 8_000_000)
+            await client.aclose()
+
+    handler = Handler()
+    async with serving(handler, limits=Limits(close_timeout=200 * MS)) as server:
+        async with connected(server, room=4096) as peer:
+            await peer.send("hello")
+            await until(lambda: server.get_statistics().closed == {CloseReason.CLOSE_TIMEOUT: 1})
+    assert handler.reasons == [CloseReason.CLOSED]
+    closed = f"{peer.address} is closed: {CloseReason.CLOSE_TIMEOUT.value}"
+    assert ("INFO", closed) in lines(log)
+
+
+# Statistics of the server
+
+
+async def test_statistics() -> None:
+    """All clients are counted.
+
+    "It is a snapshot, and does not change later."
+
+    "For all clients that there ever were"
+
+    "The counters grow for as long as the server object exists."
+    """
+    namespace: dict[str, Any] = {}
+    code = re.search(r"( +def are_correct.*\n.*\n)", (DOCS / PAGE).read_text(encoding="utf-8"))
+    assert code is not None
+    exec(re.sub(r"^   ", "", code[0], flags=re.MULTILINE), namespace)
+    async with serving(Noting()) as server:
+        before = server.get_statistics()
+        async with connected(server) as one, connected(server) as other:
+            assert [await one.ask("a"), await other.ask("b")] == ["a", "b"]
+            now = server.get_statistics()
+            assert namespace["are_correct"](now)
+            assert (now.clients, now.packets_received, now.bytes_sent) == (2, 2, 4)
+        await until(lambda: server.get_statistics().closed == {CloseReason.PEER_CLOSED: 2})
+        assert namespace["are_correct"](server.get_statistics())
+        assert before == StreamStatistics()
+        with pytest.raises(FrozenInstanceError):
+            before.accepted = 3
+    assert server.get_statistics().accepted == 2
+
+
+def test_standalone() -> None:
+    """A standalone server may be asked in this thread.
+
+    "On standalone servers, any thread can call the method, and the counters begin at 0 with each
+    serve_forever()."
+    """
+    with StandaloneTCPNetworkServer("127.0.0.1", 0, LINES, Noting()) as server:
+        for _ in range(2):
+            thread = NetworkServerThread(server)
+            thread.start()
+            [address] = server.get_addresses()
+            with TCPNetworkClient[str, str]((address.host, address.port), LINES) as client:
+                client.send_packet("hello")
+                assert client.recv_packet(timeout=PATIENCE) == "hello"
+                assert server.get_statistics().accepted == 1
+                assert len(server.get_clients()) == 1
+            thread.join(PATIENCE)
+
+
+# Statistics of the clients
+
+
+async def test_admin(log: pytest.LogCaptureFixture) -> None:
+    """The administrator sees a client, and disconnects it.
+
+    "This program has a second server, for its administrator"
+
+    "They are the objects that your handler gets, so you can send them packets, close them, and ask
+    client.get_statistics() what they do."
+    """
+
+    class Handler(Watched, admin.EchoRequestHandler):
+        pass
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "hello"
+        assert server.get_clients() == handler.clients
+        async with serving(admin.AdminRequestHandler(server)) as other, connected(other) as boss:
+            name = "{}:{}".format(*peer.address)
+            assert await boss.ask("list") == "1 connected"
+            assert await boss.receive() == f"{name} is waiting, 1 received, 0 bytes unsent"
+            refusal = "No such command, or no such client"
+            assert await boss.ask("close 192.0.2.1:80") == refusal
+            assert await boss.ask("shout") == refusal
+            assert await boss.ask(f"close {name}") == f"{name} is closed"
+            assert await peer.ending() == "connection reset"
+            await until(lambda: server.get_statistics().closed == {CloseReason.ABORTED: 1})
+    assert not complaints(log)
+
+
+async def test_client_statistics() -> None:
+    """They tell the age of a connection, and since when its handler waits.
+
+    "ClientStatistics also has the age of the connection (seconds), the time that its handler has
+    been waiting for a packet (idle), and the bytes and packets in both directions."
+    """
+    async with serving(Noting()) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "hello"
+        [client] = server.get_clients()
+        await anyio.sleep(20 * MS)
+        found = client.get_statistics()
+        assert 20 * MS <= found.idle <= found.seconds < PATIENCE
+        assert (found.packets_received, found.packets_sent) == (1, 1)
+        assert (found.bytes_received, found.bytes_sent) == (6, 6)
+
+
+async def test_handshake_is_not_listed() -> None:
+    """A client is listed when its handler is called.
+
+    "Clients in a TLS handshake are not in the list."
+    """
+    async with serving(Noting(), ssl=server_context()) as server, connected(server):
+        await until(lambda: server.get_statistics().clients == 1)
+        assert server.get_clients() == []
+
+
+# Exporting metrics to Prometheus
+
+
+def exporter() -> Any:
+    """Return the example, which needs a package that easynetwork does not."""
+    pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+    return importlib.import_module("docs._include.examples.howto.watching.metrics")
+
+
+def scrape() -> str:
+    """Return what Prometheus gets."""
+    client = importlib.import_module("prometheus_client")
+    text: str = client.generate_latest(client.REGISTRY).decode()
+    return text
+
+
+async def test_prometheus() -> None:
+    """What the page shows is exported while the server runs, and only then.
+
+    "After one client has sent two lines, http://127.0.0.1:9464/metrics contains these lines, among
+    others"
+
+    "with server in place of system"
+    """
+    metrics = exporter()
+    text = (DOCS / PAGE).read_text(encoding="utf-8")
+    shown = re.findall(r"^   (server_\S+ \S+)$", text, re.MULTILINE)
+    assert len(shown) == 8
+    async with serving(metrics.EchoRequestHandler()) as server, connected(server) as peer:
+        assert await peer.ask("hello", "world") == "hello"
+        assert await peer.receive() == "world"
+        exported = (await in_thread(scrape)).splitlines()
+        assert [line for line in shown if line not in exported] == []
+    assert "server_network" not in scrape()
+
+
+def test_labels() -> None:
+    """The labels that the page names exist, for all reasons.
+
+    "closed with the reason full: clients are turned away."
+
+    "closed with the reason handler_error, and errors of the type handler_error: your code has a
+    bug."
+
+    "closed with the reason send_timeout or packet_timeout"
+    """
+    metrics = exporter()
+    found = {
+        tuple(sample.labels.values())
+        for metric in metrics.metrics_of(StreamStatistics(closed={CloseReason.FULL: 3}))
+        for sample in metric.samples
+    }
+    assert found >= {(reason.name.lower(),) for reason in CloseReason}
+    assert ("handler_error",) in found
+
+
+def test_prometheus_standalone() -> None:
+    """A standalone server needs no portal.
+
+    "With a standalone server, it needs none"
+    """
+    metrics = exporter()
+    with StandaloneTCPNetworkServer("127.0.0.1", 0, LINES, Noting()) as server:
+        thread = NetworkServerThread(server)
+        thread.start()
+        collector = metrics.ServerCollector(server.get_statistics)
+        metrics.REGISTRY.register(collector)
+        try:
+            assert "server_network_connection_count 0.0" in scrape()
+        finally:
+            metrics.REGISTRY.unregister(collector)
+        thread.join(PATIENCE)
