@@ -97,7 +97,7 @@ class ServedClient(PacketClient):
         if timeout is not None:
             deadline = self.tasks.clock() + timeout
         if self.waiting_since is None:
-            self.begin_to_wait()
+            self.waiting_since, self.sent_before = self.tasks.clock(), self.bytes_sent
         self.is_receiving = True
         try:
             self.flush()

@@ -179,7 +179,7 @@ class PacketClient(AsyncStreamClient[Any]):
                 if self.is_closed or self.is_over or self.tasks.is_ending:
                     self.check_may_wait()
                 if self.waiting_since is None:
-                    self.begin_to_wait()
+                    self.waiting_since, self.sent_before = self.tasks.clock(), self.bytes_sent
                 if self.decoder.refill():
                     await self.transport.give_way()
                     continue
@@ -220,11 +220,6 @@ class PacketClient(AsyncStreamClient[Any]):
         is_ending = self.is_closed or self.is_over or self.tasks.has_given_up
         if is_ending or (drain is not None and not drain.may_wait(self)):
             raise DisconnectedError
-
-    def begin_to_wait(self) -> None:
-        """Take note that its handler waits for a packet."""
-        self.waiting_since = self.tasks.clock()
-        self.sent_before = self.bytes_sent
 
     def stop_receiving(self) -> None:
         """Let other tasks receive."""
