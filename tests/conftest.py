@@ -16,6 +16,7 @@ import gc
 import importlib.util
 import inspect
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -35,7 +36,7 @@ HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
 
 # A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
-EXAMPLES = 100 if ALL_TESTS else 30
+EXAMPLES = 100 if ALL_TESTS else 20
 hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
 hypothesis.settings.load_profile("easynetwork")
 
@@ -52,6 +53,9 @@ GRACE = 5.0
 
 # Threads that are made once and then kept for whoever comes next: those of trio.to_thread.
 KEPT_THREADS = ("Trio thread",)
+
+# In the identifiers of tests: loops on which each test runs once.
+OTHER_LOOP = re.compile(r"asyncio-eager|eager|uvloop")
 
 # Where the system lists this process's open file descriptors, if it does.
 DESCRIPTORS = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
@@ -112,6 +116,24 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
                 await test(**arguments)
 
         pyfuncitem.obj = cancelled_in_time
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run each test once on asyncio with eager tasks and on uvloop, unless all are asked for.
+
+    Of a test's parameters, it is those whose turn it is on this version of Python.
+    """
+    if ALL_TESTS:
+        return
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        function, _, parameters = item.nodeid.partition("[")
+        if found := OTHER_LOOP.search(parameters):
+            groups.setdefault(f"{function} {found[0]}", []).append(item)
+    chosen = {group[sys.version_info.minor % len(group)] for group in groups.values()}
+    left_out = {item for group in groups.values() for item in group} - chosen
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(trylast=True)

@@ -30,7 +30,7 @@ FACTOR = float(os.environ.get("EASYNETWORK_TESTS_TIMEOUT_FACTOR") or (2 if is_tr
 MS = 0.001 * FACTOR
 
 # Long enough for something wrong to happen. A slow machine can make such a test pass, never fail.
-SOON = 50 * MS
+SOON = 30 * MS
 
 # How long to wait for something that must happen. Less than the time limit of a test.
 PATIENCE = 10_000 * MS
