@@ -6,6 +6,7 @@ In memory, in virtual time, seconds take no time. `test_each_transport` tries ea
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 import anyio
@@ -506,3 +507,14 @@ def expect_warnings(request: pytest.FixtureRequest, log: Records) -> Any:
     yield
     if "failed_handshakes" in request.node.name or "reasons" in request.node.name:
         log.problems()
+
+
+@in_memory
+async def test_limits_are_in_the_log(serve: Serve, log: Records) -> None:
+    """One line says which limits hold; if they are the defaults, at level DEBUG."""
+    async with serve(Noted(), limits=Limits(max_clients=7)):
+        assert "Clients have Limits(max_clients=7, " in "".join(log.messages(logging.INFO))
+    async with serve(Noted()):
+        assert "'auto'" not in "".join(log.messages(logging.DEBUG))
+        assert sum("Clients have" in line for line in log.messages(logging.INFO)) == 1
+        assert sum("Clients have" in line for line in log.messages(logging.DEBUG)) == 2

@@ -13,10 +13,17 @@ from easynetwork._tuning import CLOSE_TIMEOUT
 
 try:
     import resource
-except ModuleNotFoundError:  # Windows: sockets are no descriptors there
-    _HAS_LIMIT = False
+except ModuleNotFoundError:
+
+    def _descriptors() -> float:
+        return math.inf  # Windows: sockets are no descriptors there
+
 else:
-    _HAS_LIMIT = True
+
+    def _descriptors() -> float:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return math.inf if soft == resource.RLIM_INFINITY else soft
+
 
 _T_Limits = TypeVar("_T_Limits", "Limits", "DatagramLimits")
 
@@ -91,6 +98,13 @@ class Limits:
                 _check_count(field.name, value)
             else:
                 check_timeout(field.name, value)
+
+    def in_force(self) -> Self:
+        """Return the limits as they are for a server that begins to serve now."""
+        if self.max_clients != "auto":
+            return self
+        found = min(_MOST_CLIENTS, _descriptors() * _SHARE)
+        return replace(self, max_clients=max(1, int(found)))
 
     @classmethod
     def public(cls) -> Self:
@@ -204,15 +218,3 @@ def check_limits(limits: _T_Limits | None, kind: type[_T_Limits]) -> _T_Limits:
     if not isinstance(limits, kind):
         raise TypeError(f"Expected a {kind.__name__} object, got {limits!r}")
     return limits
-
-
-def most_clients(limits: Limits) -> float:
-    """Return how many clients a server may have, now that it begins to serve."""
-    if limits.max_clients is None:
-        return math.inf
-    if limits.max_clients != "auto":
-        return limits.max_clients
-    descriptors: float = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if _HAS_LIMIT else math.inf
-    if _HAS_LIMIT and descriptors == resource.RLIM_INFINITY:
-        descriptors = math.inf
-    return min(_MOST_CLIENTS, max(1, int(min(descriptors, _MOST_CLIENTS * 2) * _SHARE)))

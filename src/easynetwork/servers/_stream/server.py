@@ -26,7 +26,7 @@ from easynetwork.servers._stream.timeouts import Timeouts
 from easynetwork.servers._stream.tls import TLSLog
 from easynetwork.servers.blocking import AnyStreamRequestHandler
 from easynetwork.servers.handlers import AsyncStreamClient
-from easynetwork.servers.limits import Limits, check_limits, most_clients
+from easynetwork.servers.limits import Limits, check_limits
 from easynetwork.servers.statistics import StreamStatistics
 
 
@@ -106,7 +106,11 @@ class BaseStreamServer(
 
     def _start_serving(self, receivers: anyio.abc.TaskGroup, sessions: SessionTasks) -> None:
         self._timeouts.start(sessions)
-        self._census.most = most_clients(self._limits)
+        limits = self._limits.in_force()
+        most = limits.max_clients
+        self._census.most = most if isinstance(most, int) else math.inf
+        level = logging.DEBUG if self._limits == Limits() else logging.INFO
+        self._log.log(level, "Clients have %s", limits)
         self._service.start(self._listeners, receivers, sessions)
 
     def _end_serving(self) -> None:
