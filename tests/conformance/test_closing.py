@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -12,6 +13,7 @@ import pytest
 from easynetwork.addresses import ISocket
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers.handlers import INETClientAttribute
+from easynetwork.servers.limits import Limits
 from tests.conformance.support import (
     Client,
     Narrow,
@@ -49,11 +51,8 @@ async def test_close_from_handle(serve: Serve) -> None:
     assert handler.notes == ["on_connection", "handle", "closed", "on_disconnection"]
 
 
-async def test_peer_that_does_not_take_the_rest(
-    serve: Serve, tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_peer_that_does_not_take_the_rest(serve: Serve, tls: ssl.SSLContext | None) -> None:
     """What was sent before the end is kept for a peer for a while, not for ever."""
-    monkeypatch.setattr("easynetwork.backends.stream_transport.CLOSE_TIMEOUT", SOON)
     answer = "x" * 10_000_000
     sockets: list[ISocket] = []
 
@@ -64,7 +63,9 @@ async def test_peer_that_does_not_take_the_rest(
             with anyio.move_on_after(SOON):
                 await client.send_packet(answer)
 
-    options = {} if tls is None else {"ssl_shutdown_timeout": SOON}
+    options: dict[str, Any] = {"ssl_shutdown_timeout": SOON}
+    if tls is None:
+        options = {"limits": Limits(close_timeout=SOON)}
     async with serve(Handler(), **options) as service:
         peer = await service.connect(receive_buffer=4096)
         peer.send("hello")
