@@ -236,7 +236,7 @@ def test_auto(descriptors: int, clients: int, monkeypatch: pytest.MonkeyPatch) -
     """
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
-    assert limits.most_clients(Limits()) == clients
+    assert Limits().in_force().max_clients == clients
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP options of Linux")
