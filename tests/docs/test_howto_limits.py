@@ -24,7 +24,7 @@ from easynetwork._tls_options import _HANDSHAKE_TIMEOUT
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
-from easynetwork.servers import AsyncTCPNetworkServer, StandaloneTCPNetworkServer, limits
+from easynetwork.servers import AsyncTCPNetworkServer, StandaloneTCPNetworkServer
 from easynetwork.servers._core import fault_log
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import (
