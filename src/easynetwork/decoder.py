@@ -184,10 +184,6 @@ class FramedDecoder(StreamDecoder):
         return bool(self._frames or self._rest)
 
     @property
-    def is_partial(self) -> bool:  # asked before each wait
-        return self._overrun is not None or (bool(self._rest) and not self._frames)
-
-    @property
     def taken(self) -> int:
         return self._found - len(self._frames)
 
