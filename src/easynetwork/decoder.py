@@ -37,14 +37,16 @@ class StreamDecoder(ABC):
     Attributes:
         has_more: Whether `take()` probably has something to give: complete frames, or bytes of
             which a generator has to tell.
+        may_be_partial: Whether `is_partial` may be true. Its owner resets it when it is not.
         received: Bytes that have arrived so far, on this connection.
     """
 
-    __slots__ = ("_found", "_overrun", "_rest", "received")
+    __slots__ = ("_found", "_overrun", "_rest", "may_be_partial", "received")
 
     has_more: bool
 
     def __init__(self) -> None:
+        self.may_be_partial: bool = False
         self.received: int = 0
         self._found = 0  # packets, and errors in their place
         self._rest: bytes | bytearray = b""  # what has arrived and is not looked at yet
@@ -53,6 +55,7 @@ class StreamDecoder(ABC):
     def succeed(self, other: StreamDecoder) -> None:
         """Take over from another decoder, which is not used any more: see `unread()`."""
         data, self._overrun = other.unread()
+        self.may_be_partial = self._overrun is not None
         self._found, self.received = other.taken, other.received - len(data)
         if data:
             self.feed(data)
@@ -98,6 +101,7 @@ class StreamDecoder(ABC):
         """Forget what is here: it will not be read any more."""
 
     def _append(self, data: bytes) -> None:
+        self.may_be_partial = True
         if self._rest:
             self._rest += data
         else:
@@ -183,10 +187,6 @@ class FramedDecoder(StreamDecoder):
         return bool(self._frames or self._rest)
 
     @property
-    def is_partial(self) -> bool:  # asked before each wait
-        return self._overrun is not None or (bool(self._rest) and not self._frames)
-
-    @property
     def taken(self) -> int:
         return self._found - len(self._frames)
 
@@ -251,7 +251,7 @@ class FramedDecoder(StreamDecoder):
 
     def _begin_to_drop(self, frame: Frame) -> None:
         """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
-        self._is_cut = False
+        self._is_cut, self.may_be_partial = False, True
         self._overrun = self._framer.overrun_after(frame)
 
     def refill(self) -> bool:
@@ -283,7 +283,7 @@ class FramedDecoder(StreamDecoder):
 
     def _keep(self, frames: list[Frame], rest: bytes | None) -> None:
         """Keep the bytes that follow some frames."""
-        self._is_cut = rest is None
+        self._is_cut, self.may_be_partial = rest is None, True
         self._rest = bytearray(rest) if rest else b""
         # The framer stopped at a full batch: then, more frames may be complete.
         self._scanned = len(self._rest) if len(frames) < MAX_BATCH else 0
@@ -368,7 +368,7 @@ class GeneratorDecoder(StreamDecoder):
                 if self._convert is not None:
                     return self._convert(packet, self._leftover)
                 return packet
-            self._parser = parser
+            self._parser, self.may_be_partial = parser, True
         return NEED_DATA
 
     def _skip(self, parser: Parser, exc: StreamProtocolParseError) -> None:
@@ -384,7 +384,7 @@ class GeneratorDecoder(StreamDecoder):
 
     def _drop_rest(self, overrun: Overrun) -> None:
         """Drop what is at hand, too, in one go: each byte is looked at once."""
-        self._overrun = overrun
+        self._overrun, self.may_be_partial = overrun, True
         leftover, self._leftover = self._leftover, b""
         self._leftover = self._drop(overrun, leftover)
         if self._overrun is not None:

@@ -97,7 +97,8 @@ class ServedClient(PacketClient):
         if timeout is not None:
             deadline = self._options.backend.current_time() + timeout
         if self.waiting_since is None:
-            self.begin_to_wait()
+            self.waiting_since = self._options.timeouts.now()
+            self.sent_before = self.bytes_sent
         self.is_receiving = True
         try:
             self.flush()

@@ -179,11 +179,12 @@ class PacketClient(AsyncStreamClient[Any]):
                 if self.is_closed or self.is_over or self.tasks.has_given_up:
                     raise DisconnectedError
                 if self.waiting_since is None:
-                    self.begin_to_wait()
+                    self.waiting_since = self._options.timeouts.now()
+                    self.sent_before = self.bytes_sent
                 if self.decoder.refill():
                     await anyio.lowlevel.checkpoint()
                     continue
-                if self.decoder.is_partial and self.supervision is not None:
+                if self.decoder.may_be_partial and self.supervision is not None:
                     self.supervision.note_partial()
                 if self.watch is not None:
                     await self.watch.receive(deadline)
@@ -206,11 +207,6 @@ class PacketClient(AsyncStreamClient[Any]):
                 self.watch.resume()
         self.waiting_since = None
         return packet
-
-    def begin_to_wait(self) -> None:
-        """Take note that its handler waits for a packet."""
-        self.waiting_since = self._options.backend.current_time()
-        self.sent_before = self.bytes_sent
 
     def stop_conversation(self) -> None:
         """Deliver no more packets: the session ends, as if the client had left."""

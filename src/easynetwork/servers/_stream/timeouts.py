@@ -16,6 +16,7 @@ due: there is no timer per client, and a server whose clients are idle does noth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
@@ -100,6 +101,7 @@ class Supervision:
         """Take note that a packet may be here in part. May be called for each part of it."""
         decoder = self._client.decoder
         if not self._is_partial():
+            decoder.may_be_partial = False
             self._partial = None  # bytes that are no part of a packet: the next one begins later
         elif self._partial is None or self._partial.number != decoder.taken:
             now = self._timeouts.now()
@@ -185,12 +187,15 @@ class Timeouts:
     Args:
         backend: Whose clock it is.
         log: Gets a line for each client that meets a limit.
+
+    Attributes:
+        now: Returns the time on the event loop's clock.
     """
 
-    __slots__ = ("_backend", "_is_running", "_log", "_looks", "_tasks", "_woken")
+    __slots__ = ("_is_running", "_log", "_looks", "_tasks", "_woken", "now")
 
     def __init__(self, backend: AsyncBackend, log: ServerLog) -> None:
-        self._backend = backend
+        self.now: Callable[[], float] = backend.current_time
         self._log = log
         self._looks: dict[int, set[Supervision]] = {}
         self._is_running = False
@@ -205,10 +210,7 @@ class Timeouts:
         """
         self._tasks = tasks
         self._is_running = False
-
-    def now(self) -> float:
-        """Return the time on the event loop's clock."""
-        return self._backend.current_time()
+        self.now = tasks.clock()
 
     def look(self, supervision: Supervision, when: float) -> None:
         """Have a client looked at some time, unless that is due earlier."""
