@@ -309,7 +309,7 @@ async def test_limits_of_one_client(serve: Serve) -> None:
         await end_of(await service.connect())
         assert await first.ask("still here") == "still here"
         with pytest.raises(TypeError, match="max_clients cannot be changed for one client"):
-            handler.clients[0].set_limits(max_clients=5)  # type: ignore[call-arg]
+            handler.clients[0].set_limits(max_clients=5)
         with pytest.raises(ValueError, match="idle_timeout must be strictly positive"):
             handler.clients[0].set_limits(idle_timeout=0)
         with pytest.raises(TypeError, match="nonsense_timeout"):

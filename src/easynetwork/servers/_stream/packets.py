@@ -147,7 +147,7 @@ class PacketClient(AsyncStreamClient[Any]):
                 self.renew_take()
         except (StreamProtocolParseError, TimeoutError) as exc:
             if isinstance(exc, StreamProtocolParseError):
-                self._options.census.invalid_packets += 1
+                self.note_invalid()
             vars(exc)["_easynetwork_receiver"] = self
             raise
         except DisconnectedError as exc:
@@ -198,15 +198,17 @@ class PacketClient(AsyncStreamClient[Any]):
         except ConnectionError as exc:
             self.end_by(CloseReason.PEER_RESET)
             raise DisconnectedError from exc
-        except StreamProtocolParseError:
-            self.waiting_since = None
-            raise
         finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
             if self.watch is not None:
                 self.watch.resume()
         self.waiting_since = None
         return packet
+
+    def note_invalid(self) -> None:
+        """Take note that an error was raised in place of a packet: the wait is over."""
+        self._options.census.invalid_packets += 1
+        self.waiting_since = None
 
     def stop_conversation(self) -> None:
         """Deliver no more packets: the session ends, as if the client had left."""

@@ -180,7 +180,7 @@ class StreamSession:
                         return _End.LEFT
                     except BaseException as exc:
                         if isinstance(exc, StreamProtocolParseError):
-                            self._options.census.invalid_packets += 1
+                            client.note_invalid()
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
