@@ -132,7 +132,7 @@ async def serve(options: argparse.Namespace) -> None:
         await server.shutdown()
 
 
-def limit_of(text: str) -> tuple[str, float]:
+def limit_of(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     return name, int(value) if name.startswith("max_") else float(value)
 

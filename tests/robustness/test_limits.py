@@ -128,15 +128,16 @@ def test_more_than_there_may_be(loop: str, plain: list[str]) -> None:
 def test_never_readers(loop: str, transport: list[str]) -> None:
     """100 clients that do not read what they ask for are reset, and their memory is free."""
     count = 20 if "--tls" in transport else 100
-    options = [*transport, "--limit", f"send_timeout={2 * SECOND}"]
+    options = [*transport, "--limit", f"send_timeout={SECOND}"]
     with ServerProcess(loop, *options) as server, well_served(server) as control:
         flood(server, control, count)
         before = server.memory()
         server.forget_peak()
         flood(server, control, count)
-        # Each costs its high-water mark and a packet, while it is here.
+        flood(server, control, count)
+        # Each costs its high-water mark and a packet, while it is here: 12.5 MiB for 100 of them.
         assert server.peak_memory() - before < count * MEBIBYTE // 4 + GROWTH
-        assert server.memory() - before < GROWTH
+        assert server.memory() - before < 2 * GROWTH
 
 
 def flood(server: ServerProcess, control: socket.socket, count: int) -> None:

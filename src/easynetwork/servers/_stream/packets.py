@@ -147,7 +147,7 @@ class PacketClient(AsyncStreamClient[Any]):
                 self.renew_take()
         except (StreamProtocolParseError, TimeoutError) as exc:
             if isinstance(exc, StreamProtocolParseError):
-                self._options.census.invalid_packets += 1
+                self.note_invalid()
             vars(exc)["_easynetwork_receiver"] = self
             raise
         except DisconnectedError as exc:
@@ -194,9 +194,6 @@ class PacketClient(AsyncStreamClient[Any]):
         except ConnectionError as exc:
             self.end_by(CloseReason.PEER_RESET)
             raise DisconnectedError from exc
-        except StreamProtocolParseError:
-            self.waiting_since = None
-            raise
         finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
             if self.watch is not None:

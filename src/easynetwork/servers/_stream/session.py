@@ -172,7 +172,7 @@ class StreamSession:
                         return Over.LEFT
                     except BaseException as exc:
                         if isinstance(exc, StreamProtocolParseError):
-                            self._options.census.invalid_packets += 1
+                            client.note_invalid()
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
