@@ -54,7 +54,6 @@ class StreamDecoder(ABC):
     def succeed(self, other: StreamDecoder) -> None:
         """Take over from another decoder, which is not used any more: see `unread()`."""
         data, self._overrun = other.unread()
-        self.may_be_partial = self._overrun is not None
         self._found, self.received = other.taken, other.received - len(data)
         if data:
             self.feed(data)
@@ -100,7 +99,6 @@ class StreamDecoder(ABC):
         """Forget what is here: it will not be read any more."""
 
     def _append(self, data: bytes) -> None:
-        self.may_be_partial = True
         if self._rest:
             self._rest += data
         else:
@@ -250,7 +248,7 @@ class FramedDecoder(StreamDecoder):
 
     def _begin_to_drop(self, frame: Frame) -> None:
         """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
-        self._is_cut, self.may_be_partial = False, True
+        self._is_cut = False
         self._overrun = self._framer.overrun_after(frame)
 
     def refill(self) -> bool:
@@ -284,7 +282,7 @@ class FramedDecoder(StreamDecoder):
 
     def _keep(self, frames: list[Frame], rest: bytes | None) -> None:
         """Keep the bytes that follow some frames."""
-        self._is_cut, self.may_be_partial = rest is None, True
+        self._is_cut = rest is None
         self._rest = bytearray(rest) if rest else b""
         self.has_rest = bool(rest)
         # The framer stopped at a full batch: then, more frames may be complete.
@@ -382,7 +380,7 @@ class GeneratorDecoder(StreamDecoder):
 
     def _drop_rest(self, overrun: Overrun) -> None:
         """Drop what is at hand, too, in one go: each byte is looked at once."""
-        self._overrun, self.may_be_partial = overrun, True
+        self._overrun = overrun
         leftover, self._leftover = self._leftover, b""
         self._leftover = self._drop(overrun, leftover)
         if self._overrun is not None:

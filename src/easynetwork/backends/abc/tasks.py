@@ -90,10 +90,6 @@ class SessionTasks(ABC):
             )
 
     @abstractmethod
-    def clock(self) -> Callable[[], float]:
-        """Return what returns the event loop's time, in seconds, as directly as possible."""
-
-    @abstractmethod
     def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
         """Run a coroutine function in a task of its own, in a copy of the current context.
 

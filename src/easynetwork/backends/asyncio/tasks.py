@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -50,9 +49,6 @@ class AsyncIOSessionTasks(SessionTasks):
             task = self._loop.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._end)
-
-    def clock(self) -> Callable[[], float]:
-        return self._loop.time
 
     def scope(self) -> anyio.CancelScope:
         scope = self._scopes[asyncio.current_task()] = anyio.CancelScope()

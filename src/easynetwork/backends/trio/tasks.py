@@ -43,9 +43,6 @@ class TrioSessionTasks(SessionTasks):
             if self._scopes.pop(task, None) is not None and task.child_nurseries:
                 await _close_nurseries(task)
 
-    def clock(self) -> Callable[[], float]:
-        return trio.current_time
-
     def scope(self) -> trio.CancelScope:
         # On leaving it, trio also repairs the stack of scopes, if it has to complain about it.
         scope = self._scopes[trio.lowlevel.current_task()] = trio.CancelScope()

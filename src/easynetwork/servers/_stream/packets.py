@@ -218,6 +218,11 @@ class PacketClient(AsyncStreamClient[Any]):
         if is_ending or (drain is not None and not drain.may_wait(self)):
             raise DisconnectedError
 
+    def note_invalid(self) -> None:
+        """Take note that an error was raised in place of a packet: the wait is over."""
+        self._options.census.invalid_packets += 1
+        self.waiting_since = None
+
     def stop_receiving(self) -> None:
         """Let other tasks receive."""
         self.is_receiving = False

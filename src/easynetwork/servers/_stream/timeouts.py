@@ -101,7 +101,6 @@ class Supervision:
         """Take note that a packet may be here in part. May be called for each part of it."""
         decoder = self._client.decoder
         if not self._is_partial():
-            decoder.may_be_partial = False
             self._partial = None  # bytes that are no part of a packet: the next one begins later
         elif self._partial is None or self._partial.number != decoder.taken:
             now = self._timeouts.now()
@@ -187,9 +186,6 @@ class Timeouts:
 
     Args:
         log: Gets a line for each client that meets a limit.
-
-    Attributes:
-        now: Returns the time on the event loop's clock.
     """
 
     __slots__ = ("_clock", "_is_running", "_log", "_looks", "_tasks", "_woken")
