@@ -36,7 +36,7 @@ class StreamDecoder(ABC):
 
     Attributes:
         has_more: Whether `take()` probably has something to give.
-        has_rest: Whether a packet may be here in part, as far as `take()` has looked.
+        has_rest: Whether more of something is yet to come: of a packet, or of what is dropped.
         received: Bytes that have arrived so far, on this connection.
     """
 
@@ -54,6 +54,7 @@ class StreamDecoder(ABC):
     def succeed(self, other: StreamDecoder) -> None:
         """Take over from another decoder, which is not used any more: see `unread()`."""
         data, self._overrun = other.unread()
+        self.has_rest = self._overrun is not None
         self._found, self.received = other.taken, other.received - len(data)
         if data:
             self.feed(data)
@@ -88,11 +89,6 @@ class StreamDecoder(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return how many bytes of the peer are here that no packet has used, at least."""
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether more of something is yet to come."""
-        return self.has_rest or self._overrun is not None
 
     @abstractmethod
     def clear(self) -> None:
@@ -250,12 +246,14 @@ class FramedDecoder(StreamDecoder):
         """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
         self._is_cut = False
         self._overrun = self._framer.overrun_after(frame)
+        self.has_rest = True
 
     def refill(self) -> bool:
         if self._frames:
             return True
         if self._overrun is not None and self._rest:
             self._rest = bytearray(self._drop(self._overrun, bytes(self._rest)))
+            self.has_rest = self._overrun is not None
         if len(self._rest) > self._scanned:
             frames, rest = self._framer.resume(self._rest, self._scanned)
             if frames:
@@ -333,6 +331,7 @@ class GeneratorDecoder(StreamDecoder):
         self.received += len(data)
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
+            self.has_rest = self._overrun is not None
         if self._leftover or self._rest or len(data) > PARSER_CHUNK:
             self._append(data)
         else:
@@ -386,6 +385,7 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             rest, self._rest = self._rest, b""
             self._rest = bytearray(self._drop(overrun, bytes(rest)))
+        self.has_rest = self._overrun is not None
 
     def _next_chunk(self) -> bytes:
         chunk = bytes(self._rest[:PARSER_CHUNK])

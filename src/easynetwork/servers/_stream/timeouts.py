@@ -117,7 +117,7 @@ class Supervision:
             self._timeouts.look(self, now + self.limits.send_timeout)
 
     def _is_partial(self) -> bool:
-        return self._client.decoder.is_partial or self._client.transport.has_partial
+        return self._client.decoder.has_rest or self._client.transport.has_partial
 
     # -- what is due
 
