@@ -288,7 +288,9 @@ async def test_truncation(serve: Serve, log: Records, is_standard: bool, what: s
         assert handler.notes[-2:] == ["GeneratorExit", "on_disconnection"]
         if is_standard:
             await log.logged("as 2 clients so far", minimum=logging.DEBUG)
-    told = [line for line in log.messages(logging.DEBUG) if "without TLS's closing alert" in line]
+    told = [
+        line for line in log.messages(logging.DEBUG) if "left without TLS's closing alert" in line
+    ]
     assert len(told) == 2 * is_standard
 
 

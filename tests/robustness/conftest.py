@@ -34,6 +34,9 @@ REPETITION = re.compile(
     r"\b(unix|tls)\b.*(\buvloop\b|--buffered)|(\buvloop\b|--buffered).*\b(unix|tls)\b"
 )
 
+# What ends clients that are too slow is the same for all loops, and takes its time.
+LIMITS = Path(__file__).with_name("test_limits.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave repetitions out, unless all tests are asked for."""
@@ -44,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def is_repetition(item: pytest.Item) -> bool:
     """Whether a test of this folder differs from others in nothing that should matter."""
     _, _, parameters = item.name.partition("[")
+    if item.path == LIMITS and not re.match(r"asyncio-(tcp|unix)", parameters):
+        return True
     return bool(REPETITION.search(parameters)) and Path(__file__).parent in item.path.parents
 
 

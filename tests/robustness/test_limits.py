@@ -92,7 +92,7 @@ def has_ended(sock: object) -> bool:
 def test_slow_loris(loop: str, transport: list[str]) -> None:
     """1,000 clients that drip a packet are gone when its time is up."""
     count = 200 if "--tls" in transport else 1000
-    limit = 3 * SECOND
+    limit = 1.5 * SECOND
     options = [*transport, "--limit", f"packet_timeout={limit}"]
     with (
         ServerProcess(loop, *options) as server,
