@@ -84,6 +84,21 @@ def test_flush(faults: ServerLog, caplog: pytest.LogCaptureFixture) -> None:
     assert lines(caplog) == ["fault"] * 3 + ["1 more problems with clients were not logged"]
 
 
+@pytest.mark.parametrize("reports", ["limit", "fault"])
+def test_level_of_the_sum(
+    faults: ServerLog, caplog: pytest.LogCaptureFixture, reports: str
+) -> None:
+    """Lines that were left out are summed up at the highest of their levels."""
+    caplog.set_level(logging.INFO, LOGGER.name)
+    for _ in range(4):
+        faults.limit("limit")
+    getattr(faults, reports)("another one")
+    faults.flush()
+    level = logging.INFO if reports == "limit" else logging.WARNING
+    assert caplog.records[-1].getMessage() == "2 more problems with clients were not logged"
+    assert caplog.records[-1].levelno == level
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [

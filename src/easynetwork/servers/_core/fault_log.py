@@ -40,14 +40,8 @@ class ServerLog:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_kinds",
-        "_left",
-        "_logger",
-        "_second",
-        "_skipped",
-        "count",
-        "suppressed",
+        *("__weakref__", "_kinds", "_left", "_logger", "_second", "_skipped"),
+        *("_skipped_level", "count", "suppressed"),
     )
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -56,6 +50,7 @@ class ServerLog:
         self._logger = logger
         self._kinds: dict[_Kind, float] = {}  # when each was last logged with its traceback
         self._skipped = 0
+        self._skipped_level = logging.INFO  # the highest of them
         self._second = -1
         self._left = _LINES_PER_SECOND
 
@@ -105,7 +100,8 @@ class ServerLog:
         """Log how many lines were left out since the last that was logged."""
         if self._skipped:
             skipped, self._skipped = self._skipped, 0
-            self.log(logging.WARNING, "%d more problems with clients were not logged", skipped)
+            level, self._skipped_level = self._skipped_level, logging.INFO
+            self.log(level, "%d more problems with clients were not logged", skipped)
 
     def _log_limited(self, level: int, message: str, *args: object) -> None:
         self.count += 1
@@ -119,6 +115,7 @@ class ServerLog:
             self.log(level, message, *args)
         else:
             self._skipped += 1
+            self._skipped_level = max(self._skipped_level, level)
             self.suppressed += 1
 
     def _is_news(self, kind: _Kind, now: float) -> bool:

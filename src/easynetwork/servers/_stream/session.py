@@ -143,7 +143,8 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> Over:
         client = self.client
-        stage = Stage.CONVERSING if once else Stage.NEW
+        conversing, idle = Stage.CONVERSING, Stage.IDLE  # looked up once
+        stage = conversing if once else Stage.NEW
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = self._generator = new_generator(client)
@@ -176,11 +177,11 @@ class StreamSession:
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
-                    client.stage = Stage.CONVERSING
+                    client.stage = conversing
             except StopAsyncIteration:
                 if once or client.is_closed:
                     return Over.FINISHED
-                stage = Stage.IDLE
+                stage = idle
 
     def _next_packet(self, yielded: Yielded) -> Coroutine[Any, Any, Any]:
         timeout = timeout_of(yielded)
