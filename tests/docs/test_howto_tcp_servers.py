@@ -1474,8 +1474,9 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
             async with connected(server) as peer:
                 assert await peer.ask("hello") == "Response hello"
             task_group.cancel_scope.cancel()
+    start = next(line for line in log.messages if line.startswith("Start serving"))
     for address in addresses:
-        assert str(address) in log.messages[0]
+        assert str(address) in start
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address[:2], timeout=PATIENCE)
 

@@ -92,9 +92,10 @@ class ServerProcess:
     # -- meters
 
     def log(self) -> str:
-        """Return what was logged so far."""
+        """Return what was logged so far, but for the limits, which are known here."""
         size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode()
+        lines = os.pread(self._log.fileno(), size, 0).decode().splitlines(keepends=True)
+        return "".join(line for line in lines if "Clients have Limits" not in line)
 
     def processor_time(self) -> float:
         """Return the seconds, user's and system's, that the server has worked so far."""
