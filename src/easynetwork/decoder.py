@@ -161,6 +161,8 @@ class FramedDecoder(StreamDecoder):
         *("_build", "_chunk", "_framer", "_frames", "_is_cut", "_scanned", "_split_frames"),
         "has_more",
     )
+    has_rest: bool
+    received: int
 
     def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()
@@ -295,6 +297,8 @@ class GeneratorDecoder(StreamDecoder):
     """
 
     __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_parser")
+    has_rest: bool
+    received: int
 
     def __init__(
         self, new_parser: Callable[[], Parser], convert: Callable[[Any, bytes], Any] | None
