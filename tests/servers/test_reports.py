@@ -88,7 +88,7 @@ def test_flush(faults: ServerLog, caplog: pytest.LogCaptureFixture) -> None:
 def test_level_of_the_sum(
     faults: ServerLog, caplog: pytest.LogCaptureFixture, reports: str
 ) -> None:
-    """Lines that were left out are summed up at the highest of their levels."""
+    """Lines that were left out are summed up by a WARNING, unless all of them were at INFO."""
     caplog.set_level(logging.INFO, LOGGER.name)
     for _ in range(4):
         faults.limit("limit")

@@ -50,7 +50,7 @@ class ServerLog:
         self._logger = logger
         self._kinds: dict[_Kind, float] = {}  # when each was last logged with its traceback
         self._skipped = 0
-        self._skipped_level = logging.INFO  # the highest of them
+        self._skipped_level = logging.INFO  # WARNING if there are problems among them
         self._second = -1
         self._left = _LINES_PER_SECOND
 
@@ -115,7 +115,7 @@ class ServerLog:
             self.log(level, message, *args)
         else:
             self._skipped += 1
-            self._skipped_level = max(self._skipped_level, level)
+            self._skipped_level = max(self._skipped_level, min(level, logging.WARNING))
             self.suppressed += 1
 
     def _is_news(self, kind: _Kind, now: float) -> bool:
