@@ -56,9 +56,14 @@ def run_program(name: str, question: str, port: int) -> tuple[str, int, str]:
                     time.sleep(0.01)
             with sock, sock.makefile() as file:
                 sock.sendall(f"{question}\n".encode())
+                assert process.stderr is not None
+                log = ""
+                while "Accepted new connection" not in log:  # it does not serve at once
+                    log += process.stderr.readline()
                 process.send_signal(signal.SIGTERM)
                 answer = file.read()
-            log = process.communicate(timeout=PATIENCE)[1]
+            log += process.stderr.read()
+            process.wait(PATIENCE)
         finally:
             process.kill()
     return answer, process.returncode, log
