@@ -9,10 +9,10 @@ the queues of evicted peers are empty, so all queues together stay within their 
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
-from easynetwork.servers._core.hosts import host_of
+from easynetwork.servers._core.hosts import HostCounts
 from easynetwork.servers._datagram.counts import DatagramCounts
 from easynetwork.servers.limits import DatagramLimits
 
@@ -39,13 +39,13 @@ class Places:
         self.plenty: int = limits.max_peers if limits.max_peers_per_host is None else 0
         self.waiting: OrderedDict[DatagramSession, None] = OrderedDict()
         self._counts = counts
-        self._hosts: Counter[Any] = Counter()
+        self._hosts = HostCounts(limits.max_peers_per_host)
         self._lobby: deque[tuple[PeerTable, DatagramSession]] = deque()
 
     def admits(self, address: Any) -> bool:
         """Whether a stranger gets a place, now or soon. If not, count its datagram as dropped."""
-        counts, limit = self._counts, self.limits.max_peers_per_host
-        if limit is not None and self._hosts[host_of(address)] >= limit:
+        counts, limit = self._counts, self._hosts.limit
+        if self._hosts.is_full(address):
             counts.dropped_by_host += 1
             counts.warn("%d peers of %s have a request handler running", limit, address[0])
         elif counts.peers >= self.limits.max_peers and not self.waiting:
@@ -65,7 +65,7 @@ class Places:
         Returns:
             Whether it has it. If not, another peer was evicted: see `release()`.
         """
-        self._count_host(session, 1)
+        self._hosts.add(session.client.raw_address, 1)
         if self._counts.peers < self.limits.max_peers:
             self._counts.peers += 1
             return True
@@ -82,7 +82,7 @@ class Places:
         Returns:
             The session in the lobby that has it now, and its table; None if the lobby is empty.
         """
-        self._count_host(session, -1)
+        self._hosts.add(session.client.raw_address, -1)
         if self._lobby:
             return self._lobby.popleft()
         self._counts.peers -= 1
@@ -94,12 +94,3 @@ class Places:
         self._lobby = deque(entry for entry in self._lobby if entry[0] is not table)
         self._counts.peers += len(sessions)
         return sessions
-
-    def _count_host(self, session: DatagramSession, number: int) -> None:
-        if self.limits.max_peers_per_host is None:
-            return
-        host = host_of(session.client.raw_address)
-        if host is not None:
-            self._hosts[host] += number
-            if not self._hosts[host]:
-                del self._hosts[host]

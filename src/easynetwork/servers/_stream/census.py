@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from easynetwork.addresses._unix import AnySocketAddress
-from easynetwork.servers._core.hosts import host_of
+from easynetwork.servers._core.hosts import HostCounts
 from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason
 
@@ -49,13 +49,12 @@ class Census:
     """
 
     __slots__ = (
-        *("_hosts", "_limits", "_traffic", "accepted", "closed", "connections", "drain"),
+        *("_hosts", "_traffic", "accepted", "closed", "connections", "drain"),
         *("handler_errors", "invalid_packets", "most", "sessions"),
     )
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._hosts: Counter[Any] = Counter()
+        self._hosts = HostCounts(limits.max_clients_per_host)
         self.accepted: int = 0
         self.closed: Counter[CloseReason] = Counter()
         self.connections: int = 0
@@ -69,16 +68,11 @@ class Census:
     def admit(self, address: AnySocketAddress) -> bool:
         """Count a connection; return whether it may stay."""
         self.accepted += 1
-        limit = self._limits.max_clients_per_host
-        host = None if limit is None else host_of(address)
-        if self.connections >= self.most or (
-            limit is not None and host is not None and self._hosts[host] >= limit
-        ):
+        if self.connections >= self.most or self._hosts.is_full(address):
             self.closed[CloseReason.FULL] += 1
             return False
         self.connections += 1
-        if host is not None:
-            self._hosts[host] += 1
+        self._hosts.add(address, 1)
         return True
 
     def forget(self, session: StreamSession) -> None:
@@ -99,9 +93,4 @@ class Census:
         self.closed[reason] += 1
         if self.drain is not None:
             self.drain.changed()
-        if self._limits.max_clients_per_host is None:
-            return
-        if (host := host_of(address)) is not None:
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+        self._hosts.add(address, -1)

@@ -98,8 +98,8 @@ class StreamSession:
             with self._tasks.scope() as client.conversation:
                 try:
                     end = await self._greet()
-                    self.client.is_greeted = end is not Over.LEFT
-                    if self.client.is_greeted and not client.is_closed:
+                    client.is_greeted = end is not Over.LEFT
+                    if client.is_greeted and not client.is_closed:
                         end = await self._converse(options.handler.handle, once=False)
                 except BaseException as exc:
                     end = exc
