@@ -186,6 +186,26 @@ async def test_cancel_scope_around_yield(kind: Kind) -> None:
         assert await peer.ask("two") == "two"
 
 
+async def test_one_cancelled_scope_after_the_other(kind: Kind) -> None:
+    """A yield in a scope that is cancelled already is cancelled, like any other pause."""
+
+    class Polling(Handler):
+        async def handle(self, client: Any) -> Requests:
+            await client.send_packet((yield))
+            for _ in range(3):
+                with anyio.CancelScope() as scope, self.noting_errors():
+                    scope.cancel()
+                    yield
+            await client.send_packet((yield))
+
+    handler = Polling()
+    async with kind.serve(handler) as service:
+        peer = await kind.connect(service)
+        assert await peer.ask("one") == "one"
+        await handler.noted("cancelled", times=3)
+        assert await peer.ask("two") == "two"
+
+
 @pytest.mark.parametrize("where", ["at the yield", "elsewhere"])
 async def test_shutdown_cancels(kind: Kind, where: str) -> None:
     """When the server stops, the handler is cancelled wherever it waits."""

@@ -120,6 +120,10 @@ class SessionTasks(ABC):
         """Whether the calling task ends because all do. To be asked outside of its `scope()`."""
 
     @abstractmethod
+    def is_scope_cancelled(self) -> bool:
+        """Whether the code in the calling task's `scope()` is cancelled, all of it."""
+
+    @abstractmethod
     def is_current(self) -> bool:
         """Whether the calling task is one of these, and has entered a `scope()`."""
 

@@ -67,6 +67,9 @@ class AsyncIOSessionTasks(SessionTasks):
     def is_cancelled(self) -> bool:
         return self._is_cancelled or self._host.cancelling() > self._host_cancelling
 
+    def is_scope_cancelled(self) -> bool:
+        return self._scopes[asyncio.current_task()].cancel_called
+
     def is_current(self) -> bool:
         return asyncio.current_task() in self._scopes
 

@@ -58,6 +58,12 @@ class TrioSessionTasks(SessionTasks):
     def is_cancelled(self) -> bool:
         return trio.current_effective_deadline() == -math.inf
 
+    def is_scope_cancelled(self) -> bool:
+        status = getattr(self._scopes[trio.lowlevel.current_task()], "_cancel_status", None)
+        if status is None:
+            return self.is_cancelled()  # or a scope inside is: trio has no public way to tell
+        return bool(status.effectively_cancelled)
+
     def is_current(self) -> bool:
         return trio.lowlevel.current_task() in self._scopes
 

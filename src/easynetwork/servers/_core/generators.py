@@ -91,6 +91,9 @@ class Session(Protocol):
 
     thrown: BaseException | None
 
+    def is_cancelled(self) -> bool:
+        """Whether the current task is to end, and not just a scope that its handler has opened."""
+
 
 async def throw_in(
     generator: AsyncGenerator[Yielded, Any], exc: BaseException, session: Session
@@ -108,7 +111,11 @@ async def throw_in(
     """
     try:
         yielded = await generator.athrow(exc)
-        if not isinstance(exc, Exception) and anyio.current_effective_deadline() == -math.inf:
+        if (
+            not isinstance(exc, Exception)
+            and session.is_cancelled()
+            and anyio.current_effective_deadline() == -math.inf  # the handler shields nothing
+        ):
             # The handler caught its cancellation and goes on as if nothing had happened. There is
             # nothing for it to wait for any more.
             await close(generator)

@@ -78,6 +78,11 @@ class DatagramSession:
         # For the log, which few of the datagrams that are dropped get to: a flood must stay cheap.
         return str(self.client.address)
 
+    def is_cancelled(self) -> bool:
+        """Whether the current task is to end, and not just a scope that its handler has opened."""
+        tasks = self._service.tasks
+        return tasks is not None and tasks.is_scope_cancelled()
+
     # -- the queue; most peers never need one
 
     def _open_queue(self) -> deque[bytes]:

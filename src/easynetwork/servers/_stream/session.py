@@ -82,6 +82,10 @@ class StreamSession:
         self._leaving = False  # the generator is being closed
         self.thrown: BaseException | None = None  # see `throw_in()`
 
+    def is_cancelled(self) -> bool:
+        """Whether the current task is to end, and not just a scope that its handler has opened."""
+        return self._tasks.is_scope_cancelled()
+
     async def run(self) -> None:
         """Serve the client in the current task, and end the connection.
 
