@@ -110,7 +110,7 @@ def install_lowest(session: nox.Session, *tools: str) -> None:
     session.install("uv")
     here = ("--python", session.virtualenv.location)
     lowest = ("--resolution", "lowest-direct", "--all-extras", "--upgrade", "pyproject.toml")
-    versions = str(Path(session.create_tmp(), "lowest.txt"))
+    versions = str(Path(session.virtualenv.location, "lowest.txt"))
     session.run("uv", "pip", "compile", "-q", *here, *lowest, "-o", versions)
     session.run("uv", "pip", "install", *here, "--constraint", versions, "-e", ALL_EXTRAS, *tools)
 

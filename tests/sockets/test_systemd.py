@@ -175,10 +175,10 @@ def check_error(text: str) -> None:
 
 @pytest.fixture(params=["path", "abstract"])
 def notifications(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, unix_path: str
 ) -> Iterator[socket.socket]:
     """Return the socket on which a supervisor waits for what it is told."""
-    name = str(tmp_path / "notify") if request.param == "path" else f"@easynetwork-{os.getpid()}"
+    name = unix_path if request.param == "path" else f"@easynetwork-{os.getpid()}"
     if request.param == "abstract" and not os.path.isdir("/proc/self"):
         pytest.skip("abstract addresses are Linux's")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -227,10 +227,10 @@ def test_other_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
         notify_systemd("READY=1")
 
 
-def test_supervisor_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_supervisor_is_gone(monkeypatch: pytest.MonkeyPatch, unix_path: str) -> None:
     """A supervisor that cannot be reached is an error."""
     before = descriptors()
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setenv("NOTIFY_SOCKET", unix_path)
     with pytest.raises(FileNotFoundError):
         notify_systemd("READY=1")
     assert descriptors() == before
