@@ -32,7 +32,8 @@ import pytest
 HAS_TRIO = importlib.util.find_spec("trio") is not None
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 
-# Whether to run the repetitions, too: tests that differ from others in nothing that should matter.
+# Whether to run all cases of all tests. Otherwise, of those that differ in nothing that should
+# matter, each version of Python has its own.
 ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
 
 # A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
@@ -54,8 +55,10 @@ GRACE = 5.0
 # Threads that are made once and then kept for whoever comes next: those of trio.to_thread.
 KEPT_THREADS = ("Trio thread",)
 
-# In the identifiers of tests: loops on which each test runs once.
-OTHER_LOOP = re.compile(r"asyncio-eager|eager|uvloop")
+# In the identifiers of tests: loops, those on which each test runs once, and other variants.
+LOOP = re.compile(r"asyncio-eager|eager|uvloop|trio|asyncio")
+ONCE = ("asyncio-eager", "eager", "uvloop")
+VARIANT = re.compile(r"\b(buffer|ipv6|memory|tls|unix)\b")
 
 # Where the system lists this process's open file descriptors, if it does.
 DESCRIPTORS = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
@@ -120,20 +123,40 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run each test once on asyncio with eager tasks and on uvloop, unless all are asked for.
-
-    Of a test's parameters, it is those whose turn it is on this version of Python.
-    """
+    """Run of a test's cases those whose turn it is on this version of Python, see `share_of()`."""
     if ALL_TESTS:
         return
-    groups: dict[str, list[pytest.Item]] = {}
+    groups: dict[tuple[object, ...], list[pytest.Item]] = {}
     for item in items:
-        function, _, parameters = item.nodeid.partition("[")
-        if found := OTHER_LOOP.search(parameters):
-            groups.setdefault(f"{function} {found[0]}", []).append(item)
-    chosen = {group[sys.version_info.minor % len(group)] for group in groups.values()}
-    left_out = {item for group in groups.values() for item in group} - chosen
-    items[:] = [item for item in items if item not in left_out]
+        groups.setdefault(group_of(item), []).append(item)
+    chosen: set[pytest.Item] = set()
+    turn = sys.version_info.minor
+    for (_, loop, *_), group in groups.items():
+        share = len(group) if loop in ONCE else share_of(group[0])
+        chosen.update(group[turn % share :: share] or [group[turn % len(group)]])
+    items[:] = [item for item in items if item in chosen]
+
+
+def group_of(item: pytest.Item) -> tuple[object, ...]:
+    """Return what the cases of a test have in common of which a share runs: function, loop, kind.
+
+    The function alone, if it is marked with ``in_turn``.
+    """
+    function, _, parameters = item.nodeid.partition("[")
+    if item.get_closest_marker("in_turn"):
+        return function, None
+    found = LOOP.search(parameters)
+    loop = found[0] if found else None
+    return function, loop, *([] if loop in ONCE else VARIANT.findall(parameters))
+
+
+def share_of(item: pytest.Item) -> int:
+    """Return 3 if a third of the cases that are like this one is enough, or else 1.
+
+    Over TCP and on plain asyncio, all run, and so do those that are not about loops.
+    """
+    _, loop, *variant = group_of(item)
+    return 3 if item.get_closest_marker("in_turn") or loop == "trio" or (loop and variant) else 1
 
 
 @pytest.hookimpl(trylast=True)

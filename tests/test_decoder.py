@@ -498,6 +498,7 @@ class Work:
         return self.count / len(data)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("line", "count"),
     [(KIB_64 - 1, 2), (KIB_64, 2), (1000, 200), (20, 5000), (0, 20_000)],

@@ -53,6 +53,7 @@ def peers() -> Iterator[list[Peer]]:
         peer.socket.close()
 
 
+@pytest.mark.in_turn
 @each_loop
 @each_child
 def test_connections(loop: str, child: str, peers: list[Peer]) -> None:
@@ -77,6 +78,7 @@ def test_connections(loop: str, child: str, peers: list[Peer]) -> None:
         assert forker.socket.recv(1) == b""
 
 
+@pytest.mark.in_turn
 @each_loop
 @each_child
 def test_ports(loop: str, child: str, peers: list[Peer]) -> None:
@@ -97,6 +99,7 @@ def test_ports(loop: str, child: str, peers: list[Peer]) -> None:
                     sock.listen()
 
 
+@pytest.mark.in_turn
 @each_loop
 @each_child
 def test_async_clients(loop: str, child: str, peers: list[Peer]) -> None:
@@ -115,6 +118,7 @@ def test_async_clients(loop: str, child: str, peers: list[Peer]) -> None:
                 datagrams.bind(("127.0.0.1", udp))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @each_loop
 def test_activated(loop: str, kind: str) -> None:

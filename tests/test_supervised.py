@@ -77,6 +77,7 @@ def test_service(loop: str, way: list[str], supervisor: contextlib.ExitStack) ->
         sockets[0].accept()[0].close()
 
 
+@pytest.mark.in_turn
 @each_type
 @each_service
 def test_restarts(
@@ -100,6 +101,7 @@ def test_restarts(
     assert load.answered >= 2 * CLIENTS
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("loop", "kind", "host"),
     [

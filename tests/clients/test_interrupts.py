@@ -102,6 +102,7 @@ def send_numbers(sock: socket.socket) -> None:
         waiting = waiting[size:]
 
 
+@pytest.mark.in_turn
 @each_transport
 @each_error
 def test_receiving(tls: bool, error: type[BaseException], share: int) -> None:
@@ -183,6 +184,7 @@ def test_iterating() -> None:
     assert not seen
 
 
+@pytest.mark.in_turn
 @each_transport
 @each_error
 def test_sending(tls: bool, error: type[BaseException], share: int) -> None:
@@ -320,6 +322,7 @@ def test_while_waiting_for_a_packet(pair: Pair, on_signal: Any) -> None:
     assert [client.recv_packet(timeout=PATIENCE) for _ in "ab"] == ["hello", "world"]
 
 
+@pytest.mark.in_turn
 def test_while_waiting_to_send(narrow: Pair, on_signal: Any) -> None:
     """Nor one that comes before anything of a packet has left."""
     client, peer = narrow

@@ -61,6 +61,7 @@ async def test_bound(serve: Serve, how: str) -> None:
         assert unsent(client) < HIGH_WATER + 1.1 * PACKET
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_bound_of_gathered_answers(serve: Serve) -> None:
     """The same holds for answers to a chunk of requests, which are gathered before they leave."""
@@ -348,6 +349,7 @@ async def test_bound_after_the_peer_has_read(serve: Serve) -> None:
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_two_closers(serve: Serve, linger_time: float) -> None:
     """A second task that closes does not cut short what the first one waits for."""

@@ -270,6 +270,7 @@ def little_garbage(limit: int) -> Iterator[None]:
 ENDS = ("echo\n", "crash\n", "close\n", "left\n", "timeout\n", "\x80\n", "half", "")
 
 
+@pytest.mark.in_turn
 @one_protocol
 @pytest.mark.parametrize("sent", ENDS, ids=repr)
 async def test_no_garbage(serve: Serve, log: Records, sent: str) -> None:

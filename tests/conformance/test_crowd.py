@@ -73,6 +73,7 @@ async def bring_into(state: str, peers: list[BasePeer], handler: Patient) -> Non
         await handler.noted("busy", count)
 
 
+@pytest.mark.in_turn
 @one_protocol
 @pytest.mark.parametrize("end", ["shutdown", "server_close", "cancellation"])
 async def test_end_with_a_crowd(

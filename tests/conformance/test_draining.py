@@ -538,6 +538,7 @@ async def test_handshakes(serve: Serve) -> None:
         assert service.server._census.closed == {DRAINED: 1}
 
 
+@pytest.mark.in_turn
 async def test_no_request_is_lost(serve: Serve) -> None:
     """Each request that is answered to the end is one that was read, and none is answered twice."""
     handler = Versatile()

@@ -122,6 +122,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("how", ENDS)
 async def test_no_cycles(serve: Serve, log: Records, how: str) -> None:
     """However a connection ends."""

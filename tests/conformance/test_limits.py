@@ -291,6 +291,7 @@ async def test_too_many_of_a_host(serve: Serve, host: str) -> None:
         assert service.server.get_statistics().closed == {CloseReason.FULL: 1}
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [

@@ -162,6 +162,7 @@ async def test_part_of_a_tls_record(serve: Serve) -> None:
         await handler.noted("PACKET_TIMEOUT")
 
 
+@pytest.mark.in_turn
 @on_tcp
 @pytest.mark.parametrize("pause", [0, 1], ids=["at once", "later"])
 async def test_packet_in_part_after_start_tls(serve: Serve, pause: float) -> None:
@@ -309,6 +310,7 @@ async def test_client_that_waits_to_be_greeted(serve: Serve) -> None:
         assert await peer.ask("EHLO") == "EHLO"
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     PLACES,
     [("tcp", StreamProtocol), ("tls", StreamProtocol), ("unix", StreamProtocol)],

@@ -84,6 +84,7 @@ def expected_reports(name: str, step: str) -> set[int]:
     return {1}
 
 
+@pytest.mark.in_turn
 @one_protocol
 @pytest.mark.usefixtures("silent_loops", "unlimited_log")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)

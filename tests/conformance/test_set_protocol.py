@@ -66,6 +66,7 @@ async def has_got(client: Any, size: int) -> None:
 EACH_PAIR = [*chain.from_iterable(product(SAMPLES, SAMPLES))]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "byte by byte"])
 async def test_each_pair(serve: Serve, is_cut: bool) -> None:
     """The next packet begins where the last one ends, in whatever framing, and so do answers."""
@@ -142,6 +143,7 @@ async def test_received_again(serve: Serve) -> None:
         assert await receive_bytes(peer, 5) == b"raw\r\n"
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_many_packets_wait(serve: Serve) -> None:
     """More than are split off at a time: none of them is lost or used twice."""

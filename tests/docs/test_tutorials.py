@@ -73,6 +73,7 @@ class Tutorial:
             example.evaluate()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("page", PAGES, ids=["tcp", "udp"])
 def test_tutorial(page: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,12 @@ from __future__ import annotations
 import socket
 import time
 
+import pytest
+
 from tests.robustness.peers import Heartbeat, ask, connect, wait_until
 from tests.robustness.process import ServerProcess
+
+pytestmark = pytest.mark.in_turn
 
 
 def test_no_descriptors_left(loop: str, plain: list[str]) -> None:

@@ -20,6 +20,8 @@ from tests.robustness.peers import TIMEOUT, wait_until
 from tests.robustness.process import ServerProcess
 from tests.times import MS, is_traced
 
+pytestmark = pytest.mark.in_turn
+
 PROGRAM = Path(__file__).parent / "served_datagrams.py"
 
 MEBIBYTE = 1 << 20

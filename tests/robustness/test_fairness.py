@@ -22,6 +22,8 @@ from tests.robustness.peers import Heartbeat, ask, connect, receive_exactly
 from tests.robustness.process import ServerProcess
 from tests.times import MS
 
+pytestmark = pytest.mark.in_turn
+
 # Seconds. The worst case measured is 0.1 with 16 peers: each takes 1,024 lines' time per turn.
 PROMPT = 2.0
 

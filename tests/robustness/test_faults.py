@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
+import pytest
+
 from tests.robustness.peers import Heartbeat, ask, connect, reset, wait_cut_off, wait_until
 from tests.robustness.process import ServerProcess
+
+pytestmark = pytest.mark.in_turn
 
 # One ends in the middle of a line, all have bytes that are not ASCII, or a terminal's commands.
 GARBAGE = [

@@ -12,6 +12,8 @@ from tests.robustness.peers import connect, receive_exactly
 from tests.robustness.process import ServerProcess
 from tests.times import SOON
 
+pytestmark = pytest.mark.in_turn
+
 CONNECTIONS = 1000
 
 # Bytes. About 9,400 on asyncio (CPython 3.13), 8,200 on uvloop, 7,900 on trio.

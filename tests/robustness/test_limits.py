@@ -15,7 +15,7 @@ from tests.robustness.peers import Heartbeat, ask, connect, connect_plain, wait_
 from tests.robustness.process import ServerProcess
 from tests.times import MS
 
-pytestmark = pytest.mark.usefixtures("many_descriptors")
+pytestmark = [pytest.mark.usefixtures("many_descriptors"), pytest.mark.in_turn]
 
 SECOND = 1000 * MS
 

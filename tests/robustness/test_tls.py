@@ -17,6 +17,8 @@ from tests.robustness.process import ServerProcess
 from tests.tls_forger import APPLICATION_DATA, Forger12, Forger13
 from tests.tls_peers import TLSSocket, new_client_context
 
+pytestmark = pytest.mark.in_turn
+
 MEBIBYTE = 1 << 20
 
 # Seconds in which somebody new is connected and served meanwhile, usually.

@@ -20,6 +20,7 @@ from tests.conftest import ALL_TESTS
 from tests.serializers.catalogue import ENTRIES, Entry
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_conformance(entry: Entry) -> None:
     """Each serializer, with each set of options, does what a serializer promises."""
@@ -51,6 +52,7 @@ each_copy = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.in_turn
 @each_entry
 @each_copy
 def test_copies(entry: Entry, copied: Callable[[Any], Any]) -> None:

@@ -79,6 +79,7 @@ def assert_same(found: list[Any], expected: list[Any]) -> None:
     assert found == expected or repr(found) == repr(expected)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 @fuzz
 @given(data=st.data())
@@ -92,6 +93,7 @@ def test_round_trip(entry: Entry, data: st.DataObject) -> None:
         assert outcomes(protocol, data.draw(cuts(stream))) == packets
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("entry", HARMLESS, ids=lambda entry: entry.name)
 @fuzz
 @given(data=st.data())

@@ -145,6 +145,7 @@ def text_encodings() -> Iterator[str]:
         yield name
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("encoding", list(text_encodings()))
 def test_keeps_bytes(encoding: str) -> None:
     """Found by trying each character of the basic plane: does it have that byte in it?"""

@@ -70,6 +70,7 @@ def rest(sock: socket.socket) -> str:
         return file.read()
 
 
+@pytest.mark.in_turn
 @each_loop
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal(loop: str, number: signal.Signals) -> None:
@@ -102,6 +103,7 @@ def test_second_signal(loop: str) -> None:
         assert program.end() == (0, "returned\n", "")
 
 
+@pytest.mark.in_turn
 @each_loop
 @pytest.mark.parametrize("arguments", [[], ["--blocking"]], ids=["async", "blocking"])
 def test_stubborn_handler(loop: str, arguments: list[str]) -> None:

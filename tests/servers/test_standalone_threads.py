@@ -259,6 +259,7 @@ def in_a_second(stop: Callable[[], float]) -> bool:
     return any(stop() < 1 for _ in range(3))
 
 
+@pytest.mark.in_turn
 @each_loop
 @pytest.mark.parametrize("moment", ["starting", "serving"])
 def test_control_c(loop: str, moment: str) -> None:

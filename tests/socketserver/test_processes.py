@@ -302,6 +302,7 @@ CROWD = 2000
 MAX_THREADS = 50
 
 
+@pytest.mark.in_turn
 @pytest.mark.usefixtures("many_descriptors")
 def test_silent_crowd() -> None:
     """It costs as many threads as there may be, and little memory; a place that is free is used."""

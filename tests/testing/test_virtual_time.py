@@ -151,10 +151,9 @@ def test_years(run: Runner) -> None:
     """The clock goes on after so long a time that a nanosecond does not change it."""
 
     async def main() -> None:
-        for _ in range(3):
-            await anyio.sleep(YEARS)
+        await anyio.sleep(YEARS)
         await anyio.sleep(0.1)
-        assert anyio.current_time() == pytest.approx(3 * YEARS + 0.1, abs=1e-5)
+        assert anyio.current_time() == pytest.approx(YEARS + 0.1, abs=1e-5)
 
     run(main)
 

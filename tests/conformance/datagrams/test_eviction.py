@@ -366,6 +366,7 @@ async def test_blocking_handler(serve: Serve) -> None:
         assert handler.notes == ["EndOfStreamError"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("seed", range(3))
 async def test_accounts(serve: Serve, seed: int) -> None:
     """Whatever peers and handlers do, no more run than may, and every datagram is accounted for."""

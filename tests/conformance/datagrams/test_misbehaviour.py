@@ -65,6 +65,7 @@ class Misbehaving(Recorder):
             await client.send_packet((yield 60))
 
 
+@pytest.mark.in_turn
 @pytest.mark.usefixtures("unlimited_log")
 @pytest.mark.parametrize("name", MISBEHAVIOURS)
 async def test_misbehaviour(serve: Serve, log: Records, anyio_backend_name: str, name: str) -> None:

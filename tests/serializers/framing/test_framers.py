@@ -56,6 +56,7 @@ def fed_first(protocol: Protocol, chunks: Iterable[bytes]) -> list[Any]:
 # -- However the bytes are cut -----------------------------------------------------------------
 
 
+@pytest.mark.in_turn
 @each_protocol
 @each_format
 def test_every_cut(kind: Format, make: MakeProtocol) -> None:
@@ -95,6 +96,7 @@ def pieces(kind: Format) -> st.SearchStrategy[bytes]:
     )
 
 
+@pytest.mark.in_turn
 @each_format
 @given(data=st.data())
 @settings(max_examples=EXAMPLES * 2 // 3)
@@ -360,6 +362,7 @@ class Work:
         return self.count / len(data)
 
 
+@pytest.mark.in_turn
 @some_formats
 @pytest.mark.parametrize(("size", "count"), [(65536, 1), (1000, 100), (20, 4000)])
 def test_work_does_not_depend_on_the_pieces(

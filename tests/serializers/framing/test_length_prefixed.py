@@ -238,6 +238,7 @@ def test_every_cut(kind: Format, way: Way) -> None:
     check_every_cut(way(kind.serializer()), stream, expected, trailing=kind.wire(pad + b"tr")[:-1])
 
 
+@pytest.mark.in_turn
 @each_generator
 @each_format
 @given(st.data())
