@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -238,10 +241,10 @@ async def test_renewed_by_the_loop() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_loop_ends(backend: str) -> None:
-    """An event loop may end while a flow waits."""
+    """An event loop may end while a flow waits, and is forgotten then."""
     rounds = 0
 
-    async def main() -> None:
+    async def main() -> weakref.ref[Any]:
         queue, flow = fair_queue(), SimpleNamespace(finish_tag=0)
 
         def serve() -> None:
@@ -253,9 +256,12 @@ def test_loop_ends(backend: str) -> None:
         serve()
         while rounds < 3:
             await anyio.lowlevel.checkpoint()
+        return weakref.ref(anyio.lowlevel.current_token().native_token)
 
-    anyio.run(main, backend=backend)
+    event_loop = anyio.run(main, backend=backend)
     assert rounds >= 3
+    gc.collect()
+    assert event_loop() is None
 
 
 def test_one_queue_per_loop() -> None:

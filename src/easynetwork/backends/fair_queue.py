@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -44,7 +45,8 @@ _MAX_BUDGET: Final = 16 * QUANTUM
 _SHORT, _LONG = 0.003, 0.008
 """Seconds that two turns of the loop take when the budget grows, and when it shrinks."""
 
-_fair_queue: Final = RunVar["FairQueue"]("_fair_queue")
+# Weakly, because a queue refers to its event loop: connections keep it, and nobody else does.
+_fair_queue: Final = RunVar["weakref.ref[FairQueue]"]("_fair_queue")
 
 
 class Flow(Protocol):
@@ -66,7 +68,7 @@ class FairQueue:
 
     __slots__ = (
         *("_budget", "_granted", "_heap", "_is_scheduled", "_numbers", "_renewals"),
-        *("_small_view", "_virtual_time", "_waiting", "call_soon", "is_exhausted"),
+        *("__weakref__", "_small_view", "_virtual_time", "_waiting", "call_soon", "is_exhausted"),
     )
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
@@ -172,11 +174,12 @@ class FairQueue:
 
 def fair_queue() -> FairQueue:
     """Return the queue of the running event loop."""
-    queue = _fair_queue.get(None)
+    reference = _fair_queue.get(None)
+    queue = None if reference is None else reference()
     if queue is None:
         loop: Any = current_token().native_token
         queue = FairQueue(getattr(loop, "call_soon", None) or partial(_run_sync_soon, loop))
-        _fair_queue.set(queue)
+        _fair_queue.set(weakref.ref(queue))
     return queue
 
 
