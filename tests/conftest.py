@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import anyio
 import hypothesis
@@ -123,40 +123,41 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run of a test's cases those whose turn it is on this version of Python, see `share_of()`."""
+    """Run the cases whose turn it is on this version of Python, at least one of each group."""
     if ALL_TESTS:
         return
-    groups: dict[tuple[object, ...], list[pytest.Item]] = {}
+    groups: dict[Group, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(group_of(item), []).append(item)
     chosen: set[pytest.Item] = set()
     turn = sys.version_info.minor
-    for (_, loop, *_), group in groups.items():
-        share = len(group) if loop in ONCE else share_of(group[0])
-        chosen.update(group[turn % share :: share] or [group[turn % len(group)]])
+    for group, cases in groups.items():
+        chosen.update(cases[turn % group.one_in :: group.one_in] or [cases[turn % len(cases)]])
     items[:] = [item for item in items if item in chosen]
 
 
-def group_of(item: pytest.Item) -> tuple[object, ...]:
-    """Return what the cases of a test have in common of which a share runs: function, loop, kind.
+class Group(NamedTuple):
+    """What some cases of a test have in common. One in so many of them runs."""
 
-    The function alone, if it is marked with ``in_turn``.
-    """
+    function: str
+    loop: str | None
+    variant: tuple[str, ...]
+    one_in: int
+
+
+def group_of(item: pytest.Item) -> Group:
+    """Return the group of cases that a test belongs to."""
     function, _, parameters = item.nodeid.partition("[")
-    if item.get_closest_marker("in_turn"):
-        return function, None
     found = LOOP.search(parameters)
     loop = found[0] if found else None
-    return function, loop, *([] if loop in ONCE else VARIANT.findall(parameters))
-
-
-def share_of(item: pytest.Item) -> int:
-    """Return 3 if a third of the cases that are like this one is enough, or else 1.
-
-    Over TCP and on plain asyncio, all run, and so do those that are not about loops.
-    """
-    _, loop, *variant = group_of(item)
-    return 3 if item.get_closest_marker("in_turn") or loop == "trio" or (loop and variant) else 1
+    # What measures cost runs on one version only.
+    third = 1 if item.get_closest_marker("cost") else 3
+    if item.get_closest_marker("in_turn"):
+        return Group(function, None, (), third)
+    if loop in ONCE:
+        return Group(function, loop, (), sys.maxsize)
+    variant = tuple(VARIANT.findall(parameters))
+    return Group(function, loop, variant, third if loop == "trio" or (loop and variant) else 1)
 
 
 @pytest.hookimpl(trylast=True)

@@ -17,7 +17,7 @@ from tests.robustness.peers import (
 )
 from tests.robustness.process import ServerProcess
 
-pytestmark = [pytest.mark.cost, pytest.mark.in_turn]
+pytestmark = pytest.mark.cost
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
