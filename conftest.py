@@ -32,6 +32,7 @@ from tests.docs.sybil_parsers import console_blocks, literal_includes
 
 # Tests of an example have a conftest.py of their own: tests/docs/test_howto_testing.py runs them.
 collect_ignore = ["docs/_include/examples/howto/testing"]
+collect_ignore_glob = ["docs/_include/examples/protocols/*"]
 
 EXAMPLES = ("README.md", "docs/", "tests/docs/")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import anyio
@@ -11,6 +12,8 @@ from easynetwork.exceptions import DeserializeError, StreamProtocolParseError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
 from easynetwork.servers.handlers import AsyncStreamClient
+
+logger = logging.getLogger("mail")
 
 
 class ContentSerializer(AutoSeparatedPacketSerializer[bytes | None, bytes | None]):
@@ -54,6 +57,7 @@ async def receive_content(
                     mail.write(line)
             except StreamProtocolParseError:
                 problem = NOT_LINES
-            except QueueError:
+            except QueueError as exc:
+                logger.error("A mail cannot be stored: %s", exc)
                 problem = NOT_STORED
     return TIMEOUT

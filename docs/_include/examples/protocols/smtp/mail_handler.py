@@ -111,8 +111,8 @@ class MailRequestHandler(AsyncStreamRequestHandler[str, Reply]):
                 if problem is not None:
                     return problem
                 await run_sync(mail.commit)
-        except QueueError:
-            logger.exception("A mail cannot be written to the disk")
+        except QueueError as exc:
+            logger.error("A mail cannot be stored: %s", exc)
             return NOT_STORED
         logger.info("%s: from <%s> at %s", mail.id, envelope.sender, host)
         return Reply(250, f"2.0.0 Queued as {mail.id}")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ class MailQueue:
         try:
             mail = NewMail(self)
         except OSError as exc:
-            raise QueueError from exc
+            raise QueueError(str(exc)) from exc
         try:
             mail.write(json.dumps(envelope).encode())
             yield mail
@@ -62,7 +63,7 @@ class NewMail:
         try:
             self.file.write(line + b"\r\n")
         except OSError as exc:
-            raise QueueError from exc
+            raise QueueError(str(exc)) from exc
 
     def commit(self) -> None:
         """Return when the mail would survive a power failure. This takes time: use a thread."""
@@ -72,7 +73,7 @@ class NewMail:
             self.temporary_path.rename(self.path)
             sync_folder(self.path.parent)
         except OSError as exc:
-            raise QueueError from exc
+            raise QueueError(str(exc)) from exc
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # the disk is full: what is lost was not wanted
@@ -93,3 +94,10 @@ def read_mail(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return the envelope and the content of a mail in the queue."""
     envelope, _, content = path.read_bytes().partition(b"\r\n")
     return json.loads(envelope), content
+
+
+if __name__ == "__main__":
+    for path in MailQueue(Path(sys.argv[1])).mails():
+        envelope, content = read_mail(path)
+        recipients = ", ".join(envelope["recipients"])
+        print(f"{path.stem}: {envelope['sender']} to {recipients}, {len(content)} bytes")
