@@ -14,6 +14,7 @@ import re
 import smtplib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -168,7 +169,7 @@ def test_crashes(backend: str, tmp_path: Path) -> None:
     "This happens at once, so there is never half a mail in new."
     """
     acknowledged: set[str] = set()
-    for seed in range(4):
+    for seed in range(3):
         program = Program(tmp_path, f"--backend={backend}")
         try:
             senders = [Sender(program.port, 10 * seed + n, acknowledged) for n in range(4)]
@@ -177,6 +178,7 @@ def test_crashes(backend: str, tmp_path: Path) -> None:
                 done = [pool.submit(sender.send_until_the_end) for sender in senders]
                 while len(acknowledged) < enough:
                     assert program.process.poll() is None, program.log()
+                    time.sleep(0.001)
                 program.kill()
             for each in done:
                 each.result()
@@ -190,7 +192,7 @@ def test_crashes(backend: str, tmp_path: Path) -> None:
         assert len(received) // 62 in (1, 10, 1000, 5000)
         stored.add(hashlib.sha256(received).hexdigest())
     assert acknowledged <= stored
-    assert len(stored) <= len(acknowledged) + 16  # in each round, one mail of each sender
+    assert len(stored) <= len(acknowledged) + 12  # in each round, one mail of each sender
 
 
 # Hostile clients
@@ -200,8 +202,8 @@ class Nuisances:
     """200 clients that are silent, slow, send garbage or never read.
 
     Attributes:
-        refused: How many of those that send garbage were disconnected.
-        stuck: Those that cannot send any more, because they never read.
+        refused: Those that send garbage, and were disconnected.
+        stuck: Those that never read, and cannot send any more.
     """
 
     def __init__(self, port: int) -> None:
@@ -255,7 +257,7 @@ class Nuisances:
                 elif kind == "never reads" and sock not in self.stuck:
                     try:
                         sock.send(b"EHLO x\r\n" * 400)
-                    except BlockingIOError:
+                    except (BlockingIOError, ConnectionError):
                         self.stuck.add(sock)
 
 

@@ -10,6 +10,7 @@ from mail_auth import LoginError, receive_credentials
 from mail_content import CONTENT, receive_content
 from mail_protocol import (
     COMMANDS,
+    GO_AHEAD,
     NOT_A_COMMAND,
     NOT_STORED,
     SHUTTING_DOWN,
@@ -93,6 +94,7 @@ class MailRequestHandler(AsyncStreamRequestHandler[str, Reply]):
         except LoginError as exc:
             return exc.reply
         if not await run_sync(users.check, name, password, limiter=self.logins):
+            logger.info("Wrong password: %r at %r", name, client)
             return Reply(535, "5.7.8 Wrong name or password")
         session.user = name
         return Reply(235, "2.7.0 Welcome")
@@ -104,7 +106,7 @@ class MailRequestHandler(AsyncStreamRequestHandler[str, Reply]):
         try:
             with self.queue.new_mail(vars(envelope)) as mail:
                 mail.write(session.trace(host, mail.id).encode())
-                await client.send_packet(Reply(354, "End the mail with a dot in a line of its own"))
+                await client.send_packet(GO_AHEAD)
                 client.set_protocol(CONTENT)
                 problem = await receive_content(client, mail, self.settings)
                 client.set_protocol(COMMANDS)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mail_auth import Users
-from mail_protocol import TOO_LARGE, Reply
+from mail_protocol import GO_AHEAD, TOO_LARGE, TOO_MANY_COMMANDS, Reply
 
 NAME = re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
 PATH = re.compile(
@@ -30,7 +30,8 @@ class Settings:
     domains: frozenset[str] = frozenset({"example.com"})  # those whose mail is accepted
     max_size: int = 10_000_000  # bytes of a mail
     max_recipients: int = 100  # of a mail
-    max_errors: int = 10  # of a connection
+    max_errors: int = 10  # invalid commands of a connection
+    max_commands: int = 500  # before a mail; one with 100 recipients takes 103
     command_timeout: float = 300.0  # seconds until the next command
     content_timeout: float = 600.0  # seconds for a whole mail
     tls: ssl.SSLContext | None = None
@@ -53,9 +54,13 @@ class Session:
         self.is_extended = False  # whether it said so with EHLO
         self.user: str | None = None
         self.envelope: Envelope | None = None
+        self.commands = 0  # since the last mail
 
     def reply_to(self, verb: str, argument: str) -> Reply:
         """Return the reply to a command, or the first one if a dialogue follows."""
+        self.commands += 1
+        if self.commands > self.settings.max_commands:
+            return TOO_MANY_COMMANDS
         method = VERBS.get(verb)
         if method is None:
             return Reply(500, "5.5.1 Command not recognized")
@@ -128,15 +133,17 @@ class Session:
             return Reply(503, "5.5.1 Send MAIL first")
         if not self.envelope.recipients:
             return Reply(554, "5.5.1 No valid recipients")
-        return Reply(354, "")
+        self.commands = 0
+        return GO_AHEAD
 
     def trace(self, host: str, mail_id: str) -> str:
         """Return the header line that each server adds to a mail (RFC 5321, 4.4; RFC 3848)."""
         protocol = "ESMTP" if self.is_extended else "SMTP"
         protocol += "S" * self.is_encrypted + "A" * (self.user is not None)
+        address = f"IPv6:{host}" if ":" in host else host
         date = email.utils.formatdate(localtime=True)
         return (
-            f"Received: from {self.name} ([{host}])\r\n"
+            f"Received: from {self.name} ([{address}])\r\n"
             f"\tby {self.settings.hostname} with {protocol} id {mail_id}; {date}"
         )
 
