@@ -315,8 +315,7 @@ async def test_replies(queue: Any) -> None:
 
     "A reply of several lines has a hyphen after each code but the last one"
 
-    "So a reply that contains a part of a command is always one reply, and a log message is always
-    one line."
+    "So nothing in a command can begin a new line in a reply or in the log."
 
     "The connection can continue after that."
     """
@@ -672,7 +671,7 @@ async def test_auth(queue: Any, log: pytest.LogCaptureFixture) -> None:
 def test_no_users() -> None:
     """There are no logins without users, nor in clear text.
 
-    "STARTTLS is offered before the encryption only, and AUTH after it only."
+    "STARTTLS is offered only before the encryption, and AUTH only after it."
     """
     for options, is_encrypted, features in (
         ({}, False, set()),
