@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import re
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -119,8 +118,12 @@ class Program:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Stop it as a process manager does; nothing must have gone wrong."""
+        """Stop it as a process manager does."""
         self.process.terminate()
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """Wait until it has stopped; nothing must have gone wrong."""
         assert self.process.wait(PATIENCE) == 0, self.log()
         assert "Traceback" not in self.log()
         assert "ERROR" not in self.log()
@@ -167,13 +170,11 @@ class Client:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
         self.socket.close()
-
-    def start_tls(self, context: ssl.SSLContext) -> None:
-        self._file.close()
-        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
-        self._file = self.socket.makefile("rb")
 
     def reply(self) -> str:
         """Return the next reply; "" at the end of the stream."""
