@@ -1,8 +1,8 @@
 """Draws the diagrams of the pages: run ``python docs/diagrams.py`` after a change to a text.
 
 Each ``_include/diagrams/NAME.txt`` becomes ``NAME.svg`` beside it. A line of the text is an
-element, its first word says which one. The pages include the pictures, so that text and lines take the
-colour of the page (``currentColor``), light or dark. A picture is narrow enough for a phone.
+element, its first word says which one. The pages include the pictures, so that text and lines take
+the colour of the page (``currentColor``), light or dark. A picture is narrow enough for a phone.
 
 `layers` draws boxes below each other, with what passes between them: upwards in the left column,
 downwards in the right one:
@@ -117,8 +117,9 @@ def draw(source: str) -> str:
     lines = [line for line in source.splitlines() if line and not line.startswith("#")]
     kind, title, description, *rest = lines
     picture = Picture(title.removeprefix("title "), description.removeprefix("description "))
-    elements = [tuple(line.partition(" ")[::2]) for line in rest]
-    height = {"layers": draw_layers, "sequence": draw_sequence}[kind](picture, iter(elements))
+    words = (line.partition(" ") for line in rest)
+    elements = ((name, text) for name, _, text in words)
+    height = {"layers": draw_layers, "sequence": draw_sequence}[kind](picture, elements)
     return picture.svg(height)
 
 
