@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -57,7 +57,7 @@ class NumberConverter(AbstractPacketConverterComposite[str, int, str, str]):
 
 
 class Service(BaseRequestHandler):
-    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+    async def service_init(self, exit_stack: AsyncExitStack, server: Any) -> None:
         trace("service_init()")
         exit_stack.callback(trace, "callback of the exit stack")
 
@@ -91,7 +91,7 @@ class DatagramHandler(Service, AsyncDatagramRequestHandler[int, str]):
         trace("handle() returns")
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def serving(server: Any) -> AsyncIterator[None]:
     async with server, anyio.create_task_group() as task_group:
         is_up = anyio.Event()
