@@ -12,12 +12,15 @@ from __future__ import annotations
 import collections
 import importlib
 import inspect
+import os
 import pkgutil
 import re
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -51,6 +54,7 @@ from easynetwork.servers.blocking import (
     BlockingDatagramRequestHandler,
     BlockingStreamRequestHandler,
 )
+from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.docs.howto_support import (
     DOCS,
     DatagramEcho,
@@ -125,9 +129,27 @@ CLIENTS = {
 }
 
 
-def is_stream(cls: type) -> bool:
-    """Return whether a server of the page has connections."""
-    return any(found is cls and name in STREAMS for (name, _), found in SERVERS.items())
+# Which transport?
+
+
+def test_transports(tmp_path: Path) -> None:
+    """TCP can use TLS, and a Unix socket is a file with permissions.
+
+    "It can use TLS." "The permissions of a file decide who may connect."
+
+    "both programs run on one machine, which is not a Windows machine."
+    """
+    assert [row[0] for row in table(PAGE, "Transport", "Packets")] == [*TRANSPORTS]
+    assert "ssl" in inspect.signature(SERVERS["TCP", "Asynchronous"]).parameters
+    for transport in "Unix streams", "Unix datagrams":
+        cls: Any = SERVERS[transport, "Standalone"]
+        handler = Echo() if transport in STREAMS else DatagramEcho()
+        path = str(tmp_path / "s.sock")
+        with cls(path, server_options(transport)[1], handler, mode=0o600) as server:
+            thread = NetworkServerThread(server)
+            thread.start()
+            assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+            thread.join()
 
 
 # Which server?
@@ -201,17 +223,21 @@ def takes_asynchronous(transport: str, column: str) -> bool:
 
 
 def has_parameter(name: str) -> Callable[[str, str], bool]:
-    return lambda transport, column: (
-        name in inspect.signature(SERVERS[transport, column]).parameters
-    )
+    return lambda *server: name in inspect.signature(SERVERS[server]).parameters
 
 
 def has_method(name: str) -> Callable[[str, str], bool]:
-    return lambda transport, column: hasattr(SERVERS[transport, column], name)
+    return lambda *server: hasattr(SERVERS[server], name)
 
 
 def has_grace(transport: str, column: str) -> bool:
     return "grace" in inspect.signature(SERVERS[transport, column].shutdown).parameters
+
+
+def shares_port(transport: str, column: str) -> bool:
+    if column == "socketserver":
+        return hasattr(SERVERS[transport, column], "allow_reuse_port") and "Unix" not in transport
+    return has_parameter("reuse_port")(transport, column)
 
 
 def has_mixin(kind: str) -> Callable[[str, str], bool]:
@@ -271,7 +297,7 @@ SERVER_FEATURES: dict[str, Callable[[str, str], bool]] = {
     "Stopping without losing a request (shutdown(grace=…))": has_grace,
     "Statistics (get_statistics())": has_method("get_statistics"),
     "Sockets of a supervisor (from_sockets())": has_method("from_sockets"),
-    "Several processes at one port (reuse_port)": has_parameter("reuse_port"),
+    "Several processes at one port (reuse_port, allow_reuse_port)": shares_port,
     "Descriptors of open files, and credentials (ancillary_bufsize)": has_parameter(
         "ancillary_bufsize"
     ),
@@ -572,7 +598,12 @@ def test_serializer(row: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         except TypeError:
             continue
         found.append(word)
-    assert protocols == ", ".join(found)
+    names = {
+        "all": ["stream", "buffered", "datagram"],
+        "not buffered": ["stream", "datagram"],
+        "only datagram": ["datagram"],
+    }
+    assert names[protocols] == found
 
     missing = []
     for package in OPTIONAL:

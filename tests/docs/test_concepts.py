@@ -24,6 +24,7 @@ import pytest
 
 import easynetwork
 from docs._include.examples.concepts import call_sequence
+from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import (
     DeserializeError,
@@ -179,6 +180,21 @@ async def test_layers() -> None:
     async with serving(Echo(), protocol) as server, connected(server) as peer:
         assert await peer.ask("[1, 2]") == "[1,2]"
     assert converter.trip == [("in", [1, 2]), ("out", (1, 2))]
+
+
+async def test_layers_of_a_client() -> None:
+    """A client converts and serializes as a server does.
+
+    "A client has one, too, and its packets pass the same layers."
+    """
+    converter = Trip()
+    async with serving(Echo(), StreamProtocol(JSONSerializer())) as server:
+        address = server.get_addresses()[0][:2]
+        protocol = StreamProtocol(JSONSerializer(), converter)
+        async with AsyncTCPNetworkClient[Any, Any](address, protocol) as client:
+            await client.send_packet((1, 2))
+            assert await client.recv_packet() == (1, 2)
+    assert converter.trip == [("out", (1, 2)), ("in", [1, 2])]
 
 
 async def test_without_converter() -> None:
