@@ -277,7 +277,7 @@ def missing_on_windows(classes: Iterable[type]) -> set[str]:
         [sys.executable, "-c", ON_WINDOWS, *names],
         capture_output=True,
         encoding="utf-8",
-        timeout=PATIENCE,
+        timeout=2 * PATIENCE,  # it imports almost everything
         check=True,
     )
     return {name.partition(":")[2] for name in done.stdout.split()}

@@ -271,8 +271,9 @@ async def test_call_sequence(
 
     "Here, handle() begins after the client has sent something."
     """
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+    kinds = {"connection": socket.SOCK_STREAM, "datagrams": socket.SOCK_DGRAM}
+    with socket.socket(type=kinds[kind]) as sock:
+        sock.bind(("127.0.0.1", 0))  # the example's port may be in use
         monkeypatch.setattr(call_sequence, "ADDRESS", sock.getsockname())
     with anyio.fail_after(PATIENCE):
         await getattr(call_sequence, kind)()
@@ -909,7 +910,7 @@ async def test_client_that_sends_too_fast() -> None:
             while await in_thread(lambda: is_writable(peer.socket)):
                 pass
         [client] = handler.clients
-        assert client.get_statistics().bytes_received <= 2 * 64 * 1024
+        assert client.get_statistics().bytes_received <= 3 * 64 * 1024
         release.set()
         with anyio.fail_after(PATIENCE):
             while not await in_thread(lambda: is_writable(peer.socket)):
