@@ -284,12 +284,28 @@ def description(tree: nodes.document, page: str) -> str:
     return ""
 
 
+def parse_message(env: BuildEnvironment, text: str, signature: addnodes.desc_signature) -> str:
+    """Show a message of the library: its level or class, and its text. Return its name.
+
+    What stands for the directive ``message``. Each has an address, and the search finds it.
+    """
+    kind, _, rest = text.partition(": ")
+    signature += addnodes.desc_annotation(kind, f"{kind}:")
+    signature += addnodes.desc_sig_space()
+    signature += addnodes.desc_name(rest, rest)
+    # The search splits names at their dots, and prefers those with the words in the last part.
+    return text.replace("...", "…").replace(". ", "; ").rstrip(".")
+
+
 def setup(app: Sphinx) -> None:
     """Register the above with Sphinx, which calls this.
 
     A priority below that of intersphinx (800) or Napoleon (500) runs before it.
     """
     app.add_directive("literalinclude", Listing, override=True)
+    app.add_object_type("message", "message", parse_node=parse_message, objname="message")
+    # Before pages on which the same words are scattered.
+    app.registry.domain_object_types["std"]["message"].attrs["searchprio"] = 0
     app.connect("html-collect-pages", pages_of_examples)
     app.connect("build-finished", write_texts)
     app.connect("config-inited", compress_inventories)
