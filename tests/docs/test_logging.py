@@ -1,0 +1,486 @@
+"""The page about logging: what its examples print, what it says of loggers, levels and floods."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from docs._include.examples.howto.logging import connection_ids, json_lines
+from easynetwork import _episode
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
+from easynetwork.serializers import JSONSerializer, StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer, Limits
+from easynetwork.servers._core import fault_log
+from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.docs.howto_support import (
+    DOCS,
+    DatagramEcho,
+    Echo,
+    Peer,
+    Watched,
+    check_quotations,
+    connected,
+    serving,
+    table,
+    until,
+)
+from tests.docs.messages import SOURCE
+from tests.docs.sybil_parsers import compare
+from tests.times import MS, PATIENCE
+from tests.tls_peers import server_context
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "logging.rst"
+FOLDER = DOCS / "_include/examples/howto/logging"
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Return the log, with all levels."""
+    caplog.set_level(logging.DEBUG)
+    return caplog
+
+
+def console_of(program: str) -> str:
+    """Return what the page shows of a program in a terminal."""
+    text = (DOCS / PAGE).read_text(encoding="utf-8")
+    [shown] = re.findall(rf"^   \$ python {program}\n((?:   .*\n)+)", text, re.MULTILINE)
+    return re.sub("^   ", "", shown, flags=re.MULTILINE)
+
+
+def output_of(program: str) -> str:
+    """Run a program of the page, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=FOLDER,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=True,
+    )
+    return done.stdout
+
+
+def found(log: pytest.LogCaptureFixture, text: str) -> logging.LogRecord:
+    """Return the only record whose message has a text."""
+    [record] = [record for record in log.records if text in record.getMessage()]
+    return record
+
+
+# What a server logs, levels
+
+
+def test_levels_program() -> None:
+    """The lines of the first program are those of the page; only a traceback is cut short.
+
+    "This program sends three requests to its own server: one that is valid, one that is not in
+    UTF-8, and one with which the handler divides by zero"
+
+    "The line with the reason for which a connection ended comes before the line with the details."
+    """
+    printed = re.sub(r"(?:^  .*\n)+", "  ...\n", output_of("levels.py"), flags=re.MULTILINE)
+    assert compare(console_of("levels.py"), printed) == ""
+
+
+def test_unconfigured() -> None:
+    """What Python does if nobody has configured it.
+
+    "Without any configuration, Python prints only warnings and errors."
+    """
+    code = "import levels; levels.asyncio.run(levels.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=FOLDER,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("(")]
+    assert len(lines) == 1
+    assert "sent invalid data" in lines[0]
+    assert "Exception occurred" in done.stderr
+    assert "Start serving" not in done.stderr
+
+
+async def test_levels(log: pytest.LogCaptureFixture) -> None:
+    """Who is at fault decides.
+
+    "An exception left the handler, a task did not end, no descriptor is left. There is a traceback
+    if an exception is the reason."
+
+    "A client, most often: it sent invalid data, or broke TLS. There is no traceback."
+
+    "The server starts, drains and stops, a client comes, leaves, or reaches a limit."
+
+    "a client that says nothing, leaves during the TLS handshake, or in the middle of a packet."
+    """
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
+            request = yield
+            if request == "bug":
+                raise ZeroDivisionError
+
+    async with serving(Handler()) as server:
+        async with connected(server) as peer:
+            await peer.send("bug")
+            await peer.ending()
+        async with connected(server) as peer:
+            await peer.send_bytes(b"\xff\n")
+            await peer.ending()
+        async with connected(server) as peer:
+            await peer.send_bytes(b"half")
+        await until(lambda: "incomplete" in log.text)
+    levels = {
+        "Exception occurred": ("ERROR", True),
+        "sent invalid data:": ("WARNING", False),
+        "Start serving": ("INFO", False),
+        "incomplete packet": ("DEBUG", False),
+        "Server stopped": ("INFO", False),
+    }
+    for text, (level, has_traceback) in levels.items():
+        record = found(log, text)
+        assert (record.levelname, record.exc_info is not None) == (level, has_traceback), text
+
+
+async def test_quiet_about_clients(log: pytest.LogCaptureFixture) -> None:
+    """The argument that lowers the level.
+
+    "With log_client_connection=False, they have the level DEBUG. Stream servers have this
+    argument."
+    """
+    async with serving(Echo(), log_client_connection=False) as server:
+        async with connected(server):
+            await until(lambda: "Accepted" in log.text)
+        await until(lambda: "disconnected" in log.text)
+    assert found(log, "Accepted").levelno == found(log, "disconnected").levelno == logging.DEBUG
+
+
+def test_clients_log_nothing() -> None:
+    """No module of the clients has a logger.
+
+    "Our clients log nothing. They raise exceptions."
+    """
+    for path in (SOURCE / "clients").rglob("*.py"):
+        assert "logging" not in path.read_text(encoding="utf-8"), path
+
+
+# Loggers
+
+
+def loggers_of_source() -> Iterator[str]:
+    """Yield the names of all loggers."""
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(["easynetwork", *path.relative_to(SOURCE).with_suffix("").parts])
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger":
+                [argument] = node.args
+                is_name = isinstance(argument, ast.Constant)
+                yield str(ast.literal_eval(argument)) if is_name else module
+
+
+def test_loggers() -> None:
+    """The table has all loggers.
+
+    "All names begin with easynetwork, so this makes all servers quiet"
+    """
+    rows = table(PAGE, "Logger", "Used by")
+    assert sorted(name for name, _ in rows) == sorted(loggers_of_source())
+    assert all(name.startswith("easynetwork.") for name, _ in rows)
+
+
+async def test_logger_of_a_server(unix_path: str, log: pytest.LogCaptureFixture) -> None:
+    """A server takes a logger.
+
+    "If several servers run in one process, pass each its own logger"
+
+    "All servers take the argument logger, except those of easynetwork.socketserver."
+    """
+    logger = logging.getLogger("easynetwork.tests.logger")
+    streams: Any = StreamProtocol(StringLineSerializer())
+    datagrams: Any = DatagramProtocol(StringLineSerializer())
+    servers: list[Any] = [
+        AsyncTCPNetworkServer("127.0.0.1", 0, streams, Echo(), logger=logger),
+        AsyncUDPNetworkServer("127.0.0.1", 0, datagrams, DatagramEcho(), logger=logger),
+        AsyncUnixStreamServer(unix_path, streams, Echo(), logger=logger),
+        AsyncUnixDatagramServer(f"{unix_path}d", datagrams, DatagramEcho(), logger=logger),
+    ]
+    for server in servers:
+        log.clear()
+        async with server, anyio.create_task_group() as tasks:
+            is_up = anyio.Event()
+            tasks.start_soon(partial(server.serve_forever, is_up_event=is_up))
+            await is_up.wait()
+            await server.shutdown()
+        names = {record.name for record in log.records if record.name.startswith("easynetwork")}
+        assert names == {logger.name}
+
+
+# Floods
+
+
+async def test_flood(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines above the limit are summed up.
+
+    "At most three lines per second are about faults of clients, errors of handlers, and limits that
+    clients reach. The next line, or the end of the server, sums up the rest: 12 more problems with
+    clients were not logged."
+
+    "and has the number of lines that were left out, suppressed_log_lines"
+    """
+    monkeypatch.setattr(fault_log, "time", Clock())
+    async with serving(Watching()) as server:
+        for _ in range(15):
+            async with connected(server) as peer:
+                await peer.send_bytes(b"\xff\n")
+                await peer.ending()
+        await until(lambda: server.get_statistics().clients == 0)
+        assert server.get_statistics().suppressed_log_lines == 12
+    messages = [record.getMessage() for record in log.records]
+    assert sum("sent invalid data:" in message for message in messages) == 3
+    assert messages.count("12 more problems with clients were not logged") == 1
+    assert sum("disconnected" in message for message in messages) == 15
+
+
+async def test_tracebacks(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback comes again after a minute.
+
+    "An error of the handler has its traceback the first time, and again after 60 seconds. In
+    between, it is one line with the text of the exception, and one of the three."
+
+    "The text of an error on a line without a traceback is escaped"
+
+    "It is cut off after 200 characters."
+    """
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
+            raise LookupError((yield))
+
+    clock = Clock()
+    monkeypatch.setattr(fault_log, "time", clock)
+    async with serving(Handler()) as server:
+        for text, later in ("one", 0), ("\x1b[2J\r" + "x" * 300, 59), ("three", 60.5):
+            clock.now = later
+            async with connected(server) as peer:
+                await peer.send(text)
+                await peer.ending()
+            await until(lambda: server.get_statistics().clients == 0)
+    records = [record for record in log.records if "Exception occurred" in record.getMessage()]
+    assert [record.exc_info is not None for record in records] == [True, False, True]
+    line = records[1].getMessage()
+    assert line.isprintable()
+    _, _, text = line.partition("LookupError")
+    assert len(f"LookupError{text}") == 200 + len("...")
+
+
+class Clock:
+    """Stands for the module `time` in the log of a server: the test says what time it is."""
+
+    now: float = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Watching(AsyncStreamRequestHandler[Any, Any]):
+    """Does nothing with requests."""
+
+    async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
+        yield
+
+
+def test_quiet_time() -> None:
+    """The number of the page.
+
+    "The next line comes when it happens again after 10 seconds of quiet."
+    """
+    assert _episode.Episode().quiet_time == 10
+
+
+# What is never in the log
+
+
+async def test_no_packets(log: pytest.LogCaptureFixture) -> None:
+    """Whatever a client sends, valid or not, is not in the log.
+
+    "Servers never log a packet, at no level."
+
+    "Ours has the position and at most a few bytes of the data."
+    """
+    secret = b"correct horse battery staple"
+    packets = (
+        b'"%b"\n' % secret,
+        b"%b\n" % secret,
+        b'{"password": "%b"\n' % secret,
+        b'"\xff%b"\n' % secret,
+        b'"%b' % secret,
+        b'"%b"' % (secret * 4096),
+    )
+    protocol: Any = StreamProtocol(JSONSerializer())
+    handler = type("Handler", (Watched, Watching), {})()
+    async with serving(handler, protocol) as server:
+        for packet in packets:
+            async with connected(server) as peer:
+                await send(peer, packet)
+            await until(lambda: server.get_statistics().clients == 0)
+    assert server.get_statistics().accepted == len(packets)
+    assert "sent invalid data" in log.text
+    assert "incomplete packet" in log.text
+    assert "correct" not in log.text
+    assert "staple" not in log.text
+
+
+async def send(peer: Peer, data: bytes) -> None:
+    """Send data and the end of the stream; wait for the end of the connection."""
+    try:
+        await peer.send_bytes(data)
+        peer.socket.shutdown(1)
+        await peer.ending()
+    except ConnectionError:
+        pass  # the server has had enough of it
+
+
+async def test_own_text(log: pytest.LogCaptureFixture) -> None:
+    """The text of a handler's exception is in its traceback.
+
+    "A traceback of your handler ends with the text of your exception. KeyError: 'name' quotes a
+    key, for example."
+    """
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
+            raise KeyError((yield))
+
+    async with serving(Handler()) as server, connected(server) as peer:
+        await peer.send("name")
+        await peer.ending()
+        await until(lambda: "KeyError: 'name'" in log.text)
+
+
+# Lines of JSON
+
+
+def test_json_program() -> None:
+    """The program prints what the page shows, at another time.
+
+    "A formatter makes it, without another package"
+    """
+    printed = output_of("json_lines.py")
+    times = r'"time": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"'
+    shown, actual = (
+        re.sub(times, '"time": "T"', text) for text in (console_of("json_lines.py"), printed)
+    )
+    assert actual.count('"time": "T"') == len(actual.splitlines()) == 5
+    assert compare(shown, actual) == ""
+
+
+def test_json_traceback() -> None:
+    """A traceback is in the object.
+
+    "A traceback is in the same object, so it stays on one line."
+
+    "The arguments of a message are in record.args"
+    """
+    stream = io.StringIO()
+    log_handler = logging.StreamHandler(stream)
+    log_handler.setFormatter(json_lines.JSONFormatter())
+    logger = logging.getLogger("easynetwork.tests.json")
+    logger.propagate = False
+    logger.addHandler(log_handler)
+    try:
+        raise ZeroDivisionError("a bug")
+    except ZeroDivisionError:
+        logger.exception("Exception for %s", "someone")
+    finally:
+        logger.removeHandler(log_handler)
+    [line] = stream.getvalue().splitlines()
+    found_line = json.loads(line)
+    assert found_line["message"] == "Exception for someone"
+    assert found_line["traceback"].endswith("ZeroDivisionError: a bug")
+
+
+# An ID for each connection
+
+
+async def test_connection_ids(log: pytest.LogCaptureFixture) -> None:
+    """The lines of a client have its ID, those of its threads and of its end as well.
+
+    "The task of a client has its own context variables, so an ID that on_connection() sets is also
+    there when the server itself logs something about this client"
+
+    "Accepted new connection comes before on_connection(), and has no ID yet."
+
+    "Functions that the handler calls in threads with anyio.to_thread.run_sync() or
+    asyncio.to_thread() have the ID, too. So have tasks that the handler starts."
+    """
+
+    class Handler(connection_ids.EchoRequestHandler):
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+            request = yield
+            await anyio.to_thread.run_sync(connection_ids.logger.info, "in a thread")
+            client.start_soon(self.log_in_task)
+            await client.send_packet(request)
+
+        async def log_in_task(self) -> None:
+            connection_ids.logger.info("in a task")
+
+    log.handler.addFilter(id_filter := connection_ids.AddConnectionID())
+    try:
+        async with serving(Handler()) as server:
+            async with connected(server) as peer:
+                assert await peer.ask("hello") == "hello"
+                await until(lambda: "in a task" in log.text)
+                await peer.send_bytes(b"\xff\n")
+                await peer.ending()
+            await until(lambda: server.get_statistics().clients == 0)
+    finally:
+        log.handler.removeFilter(id_filter)
+    ids = {text: vars(found(log, text))["connection_id"] for text in TEXTS}
+    assert ids == {"Accepted": "-", **dict.fromkeys(TEXTS[1:], "c1")}
+
+
+async def test_no_ids_of_timeouts(log: pytest.LogCaptureFixture) -> None:
+    """The supervision of timeouts runs in another task.
+
+    "Accepted new connection comes before on_connection(), and has no ID yet. Neither have the lines
+    about failed TLS handshakes, and those about the timeouts"
+    """
+    handler, limits = connection_ids.EchoRequestHandler(), Limits(idle_timeout=MS)
+    log.handler.addFilter(id_filter := connection_ids.AddConnectionID())
+    try:
+        async with serving(handler, limits=limits) as server, connected(server) as peer:
+            assert await peer.ending() == "end of the stream"
+        async with serving(handler, ssl=server_context()) as server, connected(server) as peer:
+            await peer.send("hello")
+            await peer.ending()
+            await until(lambda: "TLS handshake" in log.text)
+    finally:
+        log.handler.removeFilter(id_filter)
+    assert vars(found(log, "is closed: silent for too long"))["connection_id"] == "-"
+    assert vars(found(log, "(silent for too long)"))["connection_id"] == "c1"
+    assert vars(found(log, "during TLS handshake"))["connection_id"] == "-"
+
+
+TEXTS = ("Accepted", "in a thread", "in a task", "disconnected", "sent invalid data:")
+
+
+def test_quotations() -> None:
+    """Whatever the tests quote is what the page says."""
+    check_quotations(PAGE, globals())
