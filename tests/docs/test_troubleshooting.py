@@ -433,7 +433,7 @@ def test_stuck_handler(caplog: pytest.LogCaptureFixture) -> None:
             await entered.wait()
             start = time.monotonic()
             await server.shutdown()
-            assert 1 <= time.monotonic() - start < 1 + PATIENCE
+            assert 0.9 <= time.monotonic() - start < 1 + PATIENCE  # clocks round
             released.set()
 
     entered, released = asyncio.Event(), asyncio.Event()
@@ -493,7 +493,7 @@ def test_blocked(caplog: pytest.LogCaptureFixture) -> None:
 
     asyncio.run(main(), debug=True)
     found = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
-    assert any(re.match(r"Executing <Task .*> took 0\.\d{3} seconds", line) for line in found)
+    assert any(re.match(r"Executing <Task .*> took \d+\.\d{3} seconds", line) for line in found)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
