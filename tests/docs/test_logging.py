@@ -317,12 +317,15 @@ def test_quiet_time() -> None:
 # What is never in the log
 
 
-async def test_no_packets(log: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "serializer", [JSONSerializer(), StringLineSerializer()], ids=["JSON", "lines"]
+)
+async def test_no_packets(serializer: Any, log: pytest.LogCaptureFixture) -> None:
     """Whatever a client sends, valid or not, is not in the log.
 
     "Servers never log a packet, at no level."
 
-    "Ours has the position and at most a few bytes of the data."
+    "For lines and JSON, it has the position and at most a few bytes of the data."
     """
     secret = b"correct horse battery staple"
     packets = (
@@ -333,7 +336,7 @@ async def test_no_packets(log: pytest.LogCaptureFixture) -> None:
         b'"%b' % secret,
         b'"%b"' % (secret * 4096),
     )
-    protocol: Any = StreamProtocol(JSONSerializer())
+    protocol: Any = StreamProtocol(serializer)
     handler = type("Handler", (Watched, Watching), {})()
     async with serving(handler, protocol) as server:
         for packet in packets:
