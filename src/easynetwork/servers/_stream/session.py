@@ -117,7 +117,9 @@ class StreamSession:
         else:
             await self._conclude(end)
         finally:
-            del end  # an exception's traceback may refer to this frame
+            # An exception's traceback may refer to this frame, and others to this object.
+            del end
+            self._generator = None
 
     def _log_accepted(self) -> None:
         options, client = self._options, self.client
