@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from dns.message import Message
+from dns_handler import DNSRequestHandler
+from dns_messages import tcp_protocol, udp_protocol
+from dns_zone import Zone
+
+from easynetwork.testing import RawConnection, serve
+
+pytestmark = pytest.mark.anyio
+
+handler = DNSRequestHandler(Zone(str(Path(__file__).with_name("example.com.zone"))))
+
+
+async def ask_udp(query: Message) -> Message:
+    async with serve(handler, udp_protocol) as served:
+        raw = await served.connect(raw=True)
+        await raw.send(query.to_wire())
+        return dns.message.from_wire(await raw.receive())
+
+
+async def receive_tcp(raw: RawConnection) -> Message:
+    data = await raw.receive()
+    while len(data) < 2 + int.from_bytes(data[:2], "big"):
+        data += await raw.receive()
+    return dns.message.from_wire(data[2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "rdtype", "answer"),
+    [
+        ("mail.example.com", "A", ["192.0.2.25"]),
+        ("www.example.com", "AAAA", ["web.example.com.", "2001:db8::80"]),
+        ("Ada.Users.example.com", "A", ["192.0.2.81"]),
+        ("mail.example.com", "AAAA", []),
+        ("example.com", "ANY", ['"RFC8482" ""']),
+    ],
+)
+async def test_answer(name: str, rdtype: str, answer: list[str]) -> None:
+    response = await ask_udp(dns.message.make_query(name, rdtype))
+    assert response.rcode() == dns.rcode.NOERROR
+    assert [str(record) for records in response.answer for record in records] == answer
+
+
+async def test_unknown_name() -> None:
+    response = await ask_udp(dns.message.make_query("nobody.example.com", "A"))
+    assert response.rcode() == dns.rcode.NXDOMAIN
+    assert response.authority[0].ttl == 300
+
+
+async def test_truncation() -> None:
+    query = dns.message.make_query("pool.example.com", "A", use_edns=0)
+    response = await ask_udp(query)
+    assert response.flags & dns.flags.TC
+    assert not response.answer
+
+    async with serve(handler, tcp_protocol) as served:
+        raw = await served.connect(raw=True)
+        await raw.send(query.to_wire(prepend_length=True))
+        response = await receive_tcp(raw)
+    assert not response.flags & dns.flags.TC
+    assert len(response.answer[0]) == 100
+
+
+async def test_response_instead_of_query() -> None:
+    response = dns.message.make_response(dns.message.make_query("example.com", "A"))
+    async with serve(handler, tcp_protocol) as served:
+        raw = await served.connect(raw=True)
+        await raw.send(response.to_wire(prepend_length=True))
+        assert await raw.receive() == b""
