@@ -30,9 +30,8 @@ except ModuleNotFoundError as exc:
 
 from tests.docs.sybil_parsers import console_blocks, literal_includes
 
-# Tests of an example have a conftest.py of their own: tests/docs/test_howto_testing.py runs them.
-collect_ignore = ["docs/_include/examples/howto/testing"]
-collect_ignore_glob = ["docs/_include/examples/protocols/*"]
+# Tests of an example run in its folder, as a reader runs them: the tests of its page do that.
+collect_ignore = ["docs/_include/examples/howto/testing", "docs/_include/examples/protocols"]
 
 EXAMPLES = ("README.md", "docs/", "tests/docs/")
 

@@ -16,7 +16,7 @@ LIMITS = dataclasses.replace(Limits.public(), first_packet_timeout=10, idle_time
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("zone", help="the zone file")
-    parser.add_argument("--host", default="localhost")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5300)
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
     arguments = parser.parse_args()

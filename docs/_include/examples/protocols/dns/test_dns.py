@@ -11,25 +11,38 @@ from dns_handler import DNSRequestHandler
 from dns_messages import tcp_protocol, udp_protocol
 from dns_zone import Zone
 
-from easynetwork.testing import RawConnection, serve
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
+from easynetwork.serializers import LengthPrefixedSerializer
+from easynetwork.serializers.abc import AbstractPacketSerializer
+from easynetwork.testing import serve
 
 pytestmark = pytest.mark.anyio
 
 handler = DNSRequestHandler(Zone(str(Path(__file__).with_name("example.com.zone"))))
 
 
+class ClientSerializer(AbstractPacketSerializer[Message, Message]):
+    def serialize(self, packet: Message) -> bytes:
+        return packet.to_wire()
+
+    def deserialize(self, data: bytes) -> Message:
+        return dns.message.from_wire(data)
+
+
 async def ask_udp(query: Message) -> Message:
     async with serve(handler, udp_protocol) as served:
-        raw = await served.connect(raw=True)
-        await raw.send(query.to_wire())
-        return dns.message.from_wire(await raw.receive())
+        client = await served.connect(protocol=DatagramProtocol(ClientSerializer()))
+        await client.send_packet(query)
+        return await client.recv_packet()
 
 
-async def receive_tcp(raw: RawConnection) -> Message:
-    data = await raw.receive()
-    while len(data) < 2 + int.from_bytes(data[:2], "big"):
-        data += await raw.receive()
-    return dns.message.from_wire(data[2:])
+async def ask_tcp(*queries: Message) -> list[Message]:
+    protocol = StreamProtocol(LengthPrefixedSerializer(ClientSerializer(), "u16"))
+    async with serve(handler, tcp_protocol) as served:
+        client = await served.connect(protocol=protocol)
+        for query in queries:
+            await client.send_packet(query)
+        return [await client.recv_packet() for _ in queries]
 
 
 @pytest.mark.parametrize(
@@ -59,13 +72,16 @@ async def test_truncation() -> None:
     response = await ask_udp(query)
     assert response.flags & dns.flags.TC
     assert not response.answer
-
-    async with serve(handler, tcp_protocol) as served:
-        raw = await served.connect(raw=True)
-        await raw.send(query.to_wire(prepend_length=True))
-        response = await receive_tcp(raw)
+    [response] = await ask_tcp(query)
     assert not response.flags & dns.flags.TC
     assert len(response.answer[0]) == 100
+
+
+async def test_several_queries() -> None:
+    names = ["mail.example.com", "nobody.example.com", "web.example.com"]
+    queries = [dns.message.make_query(name, "A") for name in names]
+    responses = await ask_tcp(*queries)
+    assert [response.id for response in responses] == [query.id for query in queries]
 
 
 async def test_response_instead_of_query() -> None:
