@@ -58,6 +58,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 HANDLER: Any = handlers.DNSRequestHandler(zones.Zone(str(FOLDER / "example.com.zone")))
 
+TRIO = pytest.mark.skipif(not HAS_TRIO, reason="trio is not installed")
 both_families = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 
 
@@ -112,7 +113,7 @@ class Reader:
         return text.replace("127.0.0.1", self.host).replace("5300", self.port)
 
     def play_block(self, source: str) -> None:
-        """Play one block. What follows ^C is what the server prints when it is interrupted."""
+        """Play one block. ^C stands for an interrupt of the server, which prints the rest."""
         _, *blocks = re.split(r"^\$ ", "\n" + source, flags=re.MULTILINE)
         for block in blocks:
             command, _, shown = block.partition("\n")
@@ -123,9 +124,10 @@ class Reader:
         if not blocks:
             assert self.server is not None
             self.server.send_signal(signal.SIGINT)
-            printed = "^C" + self.server.communicate(timeout=PATIENCE)[0].decode()
+            printed = self.server.communicate(timeout=PATIENCE)[0].decode()
             assert self.server.returncode == 0
-            assert comparable(printed) == comparable(source)
+            printed = re.sub(r".* (?:new connection|disconnected) \(.*\n", "", printed)
+            assert comparable(printed) == comparable(source.removeprefix("^C"))
 
     def printed_by(self, command: str, lines: int) -> str:
         """Return what a command prints; of the server, only so many lines."""
@@ -204,6 +206,8 @@ def test_transcript(backend: str, host: str, tmp_path: Path) -> None:
     "It sends each of them 50 times, over UDP and then over TCP"
 
     "Each of them runs on asyncio and on trio"
+
+    "Press Control-C for the same in a terminal (lines about connections are not shown)"
     """
     for file in FOLDER.iterdir():
         if file.is_file():
@@ -214,7 +218,9 @@ def test_transcript(backend: str, host: str, tmp_path: Path) -> None:
     finally:
         reader.close()
     assert {command.split()[0] for command in reader.commands} == {"python", "dig", "dnsperf"}
-    assert len(reader.commands) == 14
+    assert len(reader.commands) == 13
+    assert reader.server is not None
+    assert reader.server.returncode == 0
 
 
 # The servers, on real sockets
@@ -270,3 +276,452 @@ www.example.com.           3600 CNAME web.example.com.
 WEB.Example.Com.           3600 AAAA  2001:db8::80
 one.two.users.example.com. 3600 A     192.0.2.81
 """
+
+
+@needs("dig")
+@pytest.mark.anyio
+@both_families
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+async def test_records(host: str, transport: str) -> None:
+    """dig gets all records of all types, over both transports.
+
+    "It answers from a zone file"
+
+    "A DNS message is the same over UDP and TCP"
+    """
+    expected = sorted(line.split(maxsplit=3) for line in RECORDS.strip().splitlines())
+    types = {"HINFO": "ANY"}
+    questions = sorted({(name, types.get(rdtype, rdtype)) for name, _, rdtype, _ in expected})
+    arguments = [each for name, rdtype in questions for each in ("-q", name, "-t", rdtype)]
+    async with serving(host) as served:
+        output = await served.dig("+noall", "+answer", transport, *arguments)
+    found = [line.split(maxsplit=4) for line in output.splitlines()]
+    assert sorted([name, ttl, rdtype, data] for name, ttl, _, rdtype, data in found) == expected
+
+
+@needs("dig")
+@pytest.mark.anyio
+@both_families
+async def test_sizes(host: str) -> None:
+    """A response has at most as many bytes as the transport and the client allow.
+
+    "Over UDP, a client without EDNS accepts 512 bytes."
+
+    "but the server sends at most 1,232 bytes"
+
+    "farm.example.com fits into a datagram only if the client has EDNS."
+
+    "Over TCP, all responses fit."
+    """
+    cases = [
+        ("farm", "+ignore", "UDP", 38, 653),
+        ("farm", "+ignore +bufsize=653", "UDP", 38, 653),
+        ("farm", "+ignore +bufsize=652", "UDP", 0, 45),
+        ("farm", "+ignore +bufsize=1", "UDP", 0, 45),
+        ("farm", "+ignore +noedns", "UDP", 0, 34),
+        ("farm", "+noedns", "TCP", 38, 642),
+        ("pool", "+ignore +bufsize=4096", "UDP", 0, 45),
+        ("pool", "+bufsize=4096", "TCP", 100, 1645),
+        ("pool", "+noedns", "TCP", 100, 1634),
+        ("pool", "+noedns +tcp", "TCP", 100, 1634),
+    ]
+    async with serving(host) as served:
+        for name, options, transport, answers, size in cases:
+            output = await served.dig(f"{name}.example.com", *options.split())
+            case = f"{name} {options}\n{output}"
+            assert f"ANSWER: {answers}," in output, case
+            assert (" tc" in re.findall(r"flags:(.*?);", output)[0]) == (answers == 0), case
+            assert f"({transport})" in output, case
+            assert f"rcvd: {size}" in output, case
+            assert ("OPT PSEUDOSECTION" in output) == ("+noedns" not in options), case
+            assert "WARNING: recursion" in output  # and no other one
+            assert output.count("WARNING") == 1, case
+
+
+# Queries of all kinds
+
+ID = 4711
+
+
+def query_of(name: str, rdtype: str = "A", rdclass: str = "IN", **options: Any) -> Message:
+    return dns.message.make_query(name, rdtype, rdclass, id=ID, **options)
+
+
+def with_opcode(query: Message, opcode: dns.opcode.Opcode) -> Message:
+    query.set_opcode(opcode)
+    return query
+
+
+def with_two_questions() -> Message:
+    query = query_of("example.com")
+    query.question += query_of("www.example.com").question
+    return query
+
+
+def wire(query: Message) -> bytes:
+    return query.to_wire()
+
+
+PLAIN = wire(query_of("www.example.com", use_edns=0))
+
+KINDS: dict[str, list[bytes]] = {
+    "The name has such records": [
+        wire(query_of("web.example.com")),
+        wire(query_of("www.example.com")),
+        wire(query_of("*.users.example.com")),
+    ],
+    "The name exists, but has no such records": [
+        wire(query_of("mail.example.com", "AAAA")),
+        wire(query_of("www.example.com", "MX")),
+        wire(query_of("users.example.com")),
+        wire(query_of("example.com", "TYPE1234")),
+    ],
+    "The name does not exist": [
+        wire(query_of("nobody.example.com")),
+        wire(query_of("nobody.mail.example.com")),
+        wire(query_of("old.example.com", "TXT")),
+        wire(query_of("nobody.example.com", "ANY")),
+    ],
+    "The name belongs to the zone of another server": [
+        wire(query_of("lab.example.com")),
+        wire(query_of("LAB.example.com", "NS")),
+        wire(query_of("host.lab.example.com", "ANY")),
+    ],
+    "Any type (ANY)": [
+        wire(query_of("example.com", "ANY")),
+        wire(query_of("www.example.com", "ANY")),
+        wire(query_of("users.example.com", "ANY")),
+    ],
+    "The name is outside the zone, or the query is a zone transfer": [
+        wire(query_of("example.org")),
+        wire(query_of("com")),
+        wire(query_of(".", "NS")),
+        wire(query_of("notexample.com")),
+        wire(query_of("example.com", "AXFR")),
+        wire(query_of("example.com", "IXFR")),
+        wire(query_of("example.com", "A", "CH")),
+        wire(query_of("example.com", "OPT")),
+    ],
+    "The EDNS version is not 0": [wire(query_of("example.com", use_edns=1))],
+    "The query is malformed, or does not have exactly one question": [
+        wire(query_of("example.com"))[:-1],
+        wire(query_of("example.com")) + b"\0",
+        wire(query_of("example.com"))[:12],
+        wire(query_of("example.com"))[:4] + b"\xff" * 8,
+        wire(with_two_questions()),
+        wire(Message(ID)),
+        PLAIN[:11] + b"\2" + PLAIN[12:] + PLAIN[-11:],  # two OPT records
+    ],
+    "Another opcode, for example an update": [
+        wire(with_opcode(query_of("example.com"), dns.opcode.Opcode(opcode))) for opcode in (1, 2, 4, 5, 6)
+    ],
+    "A response, or less than a header": [
+        wire(dns.message.make_response(query_of("example.com"))),
+        b"",
+        PLAIN[:11],
+        PLAIN[:2] + b"\xff\xff" + PLAIN[4:],
+    ],
+}
+
+
+class Asking:
+    """Sends bytes to the UDP server, and returns what comes back because of them.
+
+    Args:
+        raw: The client's end of a connection in memory.
+    """
+
+    sentinel = dns.message.make_query("sentinel.example.com", "A", id=1).to_wire()
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    async def ask(self, data: bytes) -> list[bytes]:
+        """Return the responses: what comes before the response to another query."""
+        await self.raw.send(data)
+        await self.raw.send(self.sentinel)
+        responses: list[bytes] = []
+        while True:
+            response = await self.raw.receive()
+            if b"\x08sentinel" in response:
+                return responses
+            responses.append(response)
+
+
+@contextlib.asynccontextmanager
+async def asking(handler: Any = HANDLER, **options: Any) -> AsyncIterator[Asking]:
+    async with serve(handler, messages.udp_protocol, **options) as served:
+        yield Asking(await served.connect(raw=True))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_responses(kind: str) -> None:
+    """The table says what is answered.
+
+    "a response, which has the QR bit set"
+
+    "The SOA record says how long the client may remember that there is no such name (RFC 2308)"
+    """
+    rows = dict(table(PAGE, "Query", "Response"))
+    assert rows.keys() == KINDS.keys()
+    expected = rows[kind]
+    async with asking() as served:
+        for data in KINDS[kind]:
+            found = [dns.message.from_wire(response) for response in await served.ask(data)]
+            assert len(found) == (expected != "nothing"), data
+            for response in found:
+                check_response(response, expected)
+
+
+def check_response(response: Message, expected: str) -> None:
+    """Check that a response is what a row of the table says."""
+    case = f"{expected}\n{response}"
+    assert response.id == ID, case
+    assert response.flags & dns.flags.QR, case
+    assert dns.rcode.to_text(response.rcode()) == expected.split()[0].rstrip(","), case
+    soa = [each for each in response.authority if each.rdtype == dns.rdatatype.SOA]
+    assert bool(soa) == ("SOA" in expected), case
+    assert all(each.ttl == 300 for each in soa), case
+    is_referral = "name servers" in expected
+    assert bool(response.flags & dns.flags.AA) == (
+        not is_referral and response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+    ), case
+    answers = [each for each in response.answer if each.rdtype != dns.rdatatype.CNAME]
+    assert bool(answers) == ("with" in expected and not soa and not is_referral), case
+    if is_referral:
+        assert [each.rdtype for each in response.authority] == [dns.rdatatype.NS], case
+    if "HINFO" in expected:
+        assert [each.rdtype for each in answers] == [dns.rdatatype.HINFO], case
+
+
+@pytest.mark.anyio
+async def test_pipeline(log: pytest.LogCaptureFixture) -> None:
+    """Queries in one connection are answered in order, however they are cut.
+
+    "A TCP client may send many queries without waiting for the responses (RFC 7766)."
+
+    "queries that have arrived together are answered one after the other, and their responses leave
+    together"
+
+    "The handler can tell the client, because it knows the ID of the query."
+    """
+    kinds = [data for kind, each in KINDS.items() if "A response" not in kind for data in each]
+    async with asking() as served:
+        expected = [answer for data in kinds for answer in await served.ask(data)]
+    sent = b"".join(map(framed, kinds))
+    for network in MemoryNetwork(), MemoryNetwork(chunks=1), MemoryNetwork(chunks=range(1, 60)):
+        async with serve(HANDLER, messages.tcp_protocol, network=network) as served_streams:
+            raw = await served_streams.connect(raw=True)
+            await raw.send(sent)
+            raw.send_eof()
+            assert split(await everything(raw)) == expected
+    async with serve(HANDLER, messages.tcp_protocol) as served_streams:
+        raw = await served_streams.connect(raw=True)
+        await raw.send(framed(wire(query_of("mail.example.com"))) * 10)
+        assert len(split(await raw.receive())) == 10
+    assert not complaints(log)
+
+
+def framed(message: bytes) -> bytes:
+    """Return a message as it is sent over TCP."""
+    return len(message).to_bytes(2, "big") + message
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return the messages of a stream."""
+    found: list[bytes] = []
+    while data:
+        end = 2 + int.from_bytes(data[:2], "big")
+        assert len(data) >= end
+        found.append(data[2:end])
+        data = data[end:]
+    return found
+
+
+async def everything(raw: Any) -> bytes:
+    """Return what arrives up to the end of a connection."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := await raw.receive():
+            data += chunk
+    return data
+
+
+# Other programs
+
+
+@pytest.mark.anyio
+@both_families
+async def test_resolver(host: str) -> None:
+    """dnspython's resolver gets all answers, and asks again over TCP where it has to.
+
+    "dig, dnsperf and the resolvers of the internet can ask it"
+    """
+
+    def resolve(port: int) -> None:
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port, resolver.lifetime = [host], port, PATIENCE
+        assert [each.to_text() for each in resolver.resolve("www.example.com")] == ["192.0.2.80"]
+        exchanges = {each.to_text() for each in resolver.resolve("example.com", "MX")}
+        assert exchanges == {"10 mail.example.com.", "20 mail.example.net."}
+        assert len(resolver.resolve("pool.example.com")) == 100
+        assert len(resolver.resolve("pool.example.com", tcp=True)) == 100
+        for edns in (-1, 0):
+            resolver.use_edns(edns)
+            assert len(resolver.resolve("farm.example.com")) == 38
+        with pytest.raises(dns.resolver.NXDOMAIN):
+            resolver.resolve("nobody.example.com")
+        with pytest.raises(dns.resolver.NoAnswer):
+            resolver.resolve("mail.example.com", "AAAA")
+        with pytest.raises(dns.resolver.NoNameservers):
+            resolver.resolve("example.org")
+
+    async with serving(host) as served:
+        await in_thread(lambda: resolve(served.port))
+        # pool twice and farm once over TCP
+        assert served.tcp.get_statistics().packets_received == 3
+
+
+@needs("dnsperf")
+@pytest.mark.anyio
+@both_families
+@pytest.mark.parametrize("mode", ["udp", "tcp"])
+async def test_dnsperf(host: str, mode: str) -> None:
+    """dnsperf loses no query.
+
+    "dnsperf (a package of the same name) sends the queries of a file, up to 100 at a time."
+    """
+    queries = str(FOLDER / "queries.txt")
+    async with serving(host) as served:
+        options = ["-s", host, "-p", str(served.port), "-d", queries, "-m", mode, "-e"]
+        done = await run("dnsperf", *options, "-n", "25", "-c", "4", "-q", "40")
+        statistics = served.tcp.get_statistics()
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Queries completed: +200 \(100", done.stdout), done.stdout
+    assert re.search(r"Queries lost: +0 ", done.stdout), done.stdout
+    assert statistics.packets_received == (200 if mode == "tcp" else 0)
+    assert statistics.accepted == (4 if mode == "tcp" else 0)
+
+
+# Damaged messages
+
+
+def damages(data: bytes) -> Iterator[bytes]:
+    """Yield a message with each of its bits inverted, and cut off after each of its bytes."""
+    for index in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[index // 8] ^= 1 << index % 8
+        yield bytes(damaged)
+    for end in range(len(data)):
+        yield data[:end]
+
+
+def is_answered(data: bytes) -> bool:
+    """Whether bytes may be a query."""
+    return 12 <= len(data) <= 1232 and not data[2] & 0x80
+
+
+async def check_damaged(served: Asking, data: bytes) -> None:
+    """Check that bytes get the response that they may get, and this response none."""
+    responses = await served.ask(data)
+    assert len(responses) == is_answered(data), data
+    for response in responses:
+        message = dns.message.from_wire(response)
+        assert response[:2] == data[:2], data
+        assert response[2] & 0x80, data
+        assert (response[2] ^ data[2]) & 0x78 == 0, data  # the opcode
+        assert len(response) <= 1232, data
+        assert message.rcode() != dns.rcode.SERVFAIL, data
+        assert await served.ask(response) == [], data
+
+
+def check_log(log: pytest.LogCaptureFixture) -> None:
+    """Check that the log has neither an error nor a traceback."""
+    assert [each for each in log.records if each.exc_info or each.levelno > logging.WARNING] == []
+
+
+QUERIES = [
+    PLAIN,
+    wire(query_of("pool.example.com", "MX", use_edns=0, options=[])),
+    wire(dns.message.make_query("example.com", "SOA", want_dnssec=True)),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("data", QUERIES)
+async def test_damages(data: bytes, log: pytest.LogCaptureFixture) -> None:
+    """No damage of a query crashes the handler, or has it answer a response.
+
+    "Never answer a response."
+
+    "The handler does not catch the error that results, so the server logs one line, and sends
+    nothing."
+    """
+    async with asking() as served:
+        for damaged in damages(data):
+            await check_damaged(served, damaged)
+    check_log(log)
+
+
+@pytest.mark.anyio
+async def test_damages_over_tcp(log: pytest.LogCaptureFixture) -> None:
+    """Over TCP it is the same, and what is not a query ends the connection.
+
+    "A datagram is discarded; a TCP connection is closed."
+    """
+    async with serve(HANDLER, messages.tcp_protocol) as served:
+        raw = await served.connect(raw=True)
+        closed = 0
+        for damaged in damages(PLAIN):
+            await raw.send(framed(damaged))
+            response = await raw.receive()
+            if is_answered(damaged):
+                assert response[2:4] == damaged[:2]
+            else:
+                closed += 1
+                assert response == b""
+                raw.close()
+                raw = await served.connect(raw=True)
+        assert closed == 12 + 1
+        assert served.server.get_statistics().closed[CloseReason.INVALID_DATA] == closed
+    check_log(log)
+
+
+@st.composite
+def damaged_queries(draw: st.DrawFn) -> bytes:
+    """Return a query with some bytes replaced, inserted, deleted or repeated."""
+    data = bytearray(draw(st.sampled_from(QUERIES)))
+    for _ in range(draw(st.integers(1, 6))):
+        start = draw(st.integers(0, len(data)))
+        end = start + draw(st.integers(0, 12))
+        data[start:end] = draw(st.one_of(st.binary(max_size=12), st.just(bytes(data[:end]))))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=TRIO)])
+def test_any_damage(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does any other damage.
+
+    "With continue_on_error=True, dnspython returns a message that has errors."
+    """
+
+    @given(st.lists(damaged_queries() | st.binary(max_size=1300), min_size=1, max_size=30))
+    def check(datagrams: list[bytes]) -> None:
+        async def main() -> None:
+            async with asking() as served:
+                for data in datagrams:
+                    await check_damaged(served, data)
+            async with serve(HANDLER, messages.tcp_protocol) as streams:
+                for sent in b"".join(map(framed, datagrams)), b"".join(datagrams):
+                    raw = await streams.connect(raw=True)
+                    with contextlib.suppress(OSError):
+                        await raw.send(sent)
+                        raw.send_eof()
+                    for response in split(await everything(raw)):
+                        assert response[2] & 0x80
+
+        anyio.run(main, backend=backend)
+
+    check()
+    check_log(caplog)
