@@ -12,6 +12,7 @@ import importlib
 import ipaddress
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ import dns.resolver
 import dns.zone
 import pytest
 from dns.message import Message
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from sybil import Document
 
 from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer, CloseReason, Limits
@@ -46,7 +48,7 @@ from tests.docs.howto_support import DOCS, check_quotations, complaints, in_thre
 from tests.docs.sybil_parsers import code_blocks, is_console
 from tests.docs.terminals import next_lines
 from tests.interop.support import needs, run
-from tests.times import PATIENCE
+from tests.times import MS, PATIENCE
 
 PAGE = "protocols/dns.rst"
 FOLDER = DOCS / "_include/examples/protocols/dns"
@@ -147,10 +149,13 @@ class Reader:
         }
         if "dns_server.py" not in command:
             command = command.replace("python ", f"{sys.executable} ")
-            return subprocess.run(
+            done: subprocess.CompletedProcess[str] = subprocess.run(
                 command, shell=True, timeout=PATIENCE, encoding="utf-8", check=True, **options
-            ).stdout
-        self.server = subprocess.Popen([sys.executable, *command.split()[1:], *self.options], **options)
+            )
+            return done.stdout
+        self.server = subprocess.Popen(
+            [sys.executable, *command.split()[1:], *self.options], **options
+        )
         return next_lines(self.server, lines)
 
     def close(self) -> None:
@@ -255,7 +260,7 @@ async def serving(
         async with udp, tcp, anyio.create_task_group() as tasks:
             for server in (udp, tcp):
                 is_up = anyio.Event()
-                tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
+                tasks.start_soon(partial(server.serve_forever, is_up_event=is_up))
                 await is_up.wait()
             yield Served(host, port, udp, tcp)
             await udp.shutdown()
@@ -270,12 +275,12 @@ example.com.               3600 MX    20 mail.example.net.
 example.com.               3600 NS    ns1.example.com.
 example.com.               3600 NS    ns2.example.net.
 example.com.               3600 TXT   "v=spf1 mx -all"
-example.com.               3600 SOA   ns1.example.com. hostmaster.example.com. 2025010101 7200 900 1209600 300
+example.com.               3600 SOA   SOA_DATA
 example.com.               3600 HINFO "RFC8482" ""
 www.example.com.           3600 CNAME web.example.com.
 WEB.Example.Com.           3600 AAAA  2001:db8::80
 one.two.users.example.com. 3600 A     192.0.2.81
-"""
+""".replace("SOA_DATA", "ns1.example.com. hostmaster.example.com. 2025010101 7200 900 1209600 300")
 
 
 @needs("dig")
@@ -283,7 +288,7 @@ one.two.users.example.com. 3600 A     192.0.2.81
 @both_families
 @pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
 async def test_records(host: str, transport: str) -> None:
-    """dig gets all records of all types, over both transports.
+    """Dig gets all records of all types, over both transports.
 
     "It answers from a zone file"
 
@@ -413,7 +418,8 @@ KINDS: dict[str, list[bytes]] = {
         PLAIN[:11] + b"\2" + PLAIN[12:] + PLAIN[-11:],  # two OPT records
     ],
     "Another opcode, for example an update": [
-        wire(with_opcode(query_of("example.com"), dns.opcode.Opcode(opcode))) for opcode in (1, 2, 4, 5, 6)
+        wire(with_opcode(query_of("example.com"), dns.opcode.Opcode(opcode)))
+        for opcode in (1, 2, 4, 5, 6)
     ],
     "A response, or less than a header": [
         wire(dns.message.make_response(query_of("example.com"))),
@@ -461,7 +467,7 @@ async def test_responses(kind: str) -> None:
 
     "a response, which has the QR bit set"
 
-    "The SOA record says how long the client may remember that there is no such name (RFC 2308)"
+    "The SOA record says how long the client may remember that there is no such name"
     """
     rows = dict(table(PAGE, "Query", "Response"))
     assert rows.keys() == KINDS.keys()
@@ -499,7 +505,7 @@ def check_response(response: Message, expected: str) -> None:
 async def test_pipeline(log: pytest.LogCaptureFixture) -> None:
     """Queries in one connection are answered in order, however they are cut.
 
-    "A TCP client may send many queries without waiting for the responses (RFC 7766)."
+    "A TCP client may send many queries without waiting for the responses"
 
     "queries that have arrived together are answered one after the other, and their responses leave
     together"
@@ -554,7 +560,7 @@ async def everything(raw: Any) -> bytes:
 @pytest.mark.anyio
 @both_families
 async def test_resolver(host: str) -> None:
-    """dnspython's resolver gets all answers, and asks again over TCP where it has to.
+    """Dnspython's resolver gets all answers, and asks again over TCP where it has to.
 
     "dig, dnsperf and the resolvers of the internet can ask it"
     """
@@ -588,7 +594,7 @@ async def test_resolver(host: str) -> None:
 @both_families
 @pytest.mark.parametrize("mode", ["udp", "tcp"])
 async def test_dnsperf(host: str, mode: str) -> None:
-    """dnsperf loses no query.
+    """Dnsperf loses no query.
 
     "dnsperf (a package of the same name) sends the queries of a file, up to 100 at a time."
     """
@@ -644,12 +650,12 @@ def check_log(log: pytest.LogCaptureFixture) -> None:
 QUERIES = [
     PLAIN,
     wire(query_of("pool.example.com", "MX", use_edns=0, options=[])),
-    wire(dns.message.make_query("example.com", "SOA", want_dnssec=True)),
+    wire(query_of("example.com", "SOA", want_dnssec=True)),
 ]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("data", QUERIES)
+@pytest.mark.parametrize("data", QUERIES, ids=["alias", "mx", "dnssec"])
 async def test_damages(data: bytes, log: pytest.LogCaptureFixture) -> None:
     """No damage of a query crashes the handler, or has it answer a response.
 
@@ -725,3 +731,304 @@ def test_any_damage(backend: str, caplog: pytest.LogCaptureFixture) -> None:
 
     check()
     check_log(caplog)
+
+
+# Abuse
+
+
+@contextlib.asynccontextmanager
+async def zone_with(*lines: str, folder: Path) -> AsyncIterator[Served]:
+    """Serve the zone of the page with further records."""
+    path = folder / "zone"
+    path.write_text((FOLDER / "example.com.zone").read_text() + "\n".join(["", *lines, ""]))
+    async with serving(handler=handlers.DNSRequestHandler(zones.Zone(str(path)))) as served:
+        yield served
+
+
+class Attackers:
+    """Two hundred TCP clients that do harm, and a flood of datagrams.
+
+    Args:
+        served: The servers.
+    """
+
+    pause = 50 * MS
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.connected = 0
+
+    async def attack(self) -> None:
+        """Attack until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            for number, kind in enumerate((self.slow, self.silent, self.garbage, self.never_read)):
+                for _ in range(50):
+                    tasks.start_soon(self.connection, f"127.0.0.{number + 2}", kind)
+            tasks.start_soon(self.flood)
+
+    async def connection(self, host: str, kind: Any) -> None:
+        """Connect from an address, again and again if the server ends the connection."""
+        is_first = True
+        while True:
+            with socket.socket() as sock, contextlib.suppress(OSError):
+                sock.setblocking(False)
+                sock.bind((host, 0))
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect((self.served.host, self.served.port))
+                await anyio.wait_writable(sock)
+                self.connected += is_first
+                is_first = False
+                await kind(sock)
+
+    async def slow(self, sock: socket.socket) -> None:
+        """Send a query byte by byte, as slowly as possible."""
+        for byte in framed(PLAIN):
+            sock.send(bytes([byte]))
+            await anyio.sleep(self.pause)
+
+    async def silent(self, sock: socket.socket) -> None:
+        """Say nothing."""
+        await anyio.wait_readable(sock)
+
+    async def garbage(self, sock: socket.socket) -> None:
+        """Send what is not DNS."""
+        while True:
+            await anyio.wait_writable(sock)
+            sock.send(random.randbytes(200))
+            await anyio.sleep(self.pause)
+
+    async def never_read(self, sock: socket.socket) -> None:
+        """Ask for long responses, and read none of them."""
+        sock.send(framed(wire(query_of("huge.example.com", "TYPE65280"))) * 100)
+        await anyio.sleep_forever()
+
+    async def flood(self) -> None:
+        """Send datagrams that are not DNS, damaged queries and responses."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            damaged = list(damages(PLAIN))
+            while True:
+                for data in (
+                    *random.sample(damaged, 5),
+                    *map(random.randbytes, range(0, 1300, 50)),
+                ):
+                    with contextlib.suppress(OSError):
+                        sock.sendto(data, (self.served.host, self.served.port))
+                await anyio.sleep(self.pause / 3)
+
+
+@needs("dig")
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="needs many addresses of its own")
+async def test_abuse(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    """Dig gets its answers while others do their worst, and nothing grows without bound.
+
+    "so one host cannot take all places"
+
+    "For invalid messages, the server logs at most three lines per second, however many arrive"
+    """
+    log.set_level(logging.WARNING, "easynetwork")
+    huge = r"TYPE65280 \# 60000 " + "ff" * 60_000
+    async with (
+        zone_with(f"huge {huge}", folder=tmp_path) as served,
+        anyio.create_task_group() as tasks,
+    ):
+        attackers = Attackers(served)
+        began = time.monotonic()
+        tasks.start_soon(attackers.attack)
+
+        def clients() -> list[Any]:
+            return [each.get_statistics() for each in served.tcp.get_clients()]
+
+        # All have come, and the server has stopped working for the greedy.
+        while attackers.connected < 200 or sum(each.state == "sending" for each in clients()) < 50:
+            await anyio.sleep(10 * MS)
+        for _ in range(3):
+            for arguments in (
+                ["web.example.com"],
+                ["+tcp", "web.example.com"],
+                ["pool.example.com"],
+            ):
+                output = await served.dig(*arguments, "+tries=5", "+time=1")
+                assert "status: NOERROR" in output
+                assert "ANSWER: 0" not in output
+        assert all(each.unsent < 3 * 65_536 for each in clients())
+        seconds = time.monotonic() - began
+        invalid = served.udp.get_statistics().invalid
+        tasks.cancel_scope.cancel()
+    assert invalid > 50
+    assert served.tcp.get_statistics().closed[CloseReason.INVALID_DATA] >= 50
+    assert len([each for each in complaints(log) if "invalid data" in each.getMessage()]) > 0
+    # And one more line per second that says how many were left out; there are two servers.
+    assert len(complaints(log)) <= 2 * (3 + 1) * (seconds + 2)
+    check_log(log)
+
+
+# Before it meets the internet
+
+
+@pytest.mark.anyio
+async def test_amplification() -> None:
+    """The response is never much longer than the query.
+
+    "With this zone, a response over UDP is up to 15 times as long as the query."
+
+    "A query for all records of a name (ANY) gets one short record."
+
+    "Invalid messages get no response, or one without records."
+
+    "A zone transfer is refused, also over TCP."
+    """
+    zone = dns.zone.from_file(str(FOLDER / "example.com.zone"), relativize=False)
+    types = ["A", "AAAA", "ANY", "AXFR", "CNAME", "MX", "NS", "SOA", "TXT"]
+    queries = [wire(query_of(str(name), each, use_edns=0)) for name in zone for each in types]
+    queries += KINDS["The query is malformed, or does not have exactly one question"]
+    async with asking() as served:
+        factors = [len((await served.ask(data))[0]) / len(data) for data in queries]
+    assert 14 < max(factors) <= 15
+    assert max(factors[-7:]) <= 1
+
+
+def test_cost() -> None:
+    """A query with many questions costs nothing.
+
+    "One of 1,232 bytes can contain more than 160 questions, each of which refers to a long name,
+    and parsing it costs several hundred times as much as a plain query."
+
+    "of a query with more, only the header is parsed"
+
+    "one query costs a few hundred microseconds, and one with a very long name ten times as much"
+    """
+    questions = [b"\1a" * 126 + b"\0\0\1\0\1"]
+    while 12 + sum(map(len, questions)) + 6 <= 1232:
+        questions.append(b"\xc0\x0c" + len(questions).to_bytes(2, "big") + b"\0\1")
+    assert len(questions) > 160
+    data = PLAIN[:4] + len(questions).to_bytes(2, "big") + bytes(6) + b"".join(questions)
+
+    def cost(func: Any, *args: Any) -> float:
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            func(*args)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    plain = cost(dns.message.from_wire, PLAIN)
+    assert cost(dns.message.from_wire, data) > 50 * plain
+    assert cost(messages.MessageSerializer().deserialize, data) < 2 * plain
+
+
+@pytest.mark.parametrize("backend", ["asyncio", pytest.param("trio", marks=TRIO)])
+def test_limits(backend: str) -> None:
+    """The limits of the program are those that the page names.
+
+    "a client that is silent for 10 seconds is closed"
+
+    "At most 100 connections of one host are open"
+    """
+    assert program.LIMITS.max_clients_per_host == 100
+
+    async def main() -> None:
+        async with serve(HANDLER, messages.tcp_protocol, limits=program.LIMITS) as served:
+            silent = await served.connect(raw=True)
+            once = await served.connect(raw=True)
+            began = anyio.current_time()
+            await once.send(framed(PLAIN))
+            assert await once.receive()
+            for raw in silent, once:
+                assert await raw.receive() == b""
+                assert 10 <= anyio.current_time() - began <= 11
+            closed = served.server.get_statistics().closed
+            assert closed[CloseReason.FIRST_PACKET_TIMEOUT] == 1
+            assert closed[CloseReason.IDLE_TIMEOUT] == 1
+
+    anyio.run(main, backend=backend, backend_options=virtual_time(backend))
+
+
+@pytest.mark.anyio
+async def test_drain() -> None:
+    """Queries that have arrived are answered before the connection ends.
+
+    "queries that have arrived are answered, and TCP clients between two queries are disconnected"
+    """
+    async with serve(HANDLER, messages.tcp_protocol) as served:
+        idle, busy = await served.connect(raw=True), await served.connect(raw=True)
+        await idle.send(framed(PLAIN))
+        assert await idle.receive()
+        await busy.send(framed(PLAIN) * 20)
+        await served.server.shutdown(grace=PATIENCE)
+        assert await idle.receive() == b""
+        assert len(split(await everything(busy))) == 20
+
+
+@pytest.mark.anyio
+async def test_private(log: pytest.LogCaptureFixture) -> None:
+    """Clients of other networks get nothing.
+
+    "The server then discards the datagram without decoding it, or resets the TCP connection"
+    """
+    zone = HANDLER.zone
+    own, other = (
+        private.PrivateRequestHandler(zone, list(map(ipaddress.ip_network, networks)))
+        for networks in (["198.51.100.0/24", "fd00::/8"], ["192.0.2.0/24"])
+    )
+    async with asking(own) as served:
+        [response] = await served.ask(PLAIN)
+        assert dns.message.from_wire(response).answer
+    async with serve(other, messages.udp_protocol) as datagrams:
+        raw = await datagrams.connect(raw=True)
+        await raw.send(PLAIN)
+        await raw.send(b"")
+        await until(lambda: datagrams.server.get_statistics().refused == 2)
+    async with serve(other, messages.tcp_protocol) as streams:
+        raw = await streams.connect(raw=True)
+        with pytest.raises(ConnectionResetError):
+            await raw.receive()
+    assert not complaints(log)
+
+
+@pytest.mark.anyio
+async def test_clock() -> None:
+    """The handler of the page knows a name more, and all others.
+
+    "This handler knows one name more"
+
+    "The time to live is 0, so that no resolver remembers the answer."
+    """
+    async with asking(clock.ClockRequestHandler(HANDLER.zone)) as served:
+        [response] = await served.ask(wire(query_of("Clock.Example.com", "TXT")))
+        message = dns.message.from_wire(response)
+        assert message.flags & dns.flags.AA
+        assert re.fullmatch(r'Clock.Example.com. 0 IN TXT "\d\d:\d\d"', str(message.answer[0]))
+        [response] = await served.ask(wire(query_of("clock.example.com", "A")))
+        assert dns.message.from_wire(response).rcode() == dns.rcode.NXDOMAIN
+        [response] = await served.ask(PLAIN)
+        assert dns.message.from_wire(response).answer
+
+
+@needs("dig")
+@pytest.mark.anyio
+async def test_other_zones(tmp_path: Path) -> None:
+    """What the zone of the page does not have: a loop, an alias of the zone below, a long response.
+
+    "look_up() follows aliases until it has an answer or leaves the zone."
+
+    "serialize() leaves out records that do not fit, and then sets the TC bit"
+
+    "It goes from the name of the zone down to the name that was asked for, and stops where another
+    zone begins, or where no further name exists"
+    """
+    lines = ["one CNAME two", "two CNAME one", "alias CNAME host.lab", "a.b.c A 192.0.2.99"]
+    lines += ["$GENERATE 1-2500 long AAAA 2001:db8::$"]
+    async with zone_with(*lines, folder=tmp_path) as served:
+        short = ["+noall", "+answer", "+comments"]
+        output = await served.dig(*short, "one.example.com")
+        assert "flags: qr aa rd; QUERY: 1, ANSWER: 2, AUTHORITY: 0" in output
+        output = await served.dig(*short, "alias.example.com")
+        assert "flags: qr aa rd; QUERY: 1, ANSWER: 1, AUTHORITY: 1, ADDITIONAL: 2" in output
+        for name, status in ("b.c", "NOERROR"), ("x.b.c", "NXDOMAIN"), ("c.b.c", "NXDOMAIN"):
+            output = await served.dig(*short, f"{name}.example.com")
+            assert f"status: {status}" in output
+            assert "ANSWER: 0, AUTHORITY: 1" in output
+        output = await served.dig(*short, "+tcp", "long.example.com", "AAAA")
+        assert "flags: qr aa tc rd; QUERY: 1, ANSWER: 0" in output

@@ -33,7 +33,8 @@ async def ask_udp(query: Message) -> Message:
     async with serve(handler, udp_protocol) as served:
         client = await served.connect(protocol=DatagramProtocol(ClientSerializer()))
         await client.send_packet(query)
-        return await client.recv_packet()
+        response: Message = await client.recv_packet()
+        return response
 
 
 async def ask_tcp(*queries: Message) -> list[Message]:
