@@ -150,7 +150,7 @@ class Reader:
         if "dns_server.py" not in command:
             command = command.replace("python ", f"{sys.executable} ")
             done: subprocess.CompletedProcess[str] = subprocess.run(
-                command, shell=True, timeout=PATIENCE, encoding="utf-8", check=True, **options
+                command, shell=True, timeout=2 * PATIENCE, encoding="utf-8", check=True, **options
             )
             return done.stdout
         self.server = subprocess.Popen(
@@ -781,6 +781,7 @@ class Attackers:
                 self.connected += is_first
                 is_first = False
                 await kind(sock)
+            await anyio.sleep(self.pause)
 
     async def slow(self, sock: socket.socket) -> None:
         """Send a query byte by byte, as slowly as possible."""
@@ -811,8 +812,8 @@ class Attackers:
             damaged = list(damages(PLAIN))
             while True:
                 for data in (
-                    *random.sample(damaged, 5),
-                    *map(random.randbytes, range(0, 1300, 50)),
+                    *random.sample(damaged, 3),
+                    *map(random.randbytes, range(0, 1300, 100)),
                 ):
                     with contextlib.suppress(OSError):
                         sock.sendto(data, (self.served.host, self.served.port))
@@ -845,7 +846,7 @@ async def test_abuse(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
         # All have come, and the server has stopped working for the greedy.
         while attackers.connected < 200 or sum(each.state == "sending" for each in clients()) < 50:
             await anyio.sleep(10 * MS)
-        for _ in range(3):
+        for _ in range(2):
             for arguments in (
                 ["web.example.com"],
                 ["+tcp", "web.example.com"],
@@ -854,7 +855,7 @@ async def test_abuse(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
                 output = await served.dig(*arguments, "+tries=5", "+time=1")
                 assert "status: NOERROR" in output
                 assert "ANSWER: 0" not in output
-        assert all(each.unsent < 3 * 65_536 for each in clients())
+        assert all(each.unsent <= 2 * 65_536 for each in clients())
         seconds = time.monotonic() - began
         invalid = served.udp.get_statistics().invalid
         tasks.cancel_scope.cancel()
