@@ -156,7 +156,10 @@ class Reader:
         self.server = subprocess.Popen(
             [sys.executable, *command.split()[1:], *self.options], **options
         )
-        return next_lines(self.server, lines)
+        printed = ""
+        for _ in range(3):  # to import all modules for the first time takes long
+            printed += next_lines(self.server, lines - printed.count("\n"))
+        return printed
 
     def close(self) -> None:
         """Kill the server, if it still runs."""
