@@ -1,0 +1,1 @@
+"""A subset of Redis: strings, lists, expiry, transactions, publish and subscribe."""

@@ -1,0 +1,111 @@
+"""The request handler: receives commands, sends replies."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any, Final
+
+import anyio
+
+from easynetwork.exceptions import StreamProtocolParseError
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+
+from .commands import DATA_COMMANDS, Function
+from .connection import CONNECTION_COMMANDS, Connection
+from .pubsub import PUBSUB_COMMANDS, PubSub, Subscriptions, is_subscription
+from .resp import Command, Error, Replies, Reply
+from .store import Store
+from .transactions import TRANSACTION_COMMANDS, Transaction
+
+NOT_QUEUED: Final = {b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"QUIT"}
+WHILE_SUBSCRIBED: Final = {b"PING", b"QUIT"}
+
+
+class RedisRequestHandler(AsyncStreamRequestHandler[Command, Reply]):
+    def __init__(self, store: Store | None = None, pubsub: PubSub | None = None) -> None:
+        self.store = Store() if store is None else store
+        self.pubsub = PubSub() if pubsub is None else pubsub
+        self.numbers = itertools.count(1)
+
+    async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
+        self.server = server
+        tasks = await exit_stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(self.remove_expired)
+
+    async def remove_expired(self) -> None:
+        while True:
+            await anyio.sleep(1)
+            self.store.remove_expired()
+
+    async def handle(self, client: AsyncStreamClient[Reply]) -> AsyncGenerator[None, Command]:
+        session = Session(self, client)
+        try:
+            while not session.connection.has_quit:
+                words = yield
+                reply = session.answer(words)
+                if type(reply) is not Replies:
+                    await client.send_packet(reply)
+                    continue
+                for each in reply:
+                    await client.send_packet(each)
+        except StreamProtocolParseError as exc:
+            await client.send_packet(Error(f"ERR Protocol error: {exc.error}"))
+        finally:
+            session.close()
+        await client.aclose()
+
+
+class Session:
+    """What the server knows of one client."""
+
+    def __init__(self, handler: RedisRequestHandler, client: AsyncStreamClient[Reply]) -> None:
+        self.store = handler.store
+        self.transaction = Transaction(handler.store)
+        self.subscriptions = Subscriptions(client, handler.pubsub)
+        self.connection = Connection(handler.server, next(handler.numbers))
+        self.others = (
+            (TRANSACTION_COMMANDS, self.transaction),
+            (PUBSUB_COMMANDS, self.subscriptions),
+            (CONNECTION_COMMANDS, self.connection),
+        )
+
+    def close(self) -> None:
+        self.transaction.close()
+        self.subscriptions.close()
+
+    def answer(self, words: Command) -> Reply:
+        """Return the reply to a command."""
+        if not words:  # an empty line
+            return Replies()
+        try:
+            name = words[0].upper()
+            function, target = self.find(name, words)
+            if self.subscriptions and not (is_subscription(name) or name in WHILE_SUBSCRIBED):
+                raise Error("ERR only PING, QUIT and commands for subscriptions are allowed now")
+            if self.transaction.is_open and name not in NOT_QUEUED:
+                if is_subscription(name):
+                    raise Error("ERR subscriptions are not allowed in transactions")
+                return self.transaction.enqueue(partial(call, function, target, words), words)
+        except Error as error:
+            self.transaction.is_invalid = True
+            return error
+        return call(function, target, words)
+
+    def find(self, name: bytes, words: Command) -> tuple[Function, object]:
+        """Return the function of a command, and its first argument."""
+        if (function := DATA_COMMANDS.find(name, words)) is not None:
+            return function, self.store
+        for table, target in self.others:
+            if (function := table.find(name, words)) is not None:
+                return function, target
+        raise Error(f"ERR unknown command '{words[0][:128].decode('latin-1')}'")
+
+
+def call(function: Function, target: object, words: Command) -> Reply:
+    try:
+        return function(target, *words[1:])
+    except Error as error:
+        return error
