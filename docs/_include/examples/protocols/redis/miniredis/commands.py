@@ -7,56 +7,49 @@ import inspect
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from itertools import islice
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from .resp import MAX_COMMAND, MAX_REPLY, NULL_ARRAY, Command, Error, Reply
+from .resp import MAX_COMMAND, MAX_REPLY, NULL_ARRAY, Error, Reply
 from .store import Store
 
 MAX_PATTERN: Final = 256
 MAX_SECONDS: Final = 10**10
 MAX_NAMES: Final = 1000  # that a client watches, or subscribes to
 
-Function: TypeAlias = Callable[..., Reply]
-_Function = TypeVar("_Function", bound=Function)
+_Function = TypeVar("_Function", bound=Callable[..., Reply])
 
 
 class Entry(NamedTuple):
-    function: Function
+    """A command, and how many words it may have, its name included.
+
+    Its function is called with an attribute of the client's session, and with the words that follow
+    the name.
+    """
+
+    function: Callable[..., Reply]
+    attribute: str
     fewest: float
     most: float
 
 
-class CommandTable(dict[bytes, Entry]):
-    """Functions by the names of their commands."""
-
-    def command(self, name: str) -> Callable[[_Function], _Function]:
-        """Return a decorator. The function's parameters, but for the first, are the words."""
-
-        def register(function: _Function) -> _Function:
-            _, *parameters = inspect.signature(function).parameters.values()
-            words = [each for each in parameters if each.kind is not each.VAR_POSITIONAL]
-            fewest = sum(each.default is each.empty for each in words)
-            most = len(words) if len(words) == len(parameters) else math.inf
-            self[name.encode()] = Entry(function, fewest, most)
-            return function
-
-        return register
-
-    def find(self, name: bytes, words: Command) -> Function | None:
-        """Return the function for a command; None if the table has none."""
-        entry = self.get(name)
-        if entry is None:
-            return None
-        if not entry.fewest < len(words) <= entry.most + 1:
-            command = name.decode().lower()
-            raise Error(f"ERR wrong number of arguments for '{command}' command")
-        return entry.function
+COMMANDS: Final[dict[bytes, Entry]] = {}
 
 
-DATA_COMMANDS: Final = CommandTable()
-command = DATA_COMMANDS.command
+def command(name: str, attribute: str = "store") -> Callable[[_Function], _Function]:
+    """Return a decorator that adds a function to the commands."""
+
+    def register(function: _Function) -> _Function:
+        words = inspect.signature(function).parameters.values()
+        fewest = sum(each.default is each.empty for each in words)
+        most: float = len(words)
+        if any(each.kind is each.VAR_POSITIONAL for each in words):
+            fewest, most = fewest - 1, math.inf
+        COMMANDS[name.encode()] = Entry(function, attribute, fewest, most)
+        return function
+
+    return register
 
 
 # Words
@@ -86,12 +79,11 @@ def compile_pattern(pattern: bytes) -> re.Pattern[bytes]:
 
 
 def size_of(reply: Reply) -> int:
-    match reply:
-        case bytes():
-            return len(reply)
-        case list():
-            return sum(map(size_of, reply)) + len(reply)
-    return 1
+    """Return about how many bytes a reply has."""
+    if isinstance(reply, list):
+        sizes = [len(each) if type(each) is bytes else size_of(each) for each in reply]
+        return sum(sizes) + 8 * len(sizes)
+    return len(reply) if isinstance(reply, bytes) else 8
 
 
 def check_string(value: bytes) -> bytes:
@@ -106,16 +98,11 @@ def check_names(names: Collection[bytes]) -> None:
         raise Error("ERR too many names")
 
 
-def limited(replies: Iterable[Reply]) -> list[Reply]:
+def limited(replies: list[Reply]) -> list[Reply]:
     """Return an array for the client, unless it is too large to wait in memory until it is sent."""
-    result: list[Reply] = []
-    size = 0
-    for reply in replies:
-        result.append(reply)
-        size += size_of(reply) + 1
-        if size > MAX_REPLY:
-            raise Error("ERR the reply is too large")
-    return result
+    if size_of(replies) > MAX_REPLY:
+        raise Error("ERR the reply is too large")
+    return replies
 
 
 # Strings
@@ -165,7 +152,7 @@ def setnx(store: Store, key: bytes, value: bytes) -> Reply:
 @command("MGET")
 def mget(store: Store, key: bytes, *keys: bytes) -> Reply:
     values = map(store.get, (key, *keys))
-    return limited(value if isinstance(value, bytes) else None for value in values)
+    return limited([value if isinstance(value, bytes) else None for value in values])
 
 
 @command("MSET")
@@ -237,7 +224,7 @@ def type_(store: Store, key: bytes) -> Reply:
 @command("KEYS")
 def keys(store: Store, pattern: bytes) -> Reply:
     matches = compile_pattern(pattern).match
-    return limited(key for key in store.get_keys() if matches(key))
+    return limited([key for key in store.get_keys() if matches(key)])
 
 
 @command("DBSIZE")
@@ -357,4 +344,4 @@ def lrange(store: Store, key: bytes, start: bytes, stop: bytes) -> Reply:
     first, last = parse_int(start), parse_int(stop)
     begin = max(first + len(items) if first < 0 else first, 0)
     end = min(last + len(items) if last < 0 else last, len(items) - 1) + 1
-    return limited(islice(items, begin, end)) if begin < end else []
+    return limited([*islice(items, begin, end)]) if begin < end else []

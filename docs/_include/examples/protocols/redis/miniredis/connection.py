@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .commands import DATA_COMMANDS, CommandTable
+from .commands import COMMANDS, command
 from .resp import Error, Reply
 
 VERSION: Final = "7.0.0"
 SETTINGS: Final = {b"save": b"", b"appendonly": b"no"}
-
-CONNECTION_COMMANDS: Final = CommandTable()
-command = CONNECTION_COMMANDS.command
 
 
 class Connection:
@@ -23,22 +20,22 @@ class Connection:
         self.name: bytes | None = None
         self.has_quit = False
 
-    @command("ECHO")
+    @command("ECHO", "connection")
     def echo(self, message: bytes) -> Reply:
         return message
 
-    @command("QUIT")
+    @command("QUIT", "connection")
     def quit(self) -> Reply:
         self.has_quit = True
         return "OK"
 
-    @command("SELECT")
+    @command("SELECT", "connection")
     def select(self, index: bytes) -> Reply:
         if index != b"0":
             raise Error("ERR DB index is out of range")
         return "OK"
 
-    @command("HELLO")
+    @command("HELLO", "connection")
     def hello(self, version: bytes = b"2", *options: bytes) -> Reply:
         if version != b"2":
             raise Error("NOPROTO unsupported protocol version")
@@ -55,7 +52,7 @@ class Connection:
         }
         return [word for fact in facts.items() for word in fact]
 
-    @command("CLIENT")
+    @command("CLIENT", "connection")
     def client(self, subcommand: bytes, *words: bytes) -> Reply:
         match subcommand.upper(), words:
             case b"ID", ():
@@ -69,20 +66,20 @@ class Connection:
                 return "OK"
         raise Error("ERR unknown subcommand or wrong number of arguments for 'client' command")
 
-    @command("CONFIG")
+    @command("CONFIG", "connection")
     def config(self, subcommand: bytes, *names: bytes) -> Reply:
         if subcommand.upper() != b"GET":
             raise Error("ERR only CONFIG GET is supported")
         found = [name for name in map(bytes.lower, names) if name in SETTINGS]
         return [word for name in found for word in (name, SETTINGS[name])]
 
-    @command("COMMAND")
+    @command("COMMAND", "connection")
     def list_commands(self, *words: bytes) -> Reply:
         if [word.upper() for word in words] == [b"COUNT"]:
-            return len(DATA_COMMANDS)
+            return len(COMMANDS)
         return []  # redis-cli shows no hints then
 
-    @command("INFO")
+    @command("INFO", "connection")
     def info(self, *sections: bytes) -> Reply:
         statistics = self.server.get_statistics()
         lines = (

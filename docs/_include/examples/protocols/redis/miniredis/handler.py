@@ -13,15 +13,16 @@ import anyio
 from easynetwork.exceptions import StreamProtocolParseError
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 
-from .commands import DATA_COMMANDS, Function
-from .connection import CONNECTION_COMMANDS, Connection
-from .pubsub import PUBSUB_COMMANDS, PubSub, Subscriptions, is_subscription
+from .commands import COMMANDS, Entry
+from .connection import Connection
+from .pubsub import PubSub, Subscriptions
 from .resp import Command, Error, Replies, Reply
 from .store import Store
-from .transactions import TRANSACTION_COMMANDS, Transaction
+from .transactions import Transaction
 
 NOT_QUEUED: Final = {b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"QUIT"}
-WHILE_SUBSCRIBED: Final = {b"PING", b"QUIT"}
+SUBSCRIPTION: Final = {b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE"}
+WHILE_SUBSCRIBED: Final = SUBSCRIPTION | {b"PING", b"QUIT"}
 
 
 class RedisRequestHandler(AsyncStreamRequestHandler[Command, Reply]):
@@ -66,46 +67,36 @@ class Session:
         self.transaction = Transaction(handler.store)
         self.subscriptions = Subscriptions(client, handler.pubsub)
         self.connection = Connection(handler.server, next(handler.numbers))
-        self.others = (
-            (TRANSACTION_COMMANDS, self.transaction),
-            (PUBSUB_COMMANDS, self.subscriptions),
-            (CONNECTION_COMMANDS, self.connection),
-        )
 
     def close(self) -> None:
         self.transaction.close()
         self.subscriptions.close()
 
     def answer(self, words: Command) -> Reply:
-        """Return the reply to a command."""
+        """Return the reply to a command, or several."""
         if not words:  # an empty line
             return Replies()
+        name = words[0].upper()
+        entry = COMMANDS.get(name)
         try:
-            name = words[0].upper()
-            function, target = self.find(name, words)
-            if self.subscriptions and not (is_subscription(name) or name in WHILE_SUBSCRIBED):
+            if entry is None:
+                raise Error(f"ERR unknown command '{words[0][:128].decode('latin-1')}'")
+            if not entry.fewest <= len(words) <= entry.most:
+                text = name.decode().lower()
+                raise Error(f"ERR wrong number of arguments for '{text}' command")
+            if self.subscriptions.count and name not in WHILE_SUBSCRIBED:
                 raise Error("ERR only PING, QUIT and commands for subscriptions are allowed now")
             if self.transaction.is_open and name not in NOT_QUEUED:
-                if is_subscription(name):
+                if name in SUBSCRIPTION:
                     raise Error("ERR subscriptions are not allowed in transactions")
-                return self.transaction.enqueue(partial(call, function, target, words), words)
+                return self.transaction.enqueue(partial(self.call, entry, words), words)
         except Error as error:
             self.transaction.is_invalid = True
             return error
-        return call(function, target, words)
+        return self.call(entry, words)
 
-    def find(self, name: bytes, words: Command) -> tuple[Function, object]:
-        """Return the function of a command, and its first argument."""
-        if (function := DATA_COMMANDS.find(name, words)) is not None:
-            return function, self.store
-        for table, target in self.others:
-            if (function := table.find(name, words)) is not None:
-                return function, target
-        raise Error(f"ERR unknown command '{words[0][:128].decode('latin-1')}'")
-
-
-def call(function: Function, target: object, words: Command) -> Reply:
-    try:
-        return function(target, *words[1:])
-    except Error as error:
-        return error
+    def call(self, entry: Entry, words: Command) -> Reply:
+        try:
+            return entry.function(getattr(self, entry.attribute), *words[1:])
+        except Error as error:
+            return error

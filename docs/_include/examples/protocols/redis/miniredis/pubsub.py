@@ -9,13 +9,10 @@ from typing import Final
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import AsyncStreamClient
 
-from .commands import CommandTable, check_names, compile_pattern
+from .commands import check_names, command, compile_pattern
 from .resp import Replies, Reply
 
 HIGH_WATER: Final = 1024 * 1024
-
-PUBSUB_COMMANDS: Final = CommandTable()
-command = PUBSUB_COMMANDS.command
 
 
 @dataclass
@@ -72,39 +69,37 @@ class Subscriptions:
         self.client = client
         self.pubsub = pubsub
         self.names: dict[str, set[bytes]] = {"subscribe": set(), "psubscribe": set()}
-
-    def __len__(self) -> int:
-        return sum(map(len, self.names.values()))
+        self.count = 0
 
     def close(self) -> None:
         for kind in self.names:
             self.leave(kind, ())
 
-    @command("PING")
+    @command("PING", "subscriptions")
     def ping(self, message: bytes | None = None) -> Reply:
-        if self:
+        if self.count:
             return [b"pong", message or b""]
         return "PONG" if message is None else message
 
-    @command("PUBLISH")
+    @command("PUBLISH", "subscriptions")
     def publish(self, channel: bytes, message: bytes) -> Reply:
         return self.pubsub.publish(channel, message)
 
-    @command("SUBSCRIBE")
+    @command("SUBSCRIBE", "subscriptions")
     def subscribe(self, name: bytes, *names: bytes) -> Replies:
         return self.join("subscribe", (name, *names))
 
-    @command("PSUBSCRIBE")
+    @command("PSUBSCRIBE", "subscriptions")
     def psubscribe(self, name: bytes, *names: bytes) -> Replies:
         for each in (name, *names):
             compile_pattern(each)  # or raises an error
         return self.join("psubscribe", (name, *names))
 
-    @command("UNSUBSCRIBE")
+    @command("UNSUBSCRIBE", "subscriptions")
     def unsubscribe(self, *names: bytes) -> Replies:
         return self.leave("subscribe", names)
 
-    @command("PUNSUBSCRIBE")
+    @command("PUNSUBSCRIBE", "subscriptions")
     def punsubscribe(self, *names: bytes) -> Replies:
         return self.leave("psubscribe", names)
 
@@ -115,7 +110,8 @@ class Subscriptions:
             if name not in self.names[kind]:
                 self.pubsub.join(self.client, kind, name)
                 self.names[kind].add(name)
-            replies.append([kind.encode(), name, len(self)])
+                self.count += 1
+            replies.append([kind.encode(), name, self.count])
         return replies
 
     def leave(self, kind: str, names: tuple[bytes, ...]) -> Replies:
@@ -123,12 +119,9 @@ class Subscriptions:
         for name in names or sorted(self.names[kind]):
             if name in self.names[kind]:
                 self.names[kind].remove(name)
+                self.count -= 1
                 self.pubsub.leave(self.client, kind, name)
-            replies.append([kind.replace("sub", "unsub").encode(), name, len(self)])
+            replies.append([kind.replace("sub", "unsub").encode(), name, self.count])
         if not replies:
-            replies.append([kind.replace("sub", "unsub").encode(), None, len(self)])
+            replies.append([kind.replace("sub", "unsub").encode(), None, self.count])
         return replies
-
-
-def is_subscription(name: bytes) -> bool:
-    return name.endswith(b"SUBSCRIBE")

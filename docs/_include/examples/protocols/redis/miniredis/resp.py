@@ -41,19 +41,18 @@ def encode_reply(reply: Reply) -> bytes:
     match reply:
         case bytes():
             return b"$%d\r\n%b\r\n" % (len(reply), reply)
-        case str():  # only constants of this program: there is no way to escape a newline
-            return f"+{reply}\r\n".encode()
+        case str():  # only texts of this program: nothing can escape a newline
+            return b"+%b\r\n" % reply.encode()
         case int():
             return b":%d\r\n" % reply
-        case None:
-            return b"$-1\r\n"
         case list():
             return b"*%d\r\n%b" % (len(reply), b"".join(map(encode_reply, reply)))
-        case NullArray():
-            return b"*-1\r\n"
         case Error():  # it may quote the client: a newline would begin another reply
             text = " ".join(str(reply).splitlines())
-            return f"-{text}\r\n".encode()
+            return b"-%b\r\n" % text.encode()
+        case NullArray():
+            return b"*-1\r\n"
+    return b"$-1\r\n"
 
 
 def encode_command(command: Command) -> bytes:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-from .commands import CommandTable, check_names, size_of
+from .commands import check_names, command, size_of
 from .resp import MAX_COMMAND, MAX_REPLY, NULL_ARRAY, Command, Error, Reply
 from .store import Store
 
 Call: TypeAlias = Callable[[], Reply]
-
-TRANSACTION_COMMANDS: Final = CommandTable()
-command = TRANSACTION_COMMANDS.command
 
 
 class Transaction:
@@ -45,21 +42,21 @@ class Transaction:
         self._queue.append(call)
         return "QUEUED"
 
-    @command("MULTI")
+    @command("MULTI", "transaction")
     def multi(self) -> Reply:
         if self.is_open:
             raise Error("ERR MULTI calls can not be nested")
         self.is_open, self.is_invalid = True, False
         return "OK"
 
-    @command("DISCARD")
+    @command("DISCARD", "transaction")
     def discard(self) -> Reply:
         if not self.is_open:
             raise Error("ERR DISCARD without MULTI")
         self.close()
         return "OK"
 
-    @command("EXEC")
+    @command("EXEC", "transaction")
     def exec(self) -> Reply:
         if not self.is_open:
             raise Error("ERR EXEC without MULTI")
@@ -80,7 +77,7 @@ class Transaction:
             replies.append(reply if size <= MAX_REPLY else Error("ERR the reply is too large"))
         return replies
 
-    @command("WATCH")
+    @command("WATCH", "transaction")
     def watch(self, key: bytes, *keys: bytes) -> Reply:
         if self.is_open:
             raise Error("ERR WATCH inside MULTI is not allowed")
@@ -90,7 +87,7 @@ class Transaction:
             self._watched.add(each)
         return "OK"
 
-    @command("UNWATCH")
+    @command("UNWATCH", "transaction")
     def unwatch(self) -> Reply:
         for key in self._watched:
             self.store.unwatch(key, self)
