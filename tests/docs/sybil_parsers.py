@@ -129,8 +129,14 @@ def read_snippet(file: Path, options: Mapping[str, str]) -> list[str]:
 
 @functools.cache
 def import_failure(file: Path) -> str:
-    """Import an example as a reader would, in its folder; return the error, "" if there is none."""
-    return run_python(["-W", "error", "-c", f"import {file.stem}"], file.parent)[1]
+    """Import an example as a reader would, in its folder; return the error, "" if there is none.
+
+    The folder of a module that belongs to a package is that of the package.
+    """
+    folder, name = file.parent, file.stem
+    while (folder / "__init__.py").exists():
+        folder, name = folder.parent, f"{folder.name}.{name}"
+    return run_python(["-W", "error", "-c", f"import {name}"], folder)[1]
 
 
 def check_console_block(example: Example) -> str | None:

@@ -115,6 +115,21 @@ def get(store: Store, key: bytes) -> Reply:
 
 @command("SET")
 def set_(store: Store, key: bytes, value: bytes, *options: bytes) -> Reply:
+    names, period = parse_set_options(options) if options else ((), None)
+    old = store.get_string(key) if b"GET" in names else None
+    if names and (b"XX" if store.get(key) is None else b"NX") in names:
+        return old
+    store.put(key, value)
+    if b"KEEPTTL" not in names:
+        store.set_deadline(key, None if period is None else store.clock() + period)
+    return old if b"GET" in names else "OK"
+
+
+SET_OPTIONS: Final = {b"EX", b"PX", b"NX", b"XX", b"GET", b"KEEPTTL"}
+EXCLUSIVE_OPTIONS: Final = ({b"NX", b"XX"}, {b"EX", b"PX", b"KEEPTTL"})
+
+
+def parse_set_options(options: tuple[bytes, ...]) -> tuple[Collection[bytes], float | None]:
     names: set[bytes] = set()
     period = None
     words = iter(options)
@@ -124,24 +139,9 @@ def set_(store: Store, key: bytes, value: bytes, *options: bytes) -> Reply:
             period = parse_period("set", next(words, b""), milliseconds=name == b"PX")
             if period <= 0:
                 raise Error("ERR invalid expire time in 'set' command")
-    if names - SET_OPTIONS or any(pair <= names for pair in EXCLUSIVE_OPTIONS):
+    if names - SET_OPTIONS or any(len(names & each) > 1 for each in EXCLUSIVE_OPTIONS):
         raise Error("ERR syntax error")
-    old = store.get_string(key) if b"GET" in names else None
-    if (b"NX" if store.get(key) is not None else b"XX") in names:
-        return old
-    store.put(key, value)
-    if b"KEEPTTL" not in names:
-        store.set_deadline(key, None if period is None else store.clock() + period)
-    return old if b"GET" in names else "OK"
-
-
-SET_OPTIONS: Final = {b"EX", b"PX", b"NX", b"XX", b"GET", b"KEEPTTL"}
-EXCLUSIVE_OPTIONS: Final = (
-    {b"NX", b"XX"},
-    {b"EX", b"PX"},
-    {b"EX", b"KEEPTTL"},
-    {b"PX", b"KEEPTTL"},
-)
+    return names, period
 
 
 @command("SETNX")
@@ -180,6 +180,11 @@ def strlen(store: Store, key: bytes) -> Reply:
 @command("INCRBY")
 def incrby(store: Store, key: bytes, number: bytes) -> Reply:
     return add(store, key, parse_int(number))
+
+
+@command("DECRBY")
+def decrby(store: Store, key: bytes, number: bytes) -> Reply:
+    return add(store, key, -parse_int(number))
 
 
 @command("INCR")

@@ -1,0 +1,1025 @@
+"""Test the page about Redis: programs that others wrote talk to its server.
+
+A sentence in quotation marks in a docstring is a quotation of the page. The server is `miniredis`,
+the package of the page. The programs are redis-cli, redis-benchmark and the client package `redis`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+import redis
+import redis.asyncio
+from hypothesis import given, strategies as st
+
+from docs._include.examples.protocols.redis import miniredis
+from docs._include.examples.protocols.redis.miniredis import (
+    commands,
+    handler as handler_module,
+    resp,
+)
+from docs._include.examples.protocols.redis.miniredis.handler import RedisRequestHandler, Session
+from docs._include.examples.protocols.redis.miniredis.pubsub import PubSub
+from docs._include.examples.protocols.redis.miniredis.resp import (
+    CLIENT_PROTOCOL,
+    NULL_ARRAY,
+    SERVER_PROTOCOL,
+    Command,
+    Error,
+    Reply,
+    encode_command,
+    encode_reply,
+)
+from docs._include.examples.protocols.redis.miniredis.store import Store
+from easynetwork.codec import new_codec
+from easynetwork.exceptions import StreamProtocolParseError
+from easynetwork.parsers import NEED_DATA
+from easynetwork.servers import AsyncTCPNetworkServer, CloseReason, Limits
+from easynetwork.testing import serve, virtual_time
+from tests.docs import redis_cost
+from tests.docs.howto_support import DOCS, complaints, in_thread, serving, until, words
+from tests.docs.terminals import next_lines
+from tests.interop.support import needs
+from tests.times import PATIENCE, SOON
+
+PAGE = "protocols/redis.rst"
+PACKAGE = Path(miniredis.__file__).parent
+LOOPS = ("asyncio", "trio")
+
+needs_cli = needs("redis-cli")
+needs_benchmark = needs("redis-benchmark")
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Fail a test in which the server logs a warning, or worse."""
+    caplog.set_level(logging.INFO, "easynetwork")
+    yield caplog
+    assert complaints(caplog) == []
+
+
+@contextlib.asynccontextmanager
+async def miniredis_server(
+    handler: RedisRequestHandler | None = None, **options: Any
+) -> AsyncIterator[AsyncTCPNetworkServer[Command, Reply]]:
+    async with serving(handler or RedisRequestHandler(), SERVER_PROTOCOL, **options) as server:
+        yield server
+
+
+def port_of(server: AsyncTCPNetworkServer[Any, Any]) -> int:
+    return server.get_addresses()[0].port
+
+
+def test_quotations() -> None:
+    """The page says what the tests quote."""
+    page = words(PAGE)
+    found = []
+    for name, test in globals().items():
+        if name.startswith("test_"):
+            text = " ".join(str(test.__doc__).split())
+            found += re.findall(r'"(.+?)"', text)
+    assert [quotation for quotation in found if quotation not in page] == []
+    assert len(found) > 10
+
+
+# -- redis-cli ---------------------------------------------------------------------------------
+
+
+class Terminal:
+    """redis-cli, in which commands are typed line by line.
+
+    Args:
+        options: ``--no-raw``, for example: show replies as in a terminal.
+    """
+
+    def __init__(self, port: int, *options: str) -> None:
+        self.process = subprocess.Popen(
+            ["redis-cli", "-p", str(port), *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+    def read(self, lines: int) -> str:
+        return next_lines(self.process, lines)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def terminal(port: int) -> Iterator[Terminal]:
+    opened = Terminal(port, "--no-raw")
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def transcripts() -> list[list[tuple[str, str]]]:
+    """Return what the page shows of redis-cli: what is typed, and what is printed then."""
+    text = (DOCS / PAGE).read_text(encoding="utf-8")
+    found = []
+    for block in re.findall(r"^   \$ redis-cli\n((?:   .*\n)+)", text, re.MULTILINE):
+        parts = re.split(r"^   127\.0\.0\.1:6379(?:\(TX\))?> ", block, flags=re.MULTILINE)
+        pairs = [part.partition("\n")[::2] for part in parts[1:]]
+        found.append([(line, re.sub("^   ", "", shown, flags=re.M)) for line, shown in pairs])
+    return found
+
+
+def play(port: int, transcript: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    with terminal(port) as opened:
+        found = []
+        for line, shown in transcript:
+            opened.type(line)
+            found.append((line, opened.read(shown.count("\n"))))
+        return found
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_transcripts() -> None:
+    """What the page types into redis-cli prints what the page shows."""
+    assert len(transcripts()) >= 3
+    for transcript in transcripts():
+        assert len(transcript) >= 2
+        async with miniredis_server() as server:
+            found = await in_thread(partial(play, port_of(server), transcript))
+        assert found == transcript
+
+
+TYPED = [
+    ("PING", "PONG\n"),
+    ("ping hello", '"hello"\n'),
+    ("ECHO 'two words'", '"two words"\n'),
+    ("SELECT 0", "OK\n"),
+    ("SELECT 1", "(error) ERR DB index is out of range\n"),
+    ('SET binary "a\\x00\\r\\nb"', "OK\n"),
+    ("GET binary", '"a\\x00\\r\\nb"\n'),
+    ("GET nothing", "(nil)\n"),
+    ("INCR binary", "(error) ERR value is not an integer or out of range\n"),
+    ("LPUSH letters c b a", "(integer) 3\n"),
+    ("GET letters", "(error) WRONGTYPE Operation against a key holding the wrong kind of value\n"),
+    ("LRANGE letters 0 -2", '1) "a"\n2) "b"\n'),
+    ("LRANGE letters 5 6", "(empty array)\n"),
+    ("KEYS l*", '1) "letters"\n'),
+    ("TYPE letters", "list\n"),
+    ("CLIENT GETNAME", "(nil)\n"),
+    ("CLIENT ID", "(integer) 1\n"),
+    ("CONFIG GET save", '1) "save"\n2) ""\n'),
+    ("HELLO 3", "(error) NOPROTO unsupported protocol version\n"),
+    ("NONSENSE", "(error) ERR unknown command 'NONSENSE'\n"),
+    ("GET", "(error) ERR wrong number of arguments for 'get' command\n"),
+    ("MULTI", "OK\n"),
+    ("GET nothing", "QUEUED\n"),
+    ("LLEN letters", "QUEUED\n"),
+    ("EXEC", "1) (nil)\n2) (integer) 3\n"),
+    ("COMMAND COUNT", f"(integer) {len(commands.COMMANDS)}\n"),
+    ("FLUSHDB", "OK\n"),
+    ("DBSIZE", "(integer) 0\n"),
+]
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_typed() -> None:
+    """Every kind of reply looks right in redis-cli."""
+    async with miniredis_server() as server:
+        assert await in_thread(lambda: play(port_of(server), TYPED)) == TYPED
+
+
+def run(*command: str, data: bytes = b"") -> str:
+    """Run a program to its end; return what it prints."""
+    done = subprocess.run(
+        command,
+        input=data,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout.decode()
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_piped() -> None:
+    """Many commands at once are all answered.
+
+    "redis-cli --pipe sends a file of commands at once"
+    """
+    data = b"".join(encode_command([b"RPUSH", b"l", b"%d" % number]) for number in range(5000))
+    async with miniredis_server() as server:
+        port = str(port_of(server))
+        output = await in_thread(lambda: run("redis-cli", "-p", port, "--pipe", data=data))
+        assert output.splitlines()[-1] == "errors: 0, replies: 5000"
+        output = await in_thread(lambda: run("redis-cli", "-p", port, "LRANGE", "l", "0", "-1"))
+        assert output.splitlines() == [str(number) for number in range(5000)]
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_subscribe_in_terminal() -> None:
+    """redis-cli prints the messages of a channel and of a pattern."""
+    async with miniredis_server() as server:
+        port = port_of(server)
+
+        def subscribe() -> Terminal:
+            opened = Terminal(port, "--csv")
+            opened.type("SUBSCRIBE news")
+            assert '"subscribe","news",1' in opened.read(1)
+            return opened
+
+        opened = await in_thread(subscribe)
+        try:
+            number = await in_thread(
+                lambda: run("redis-cli", "-p", str(port), "PUBLISH", "news", "hello")
+            )
+            assert number == "1\n"
+            assert await in_thread(lambda: opened.read(1)) == '"message","news","hello"\n'
+        finally:
+            await in_thread(opened.close)
+
+
+# -- redis-benchmark ---------------------------------------------------------------------------
+
+
+@needs_benchmark
+@pytest.mark.anyio
+@pytest.mark.parametrize("in_flight", [1, 16])
+async def test_benchmark(in_flight: int) -> None:
+    """redis-benchmark does its work, with 50 connections."""
+    names = "ping,set,get,incr,lpush,rpush,lpop,rpop,mset,lrange_100"
+    options = ["-t", names, "-n", "1000", "-c", "50", "-P", str(in_flight), "--csv"]
+    async with miniredis_server() as server:
+        command = ["redis-benchmark", "-p", str(port_of(server)), *options]
+        output = await in_thread(lambda: run(*command))
+    assert "error" not in output.lower()
+    assert "WARNING" not in output
+    found = re.findall(r'^"([\w ]+)', output, re.MULTILINE)
+    assert {"PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "LPUSH", "MSET "} <= set(found)
+
+
+@needs_benchmark
+@pytest.mark.cost
+@pytest.mark.parametrize(("in_flight", "most"), [(1, 1.0), (16, 0.9)])
+def test_cost(in_flight: int, most: float) -> None:
+    """A request costs less processor time than on asyncio's streams."""
+    costs = redis_cost.measure(in_flight, requests=5000, rounds=5)
+    assert redis_cost.ratio(costs) <= most, costs
+
+
+# -- The client package ------------------------------------------------------------------------
+
+
+def client_of(server: AsyncTCPNetworkServer[Any, Any], **options: Any) -> redis.Redis:
+    return redis.Redis(
+        port=port_of(server), protocol=2, socket_timeout=PATIENCE, decode_responses=True, **options
+    )
+
+
+async def with_client(use: Callable[[redis.Redis], None]) -> None:
+    """Use a blocking client in a thread, while the server runs."""
+
+    def run() -> None:
+        with client_of(server) as client:
+            use(client)
+
+    async with miniredis_server() as server:
+        await in_thread(run)
+
+
+@pytest.mark.anyio
+async def test_package() -> None:
+    """The client package calls each command, and understands each reply."""
+
+    def use(client: redis.Redis) -> None:
+        assert client.ping()
+        assert client.set("a", "1", ex=100)
+        assert client.set("a", "2", nx=True) is None
+        assert client.set("b", "2", xx=True) is None
+        assert client.set("a", "5", keepttl=True, get=True) == "1"
+        assert 0 < client.ttl("a") <= 100
+        assert client.persist("a")
+        assert client.ttl("a") == -1
+        assert client.incr("a") == 6
+        assert client.incrby("a", 4) == 10
+        assert client.decr("a") == 9
+        assert client.append("a", "!") == 2
+        assert client.strlen("a") == 2
+        assert client.mset({"x": "1", "y": "2"})
+        assert client.mget("x", "nothing", "y") == ["1", None, "2"]
+        assert client.setnx("x", "3") == 0
+        assert client.exists("x", "y", "z") == 2
+        assert client.pexpire("x", 50_000)
+        assert 0 < client.pttl("x") <= 50_000
+        assert client.rpush("l", "a", "b", "c") == 3
+        assert client.lpush("l", "z") == 4
+        assert client.lrange("l", 0, -1) == ["z", "a", "b", "c"]
+        assert client.lpop("l") == "z"
+        assert client.rpop("l", 2) == ["c", "b"]
+        assert client.llen("l") == 1
+        assert client.type("l") == "list"
+        assert sorted(client.keys("?")) == ["a", "l", "x", "y"]
+        assert client.dbsize() == 4
+        assert client.delete("a", "nothing") == 1
+        assert client.echo("hello") == "hello"
+        assert client.config_get("save") == {"save": ""}
+        assert client.info()["redis_version"] == "7.0.0"
+        assert client.client_setname("tests")
+        assert client.client_getname() == "tests"
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            client.get("l")
+        assert client.flushdb()
+
+    await with_client(use)
+
+
+@pytest.mark.anyio
+async def test_pipelines() -> None:
+    """A pipeline's replies come in order, and an error costs only its own command."""
+
+    def use(client: redis.Redis) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            for number in range(1000):
+                pipeline.set(f"key:{number}", "x" * number)
+            for number in range(1000):
+                pipeline.get(f"key:{number}")
+            replies = pipeline.execute()
+        assert replies == [True] * 1000 + ["x" * number for number in range(1000)]
+        with client.pipeline(transaction=False) as pipeline:
+            pipeline.incr("key:1").incr("n")
+            error, number = pipeline.execute(raise_on_error=False)
+        assert isinstance(error, redis.ResponseError)
+        assert number == 1
+
+    await with_client(use)
+
+
+@pytest.mark.anyio
+async def test_transactions() -> None:
+    """A watched key that changes makes the transaction fail, so that none of it is done."""
+
+    def use(client: redis.Redis) -> None:
+        with client.pipeline() as pipeline:
+            pipeline.watch("n")
+            pipeline.multi()
+            pipeline.incr("n")
+            client.set("n", "10")
+            with pytest.raises(redis.WatchError):
+                pipeline.execute()
+        assert client.get("n") == "10"
+
+        def double(pipeline: Any) -> None:
+            value = int(pipeline.get("n"))
+            pipeline.multi()
+            pipeline.set("n", value * 2)
+
+        assert client.transaction(double, "n") == [True]
+        assert client.get("n") == "20"
+
+    await with_client(use)
+
+
+@pytest.mark.anyio
+async def test_package_pubsub() -> None:
+    """Messages arrive in order, over channels and patterns."""
+
+    def use(client: redis.Redis) -> None:
+        with client.pubsub() as pubsub:
+            pubsub.subscribe("news.sport")
+            pubsub.psubscribe("news.*")
+            assert [pubsub.get_message(timeout=PATIENCE)["type"] for _ in range(2)] == [
+                "subscribe",
+                "psubscribe",
+            ]
+            assert client.publish("news.sport", "3:2") == 2
+            assert client.publish("news.weather", "rain") == 1
+            assert client.publish("gossip", "psst") == 0
+            found = [pubsub.get_message(timeout=PATIENCE) for _ in range(3)]
+            assert [(each["type"], each["channel"], each["data"]) for each in found] == [
+                ("message", "news.sport", "3:2"),
+                ("pmessage", "news.sport", "3:2"),
+                ("pmessage", "news.weather", "rain"),
+            ]
+            pubsub.ping("still there")
+            assert pubsub.get_message(timeout=PATIENCE)["data"] == "still there"
+            pubsub.unsubscribe()
+            pubsub.punsubscribe()
+            assert [pubsub.get_message(timeout=PATIENCE)["data"] for _ in range(2)] == [1, 0]
+
+    await with_client(use)
+
+
+@pytest.mark.anyio
+async def test_async_package() -> None:
+    """The asynchronous client works as well: commands, pipelines, publish and subscribe."""
+
+    async def use(port: int) -> None:
+        async with redis.asyncio.Redis(port=port, protocol=2, socket_timeout=PATIENCE) as client:
+            assert await client.set("n", 1)
+            async with client.pipeline() as pipeline:
+                assert await pipeline.incr("n").incr("n").execute() == [2, 3]
+            async with client.pubsub() as pubsub:
+                await pubsub.subscribe("news")
+                await pubsub.get_message(timeout=PATIENCE)
+                assert await client.publish("news", "hello") == 1
+                message = await pubsub.get_message(timeout=PATIENCE)
+                assert message["data"] == b"hello"
+            answers = await asyncio.gather(*(client.incr("n") for _ in range(20)))
+            assert sorted(answers) == list(range(4, 24))
+
+    async with miniredis_server() as server:
+        await in_thread(lambda: asyncio.run(use(port_of(server))))
+
+
+# -- Slow subscribers, and abuse ---------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_slow_subscriber() -> None:
+    """A subscriber that never reads is disconnected, and does not hold up the others.
+
+    "A subscriber that does not read as fast as messages are published is disconnected"
+    """
+    pubsub = PubSub(high_water=100_000)
+    async with miniredis_server(RedisRequestHandler(pubsub=pubsub)) as server:
+        with socket.create_connection(("127.0.0.1", port_of(server))) as never_reads:
+            never_reads.sendall(encode_command([b"SUBSCRIBE", b"news"]))
+            await until(lambda: b"news" in pubsub.topics["subscribe"])
+
+            def publish() -> int:
+                with client_of(server) as client, client.pubsub() as quick:
+                    quick.subscribe("news")
+                    quick.get_message(timeout=PATIENCE)
+                    count = 0
+                    while client.publish("news", "x" * 50_000) == 2:
+                        assert quick.get_message(timeout=PATIENCE)["data"] == "x" * 50_000
+                        count += 1
+                    assert quick.get_message(timeout=PATIENCE)["data"] == "x" * 50_000
+                    return count
+
+            assert await in_thread(publish) >= 2
+            await until(lambda: server.get_statistics().closed[CloseReason.ABORTED] == 1)
+        await until(lambda: not pubsub.topics["subscribe"])
+
+
+async def silent(stream: anyio.abc.SocketStream, seed: int) -> None:
+    await anyio.sleep_forever()
+
+
+async def slow(stream: anyio.abc.SocketStream, seed: int) -> None:
+    for byte in encode_command([b"SET", b"slow", b"x" * 100_000]):
+        await stream.send(bytes([byte]))
+        await anyio.sleep(SOON)
+
+
+async def garbage(stream: anyio.abc.SocketStream, seed: int) -> None:
+    data = random.Random(seed).randbytes(100_000)
+    while True:
+        await stream.send(b"*" * (seed % 2) + data)
+
+
+async def never_reads(stream: anyio.abc.SocketStream, seed: int) -> None:
+    while True:
+        await stream.send(encode_command([b"GET", b"large"]) * 100)
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_abuse() -> None:
+    """redis-cli works beside 200 clients that are slow, silent, send garbage or never read."""
+    limits = Limits(send_timeout=10 * SOON, packet_timeout=10 * SOON)
+    async with miniredis_server(limits=limits) as server, anyio.create_task_group() as tasks:
+        port = port_of(server)
+
+        async def misbehave(abuse: Callable[..., Any], seed: int) -> None:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+                async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+                    await abuse(stream, seed)
+
+        def work() -> None:
+            for number in range(10):
+                assert run("redis-cli", "-p", str(port), "INCR", "n") == f"{number + 1}\n"
+            assert run("redis-cli", "-p", str(port), "SET", "large", "x" * 10_000) == "OK\n"
+
+        await in_thread(lambda: run("redis-cli", "-p", str(port), "SET", "large", "x" * 10_000))
+        for seed in range(50):
+            for abuse in silent, slow, garbage, never_reads:
+                tasks.start_soon(misbehave, abuse, seed)
+        await until(lambda: server.get_statistics().accepted >= 200)
+        await in_thread(work)
+        await until(lambda: server.get_statistics().clients == 50)
+        closed = server.get_statistics().closed
+        assert closed[CloseReason.PACKET_TIMEOUT] >= 50
+        assert closed[CloseReason.SEND_TIMEOUT] >= 1
+        assert closed[CloseReason.CLOSED] >= 25
+        tasks.cancel_scope.cancel()
+
+
+# -- The protocol ------------------------------------------------------------------------------
+
+
+def parse(protocol: Any, chunks: list[bytes]) -> list[Any]:
+    """Return the packets of a stream, and the first error as a text; it ends the connection."""
+    decoder = new_codec(protocol, 65536).new_decoder()
+    found: list[Any] = []
+    for chunk in chunks:
+        decoder.feed(chunk)
+        while decoder.refill():
+            try:
+                while (packet := decoder.take()) is not NEED_DATA:
+                    found.append(packet)
+            except StreamProtocolParseError as exc:
+                return [*found, str(exc.error)]
+    return found
+
+
+def cuts(data: bytes) -> Iterator[list[bytes]]:
+    yield [data[index : index + 1] for index in range(len(data))]
+    for index in range(1, len(data)):
+        yield [data[:index], data[index:]]
+
+
+WORDS = st.binary(max_size=12) | st.sampled_from([b"\r\n", b"$1\r\nx\r\n", b"*1\r\n", b""])
+COMMANDS = st.lists(WORDS, min_size=1, max_size=4)
+PIECES = (
+    COMMANDS.map(encode_command)
+    | st.binary(max_size=8)
+    | st.sampled_from(
+        [
+            *(b"PING\r\n", b"\r\n", b"\n", b"SET \"a b\" 'c'\n", b'"\n', b"*0\r\n", b"*-1\r\n"),
+            *(b"*1\n", b"*2\r\n$1\r\nx\r\n", b"*1\r\n$03\r\nabc\r\n", b"*1\r\n$3\r\nabcd\r\n"),
+            *(b"*99999\r\n", b"*1\r\n$99999999\r\n", b"*1\r\n$-1\r\n", b"*+1\r\n", b"*1_0\r\n"),
+            *(b"* 1\r\n", b"*\r\n"),
+        ]
+    )
+)
+
+
+@given(st.lists(COMMANDS, min_size=1, max_size=4))
+def test_commands_at_every_cut(sent: list[Command]) -> None:
+    """Commands are the same, however the stream is cut."""
+    data = b"".join(map(encode_command, sent))
+    assert parse(SERVER_PROTOCOL, [data]) == sent
+    for chunks in cuts(data):
+        assert parse(SERVER_PROTOCOL, chunks) == sent
+
+
+@given(st.lists(PIECES, min_size=1, max_size=4))
+def test_anything_at_every_cut(pieces: list[bytes]) -> None:
+    """What is wrong is as wrong in pieces, and the quick way to split finds what the other does."""
+    data = b"".join(pieces)
+    whole = parse(SERVER_PROTOCOL, [data]) if data else []
+    for chunks in cuts(data):
+        assert parse(SERVER_PROTOCOL, chunks) == whole
+
+
+REPLIES = st.recursive(
+    st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=9) | st.just("OK"),
+    lambda replies: st.lists(replies, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(REPLIES)
+def test_replies_at_every_cut(reply: Reply) -> None:
+    """The client's end understands what the server's end sends."""
+    data = encode_reply(reply)
+    assert parse(CLIENT_PROTOCOL, [data]) == [reply]
+    for chunks in cuts(data):
+        assert parse(CLIENT_PROTOCOL, chunks) == [reply]
+
+
+WRONG = {
+    b"*1\r\n:4\r\nPING\r\n": "expected '$', got ':'",
+    b"*x\r\n": "invalid length",
+    b"*10001\r\n": "too long",
+    b"*1\r\n$1048577\r\n": "too long",
+    b"*2\r\n$1048576\r\n" + b"x" * 1048576 + b"\r\n$1\r\n": "too long",
+    b"*1\r\n$4\r\nPINGPONG": "expected CRLF",
+    b'GET "x\r\n': "unbalanced quotes in request",
+    b"x" * 65537: "Separator is not found, and chunk exceed the limit",
+    b"*1\r\n$" + b"1" * 65537: "Separator is not found, and chunk exceed the limit",
+    b"*" + b"9" * 5000 + b"\r\n": "invalid length",
+}
+
+
+@pytest.mark.parametrize("data", WRONG, ids=lambda data: repr(data[:12]))
+@pytest.mark.anyio
+async def test_wrong_commands(data: bytes) -> None:
+    """A client that does not follow the protocol is told why, and disconnected.
+
+    "The server tells the client what is wrong, and closes the connection"
+    """
+    async with serve(RedisRequestHandler(), SERVER_PROTOCOL) as served:
+        connection = await served.connect(raw=True)
+        await connection.send(encode_command([b"PING"]) + data)
+        received = b""
+        while chunk := await connection.receive():
+            received += chunk
+        assert received == f"+PONG\r\n-ERR Protocol error: {WRONG[data]}\r\n".encode()
+
+
+def test_limits_of_replies() -> None:
+    """The client's end refuses what is nested too deeply, or too large."""
+    depth = resp.MAX_DEPTH
+    assert parse(CLIENT_PROTOCOL, [b"*1\r\n" * depth + b":1\r\n"]) != ["too deep"]
+    assert parse(CLIENT_PROTOCOL, [b"*1\r\n" * (depth + 1) + b":1\r\n"]) == ["too deep"]
+    for large in b"$%d\r\n" % (resp.MAX_REPLY + 1), b"*2\r\n$%d\r\n" % resp.MAX_REPLY:
+        assert parse(CLIENT_PROTOCOL, [large]) == ["the reply is too long"]
+    assert parse(CLIENT_PROTOCOL, [b"?1\r\n"]) == ["unknown type b'?'"]
+    assert parse(CLIENT_PROTOCOL, [b":x\r\n"]) == ["not an integer"]
+
+
+def test_errors_stay_on_their_line() -> None:
+    """A client cannot make its error look like several replies.
+
+    "a newline would begin another reply"
+    """
+    session, _ = new_session()
+    for name in b"x\r\n+OK", b"x\n+OK", b"x\x85+OK", b"\xff":
+        data = encode_reply(session.answer([name]))
+        assert data.count(b"\n") == data.count(b"\r") == 1
+        assert data.endswith(b"\r\n")
+
+
+# -- The commands ------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def new_session(store: Store | None = None) -> tuple[Session, Clock]:
+    """Return a session without a connection, and the clock of its store."""
+    clock = Clock()
+    handler = RedisRequestHandler(store or Store(clock))
+    handler.server = None
+    client: Any = None
+    return Session(handler, client), clock
+
+
+def ask(session: Session, line: str) -> Any:
+    reply = session.answer(line.encode().split())
+    return str(reply) if isinstance(reply, Error) else reply
+
+
+NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+OVERFLOW = "ERR increment or decrement would overflow"
+SYNTAX = "ERR syntax error"
+WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+EXPIRE = "ERR invalid expire time in 'set' command"
+
+SCRIPTS = {
+    "set": """
+        SET a 1 -> 'OK'
+        set a 2 nx -> None
+        SET b 2 XX -> None
+        SET a 2 XX GET -> b'1'
+        SET c 1 GET -> None
+        SET a 3 NX XX -> SYNTAX
+        SET a 3 EX 1 PX 1 -> SYNTAX
+        SET a 3 EX 1 KEEPTTL -> SYNTAX
+        SET a 3 EX -> NOT_AN_INTEGER
+        SET a 3 EX 0 -> EXPIRE
+        SET a 3 PX -5 -> EXPIRE
+        SET a 3 EX 99999999999 -> EXPIRE
+        SET a 3 SOON -> SYNTAX
+        GET a -> b'2'
+        LPUSH l x -> 1
+        SET l x GET -> WRONG_TYPE
+        SET l x -> 'OK'
+        GET l -> b'x'
+    """,
+    "integers": """
+        INCR n -> 1
+        INCRBY n 9223372036854775806 -> 9223372036854775807
+        INCR n -> OVERFLOW
+        GET n -> b'9223372036854775807'
+        SET n -9223372036854775808 -> 'OK'
+        DECR n -> OVERFLOW
+        INCRBY n 9223372036854775808 -> NOT_AN_INTEGER
+        INCRBY n +1 -> NOT_AN_INTEGER
+        INCRBY n 1_0 -> NOT_AN_INTEGER
+        INCRBY n --1 -> NOT_AN_INTEGER
+        SET n 1.5 -> 'OK'
+        INCR n -> NOT_AN_INTEGER
+        LPUSH l x -> 1
+        INCR l -> WRONG_TYPE
+        APPEND l x -> WRONG_TYPE
+    """,
+    "lists": """
+        RPUSH l a b c -> 3
+        LPUSH l z y -> 5
+        LRANGE l 0 -1 -> [b'y', b'z', b'a', b'b', b'c']
+        LRANGE l -2 100 -> [b'b', b'c']
+        LRANGE l -100 0 -> [b'y']
+        LRANGE l 3 1 -> []
+        LRANGE none 0 -1 -> []
+        LRANGE l x 1 -> NOT_AN_INTEGER
+        LPOP l -> b'y'
+        RPOP l 2 -> [b'c', b'b']
+        LPOP l 0 -> []
+        LPOP l -1 -> 'ERR value is out of range, must be positive'
+        LPOP l 10 -> [b'z', b'a']
+        EXISTS l -> 0
+        LPOP l -> None
+        LPOP l 1 -> NULL_ARRAY
+        LLEN l -> 0
+        SET s x -> 'OK'
+        LLEN s -> WRONG_TYPE
+        RPUSH s x -> WRONG_TYPE
+        TYPE s -> 'string'
+        TYPE none -> 'none'
+    """,
+    "several keys": """
+        MSET a 1 b 2 -> 'OK'
+        MSET a 1 b -> "ERR wrong number of arguments for 'mset' command"
+        RPUSH l x -> 1
+        MGET a l none b -> [b'1', None, None, b'2']
+        EXISTS a a none -> 2
+        KEYS [ab] -> [b'a', b'b']
+        KEYS [^ab] -> [b'l']
+        SETNX a 1 -> 0
+        SETNX c 1 -> 1
+        DEL a a b none -> 2
+        DBSIZE -> 2
+        FLUSHDB -> 'OK'
+        KEYS * -> []
+    """,
+    "transactions": """
+        EXEC -> 'ERR EXEC without MULTI'
+        DISCARD -> 'ERR DISCARD without MULTI'
+        MULTI -> 'OK'
+        MULTI -> 'ERR MULTI calls can not be nested'
+        WATCH a -> 'ERR WATCH inside MULTI is not allowed'
+        SET a 1 -> 'QUEUED'
+        LPOP a -> 'QUEUED'
+        INCR a -> 'QUEUED'
+        EXEC -> ['OK', WRONG_TYPE, 2]
+        MULTI -> 'OK'
+        SET a 10 -> 'QUEUED'
+        GET -> "ERR wrong number of arguments for 'get' command"
+        EXEC -> 'EXECABORT Transaction discarded because of previous errors.'
+        MULTI -> 'OK'
+        SET a 10 -> 'QUEUED'
+        DISCARD -> 'OK'
+        GET a -> b'2'
+        WATCH a -> 'OK'
+        SET a 3 -> 'OK'
+        UNWATCH -> 'OK'
+        MULTI -> 'OK'
+        GET a -> 'QUEUED'
+        EXEC -> [b'3']
+        MULTI -> 'OK'
+        SUBSCRIBE news -> 'ERR subscriptions are not allowed in transactions'
+        EXEC -> 'EXECABORT Transaction discarded because of previous errors.'
+    """,
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_commands(name: str) -> None:
+    """Commands give the replies of Redis."""
+    session, _ = new_session()
+    for step in SCRIPTS[name].strip().splitlines():
+        line, _, expected = step.strip().partition(" -> ")
+        reply = ask(session, line)
+        if isinstance(reply, list):
+            reply = [str(each) if isinstance(each, Error) else each for each in reply]
+        assert reply == eval(expected), line
+
+
+def test_expiry() -> None:
+    """A key is gone as soon as its time is over, whether it is asked for or not."""
+    session, clock = new_session()
+    for line in "SET a 1 EX 10", "SET b 1 PX 500", "SET c 1":
+        assert ask(session, line) == "OK"
+    assert [ask(session, f"PTTL {key}") for key in "abcd"] == [10_000, 500, -1, -2]
+    assert ask(session, "EXPIRE c 20") == 1
+    assert ask(session, "EXPIRE d 20") == 0
+    assert ask(session, "INCR a") == 2
+    clock.now += 0.5
+    assert ask(session, "DBSIZE") == 2
+    assert ask(session, "GET b") is None
+    assert ask(session, "TTL a") == 10
+    assert ask(session, "SET a 5 KEEPTTL") == "OK"
+    assert ask(session, "PTTL a") == 9500
+    assert ask(session, "SET a 6") == "OK"
+    assert ask(session, "TTL a") == -1
+    assert ask(session, "PERSIST a") == 0
+    assert ask(session, "PERSIST c") == 1
+    assert ask(session, "PEXPIRE a 1") == 1
+    assert ask(session, "EXPIRE c -1") == 1
+    assert ask(session, "EXISTS c") == 0
+    clock.now += 1
+    assert ask(session, "RPUSH a x") == 1, "not the string that has expired"
+    assert ask(session, "TTL a") == -1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_keys_that_are_not_asked_for(loop: str) -> None:
+    """Expired keys are removed even if no client asks for them.
+
+    "once a second"
+    """
+
+    async def main() -> None:
+        handler = RedisRequestHandler()
+        async with serve(handler, SERVER_PROTOCOL) as served:
+            client = await served.connect(protocol=CLIENT_PROTOCOL)
+            await client.send_packet([b"SET", b"a", b"1", b"EX", b"60"])
+            assert await client.recv_packet() == "OK"
+            await anyio.sleep(59)
+            assert handler.store._values == {b"a": b"1"}
+            await anyio.sleep(3)
+            assert handler.store._values == handler.store._deadlines == {}
+
+    anyio.run(main, backend=loop, backend_options=virtual_time(loop))
+
+
+def test_watched_keys() -> None:
+    """A transaction fails if a watched key was changed, removed or expired, and only then."""
+    clock = Clock()
+    store = Store(clock)
+    one, other = new_session(store)[0], new_session(store)[0]
+    for change, is_failure in {
+        "SET a 2": True,
+        "APPEND a x": True,
+        "DEL a": True,
+        "EXPIRE a 1": True,
+        "FLUSHDB": True,
+        "GET a": False,
+        "SET b 2": False,
+        "SET a 2 NX": False,
+    }.items():
+        ask(one, "SET a 1 EX 100")
+        ask(one, "WATCH a c")
+        ask(other, change)
+        ask(one, "MULTI")
+        ask(one, "GET b")
+        assert (ask(one, "EXEC") is NULL_ARRAY) == is_failure, change
+    ask(one, "SET a 1 EX 100")
+    ask(one, "WATCH a")
+    ask(one, "MULTI")
+    clock.now += 100
+    assert ask(one, "EXEC") is NULL_ARRAY
+    assert store._watchers == {}
+    ask(one, "WATCH a")
+    one.close()
+    assert store._watchers == {}
+
+
+def test_bounded() -> None:
+    """What one client can make the server keep, or send, is bounded."""
+    session, _ = new_session()
+    large = b"x" * resp.MAX_COMMAND
+    session.answer([b"SET", b"large", large])
+    assert ask(session, "APPEND large x") == "ERR string exceeds maximum allowed size"
+    assert ask(session, "MGET" + " large" * 17) == "ERR the reply is too large"
+    assert ask(session, "MULTI") == "OK"
+    for _ in range(20):
+        assert ask(session, "GET large") == "QUEUED"
+    replies = ask(session, "EXEC")
+    assert [type(reply) for reply in replies] == [bytes] * 16 + [Error] * 4
+    assert ask(session, "MULTI") == "OK"
+    assert "too large" in str(session.answer([b"SET", b"a", large]))
+    assert "EXECABORT" in ask(session, "EXEC")
+    names = " ".join(map(str, range(1001)))
+    assert ask(session, f"WATCH {names}") == "ERR too many names"
+    assert ask(session, f"SUBSCRIBE {names}") == "ERR too many names"
+    assert ask(session, f"KEYS {'x' * 257}") == "ERR the pattern is too long"
+    assert ask(session, f"PSUBSCRIBE a {'x' * 257}") == "ERR the pattern is too long"
+    store = session.store
+    for number in range(10_000):
+        ask(session, f"EXPIRE large {number + 1}")
+    assert len(store._next) < 2000
+
+
+@pytest.mark.anyio
+async def test_subscriptions() -> None:
+    """A client that has subscribed gets messages, and may use few commands."""
+    handler = RedisRequestHandler()
+    async with serve(handler, SERVER_PROTOCOL) as served:
+        client = await served.connect(protocol=CLIENT_PROTOCOL)
+        other = await served.connect(protocol=CLIENT_PROTOCOL)
+
+        async def send(*lines: str) -> None:
+            for line in lines:
+                await client.send_packet(line.encode().split())
+
+        async def receive(count: int) -> list[Any]:
+            return [await client.recv_packet() for _ in range(count)]
+
+        await send(
+            "UNSUBSCRIBE", "SUBSCRIBE a b a", "PSUBSCRIBE a*", "GET a", "PING", "PUBLISH a x"
+        )
+        replies = await receive(8)
+        assert replies[:5] == [
+            [b"unsubscribe", None, 0],
+            [b"subscribe", b"a", 1],
+            [b"subscribe", b"b", 2],
+            [b"subscribe", b"a", 2],
+            [b"psubscribe", b"a*", 3],
+        ]
+        assert isinstance(replies[5], Error)
+        assert replies[6] == [b"pong", b""]
+        assert isinstance(replies[7], Error)
+        await other.send_packet([b"PUBLISH", b"a", b"1"])
+        assert await other.recv_packet() == 2
+        assert await receive(2) == [[b"message", b"a", b"1"], [b"pmessage", b"a*", b"a", b"1"]]
+        await send("UNSUBSCRIBE a c", "PUNSUBSCRIBE", "UNSUBSCRIBE", "PING")
+        assert await receive(5) == [
+            [b"unsubscribe", b"a", 2],
+            [b"unsubscribe", b"c", 2],
+            [b"punsubscribe", b"a*", 1],
+            [b"unsubscribe", b"b", 0],
+            "PONG",
+        ]
+        assert handler.pubsub.topics == {"subscribe": {}, "psubscribe": {}}
+        await send("SUBSCRIBE a", "QUIT")
+        assert await receive(2) == [[b"subscribe", b"a", 1], "OK"]
+        with pytest.raises(ConnectionError):
+            await client.recv_packet()
+        await until(lambda: not handler.pubsub.topics["subscribe"])
+
+
+@pytest.mark.anyio
+async def test_one_write() -> None:
+    """The replies to commands that arrive together leave together.
+
+    "their replies leave in one write"
+    """
+    async with serve(RedisRequestHandler(), SERVER_PROTOCOL) as served:
+        connection = await served.connect(raw=True)
+        await connection.send(encode_command([b"PING"]) * 16)
+        assert await connection.receive() == b"+PONG\r\n" * 16
+
+
+# -- The program -------------------------------------------------------------------------------
+
+
+def test_size_of_the_handler() -> None:
+    """The handler is small."""
+    assert handler_module.__file__ is not None
+    assert len(Path(handler_module.__file__).read_text().splitlines()) <= 180
+
+
+@needs_cli
+def test_program(tmp_path: Path) -> None:
+    """The program serves until it is told to stop, and drains then.
+
+    "python -m miniredis"
+    """
+    shutil.copytree(PACKAGE, tmp_path / "miniredis", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "miniredis", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        try:
+            lines = [program.stderr.readline() for _ in range(2)]
+            port = re.findall(r"'127.0.0.1', (\d+)\)", lines[1])[0]
+            assert run("redis-cli", "-p", port, "SET", "a", "1") == "OK\n"
+            opened = Terminal(int(port))
+            try:
+                opened.type("SUBSCRIBE news")
+                assert opened.read(3).endswith("1\n")
+                program.send_signal(signal.SIGTERM)
+                output = program.communicate(timeout=PATIENCE)[1]
+            finally:
+                opened.close()
+        finally:
+            program.kill()
+    assert program.returncode == 0, output
+    assert "Traceback" not in output
