@@ -1,7 +1,7 @@
 """The subset of Redis of the page, on asyncio's streams: what it costs without the library.
 
-The commands and the encoding of replies are those of the page. The parser, the loop of a connection
-and publishing are written by hand, as a program without the library would do it.
+The commands, the session of a client and the encoding of replies are those of the page. Parsing,
+the loop of a connection and publishing are written by hand, as in a program without the library.
 
 Usage: python -m tests.docs.redis_on_streams [easynetwork]
 
@@ -12,35 +12,62 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fnmatch
 import itertools
 import shlex
 import sys
-from collections import defaultdict
-from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 from docs._include.examples.protocols.redis.miniredis.__main__ import new_server
-from docs._include.examples.protocols.redis.miniredis.commands import COMMANDS, Entry
-from docs._include.examples.protocols.redis.miniredis.connection import Connection
-from docs._include.examples.protocols.redis.miniredis.handler import NOT_QUEUED
+from docs._include.examples.protocols.redis.miniredis.commands import compile_pattern
+from docs._include.examples.protocols.redis.miniredis.handler import Session
 from docs._include.examples.protocols.redis.miniredis.resp import (
     MAX_COMMAND,
     MAX_WORDS,
     Command,
     Error,
+    Replies,
     Reply,
     encode_reply,
 )
 from docs._include.examples.protocols.redis.miniredis.store import Store
-from docs._include.examples.protocols.redis.miniredis.transactions import Transaction
-from easynetwork.servers.statistics import StreamStatistics
 
-STORE = Store(clock=lambda: asyncio.get_running_loop().time())
-NUMBERS = itertools.count(1)
-Topics = dict[bytes, set[asyncio.StreamWriter]]
-CHANNELS: Topics = defaultdict(set)
-PATTERNS: Topics = defaultdict(set)
+
+class PubSub:
+    """Writes to all subscribers, however much waits for them already."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, dict[bytes, set[Any]]] = {"subscribe": {}, "psubscribe": {}}
+
+    def join(self, writer: asyncio.StreamWriter, kind: str, name: bytes) -> None:
+        self.topics[kind].setdefault(name, set()).add(writer)
+
+    def leave(self, writer: asyncio.StreamWriter, kind: str, name: bytes) -> None:
+        self.topics[kind][name].discard(writer)
+        if not self.topics[kind][name]:
+            del self.topics[kind][name]
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        count = self.write(self.topics["subscribe"].get(channel), [b"message", channel, message])
+        for name, writers in self.topics["psubscribe"].items():
+            if compile_pattern(name).match(channel):
+                count += self.write(writers, [b"pmessage", name, channel, message])
+        return count
+
+    def write(self, writers: set[Any] | None, message: Reply) -> int:
+        data = encode_reply(message)
+        for writer in writers or ():
+            writer.write(data)
+        return len(writers or ())
+
+
+STATISTICS = SimpleNamespace(clients=0, accepted=0, packets_received=0)
+HANDLER: Any = SimpleNamespace(
+    store=Store(clock=lambda: asyncio.get_running_loop().time()),
+    pubsub=PubSub(),
+    server=SimpleNamespace(get_statistics=lambda: STATISTICS),
+    numbers=itertools.count(1),
+)
 
 
 class ProtocolError(Exception):
@@ -71,82 +98,18 @@ def parse_length(line: bytes, prefix: bytes, most: int) -> int:
     return int(digits)
 
 
-class Session:
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        self.store = STORE
-        self.transaction = Transaction(STORE)
-        server = SimpleNamespace(get_statistics=lambda: StreamStatistics)
-        self.connection = Connection(server, next(NUMBERS))
-        self.names: list[tuple[Topics, bytes]] = []
-
-    def close(self) -> None:
-        self.transaction.close()
-        for topics, name in self.names:
-            topics[name].discard(self.writer)
-            if not topics[name]:
-                del topics[name]
-
-    def answer(self, words: Command) -> Reply:
-        name = words[0].upper()
-        entry = COMMANDS.get(name)
-        try:
-            if name in (b"SUBSCRIBE", b"PSUBSCRIBE"):
-                return self.subscribe(name, words)
-            if name == b"PUBLISH":
-                return self.publish(*words[1:])
-            if name == b"PING":
-                return words[1] if len(words) > 1 else "PONG"
-            if entry is None:
-                raise Error(f"ERR unknown command '{words[0].decode('latin-1')}'")
-            if not entry.fewest <= len(words) <= entry.most:
-                raise Error("ERR wrong number of arguments")
-            if self.transaction.is_open and name not in NOT_QUEUED:
-                return self.transaction.enqueue(partial(self.call, entry, words), words)
-        except Error as error:
-            self.transaction.is_invalid = True
-            return error
-        return self.call(entry, words)
-
-    def call(self, entry: Entry, words: Command) -> Reply:
-        try:
-            return entry.function(getattr(self, entry.attribute), *words[1:])
-        except Error as error:
-            return error
-
-    def subscribe(self, name: bytes, words: Command) -> Reply:
-        *others, last = words[1:]
-        topics = CHANNELS if name == b"SUBSCRIBE" else PATTERNS
-        for each in [*others, last]:
-            topics[each].add(self.writer)
-            self.names.append((topics, each))
-            if each is not last:
-                self.writer.write(encode_reply([name.lower(), each, len(self.names)]))
-        return [name.lower(), last, len(self.names)]
-
-    def publish(self, channel: bytes, message: bytes) -> Reply:
-        count = 0
-        for writer in CHANNELS.get(channel, ()):
-            writer.write(encode_reply([b"message", channel, message]))
-            count += 1
-        for pattern, writers in PATTERNS.items():
-            if fnmatch.fnmatchcase(channel, pattern):
-                for writer in writers:
-                    writer.write(encode_reply([b"pmessage", pattern, channel, message]))
-                    count += 1
-        return count
-
-
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    session = Session(writer)
+    client: Any = writer
+    session = Session(HANDLER, client)
     try:
         while not session.connection.has_quit:
             words = await read_command(reader)
             if words is None:
                 break
-            if words:
-                writer.write(encode_reply(session.answer(words)))
-                await writer.drain()
+            reply = session.answer(words)
+            for each in reply if type(reply) is Replies else [reply]:
+                writer.write(encode_reply(each))
+            await writer.drain()
     except ProtocolError as error:
         writer.write(encode_reply(Error(f"ERR Protocol error: {error}")))
     except (ConnectionError, asyncio.IncompleteReadError):

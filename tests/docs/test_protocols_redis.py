@@ -53,7 +53,7 @@ from easynetwork.parsers import NEED_DATA
 from easynetwork.servers import AsyncTCPNetworkServer, CloseReason, Limits
 from easynetwork.testing import serve, virtual_time
 from tests.docs import redis_cost
-from tests.docs.howto_support import DOCS, complaints, in_thread, serving, until, words
+from tests.docs.howto_support import DOCS, complaints, in_thread, serving, table, until, words
 from tests.docs.terminals import next_lines
 from tests.interop.support import needs
 from tests.times import PATIENCE, SOON
@@ -210,7 +210,7 @@ TYPED = [
 @needs_cli
 @pytest.mark.anyio
 async def test_typed() -> None:
-    """Every kind of reply looks right in redis-cli."""
+    """Each type of reply looks right in redis-cli."""
     async with miniredis_server() as server:
         assert await in_thread(lambda: play(port_of(server), TYPED)) == TYPED
 
@@ -292,8 +292,12 @@ async def test_benchmark(in_flight: int) -> None:
 @pytest.mark.cost
 @pytest.mark.parametrize(("in_flight", "most"), [(1, 1.0), (16, 0.9)])
 def test_cost(in_flight: int, most: float) -> None:
-    """A request costs less processor time than on asyncio's streams."""
-    costs = redis_cost.measure(in_flight, requests=5000, rounds=5)
+    """A request costs less processor time than on asyncio's streams.
+
+    "about 1.1 times the processor time of this server with one command in flight, and about 1.6
+    times with 16."
+    """
+    costs = redis_cost.measure(in_flight, 4000, rounds=4, commands="ping_mbulk,set,get,incr,lpush")
     assert redis_cost.ratio(costs) <= most, costs
 
 
@@ -376,7 +380,8 @@ async def test_pipelines() -> None:
             replies = pipeline.execute()
         assert replies == [True] * 1000 + ["x" * number for number in range(1000)]
         with client.pipeline(transaction=False) as pipeline:
-            pipeline.incr("key:1").incr("n")
+            pipeline.incr("key:1")
+            pipeline.incr("n")
             error, number = pipeline.execute(raise_on_error=False)
         assert isinstance(error, redis.ResponseError)
         assert number == 1
@@ -386,7 +391,10 @@ async def test_pipelines() -> None:
 
 @pytest.mark.anyio
 async def test_transactions() -> None:
-    """A watched key that changes makes the transaction fail, so that none of it is done."""
+    """A watched key that changes makes the transaction fail, so that none of it is done.
+
+    "If a key that the client has passed to WATCH has changed by then, nothing is executed"
+    """
 
     def use(client: redis.Redis) -> None:
         with client.pipeline() as pipeline:
@@ -441,13 +449,19 @@ async def test_package_pubsub() -> None:
 
 @pytest.mark.anyio
 async def test_async_package() -> None:
-    """The asynchronous client works as well: commands, pipelines, publish and subscribe."""
+    """The asynchronous client works as well: commands, pipelines, publish and subscribe.
+
+    "All commands of all clients run in the thread of the event loop, and none of them awaits
+    anything. So each command is atomic, without a lock."
+    """
 
     async def use(port: int) -> None:
         async with redis.asyncio.Redis(port=port, protocol=2, socket_timeout=PATIENCE) as client:
             assert await client.set("n", 1)
             async with client.pipeline() as pipeline:
-                assert await pipeline.incr("n").incr("n").execute() == [2, 3]
+                pipeline.incr("n")
+                pipeline.incr("n")
+                assert await pipeline.execute() == [2, 3]
             async with client.pubsub() as pubsub:
                 await pubsub.subscribe("news")
                 await pubsub.get_message(timeout=PATIENCE)
@@ -516,7 +530,13 @@ async def never_reads(stream: anyio.abc.SocketStream, seed: int) -> None:
 @needs_cli
 @pytest.mark.anyio
 async def test_abuse() -> None:
-    """redis-cli works beside 200 clients that are slow, silent, send garbage or never read."""
+    """redis-cli works beside 200 clients that are slow, silent, send garbage or never read.
+
+    "A client that sends commands but does not read the replies makes send_packet() wait. Its own
+    next command is not executed until then. Other clients are not affected."
+
+    "A client that sends garbage is not in the log, because the handler catches its error."
+    """
     limits = Limits(send_timeout=10 * SOON, packet_timeout=10 * SOON)
     async with miniredis_server(limits=limits) as server, anyio.create_task_group() as tasks:
         port = port_of(server)
@@ -649,6 +669,43 @@ async def test_wrong_commands(data: bytes) -> None:
         assert received == f"+PONG\r\n-ERR Protocol error: {WRONG[data]}\r\n".encode()
 
 
+@pytest.mark.parametrize("lines", ["POST / HTTP/1.1", "GET / HTTP/1.1\r\nHost: localhost:6379"])
+@pytest.mark.anyio
+async def test_browser(lines: str) -> None:
+    """A web page cannot make a browser send commands.
+
+    "So the server disconnects a client that sends POST or Host:, as Redis does."
+    """
+    handler = RedisRequestHandler()
+    async with serve(handler, SERVER_PROTOCOL) as served:
+        connection = await served.connect(raw=True)
+        await connection.send(f"{lines}\r\n\r\nSET attacked 1\r\n".encode())
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := await connection.receive():
+                received += chunk
+        assert received.splitlines()[-1] == b"-ERR this is not a web server"
+        assert handler.store.get(b"attacked") is None
+
+
+def test_types_of_replies() -> None:
+    """Replies look as the table shows them.
+
+    "There are five types of replies. The first byte of a reply tells its type"
+    """
+    values: list[list[Reply]] = [
+        ["OK"],
+        [Error("ERR unknown command")],
+        [42],
+        [b"Ada", None],
+        [[42], NULL_ARRAY],
+    ]
+    rows = table(PAGE, "Reply", "In Python", "Bytes")
+    for (_, _, shown), replies in zip(rows, values, strict=True):
+        encoded = [encode_reply(reply).decode().replace("\r\n", "\\r\\n") for reply in replies]
+        assert ", or ".join(encoded).replace("*", "") == shown  # which has lost its asterisks
+
+
 def test_limits_of_replies() -> None:
     """The client's end refuses what is nested too deeply, or too large."""
     depth = resp.MAX_DEPTH
@@ -663,7 +720,8 @@ def test_limits_of_replies() -> None:
 def test_errors_stay_on_their_line() -> None:
     """A client cannot make its error look like several replies.
 
-    "a newline would begin another reply"
+    "An error often quotes what the client has sent, and in such a text a newline would begin
+    another reply. So the function replaces newlines."
     """
     session, _ = new_session()
     for name in b"x\r\n+OK", b"x\n+OK", b"x\x85+OK", b"\xff":
@@ -992,7 +1050,7 @@ async def test_one_write() -> None:
 
 
 def test_size_of_the_handler() -> None:
-    """The handler is small."""
+    """The handler has at most 180 lines."""
     assert handler_module.__file__ is not None
     assert len(Path(handler_module.__file__).read_text().splitlines()) <= 180
 
@@ -1002,6 +1060,10 @@ def test_program(tmp_path: Path) -> None:
     """The program serves until it is told to stop, and drains then.
 
     "python -m miniredis"
+
+    "disconnects those that do not read for 30 seconds"
+
+    "each client that is silent for a second is disconnected, subscribers included."
     """
     shutil.copytree(PACKAGE, tmp_path / "miniredis", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "miniredis", "0"]
@@ -1009,6 +1071,7 @@ def test_program(tmp_path: Path) -> None:
         assert program.stderr is not None
         try:
             lines = [program.stderr.readline() for _ in range(2)]
+            assert "send_timeout=30," in lines[0]
             port = re.findall(r"'127.0.0.1', (\d+)\)", lines[1])[0]
             assert run("redis-cli", "-p", port, "SET", "a", "1") == "OK\n"
             opened = Terminal(int(port))

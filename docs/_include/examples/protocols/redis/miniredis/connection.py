@@ -29,6 +29,13 @@ class Connection:
         self.has_quit = True
         return "OK"
 
+    @command("POST", "connection")
+    @command("HOST:", "connection")
+    def refuse_http(self, *words: bytes) -> Reply:
+        """Disconnect a browser: a web page can make it send a request to this machine."""
+        self.has_quit = True
+        raise Error("ERR this is not a web server")
+
     @command("SELECT", "connection")
     def select(self, index: bytes) -> Reply:
         if index != b"0":
