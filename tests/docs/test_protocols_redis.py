@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import os
+import pty
 import random
 import re
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -143,36 +149,61 @@ def terminal(port: int) -> Iterator[Terminal]:
         opened.close()
 
 
-def transcripts() -> list[list[tuple[str, str]]]:
-    """Return what the page shows of redis-cli: what is typed, and what is printed then."""
-    text = (DOCS / PAGE).read_text(encoding="utf-8")
-    found = []
-    for block in re.findall(r"^   \$ redis-cli\n((?:   .*\n)+)", text, re.MULTILINE):
-        parts = re.split(r"^   127\.0\.0\.1:6379(?:\(TX\))?> ", block, flags=re.MULTILINE)
-        pairs = [part.partition("\n")[::2] for part in parts[1:]]
-        found.append([(line, re.sub("^   ", "", shown, flags=re.M)) for line, shown in pairs])
-    return found
-
-
-def play(port: int, transcript: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def play(port: int, typed: list[tuple[str, str]]) -> list[tuple[str, str]]:
     with terminal(port) as opened:
         found = []
-        for line, shown in transcript:
+        for line, shown in typed:
             opened.type(line)
             found.append((line, opened.read(shown.count("\n"))))
         return found
 
 
+def transcripts() -> list[str]:
+    """Return what the page shows of redis-cli."""
+    text = (DOCS / PAGE).read_text(encoding="utf-8")
+    blocks = re.findall(r"^   \$ redis-cli\n((?:   .*\n)+)", text, re.MULTILINE)
+    return [re.sub("^   ", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def play_at_terminal(port: int, transcript: str) -> str:
+    """Type what a transcript has after each prompt into redis-cli; return what is on the screen."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 200, 0, 0))
+    process = subprocess.Popen(
+        ["redis-cli", "-p", str(port)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "dumb", "REDISCLI_HISTFILE": os.devnull},
+        start_new_session=True,
+    )
+    os.close(slave)
+    screen = ""
+    transcript = transcript.replace(":6379", f":{port}")
+    try:
+        for part in re.split(r"(?<=> )", transcript):  # up to a prompt
+            size = len(screen) + len(part)
+            while len(screen) < size and select.select([master], [], [], PATIENCE)[0]:
+                screen += os.read(master, 65536).decode().replace("\r\n", "\n")
+            if len(screen) < len(transcript):
+                line = transcript[len(screen) :].partition("\n")[0]
+                os.write(master, f"{line}\n".encode())
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        os.close(master)
+    return screen.replace(f":{port}", ":6379").removesuffix("127.0.0.1:6379> ")  # may be there
+
+
 @needs_cli
 @pytest.mark.anyio
 async def test_transcripts() -> None:
-    """What the page types into redis-cli prints what the page shows."""
-    assert len(transcripts()) >= 3
+    """What the page types into redis-cli, at a terminal, prints what the page shows."""
+    assert len(transcripts()) == 3
     for transcript in transcripts():
-        assert len(transcript) >= 2
         async with miniredis_server() as server:
-            found = await in_thread(partial(play, port_of(server), transcript))
-        assert found == transcript
+            screen = await in_thread(partial(play_at_terminal, port_of(server), transcript))
+        assert screen == transcript
 
 
 TYPED = [
@@ -738,6 +769,30 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_list_of_commands() -> None:
+    """The page lists all commands, by module.
+
+    "These are all commands"
+    """
+    listed = {
+        (module, name)
+        for module, names in table(PAGE, "Module", "Commands")
+        for name in names.split()
+    }
+    modules = {
+        "store": "commands.py",
+        "transaction": "transactions.py",
+        "subscriptions": "pubsub.py",
+        "connection": "connection.py",
+    }
+    http = {b"POST", b"HOST:"}
+    assert listed == {
+        (modules[entry.attribute], name.decode())
+        for name, entry in commands.COMMANDS.items()
+        if name not in http
+    }
 
 
 def new_session(store: Store | None = None) -> tuple[Session, Clock]:
