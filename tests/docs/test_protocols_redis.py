@@ -554,6 +554,8 @@ async def garbage(stream: anyio.abc.SocketStream, seed: int) -> None:
 
 
 async def never_reads(stream: anyio.abc.SocketStream, seed: int) -> None:
+    sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # does not take megabytes
     while True:
         await stream.send(encode_command([b"GET", b"large"]) * 100)
 
