@@ -319,6 +319,22 @@ async def test_benchmark(in_flight: int) -> None:
     assert {"PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "LPUSH", "MSET "} <= set(found)
 
 
+@needs_cli
+def test_same_subset() -> None:
+    """The server on asyncio's streams, with which the cost is compared, does the same."""
+    with redis_cost.servers() as servers:
+        for server in servers.values():
+            assert play(server.port, TYPED) == TYPED
+            with redis.Redis(port=server.port, protocol=2, socket_timeout=PATIENCE) as client:
+                with client.pubsub() as pubsub:
+                    pubsub.subscribe("news")
+                    pubsub.psubscribe("n*")
+                    found = [pubsub.get_message(timeout=PATIENCE) for _ in range(2)]
+                    assert client.publish("news", "hello") == 2
+                    found += [pubsub.get_message(timeout=PATIENCE) for _ in range(2)]
+                    assert [message["data"] for message in found] == [1, 2, b"hello", b"hello"]
+
+
 @needs_benchmark
 @pytest.mark.cost
 @pytest.mark.parametrize(("in_flight", "most"), [(1, 1.0), (16, 0.9)])
