@@ -18,6 +18,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -57,12 +58,15 @@ from easynetwork.codec import new_codec
 from easynetwork.exceptions import StreamProtocolParseError
 from easynetwork.parsers import NEED_DATA
 from easynetwork.servers import AsyncTCPNetworkServer, CloseReason, Limits
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.testing import serve, virtual_time
 from tests.docs import redis_cost
 from tests.docs.howto_support import DOCS, complaints, in_thread, serving, table, until, words
 from tests.docs.terminals import next_lines
+from tests.interop import support as interop
 from tests.interop.support import needs
 from tests.times import PATIENCE, SOON
+from tests.tls_peers import authority, new_server_context
 
 PAGE = "protocols/redis.rst"
 PACKAGE = Path(miniredis.__file__).parent
@@ -274,6 +278,39 @@ async def test_piped() -> None:
         assert output.splitlines()[-1] == "errors: 0, replies: 5000"
         output = await in_thread(lambda: run("redis-cli", "-p", port, "LRANGE", "l", "0", "-1"))
         assert output.splitlines() == [str(number) for number in range(5000)]
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_unix_socket(unix_path: str) -> None:
+    """redis-cli connects over a Unix socket.
+
+    "redis-cli -s PATH connects to it."
+    """
+    handler = RedisRequestHandler()
+    async with interop.serving(AsyncUnixStreamServer(unix_path, SERVER_PROTOCOL, handler)):
+        assert await in_thread(lambda: run("redis-cli", "-s", unix_path, "PING")) == "PONG\n"
+
+
+@needs_cli
+@pytest.mark.anyio
+async def test_tls(tmp_path: Path) -> None:
+    """redis-cli connects over TLS, with a certificate of its own.
+
+    "redis-cli has the options --tls, --cert and --key."
+    """
+    authority().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate = authority().issue_cert("client")
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    context = new_server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority().configure_trust(context)
+    async with miniredis_server(ssl=context) as server:
+        command = ["redis-cli", "-p", str(port_of(server)), "-h", "127.0.0.1", "--tls"]
+        for option, name in ("--cacert", "ca.pem"), ("--cert", "cert.pem"), ("--key", "key.pem"):
+            command += [option, str(tmp_path / name)]
+        assert await in_thread(lambda: run(*command, "PING")) == "PONG\n"
 
 
 @needs_cli
