@@ -23,6 +23,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -267,17 +268,21 @@ def run(*command: str, data: bytes = b"") -> str:
 @needs_cli
 @pytest.mark.anyio
 async def test_piped() -> None:
-    """Many commands at once are all answered.
+    """Many commands at once are all answered, in both forms.
 
-    "redis-cli --pipe sends a file of commands at once"
+    "redis-cli --pipe sends a file of commands at once. Each line is an inline command here"
     """
-    data = b"".join(encode_command([b"RPUSH", b"l", b"%d" % number]) for number in range(5000))
+    numbers = range(1, 10_001)
+    inline = "".join(f"RPUSH numbers {number}\n" for number in numbers).encode()
+    arrays = b"".join(encode_command([b"RPUSH", b"others", b"%d" % number]) for number in numbers)
     async with miniredis_server() as server:
-        port = str(port_of(server))
-        output = await in_thread(lambda: run("redis-cli", "-p", port, "--pipe", data=data))
-        assert output.splitlines()[-1] == "errors: 0, replies: 5000"
-        output = await in_thread(lambda: run("redis-cli", "-p", port, "LRANGE", "l", "0", "-1"))
-        assert output.splitlines() == [str(number) for number in range(5000)]
+        cli = ["redis-cli", "-p", str(port_of(server))]
+        for key, data in ("numbers", inline), ("others", arrays):
+            output = await in_thread(partial(run, *cli, "--pipe", data=data))
+            shown = "".join(f"   {line}\n" for line in output.splitlines())
+            assert shown in (DOCS / PAGE).read_text(encoding="utf-8")
+            output = await in_thread(partial(run, *cli, "LRANGE", key, "0", "-1"))
+            assert output.split() == [str(number) for number in numbers]
 
 
 @needs_cli
@@ -449,6 +454,23 @@ async def test_package() -> None:
         assert client.flushdb()
 
     await with_client(use)
+
+
+@pytest.mark.anyio
+async def test_example_of_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of the page that use the client package print what they say."""
+    text = (DOCS / PAGE).read_text(encoding="utf-8")
+    example = text[text.index("   import redis\n") :].partition("\n\n\n")[0]
+    assert "protocol=2" in example
+
+    def run(port: int) -> None:
+        names: dict[str, Any] = {}
+        exec(textwrap.dedent(example).replace("protocol=2", f"protocol=2, port={port}"), names)
+        names["client"].close()
+
+    async with miniredis_server() as server:
+        await in_thread(lambda: run(port_of(server)))
+    assert capsys.readouterr().out == example.rpartition("# ")[2].rstrip() + "\n"
 
 
 @pytest.mark.anyio
@@ -1181,8 +1203,10 @@ def test_program(tmp_path: Path) -> None:
         assert program.stderr is not None
         try:
             lines = [program.stderr.readline() for _ in range(2)]
-            assert "send_timeout=30," in lines[0]
             port = re.findall(r"'127.0.0.1', (\d+)\)", lines[1])[0]
+            for line in lines:
+                assert f"   {line.replace(port, '6379')}" in (DOCS / PAGE).read_text("utf-8")
+            assert "send_timeout=30," in lines[0]
             assert run("redis-cli", "-p", port, "SET", "a", "1") == "OK\n"
             opened = Terminal(int(port))
             try:

@@ -267,7 +267,7 @@ def expire_after(store: Store, key: bytes, seconds: float) -> int:
 @command("TTL")
 def ttl(store: Store, key: bytes) -> Reply:
     left = get_time_left(store, key)
-    return left if left < 0 else round(left / 1000)
+    return left if left < 0 else (left + 500) // 1000
 
 
 @command("PTTL")
