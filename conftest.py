@@ -31,7 +31,10 @@ except ModuleNotFoundError as exc:
 from tests.docs.sybil_parsers import console_blocks, literal_includes
 
 # Tests of an example run in its folder, as a reader runs them: the tests of its page do that.
-collect_ignore = ["docs/_include/examples/howto/testing", "docs/_include/examples/protocols"]
+collect_ignore = [
+    f"docs/_include/examples/{folder}"
+    for folder in ("howto/testing", "protocols/dns", "protocols/smtp")
+]
 
 EXAMPLES = ("README.md", "docs/", "tests/docs/")
 

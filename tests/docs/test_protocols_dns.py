@@ -200,6 +200,7 @@ def free_port(host: str) -> int:
                 return port
 
 
+@pytest.mark.in_turn
 @needs("dig")
 @needs("dnsperf")
 @pytest.mark.skipif(not HAS_TRIO, reason="trio is not installed")
@@ -658,6 +659,7 @@ QUERIES = [
 ]
 
 
+@pytest.mark.in_turn
 @pytest.mark.anyio
 @pytest.mark.parametrize("data", QUERIES[:2], ids=["alias", "mx"])
 async def test_damages(data: bytes, log: pytest.LogCaptureFixture) -> None:
@@ -823,6 +825,7 @@ class Attackers:
                 await anyio.sleep(self.pause / 3)
 
 
+@pytest.mark.in_turn
 @needs("dig")
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.platform != "linux", reason="needs many addresses of its own")

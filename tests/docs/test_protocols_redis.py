@@ -345,6 +345,7 @@ async def test_subscribe_in_terminal() -> None:
 # -- redis-benchmark ---------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn
 @needs_benchmark
 @pytest.mark.anyio
 @pytest.mark.parametrize("in_flight", [1, 16])
@@ -635,6 +636,7 @@ async def never_reads(stream: anyio.abc.SocketStream, seed: int) -> None:
         await stream.send(encode_command([b"GET", b"large"]) * 100)
 
 
+@pytest.mark.in_turn
 @needs_cli
 @pytest.mark.anyio
 async def test_abuse() -> None:

@@ -150,6 +150,7 @@ def console_commands() -> Iterator[tuple[str, str]]:
                 yield typed, printed
 
 
+@pytest.mark.in_turn
 @needs("swaks")
 @needs("curl")
 @needs("openssl")
@@ -603,6 +604,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+@pytest.mark.in_turn
 async def test_auth(queue: Any, log: pytest.LogCaptureFixture) -> None:
     """All ways to log in, and not to.
 
@@ -691,6 +693,7 @@ def test_no_users() -> None:
 # Draining
 
 
+@pytest.mark.in_turn
 async def test_drain(queue: Any, log: pytest.LogCaptureFixture) -> None:
     """Each client is told, and a mail that is being sent is received.
 
@@ -717,6 +720,7 @@ async def test_drain(queue: Any, log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
+@pytest.mark.in_turn
 async def test_silent_inside_a_mail(queue: Any, log: pytest.LogCaptureFixture) -> None:
     """A client that stops in the middle of a mail does not keep the server.
 
@@ -770,6 +774,7 @@ def new_options(folder: Path, backend: str) -> list[str]:
     return ["--certificate=cert.pem", "--users=users.json", f"--backend={backend}"]
 
 
+@pytest.mark.in_turn
 @EVERY_BACKEND
 def test_smtplib(backend: str, tmp_path: Path) -> None:
     """The client of the standard library, with and without TLS, and a mail of some megabytes.
@@ -803,6 +808,7 @@ def body(content: bytes) -> bytes:
     return content.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.in_turn
 @EVERY_BACKEND
 def test_program_stops(backend: str, tmp_path: Path) -> None:
     """SIGTERM lets a client finish its mail.

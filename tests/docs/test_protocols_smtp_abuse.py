@@ -115,6 +115,7 @@ async def test_harmless_dots(queue: Any, end: bytes) -> None:
     assert mail_queue.read_mail(path)[1].endswith(b"\r\n" + received)
 
 
+@pytest.mark.in_turn
 async def test_each_cut(queue: Any) -> None:
     """A mail is the same mail, wherever the stream is cut.
 
@@ -159,6 +160,7 @@ class Sender:
                 self._acknowledged.add(hashlib.sha256(content).hexdigest())
 
 
+@pytest.mark.in_turn
 @EVERY_BACKEND
 def test_crashes(backend: str, tmp_path: Path) -> None:
     """Each mail that was acknowledged is in the queue, whole, when the server is killed.
@@ -275,6 +277,7 @@ def nuisances(backend: str, tmp_path: Path) -> Iterator[tuple[Program, Nuisances
         yield program, nuisances
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs 127.0.1.x, and /proc")
 @needs("swaks")
 @EVERY_BACKEND
