@@ -1,0 +1,655 @@
+"""Test what the page for those who come from another library says about running programs.
+
+As in `test_howto_tcp_servers`, a sentence in quotation marks in a docstring is a quotation of the
+page. The programs and the names are in `test_coming_from`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from twisted.internet.testing import StringTransport
+from twisted.protocols import basic
+
+from easynetwork._tuning import HIGH_WATER
+from easynetwork.clients import AsyncTCPNetworkClient
+from easynetwork.exceptions import (
+    EndOfStreamError,
+    LimitOverrunError,
+    ProtocolCrashedError,
+    StreamProtocolParseError,
+)
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import (
+    JSONSerializer,
+    LengthPrefixedSerializer,
+    NetstringSerializer,
+    StringLineSerializer,
+)
+from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
+from easynetwork.servers import (
+    AsyncTCPNetworkServer,
+    CloseReason,
+    Limits,
+    StandaloneTCPNetworkServer,
+)
+from easynetwork.servers._core import fault_log
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.testing import converse, serve
+from tests.docs.howto_support import (
+    Echo,
+    check_quotations,
+    complaints,
+    connected,
+    serving,
+    table,
+    turned_away,
+    until,
+)
+from tests.times import MS, PATIENCE, SOON
+from tests.tools import feed
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "coming_from.rst"
+REPOSITORY = Path(__file__).resolve().parents[2]
+LINES: Any = StreamProtocol(StringLineSerializer(encoding="utf-8"))
+
+Client = AsyncStreamClient[str]
+Requests = AsyncGenerator[float | None, str]
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "easynetwork")
+    return caplog
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations(PAGE, globals())
+
+
+class Handler(AsyncStreamRequestHandler[str, str]):
+    """Does what a test wants with each request, and notes what it is told of the end."""
+
+    def __init__(self, work: Any = None, timeout: float | None = None) -> None:
+        self.work = work
+        self.timeout = timeout
+        self.reasons: list[Any] = []
+
+    async def handle(self, client: Client) -> Requests:
+        request = yield self.timeout
+        await self.work(client, request)
+
+    async def on_disconnection(self, client: Client) -> None:
+        self.reasons.append(client.close_reason)
+
+
+def raising(error: BaseException) -> Handler:
+    """Return a handler that raises an exception at each request."""
+
+    async def work(client: Client, request: str) -> None:
+        raise error
+
+    return Handler(work)
+
+
+async def ending_after(handler: Handler, request: str = "hello", **options: Any) -> str:
+    """Serve a handler; return how a connection ends after a request."""
+    async with serving(handler, LINES, **options) as server, connected(server) as peer:
+        await peer.send(request)
+        ending = await peer.ending()
+        await until(lambda: handler.reasons)
+        return ending
+
+
+# asyncio streams
+
+
+async def test_requests() -> None:
+    """A generator serves one request.
+
+    "handle() ends after a request, and is called again for the next one."
+    """
+    calls: list[str] = []
+
+    class Counting(Echo):
+        def handle(self, client: Any) -> Any:
+            calls.append("handle")
+            return super().handle(client)
+
+    async with serving(Counting()) as server, connected(server) as peer:
+        for number in range(1, 4):
+            assert await peer.ask("hello") == "hello"
+            await until(lambda number=number: len(calls) == number + 1)
+
+
+async def test_slow_client() -> None:
+    """What is sent is bounded, whatever the handler wants to send.
+
+    "send_packet() waits while more than 64 KiB wait for the client. There is no drain() that you
+    can forget."
+
+    "It returns when the transport has the data and no more than 64 KiB wait. It does not wait for
+    an empty buffer."
+    """
+    assert HIGH_WATER == 64 * 1024
+    unsent: list[int] = []
+
+    async def work(client: Client, request: str) -> None:
+        while True:
+            await client.send_packet("x" * 9_999)
+            unsent.append(client.get_unsent_size())
+
+    async with serve(Handler(work), LINES) as served:
+        connection = await served.connect(raw=True)
+        await connection.send(b"go\n")
+        await anyio.wait_all_tasks_blocked()
+        assert 0 < max(unsent) <= HIGH_WATER
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_long_lines(anyio_backend: str) -> None:
+    """The end of a long line looks like a line to asyncio.
+
+    "After readline() has raised ValueError for a line that is too long, it can return the end of
+    this line as the next line. Here, no byte of such a line is parsed."
+
+    "One error, and no byte of the packet is parsed."
+    """
+    data = b"x" * 80, b"delete all\nnext\n"
+    reader = asyncio.StreamReader(limit=50)
+    reader.feed_data(data[0])
+    with pytest.raises(ValueError, match="limit"):
+        await asyncio.wait_for(reader.readline(), PATIENCE)
+    reader.feed_data(data[1])
+    assert await reader.readline() == b"delete all\n"
+
+    handler = Echo()
+    protocol: Any = StreamProtocol(StringLineSerializer(limit=50))
+    async with serve(handler, protocol) as served:
+        connection = await served.connect(raw=True)
+        for chunk in data:
+            await connection.send(chunk)
+        assert await connection.receive() == b"next\n"
+    (error,) = handler.errors
+    assert isinstance(error, StreamProtocolParseError)
+    assert isinstance(error.error, LimitOverrunError)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_incomplete_lines(anyio_backend: str) -> None:
+    """The last line has no end.
+
+    "At the end of the stream, readline() returns an incomplete line. Here, a handler never gets it,
+    unless you pass allow_unterminated=True to the serializer."
+    """
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"half")
+    reader.feed_eof()
+    assert await reader.readline() == b"half"
+
+    requests: list[str] = []
+
+    async def work(client: Client, request: str) -> None:
+        requests.append(request)
+
+    for allow in False, True:
+        serializer = StringLineSerializer(allow_unterminated=allow)
+        handler = Handler(work)
+        async with serve(handler, StreamProtocol(serializer)) as served:
+            connection = await served.connect(raw=True)
+            await connection.send(b"half")
+            connection.close()
+            await until(lambda handler=handler: handler.reasons)
+        assert requests == (["half"] if allow else [])
+
+
+def test_limits() -> None:
+    """The defaults are those of the page about limits.
+
+    "Here, limits hold by default, for example for the number of clients."
+
+    "Servers have limits by default: for clients, for slow packets, for data that nobody reads, and
+    for datagrams."
+    """
+    limits = Limits()
+    assert limits.max_clients == "auto"
+    assert limits.packet_timeout
+    assert limits.send_timeout
+    assert not {"max_clients", "backlog_clients"} & set(
+        inspect.signature(asyncio.start_server).parameters
+    )
+
+
+async def test_errors(log: pytest.LogCaptureFixture) -> None:
+    """A bug is logged once with its traceback, however many clients meet it.
+
+    "Here, the client is reset, and of many exceptions of the same kind, one per minute is logged
+    with its traceback."
+
+    "The connection is reset. The log gets one ERROR with a traceback."
+    """
+    assert fault_log._TRACEBACK_INTERVAL == 60
+    handler = raising(ZeroDivisionError("a bug"))
+    async with serving(handler, LINES) as server:
+        for _ in range(3):
+            async with connected(server) as peer:
+                await peer.send("hello")
+                assert await peer.ending() == "connection reset"
+    assert [record.levelname for record in complaints(log)].count("ERROR") == len(complaints(log))
+    assert len([record for record in log.records if record.exc_info]) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_stopping(anyio_backend: str) -> None:
+    """A server of asyncio that is closed still has its clients.
+
+    "Server.close() leaves the connected clients alone. server.shutdown() cancels their handlers"
+    """
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+        await writer.wait_closed()
+        done.set()
+
+    done = asyncio.Event()
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"before\n")
+    assert await reader.readline() == b"before\n"
+    server.close()
+    writer.write(b"after\n")
+    assert await reader.readline() == b"after\n"
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.wait_for(done.wait(), PATIENCE)
+
+    async with serving(Echo()) as ours, connected(ours) as peer:
+        assert await peer.ask("before") == "before"
+        await ours.shutdown()
+        assert await peer.ending() in ("end of the stream", "connection reset")
+
+
+# asyncio.Protocol
+
+
+async def test_order() -> None:
+    """Responses come in order, though the first takes longer.
+
+    "handle() can wait, and the next request of the same client is delivered after it has returned.
+    So responses have the order of the requests."
+
+    "Here, the next request of the same client is delivered when handle() has returned."
+    """
+
+    async def work(client: Client, request: str) -> None:
+        if request == "slow":
+            await anyio.sleep(SOON)
+        await client.send_packet(request)
+
+    async with serving(Handler(work), LINES) as server, connected(server) as peer:
+        assert await peer.ask("slow", "fast") == "slow"
+        assert await peer.receive() == "fast"
+
+
+async def test_reading() -> None:
+    """A client that sends while its handler works has to wait.
+
+    "While handle() works, the server stops reading from a client that has more than 64 KiB waiting
+    for it."
+    """
+    free = anyio.Event()
+
+    async def work(client: Client, request: str) -> None:
+        await free.wait()
+        await client.aclose()
+
+    sent = 0
+    async with serve(Handler(work), LINES) as served:
+        connection = await served.connect(raw=True)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+
+                async def flood() -> None:
+                    nonlocal sent
+                    while True:
+                        await connection.send(b"x" * 999 + b"\n")
+                        sent += 1000
+
+                group.start_soon(flood)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        assert HIGH_WATER < sent < 10 * HIGH_WATER
+        free.set()
+
+
+# Twisted
+
+
+def test_twisted_keeps_everything() -> None:
+    """A transport of Twisted takes what it is given.
+
+    "Without a producer, Twisted keeps everything that a client does not read."
+    """
+    receiver, transport = basic.LineReceiver(), StringTransport()
+    receiver.makeConnection(transport)
+    for _ in range(1000):
+        receiver.sendLine(b"x" * 1000)
+    assert len(transport.value()) > 1_000_000
+    assert transport.producer is None
+
+
+def test_limits_of_lines() -> None:
+    """Both defaults are as the page says.
+
+    "The limit of Twisted is 16,384 bytes by default, and the connection is closed. Here, the limit
+    is 65,536 bytes. The connection is closed, too, if you do not catch the error."
+    """
+    assert basic.LineReceiver.MAX_LENGTH == 16_384
+    assert DEFAULT_SERIALIZER_LIMIT == 65_536
+    receiver, transport = basic.LineReceiver(), StringTransport()
+    receiver.makeConnection(transport)
+    receiver.dataReceived(b"x" * 20_000)
+    assert transport.disconnecting
+
+
+def test_wire_format() -> None:
+    """What Twisted sends is received.
+
+    "Lines, length prefixes and netstrings are the same, so a Twisted client can talk to a server of
+    easynetwork."
+    """
+    lines = StringLineSerializer(newline="CRLF")
+    inner = StringLineSerializer()
+    kinds: list[tuple[type[Any], str, Any, Any]] = [
+        (basic.LineReceiver, "sendLine", lines, "hello"),
+        (basic.Int32StringReceiver, "sendString", LengthPrefixedSerializer(inner, "u32"), "hello"),
+        (basic.Int16StringReceiver, "sendString", LengthPrefixedSerializer(inner, "u16"), "hello"),
+        (basic.Int8StringReceiver, "sendString", LengthPrefixedSerializer(inner, "u8"), "hello"),
+        (basic.NetstringReceiver, "sendString", NetstringSerializer(), b"hello"),
+    ]
+    for kind, method, serializer, packet in kinds:
+        receiver, transport = kind(), StringTransport()
+        receiver.makeConnection(transport)
+        getattr(receiver, method)(b"hello")
+        packets, rest = feed(serializer.incremental_deserialize, [transport.value()])
+        assert (packets, rest) == ([packet], b"")
+
+
+# Published releases
+
+
+async def test_task_group() -> None:
+    """One error is a group, too.
+
+    "They come in an ExceptionGroup, also if there is only one."
+    """
+    caught: list[BaseException] = []
+
+    async def work(client: Client, request: str) -> None:
+        try:
+            async with client.backend().create_task_group():
+                raise ZeroDivisionError
+        except* ZeroDivisionError as exc:
+            caught.append(exc)
+        await client.send_packet("done")
+
+    async with converse(Handler(work), LINES) as conversation:
+        await conversation.send("hello")
+        await conversation.expect("done")
+    assert isinstance(caught[0], ExceptionGroup)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+async def test_yielded_timeout(timeout: float) -> None:
+    """A wrong timeout is the handler's fault, and raised there.
+
+    "A number is a timeout in seconds. A negative number or NaN raises ValueError at the yield."
+    """
+
+    class Wrong(Echo):
+        async def handle(self, client: Any) -> Requests:
+            try:
+                yield timeout
+            except ValueError:
+                await client.send_packet("wrong")
+            await client.aclose()
+
+    async with serving(Wrong()) as server, connected(server) as peer:
+        assert await peer.ending() == r"end of the stream after b'wrong\n'"
+
+
+async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
+    """What was sent before arrives.
+
+    "The connection is closed after what was sent has arrived. The log gets one WARNING without a
+    traceback."
+
+    "An error that the client causes is one line."
+    """
+
+    async def work(client: Client, request: str) -> None:
+        await client.send_packet(request)
+
+    async with serving(Handler(work), LINES) as server, connected(server) as peer:
+        await peer.send_bytes(b"hello\n\xff\n")
+        assert await peer.ending() == r"end of the stream after b'hello\n'"
+    (record,) = complaints(log)
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+
+
+async def test_timeout(log: pytest.LogCaptureFixture) -> None:
+    """It is how one writes an idle limit.
+
+    "The connection is closed, and nothing is logged above DEBUG."
+    """
+    handler = Handler(timeout=1 * MS)
+    async with serving(handler, LINES) as server:
+        assert await turned_away(server) == "end of the stream"
+        await until(lambda: handler.reasons)
+    assert handler.reasons == [CloseReason.IDLE_TIMEOUT]
+    assert not [
+        record
+        for record in log.records
+        if record.levelno > logging.DEBUG and "timeout" in record.getMessage().lower()
+    ]
+    assert not complaints(log)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("a database"), SystemExit(1)], ids=["ConnectionError", "SystemExit"]
+)
+async def test_bugs(error: BaseException, log: pytest.LogCaptureFixture) -> None:
+    """They are logged, and end one client.
+
+    "It is silent only if it is an error of this client. The ConnectionError of a database driver is
+    logged as a bug."
+
+    "It ends this client, and is logged as a bug. The server goes on."
+    """
+
+    async def work(client: Client, request: str) -> None:
+        if request == "fail":
+            raise error
+        await client.send_packet(request)
+
+    async with serving(Handler(work), LINES) as server:
+        async with connected(server) as peer, connected(server) as other:
+            await peer.send("fail")
+            assert await peer.ending() == "connection reset"
+            assert await other.ask("hello") == "hello"
+    assert [record.levelname for record in complaints(log)] == ["ERROR"]
+
+
+async def test_last_packet() -> None:
+    """A handler that has failed can say so.
+
+    "It is false after an exception of the handler, so that you can send a last packet."
+    """
+
+    class Goodbye(Handler):
+        async def on_disconnection(self, client: Client) -> None:
+            assert not client.is_closing()
+            await client.send_packet("sorry")
+
+    async def work(client: Client, request: str) -> None:
+        raise ZeroDivisionError
+
+    async with serving(Goodbye(work), LINES) as server, connected(server) as peer:
+        assert await peer.ask("hello") == "sorry"
+
+
+def test_nested_json() -> None:
+    """It is invalid data, not an error of the interpreter.
+
+    "It is a parse error like others, not a RecursionError."
+    """
+    from easynetwork.exceptions import DeserializeError
+
+    with pytest.raises(DeserializeError):
+        JSONSerializer().deserialize(b"[" * 50_000)
+
+
+async def test_failed_connection() -> None:
+    """A client that was refused connects when the server is there.
+
+    "If all attempts have failed alike, their error is raised, for example ConnectionRefusedError.
+    The client can try again."
+    """
+    async with serving(Echo()) as server:
+        address = server.get_addresses()[0][:2]
+    client: AsyncTCPNetworkClient[str, str] = AsyncTCPNetworkClient(address, LINES)
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            await client.wait_connected()
+        async with serving(Echo(), port=address[1]):
+            await client.wait_connected()
+            await client.send_packet("hello")
+            assert await client.recv_packet() == "hello"
+            await client.aclose()
+    finally:
+        await client.aclose()
+
+
+async def test_arguments() -> None:
+    """What the constructors say.
+
+    "Wrong arguments raise an exception in the constructor, not in serve_forever()."
+
+    "All address families have the same port."
+
+    "1,024 by default."
+    """
+    with pytest.raises(TypeError):
+        StandaloneTCPNetworkServer("127.0.0.1", 0, LINES, Echo(), colour="red")
+    with contextlib.suppress(OSError):
+        async with AsyncTCPNetworkServer(None, 0, LINES, Echo()) as server:
+            assert len({address[1] for address in server.get_addresses()}) == 1
+    assert "1,024" in str(AsyncTCPNetworkServer.__init__.__doc__ or "") + str(
+        AsyncTCPNetworkServer.__doc__
+    )
+
+
+async def test_stuck_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that are in the middle of a request may finish it.
+
+    "It returns within about a second, whatever a handler does. shutdown(grace=10) lets clients
+    finish first."
+    """
+    began = anyio.Event()
+
+    async def work(client: Client, request: str) -> None:
+        began.set()
+        await anyio.sleep(SOON)
+        await client.send_packet("finished")
+
+    async with serving(Handler(work), LINES) as server, connected(server) as peer:
+        await peer.send("hello")
+        await began.wait()
+        await server.shutdown(grace=10)
+        assert await peer.receive() == "finished"
+
+
+def test_classes_of_errors() -> None:
+    """Whoever caught the base classes still catches them.
+
+    "Both are subclasses of what was raised before: ConnectionAbortedError and RuntimeError."
+    """
+    assert issubclass(EndOfStreamError, ConnectionAbortedError)
+    assert issubclass(ProtocolCrashedError, RuntimeError)
+
+
+async def test_attributes_of_clients() -> None:
+    """Slots save memory.
+
+    "You cannot add attributes to them: they have slots."
+    """
+    errors: list[str] = []
+
+    async def work(client: Any, request: str) -> None:
+        try:
+            client.name = request
+        except AttributeError as exc:
+            errors.append(str(exc))
+        names = {client: request}
+        await client.send_packet(names[client])
+
+    async with converse(Handler(work), LINES) as conversation:
+        await conversation.send("Ada")
+        await conversation.expect("Ada")
+    assert len(errors) == 1
+
+
+ELSEWHERE = {
+    "A cancellation that nobody asked for": (
+        "tests/conformance/sessions/test_crashes.py::test_foreign_cancellation"
+    ),
+    "Context variables": "tests/conformance/test_service_init.py::test_context_of_the_service",
+    "iter_received_packets(timeout=0)": "tests/clients/test_abc.py::",
+    "A process without descriptors": (
+        "tests/conformance/test_accepting.py::test_out_of_descriptors"
+    ),
+    "The end of a TLS connection": "tests/conformance/test_tls.py::test_truncation",
+    "A missing package": "tests/test_extras.py::",
+    "shutdown()": "tests/conformance/test_uncooperative.py::",
+}
+
+
+def test_elsewhere() -> None:
+    """Other tests of the library check these rows.
+
+    "It is logged as a bug, and the client is reset."
+
+    "Variables that service_init() sets are visible in the handlers of all clients."
+
+    "It yields the packets that have arrived, in all clients."
+
+    "The server stops accepting, logs one line, and resumes by itself."
+
+    "On a server, and between two packets: an ordinary disconnection. In a packet, and in clients:
+    an error, if ssl_standard_compatible is true."
+
+    "The error names the package that is missing, for example msgpack."
+    """
+    subjects = [row[0] for row in table(PAGE, "Subject", "Here")]
+    assert len(subjects) == len(set(subjects)) == 25
+    for subject, place in ELSEWHERE.items():
+        assert [name for name in subjects if name.startswith(subject)], subject
+        file, _, name = place.partition("::")
+        source = (REPOSITORY / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(?:async )?def {name or 'test_'}", source, re.MULTILINE), place
