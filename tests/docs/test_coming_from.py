@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def connect(address: tuple[str, int], program: subprocess.Popen[str]) -> socket.
         with contextlib.suppress(ConnectionRefusedError):
             return socket.create_connection(address, PATIENCE)
         assert program.poll() is None
+        time.sleep(5 * MS)  # leave the processor to the program
 
 
 @contextlib.contextmanager

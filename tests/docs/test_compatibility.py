@@ -1,0 +1,206 @@
+"""Compare the page about compatibility with the project's files, and with the package.
+
+As in `test_howto_tcp_servers`, a sentence in quotation marks in a docstring is a quotation of the
+page.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+import re
+import runpy
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import easynetwork
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import JSONSerializer
+from easynetwork.servers import AsyncTCPNetworkServer, limits
+from tests.conftest import BACKENDS
+from tests.docs.howto_support import DOCS, Echo, check_quotations, table, words
+from tests.wasm.selection import SELECTED
+
+PAGE = "compatibility.rst"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REFERENCE = "".join(
+    file.read_text(encoding="utf-8") for file in sorted((DOCS / "api").rglob("*.rst"))
+)
+
+
+def test_quotations() -> None:
+    """Check that the page contains all quotations, and that each test quotes it."""
+    check_quotations(PAGE, globals())
+
+
+def text_of(name: str) -> str:
+    return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+def test_versions_of_python() -> None:
+    """The table has the versions that the package declares, which are those that CI runs.
+
+    "easynetwork needs CPython 3.11 or newer. The tests run on each of these versions"
+    """
+    declared = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
+    rows = table(PAGE, "Python", "Tests")
+    assert [version for version, _ in rows] == declared
+    assert PROJECT["requires-python"] == f">={declared[0]}"
+    assert "Programming Language :: Python :: " in text_of(".ci/run")
+    eager = [version for version, tests in rows if "eager tasks" in tests]
+    assert eager == [version for version in declared if version != "3.11"]
+    ids = [param.id for param in BACKENDS]  # type: ignore[attr-defined]
+    assert ("asyncio-eager" in ids) == (sys.version_info >= (3, 12))
+    assert f'"--python-version={declared[-1]}"' in text_of("noxfile.py")
+    assert "WebAssembly" in dict(rows)["3.14"]
+    assert 'part tests-lowest "${pythons[1]}"' in text_of(".ci/run")
+    assert "lowest" in dict(rows)["3.11"]
+
+
+def test_types() -> None:
+    """The marker is in the package.
+
+    "the package contains the marker py.typed"
+    """
+    assert importlib.resources.files(easynetwork).joinpath("py.typed").is_file()
+
+
+def test_event_loops() -> None:
+    """The tests run on those that the table says.
+
+    "Without backend, asynchronous servers and clients use the framework that runs them."
+    """
+    tested = [loop for loop, tests, _ in table(PAGE, "Event loop", "Tests") if tests == "yes"]
+    assert tested == ["asyncio, its default loop", "uvloop", "trio"]
+    ids = {param.id for param in BACKENDS}  # type: ignore[attr-defined]
+    assert ids - {"asyncio-eager"} == {"asyncio", "uvloop", "trio"}
+
+
+@pytest.mark.anyio
+async def test_backend_of_the_loop(anyio_backend_name: str) -> None:
+    """Nothing has to be said.
+
+    "use the framework that runs them"
+    """
+    protocol: Any = StreamProtocol(JSONSerializer())
+    async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, Echo()) as server:
+        assert anyio_backend_name in type(server.backend()).__module__
+
+
+def test_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other pages say the same of Windows.
+
+    "The tests run on Linux only. macOS, the BSD systems and Windows have never been tried."
+
+    "reuse_port=True raises ValueError on Windows."
+
+    "max_clients="auto" is 10,000 on Windows, because sockets are not descriptors there."
+
+    "Unix sockets do not exist on Windows. Abstract names exist only on Linux."
+
+    "keepalive sets only the options of TCP that the platform has."
+    """
+    assert "Windows have never been tried" in words("api/backends.rst")
+    assert "On Windows, this raises ValueError" in words("howto/tcp_servers.rst")
+    assert "None of this is available on Windows" in words("howto/unix_servers.rst")
+    assert "as far as the platform has these options" in " ".join(
+        str(limits.Limits.__doc__).split()
+    )
+    monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as on Windows
+    elsewhere = runpy.run_path(str(limits.__file__))
+    assert elsewhere["Limits"]().in_force().max_clients == 10_000
+
+
+def test_webassembly() -> None:
+    """Tests of these run there.
+
+    "Serializers, converters and protocol objects work, and so do converse() and serve() for tests."
+    """
+    for name in (
+        *("tests/serializers", "tests/test_converter.py", "tests/test_protocol.py"),
+        *("tests/testing/test_conversation.py", "tests/testing/test_serving.py"),
+    ):
+        assert name in SELECTED
+
+
+def test_dependencies() -> None:
+    """The bounds are those of the project.
+
+    "everything; the only package that is always needed"
+
+    "The lower bounds are tested."
+
+    "The optional packages of a clone have names: pip install ".[trio,uvloop,cbor,msgpack]"."
+    """
+    extras = PROJECT["optional-dependencies"]
+    (required,) = PROJECT["dependencies"]
+    declared = [required, *(requirement for (requirement,) in extras.values())]
+    bounds = [re.fullmatch(r"(\w+)([^;]+)(;.*)?", requirement) for requirement in declared]
+    shown = [(name, versions) for name, versions, _ in table(PAGE, "Package", "Versions")]
+    assert shown == [(match[1], match[2]) for match in bounds if match]
+    (uvloop,) = extras["uvloop"]
+    assert "CPython" in uvloop
+    assert "!= 'win32'" in uvloop
+    assert f'".[{",".join(extras)}]"' in words(PAGE)
+
+
+def test_public_names() -> None:
+    """The reference lists no module, and nothing exports a name, that has an underscore in front.
+
+    "A name is public if the reference lists it."
+
+    "modules, classes and attributes whose names begin with an underscore"
+
+    "modules that the reference does not list, even if they have no underscore."
+
+    "Import a name from the module that the reference shows below its heading."
+    """
+    listed = re.findall(r"automodule:: (\S+)", REFERENCE)
+    assert "easynetwork.servers.limits" in listed
+    assert "easynetwork.decoder" not in listed
+    for name in listed:
+        if name != "easynetwork._tuning":  # it explains numbers, and has nothing to import
+            assert not any(part.startswith("_") for part in name.split(".")), name
+            module = importlib.import_module(name)
+            assert not [public for public in getattr(module, "__all__", ()) if public[0] == "_"]
+    assert "Names that are not listed here are not part of the interface" in words("api/index.rst")
+
+
+def test_version() -> None:
+    """It begins with 0, and the file of changes says which scheme it follows.
+
+    "easynetwork.__version__ is the version."
+
+    "As long as the version begins with 0, a version such as 0.2.0 may change public names."
+    """
+    assert easynetwork.__version__.startswith("0.")
+    assert "semver.org" in text_of("CHANGELOG.md")
+
+
+def test_deprecations() -> None:
+    """Nothing in the package warns of itself.
+
+    "A name that is going to be removed raises a DeprecationWarning when you use it. At present,
+    nothing is deprecated."
+    """
+    for file in (REPOSITORY / "src").rglob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        assert not re.search(r"warnings\.warn\(.*DeprecationWarning|@deprecated", source), file
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install.
+
+    "If an optional package is missing, the constructor that needs it raises ModuleNotFoundError,
+    which says what to install."
+    """
+    from easynetwork.serializers import MessagePackSerializer
+
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    with pytest.raises(ModuleNotFoundError, match="msgpack>=1.1"):
+        MessagePackSerializer()
