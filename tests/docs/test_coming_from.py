@@ -264,7 +264,7 @@ def test_lines_of_code() -> None:
     "Blank lines and imports are not counted."
     """
     (counted,) = (row for row in table(PAGE, "Work", "easynetwork") if row[0] == "Lines of code")
-    assert counted[1:] == [str(lines_of_code(f"{library}_server")) for library in LIBRARIES]
+    assert counted[1:] == [f"{lines_of_code(f'{library}_server')} lines" for library in LIBRARIES]
 
 
 def lines_of_code(module: str) -> int:
@@ -279,6 +279,9 @@ def lines_of_code(module: str) -> int:
     return sum(bool(line.strip()) and number not in imports for number, line in lines)
 
 
+IN_WORDS = {"the serializer": "StringLineSerializer", "the write buffer": "get_write_buffer_size"}
+
+
 def test_work() -> None:
     """What the table names is in the programs.
 
@@ -289,7 +292,7 @@ def test_work() -> None:
         for cell, source in zip(row[1:], sources, strict=True):
             for name in cell.removesuffix(", twice").split(", "):
                 if name != "nothing to write":
-                    assert re.search(rf"\b{re.escape(name.removesuffix('()'))}\b", source), name
+                    assert IN_WORDS.get(name, name) in source, name
 
 
 def test_emphasis() -> None:

@@ -21,7 +21,6 @@ from easynetwork._tls_options import _HANDSHAKE_TIMEOUT
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import (
-    Base64EncoderSerializer,
     CBORSerializer,
     JSONSerializer,
     MessagePackSerializer,
@@ -45,7 +44,8 @@ from tests.docs.howto_support import (
     visiting,
     words,
 )
-from tests.robustness import test_idle, test_tls
+from tests.robustness.test_idle import LIMIT as IDLE_LIMIT
+from tests.robustness.test_tls import IDLE_LIMIT as IDLE_LIMIT_OF_TLS
 
 PAGE = "security.rst"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -126,26 +126,26 @@ def test_defaults() -> None:
     assert default(JSONSerializer, "limit") == DEFAULT_SERIALIZER_LIMIT
     backlog, size = documented("backlog"), documented("max_recv_size")
     assert {(setting, value) for _, value, setting in table(PAGE, "What", "Default")} == {
-        ("max_clients of Limits", shown(limits._MOST_CLIENTS)),
+        ("max_clients of Limits", shown(limits._MOST_CLIENTS, "clients")),
         ("max_clients_per_host", shown(stream.max_clients_per_host)),
         ("ssl_handshake_timeout", shown(_HANDSHAKE_TIMEOUT, "seconds")),
         ("packet_timeout", shown(stream.packet_timeout, "seconds")),
         ("idle_timeout, first_packet_timeout", shown(stream.idle_timeout)),
         ("limit of the serializer", shown(DEFAULT_SERIALIZER_LIMIT, "KiB")),
-        ("max_depth of the serializer", shown(DEFAULT_MAX_DEPTH)),
+        ("max_depth of the serializer", shown(DEFAULT_MAX_DEPTH, "levels")),
         ("max_recv_size", size),
         ("none", shown(tls.MAX_HANDSHAKE_BYTES, "KiB")),
-        ("none", shown(messages._MAX_DESCRIPTORS)),
+        ("none", shown(messages._MAX_DESCRIPTORS, "descriptors")),
         (
             "none; high_water of a ClientGroup",
             shown(default(ClientGroup, "high_water"), "KiB"),
         ),
         ("send_timeout", shown(stream.send_timeout, "seconds")),
         ("close_timeout", shown(stream.close_timeout, "seconds")),
-        ("max_waiting of DatagramLimits", shown(datagrams.max_waiting)),
+        ("max_waiting of DatagramLimits", shown(datagrams.max_waiting, "datagrams")),
         ("max_waiting_bytes", shown(datagrams.max_waiting_bytes, "KiB")),
-        ("max_peers", shown(datagrams.max_peers)),
-        ("backlog", backlog),
+        ("max_peers", shown(datagrams.max_peers, "senders")),
+        ("backlog", f"{backlog} connections"),
     }
     for field in fields(Limits):
         public, usual = getattr(Limits.public(), field.name), getattr(stream, field.name)
@@ -180,8 +180,8 @@ def test_cost_of_silence() -> None:
     "The memory of the operating system for each socket is not included."
     """
     costs = dict(table(PAGE, "A client that", "costs at most"))
-    assert costs["is connected and silent"] == shown(test_idle.LIMIT, "KiB")
-    assert costs["is connected over TLS and silent"] == shown(test_tls.IDLE_LIMIT, "KiB")
+    assert costs["is connected and silent"] == shown(IDLE_LIMIT, "KiB")
+    assert costs["is connected over TLS and silent"] == shown(IDLE_LIMIT_OF_TLS, "KiB")
 
 
 def test_sum() -> None:
@@ -265,9 +265,9 @@ async def test_cost_of_not_reading() -> None:
 def test_attacks() -> None:
     """The tests that the page names exist, and the defaults are as it says.
 
-    "The last column names a test in the repository that makes this attack."
+    "The last column names tests in the repository that make this attack."
 
-    "Decompression stops at the limit."
+    "Decompression stops at the limit of the serializer."
 
     "No byte of such a line is parsed."
 
@@ -277,15 +277,19 @@ def test_attacks() -> None:
     """
     rows = table(PAGE, "Attack", "By default")
     assert len(rows) == 9
-    for *_, setting, tests in rows:
-        check_tests(tests)
-        assert setting == "none" or any(
-            setting in inspect.signature(cls).parameters
-            for cls in (
-                *(CBORSerializer, JSONSerializer, MessagePackSerializer),
-                *(ZlibCompressorSerializer, Base64EncoderSerializer, AsyncTCPNetworkServer),
-            )
-        )
+    sources = "".join(
+        file.read_text(encoding="utf-8") for file in (REPOSITORY / "tests").rglob("test_*.py")
+    )
+    for *_, tests in rows:
+        for name in tests.split(", "):
+            assert re.search(rf"^(?:async )?def {name}\(", sources, re.MULTILINE), name
+    assert default(CBORSerializer, "strict_map_key") is True
+    for parameter, classes in {
+        "limit": [ZlibCompressorSerializer],
+        "max_depth": [JSONSerializer, MessagePackSerializer, CBORSerializer],
+        "ssl_standard_compatible": [AsyncTCPNetworkServer],
+    }.items():
+        assert all(parameter in inspect.signature(cls).parameters for cls in classes)
     here = {row[0] for row in rows}
     assert not here & {row[0] for row in table("howto/limits.rst", "Attack", "By default")}
 
