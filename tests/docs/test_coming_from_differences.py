@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import logging
 import re
@@ -132,7 +133,9 @@ async def test_requests() -> None:
     async with serving(Counting()) as server, connected(server) as peer:
         for number in range(1, 4):
             assert await peer.ask("hello") == "hello"
-            await until(lambda number=number: len(calls) == number + 1)
+            while len(calls) < number + 1:
+                await anyio.lowlevel.checkpoint()
+            assert len(calls) == number + 1
 
 
 async def test_slow_client() -> None:
@@ -213,7 +216,8 @@ async def test_incomplete_lines(anyio_backend: str) -> None:
             connection = await served.connect(raw=True)
             await connection.send(b"half")
             connection.close()
-            await until(lambda handler=handler: handler.reasons)
+            while not handler.reasons:
+                await anyio.lowlevel.checkpoint()
         assert requests == (["half"] if allow else [])
 
 
@@ -251,6 +255,31 @@ async def test_errors(log: pytest.LogCaptureFixture) -> None:
                 assert await peer.ending() == "connection reset"
     assert [record.levelname for record in complaints(log)].count("ERROR") == len(complaints(log))
     assert len([record for record in log.records if record.exc_info]) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_errors_in_asyncio(anyio_backend: str) -> None:
+    """Each client makes a report.
+
+    "If an exception leaves the callback, asyncio logs a traceback for each client."
+    """
+    reports: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        raise ZeroDivisionError
+
+    async with await asyncio.start_server(fail, "127.0.0.1", 0) as server:
+        for count in 1, 2, 3:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+            while len(reports) < count:
+                gc.collect()  # Python 3.11 reports when the task is forgotten
+                await anyio.lowlevel.checkpoint()
+    assert all(isinstance(report["exception"], ZeroDivisionError) for report in reports)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -422,8 +451,8 @@ async def test_yielded_timeout(timeout: float) -> None:
     "A number is a timeout in seconds. A negative number or NaN raises ValueError at the yield."
     """
 
-    class Wrong(Echo):
-        async def handle(self, client: Any) -> Requests:
+    class Wrong(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
             try:
                 yield timeout
             except ValueError:
@@ -555,8 +584,9 @@ async def test_arguments() -> None:
 
     "1,024 by default."
     """
+    wrong: Any = {"colour": "red"}
     with pytest.raises(TypeError):
-        StandaloneTCPNetworkServer("127.0.0.1", 0, LINES, Echo(), colour="red")
+        StandaloneTCPNetworkServer("127.0.0.1", 0, LINES, Echo(), **wrong)
     with contextlib.suppress(OSError):
         async with AsyncTCPNetworkServer(None, 0, LINES, Echo()) as server:
             assert len({address[1] for address in server.get_addresses()}) == 1

@@ -280,15 +280,16 @@ def test_attacks() -> None:
     sources = "".join(
         file.read_text(encoding="utf-8") for file in (REPOSITORY / "tests").rglob("test_*.py")
     )
-    for *_, tests in rows:
+    for _, _, tests in rows:
         for name in tests.split(", "):
             assert re.search(rf"^(?:async )?def {name}\(", sources, re.MULTILINE), name
     assert default(CBORSerializer, "strict_map_key") is True
-    for parameter, classes in {
+    options: dict[str, list[Any]] = {
         "limit": [ZlibCompressorSerializer],
         "max_depth": [JSONSerializer, MessagePackSerializer, CBORSerializer],
         "ssl_standard_compatible": [AsyncTCPNetworkServer],
-    }.items():
+    }
+    for parameter, classes in options.items():
         assert all(parameter in inspect.signature(cls).parameters for cls in classes)
     here = {row[0] for row in rows}
     assert not here & {row[0] for row in table("howto/limits.rst", "Attack", "By default")}
@@ -319,7 +320,8 @@ def test_newlines() -> None:
 
     "or use JSON, which escapes the end of a line"
     """
-    for serializer, lines in (StringLineSerializer(), 2), (JSONSerializer(), 1):
+    kinds: list[tuple[Any, int]] = [(StringLineSerializer(), 2), (JSONSerializer(), 1)]
+    for serializer, lines in kinds:
         assert serializer.serialize_frame("name: Ada\nrole: admin").count(b"\n") == lines
 
 

@@ -34,8 +34,9 @@ class NewPort(AsyncStreamRequestHandler[str, str]):
 def main() -> None:
     loop = asyncio.new_event_loop()
     asyncioreactor.install(loop)
-    from twisted.internet import reactor  # the one that was installed
+    from twisted.internet import reactor as installed_reactor
 
+    reactor: Any = installed_reactor
     protocol = StreamProtocol(StringLineSerializer(encoding="utf-8"))
     new = AsyncTCPNetworkServer("127.0.0.1", 9001, protocol, NewPort(), backend="asyncio")
     serving = loop.create_task(new.serve_forever())

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import react
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.policies import TimeoutMixin
 
@@ -59,13 +61,15 @@ class ChatFactory(Factory):
         return Chat(self.room)
 
 
-def main() -> None:
-    from twisted.internet import reactor
-
+async def serve(reactor: Any) -> None:
     host, port = ADDRESS
     endpoint = TCP4ServerEndpoint(reactor, port, interface=host)
-    endpoint.listen(ChatFactory())
-    reactor.run()
+    await endpoint.listen(ChatFactory())
+    await Deferred()  # until Control-C
+
+
+def main() -> None:
+    react(lambda reactor: ensureDeferred(serve(reactor)))
 
 
 if __name__ == "__main__":
