@@ -19,9 +19,12 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from twisted.internet import defer
 from twisted.internet.testing import StringTransport
 from twisted.protocols import basic
 
+from docs._include.examples.coming_from import protocol_server
+from easynetwork._tls_options import _HANDSHAKE_TIMEOUT
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.exceptions import (
@@ -323,17 +326,29 @@ async def test_order() -> None:
     "handle() can wait, and the next request of the same client is delivered after it has returned.
     So responses have the order of the requests."
 
+    "Other clients are served in the meantime."
+
     "Here, the next request of the same client is delivered when handle() has returned."
     """
 
     async def work(client: Client, request: str) -> None:
         if request == "slow":
             await anyio.sleep(SOON)
+        if request == "wait":
+            await free.wait()
         await client.send_packet(request)
 
-    async with serving(Handler(work), LINES) as server, connected(server) as peer:
-        assert await peer.ask("slow", "fast") == "slow"
-        assert await peer.receive() == "fast"
+    free = anyio.Event()
+
+    async with serving(Handler(work), LINES) as server:
+        async with connected(server) as peer, connected(server) as other:
+            assert await peer.ask("slow", "fast") == "slow"
+            assert await peer.receive() == "fast"
+            await peer.send("wait", "after")
+            assert await other.ask("fast") == "fast"
+            free.set()
+            assert await peer.receive() == "wait"
+            assert await peer.receive() == "after"
 
 
 async def test_reading() -> None:
@@ -367,7 +382,72 @@ async def test_reading() -> None:
         free.set()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_errors_of_protocols(anyio_backend: str) -> None:
+    """Each connection makes a report.
+
+    "After an exception in data_received(), asyncio logs a traceback for each connection."
+    """
+    reports: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+
+    class Failing(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+    async with await loop.create_server(Failing, "127.0.0.1", 0) as server:
+        for count in 1, 2, 3:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello")
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            assert len(reports) == count
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_protocol_beside(anyio_backend: str) -> None:
+    """A protocol of asyncio and a server of ours are in one loop.
+
+    "An asyncio.Protocol works in the same way, with loop.create_server()."
+
+    "A server of easynetwork is a coroutine in your event loop, beside everything else that runs
+    there."
+    """
+    loop = asyncio.get_running_loop()
+    room: set[protocol_server.Chat] = set()
+    async with await loop.create_server(lambda: protocol_server.Chat(room), "127.0.0.1", 0) as old:
+        async with serving(Echo()) as new, connected(new) as peer:
+            reader, writer = await asyncio.open_connection(*old.sockets[0].getsockname())
+            assert await reader.readline() == b"1 in the room\n"
+            assert await peer.ask("hello") == "hello"
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: not room)
+
+
 # Twisted
+
+
+def test_order_of_twisted() -> None:
+    """Twisted calls without waiting.
+
+    "lineReceived() cannot wait, so the next line may arrive before the Deferred of the last one has
+    its result."
+    """
+    waiting: list[defer.Deferred[None]] = []
+
+    class Waiting(basic.LineReceiver):
+        def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
+            waiting.append(defer.Deferred())
+
+    receiver = Waiting()
+    receiver.makeConnection(StringTransport())
+    receiver.dataReceived(b"one\r\ntwo\r\n")
+    assert [deferred.called for deferred in waiting] == [False, False]
 
 
 def test_twisted_keeps_everything() -> None:
@@ -595,7 +675,65 @@ async def test_arguments() -> None:
     )
 
 
-async def test_stuck_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses() -> None:
+    """A service can tell others where it is.
+
+    "They are filled from the activation of the server until it is closed, so also in
+    service_init()."
+    """
+    seen: list[Any] = []
+
+    class Telling(Echo):
+        async def service_init(self, exit_stack: Any, server: Any) -> None:
+            seen.extend(server.get_addresses())
+
+    async with serving(Telling()) as server:
+        assert seen == list(server.get_addresses()) != []
+        assert server.get_sockets()
+    assert not server.get_addresses()
+    assert not server.get_sockets()
+
+
+@pytest.mark.parametrize("how", ["aclose", "abort"])
+async def test_end_of_a_connection(how: str) -> None:
+    """What a client does not get is what it was meant not to get.
+
+    "What was sent arrives if the client leaves, your handler closes it, or the server stops. It can
+    be lost after an exception of the handler, a refusal, or client.abort()."
+    """
+
+    class Closing(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            yield None
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.send_packet, "x" * 5_000_000)
+                await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+            if how == "abort":
+                client.abort()
+            else:
+                await client.aclose()
+
+    async with serving(Closing(), LINES) as server, connected(server, room=4096) as peer:
+        await peer.send("hello")
+        if how == "abort":
+            assert await peer.ending() == "connection reset"
+        else:
+            assert await peer.receive() == "x" * 5_000_000
+            assert await peer.ending() == "end of the stream"
+
+
+def test_deadlines() -> None:
+    """There is a default for each.
+
+    "Each wait has a deadline: for sending, for closing, for a TLS handshake."
+    """
+    assert Limits().send_timeout
+    assert Limits().close_timeout
+    assert _HANDSHAKE_TIMEOUT
+
+
+async def test_stuck_handler() -> None:
     """Clients that are in the middle of a request may finish it.
 
     "It returns within about a second, whatever a handler does. shutdown(grace=10) lets clients
@@ -656,6 +794,7 @@ ELSEWHERE = {
     ),
     "The end of a TLS connection": "tests/conformance/test_tls.py::test_truncation",
     "A missing package": "tests/test_extras.py::",
+    "A host name of which": "tests/conformance/test_listening.py::test_partial_name",
     "shutdown()": "tests/conformance/test_uncooperative.py::",
 }
 
@@ -671,13 +810,15 @@ def test_elsewhere() -> None:
 
     "The server stops accepting, logs one line, and resumes by itself."
 
+    "The server listens on the others, and logs a warning."
+
     "On a server, and between two packets: an ordinary disconnection. In a packet, and in clients:
     an error, if ssl_standard_compatible is true."
 
     "The error names the package that is missing, for example msgpack."
     """
     subjects = [row[0] for row in table(PAGE, "Subject", "Here")]
-    assert len(subjects) == len(set(subjects)) == 25
+    assert len(subjects) == len(set(subjects)) == 29
     for subject, place in ELSEWHERE.items():
         assert [name for name in subjects if name.startswith(subject)], subject
         file, _, name = place.partition("::")

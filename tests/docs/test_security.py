@@ -6,6 +6,7 @@ page.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import re
 from collections.abc import AsyncGenerator
@@ -21,12 +22,14 @@ from easynetwork._tls_options import _HANDSHAKE_TIMEOUT
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import (
+    Base64EncoderSerializer,
     CBORSerializer,
     JSONSerializer,
     MessagePackSerializer,
     StringLineSerializer,
     ZlibCompressorSerializer,
 )
+from easynetwork.serializers.cbor import _MOST_NUMBERS
 from easynetwork.serializers.tools import DEFAULT_MAX_DEPTH, DEFAULT_SERIALIZER_LIMIT
 from easynetwork.servers import AsyncTCPNetworkServer, DatagramLimits, Limits, limits
 from easynetwork.servers.groups import ClientGroup
@@ -274,7 +277,12 @@ def test_attacks() -> None:
     "It goes to TLS, whose handshake fails."
 
     "It is refused before it is parsed."
+
+    "In CBOR, keys are text, bytes, or at most 1,000 numbers, as long as strict_map_key is true."
+
+    "In a packet, and in clients, an error, as long as ssl_standard_compatible is true."
     """
+    assert _MOST_NUMBERS == 1_000
     rows = table(PAGE, "Attack", "By default")
     assert len(rows) == 9
     sources = "".join(
@@ -323,6 +331,19 @@ def test_newlines() -> None:
     kinds: list[tuple[Any, int]] = [(StringLineSerializer(), 2), (JSONSerializer(), 1)]
     for serializer, lines in kinds:
         assert serializer.serialize_frame("name: Ada\nrole: admin").count(b"\n") == lines
+
+
+def test_replay() -> None:
+    """A signed packet can be recorded.
+
+    "A signature does not hide the packet, and does not prevent that it is sent again."
+    """
+    signed: Any = Base64EncoderSerializer(
+        StringLineSerializer(), checksum=Base64EncoderSerializer.generate_key()
+    )
+    data = signed.serialize("hello")
+    assert b"hello" in base64.b64decode(data, altchars=b"-_")
+    assert signed.deserialize(data) == signed.deserialize(data) == "hello"
 
 
 def test_debug() -> None:
