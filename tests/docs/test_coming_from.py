@@ -104,7 +104,8 @@ def running(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
             program.send_signal(signal.SIGINT)
             printed = program.communicate(timeout=PATIENCE)[0]
             assert program.returncode == 0, printed
-            assert "Traceback" not in printed
+            # In Python 3.11, asyncio logs a traceback for each callback of streams that it cancels.
+            assert "Traceback" not in printed or "streams_server" in arguments[-1]
         finally:
             program.kill()
 
