@@ -784,7 +784,7 @@ async def test_attributes_of_clients() -> None:
 
 
 ELSEWHERE = {
-    "A cancellation that nobody asked for": (
+    "A cancellation that is not the server's own": (
         "tests/conformance/sessions/test_crashes.py::test_foreign_cancellation"
     ),
     "Context variables": "tests/conformance/test_service_init.py::test_context_of_the_service",
