@@ -65,10 +65,10 @@ class StreamDecoder(ABC):
         return self._found
 
     def hand_over(self) -> tuple[bytes, Overrun | None]:
-        """Return what `unread()` does, and begin anew with what is fed next."""
+        """Return what `unread()` does, as if it had not been fed, and begin anew."""
         result = self.unread()
         self.clear()
-        self._overrun = None
+        self._overrun, self.received = None, self.received - len(result[0])
         return result
 
     @abstractmethod

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from easynetwork.servers.statistics import CloseReason
 from easynetwork.sockets.accepting import PAUSE
 from tests.conformance.peers import Peer
 from tests.conformance.support import Recorder, Records, Serve
@@ -85,6 +86,9 @@ async def test_out_of_descriptors(serve: Serve, log: Records) -> None:
         [(level, message, _)] = log.problems()
         assert level == "ERROR"
         assert "New connections are reset until that is over" in message
+        statistics = service.server.get_statistics()
+        assert statistics.closed[CloseReason.FULL] == len([*waiting, later])
+        assert statistics.accepted == statistics.clients + sum(statistics.closed.values())
 
 
 @pytest.mark.usefixtures("short_pause")

@@ -49,9 +49,14 @@ class SocketListener(Listener):
         log: Gets one ERROR line when accept() fails, however long that lasts, and DEBUG lines
             about connections that end before they are served.
         unix: What is to be done for a Unix socket; None for others.
+        note_lost: Called with how many connections have ended before they could be handed over,
+            and how many were reset because no descriptor was left for them.
     """
 
-    __slots__ = ("_backend", "_log", "_max_recv_size", "_socket", "_unix", "local_address")
+    __slots__ = (
+        *("_backend", "_log", "_max_recv_size", "_note_lost", "_socket", "_unix"),
+        "local_address",
+    )
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class SocketListener(Listener):
         max_recv_size: int,
         log: Log,
         unix: UnixListening | None = None,
+        note_lost: Callable[[int, int], object] | None = None,
     ) -> None:
         self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
         if unix is not None:
@@ -69,6 +75,7 @@ class SocketListener(Listener):
         self._backend = backend
         self._max_recv_size = max_recv_size
         self._log = log
+        self._note_lost = note_lost
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -106,12 +113,17 @@ class SocketListener(Listener):
         self, acceptor: Acceptor, admit: Callable[[Incoming], Awaitable[object]]
     ) -> int:
         """Admit the connections of a batch; return how many were accepted."""
-        accepted = 0
+        accepted, lost, refused = 0, 0, acceptor.refused
         for connection, address in acceptor.accept_batch():
             accepted += 1
             incoming = self._new_incoming(connection, address)
             if incoming is not None:
                 await admit(incoming)
+            else:
+                lost += 1
+        refused = acceptor.refused - refused
+        if (lost or refused) and self._note_lost is not None:
+            self._note_lost(lost, refused)
         return accepted
 
     def _new_incoming(self, connection: socket.socket, address: Any) -> Incoming | None:

@@ -126,4 +126,10 @@ class AsyncTCPNetworkServer(BaseStreamServer[SocketAddress, _T_Request, _T_Respo
 
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         limit_silence(sock, self._limits.keepalive, self._limits.send_timeout)
-        return SocketListener(sock, self._backend, self._max_recv_size, self._log.log)
+        return SocketListener(
+            sock,
+            self._backend,
+            self._max_recv_size,
+            self._log.log,
+            note_lost=self._census.note_lost,
+        )

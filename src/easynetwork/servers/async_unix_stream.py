@@ -118,4 +118,11 @@ class AsyncUnixStreamServer(BaseStreamServer[UnixSocketAddress, _T_Request, _T_R
     def _new_listener(self, sock: socket.socket) -> SocketListener:
         name, release = name_and_release(self._source, sock, self._log)
         unix = UnixListening(name, lambda sock: UnixPeer(sock).attributes(name), release)
-        return SocketListener(sock, self._backend, self._max_recv_size, self._log.log, unix)
+        return SocketListener(
+            sock,
+            self._backend,
+            self._max_recv_size,
+            self._log.log,
+            unix,
+            self._census.note_lost,
+        )

@@ -39,14 +39,15 @@ class StreamStatistics:
 
     Attributes:
         clients: Connections at this moment, those in a handshake included.
-        accepted: Connections accepted.
+        accepted: Connections accepted, those that were refused included.
         closed: How many of them ended for each reason; reasons that no connection had are missing.
         packets_received: Packets that handlers were given, and errors in their place.
         packets_sent: Packets that handlers have sent.
         bytes_received: Bytes of packets received, whole or not: after TLS, where there is TLS.
         bytes_sent: Bytes of packets sent: before TLS, where there is TLS.
         invalid_packets: Errors of the protocol object that were raised in place of packets.
-        handler_errors: Exceptions of handlers that were logged as errors.
+        handler_errors: Exceptions of handlers that were logged as errors; also scopes that they
+            left open, and descriptors of connections that other code has closed.
         tls_handshakes: TLS handshakes that were completed.
         tls_failures: TLS handshakes that were not.
         suppressed_log_lines: Lines about clients that the log did not get, because there were too

@@ -61,10 +61,12 @@ class Acceptor:
 
     Attributes:
         has_failed: Whether the last batch ended with an error that is likely to come again.
+        refused: How many connections were reset because no descriptor was left.
     """
 
     def __init__(self, listener: socket.socket, log: Log) -> None:
         self.has_failed: bool = False
+        self.refused: int = 0
         self._listener = listener
         self._log = log
         self._reserve: int | None = None  # a descriptor
@@ -146,6 +148,7 @@ class Acceptor:
             except OSError:
                 return
             else:
+                self.refused += 1
                 with connection:
                     enable_socket_linger(connection, 0)  # close() sends RST
             finally:

@@ -90,7 +90,13 @@ class SessionTasks(ABC):
             )
 
     @abstractmethod
-    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
+    def start(
+        self,
+        coro_func: CoroFunc[*_Ts],
+        *args: *_Ts,
+        name: str | None = None,
+        otherwise: Callable[[], object] | None = None,
+    ) -> None:
         """Run a coroutine function in a task of its own, in a copy of the current context.
 
         Where the event loop can do that, the task runs up to its first suspension at once.
@@ -99,6 +105,7 @@ class SessionTasks(ABC):
             coro_func: The coroutine function.
             *args: Its positional arguments.
             name: The task's name, for debuggers; by default, the framework's choice.
+            otherwise: Called if other code has cancelled the task before it entered a `scope()`.
         """
 
     @abstractmethod

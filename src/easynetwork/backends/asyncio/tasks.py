@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -36,7 +38,13 @@ class AsyncIOSessionTasks(SessionTasks):
         self._interrupts: list[BaseException] = []
         self._idle: anyio.Event | None = None  # while the host waits until no task is left
 
-    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
+    def start(
+        self,
+        coro_func: CoroFunc[*_Ts],
+        *args: *_Ts,
+        name: str | None = None,
+        otherwise: Callable[[], object] | None = None,
+    ) -> None:
         coroutine = coro_func(*args)
         # The user has set a task factory to see all tasks.
         if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
@@ -46,7 +54,13 @@ class AsyncIOSessionTasks(SessionTasks):
                 self._collect_error(task)
                 return
         else:
-            task = self._loop.create_task(coroutine, name=name)
+            try:
+                task = self._loop.create_task(coroutine, name=name)
+            except BaseException:  # of a task factory
+                coroutine.close()
+                raise
+            if otherwise is not None:
+                task.add_done_callback(partial(self._call_if_cancelled_early, otherwise))
         self._tasks.add(task)
         task.add_done_callback(self._end)
 
@@ -79,6 +93,12 @@ class AsyncIOSessionTasks(SessionTasks):
             _stop_cancelling(scope)
         if self._tasks:
             self._observer.still_running(sorted(task.get_name() for task in self._tasks))
+
+    def _call_if_cancelled_early(
+        self, otherwise: Callable[[], object], task: asyncio.Task[None]
+    ) -> None:
+        if task.cancelled() and task not in self._scopes:
+            otherwise()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

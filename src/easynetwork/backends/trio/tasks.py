@@ -25,7 +25,14 @@ class TrioSessionTasks(SessionTasks):
         self._manager = trio.open_nursery()
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # the last of each
 
-    def start(self, coro_func: CoroFunc[*_Ts], *args: *_Ts, name: str | None = None) -> None:
+    def start(
+        self,
+        coro_func: CoroFunc[*_Ts],
+        *args: *_Ts,
+        name: str | None = None,
+        otherwise: Callable[[], object] | None = None,
+    ) -> None:
+        # A task of trio runs up to its first checkpoint, even if it is cancelled before.
         self._nursery.start_soon(self._run, coro_func, args, name=name)
 
     async def _run(

@@ -37,16 +37,18 @@ class ServerLog:
     Attributes:
         count: How many faults and errors were reported so far, logged or not.
         suppressed: How many of them were not logged.
+        handler_errors: How many of them were errors of the handler.
     """
 
     __slots__ = (
         *("__weakref__", "_kinds", "_left", "_logger", "_second", "_skipped"),
-        *("_skipped_level", "count", "suppressed"),
+        *("_skipped_level", "count", "handler_errors", "suppressed"),
     )
 
     def __init__(self, logger: logging.Logger) -> None:
         self.count: int = 0
         self.suppressed: int = 0
+        self.handler_errors: int = 0
         self._logger = logger
         self._kinds: dict[_Kind, float] = {}  # when each was last logged with its traceback
         self._skipped = 0

@@ -64,6 +64,7 @@ class Verdict:
             log.error(message, address, exc=self.misuse, level=logging.WARNING)
         if self.crash is not None:
             message = "Exception occurred during processing of request from %s"
+            log.handler_errors += 1
             log.error(message, address, exc=self.crash)
 
 

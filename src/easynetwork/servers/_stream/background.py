@@ -92,6 +92,7 @@ class Background:
         elif not isinstance(error, Exception):
             error = as_exception(error)  # now: when the tasks end, cancellations are expected
         if self._has_given_up:
+            self._log.handler_errors += 1
             self._log.error("Exception occurred in %s, after its client", task.name, exc=error)
         elif self._fail(error):
             self.errors.append(error)

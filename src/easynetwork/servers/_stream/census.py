@@ -40,7 +40,6 @@ class Census:
     Attributes:
         accepted: Connections so far, those that were refused here included.
         closed: Those that have ended, by reason.
-        handler_errors: Exceptions that were logged as errors of the handler.
         invalid_packets: Errors in place of packets.
         connections: Those that are here, handshakes included.
         drain: Ends them, while the server drains.
@@ -50,7 +49,7 @@ class Census:
 
     __slots__ = (
         *("_hosts", "_traffic", "accepted", "closed", "connections", "drain"),
-        *("handler_errors", "invalid_packets", "most", "sessions"),
+        *("invalid_packets", "most", "sessions"),
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -62,7 +61,6 @@ class Census:
         self.most: float = 0
         self.sessions: set[StreamSession] = set()
         self.invalid_packets: int = 0
-        self.handler_errors: int = 0
         self._traffic = Traffic()
 
     def admit(self, address: AnySocketAddress) -> bool:
@@ -74,6 +72,18 @@ class Census:
         self.connections += 1
         self._hosts.add(address, 1)
         return True
+
+    def note_lost(self, left: int, refused: int) -> None:
+        """Count connections that were never admitted.
+
+        Args:
+            left: Those that were reset by the peer while they waited to be accepted.
+            refused: Those that were reset here because no descriptor was left.
+        """
+        self.accepted += left + refused
+        for reason, count in ((CloseReason.PEER_RESET, left), (CloseReason.FULL, refused)):
+            if count:
+                self.closed[reason] += count
 
     def forget(self, session: StreamSession) -> None:
         """Take note that a session is over."""

@@ -255,6 +255,7 @@ class ServedClient(PacketClient):
         self.tasks.check_thread()
         self.end_by(CloseReason.ABORTED)
         self.is_closed = True
+        self.bytes_sent += len(self.gathered)
         self.gathered = bytearray()
         self.discard_input()
         self.transport.abort()

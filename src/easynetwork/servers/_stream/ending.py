@@ -32,7 +32,7 @@ def reason_of(
         client: The client. What it has sent is still there.
         is_stopping: Whether the server stops.
     """
-    if verdict.crash is not None:
+    if verdict.crash is not None or client.transport.has_lost_descriptor:
         return CloseReason.HANDLER_ERROR
     if verdict.fault is not None:
         return CloseReason.INVALID_DATA
@@ -46,6 +46,6 @@ def reason_of(
         return CloseReason.REFUSED
     if end is Over.FINISHED or verdict.misuse is not None:
         return CloseReason.CLOSED
-    if client.decoder or getattr(client.transport, "is_truncated", False):
+    if client.decoder:
         return CloseReason.TRUNCATED
     return CloseReason.PEER_CLOSED

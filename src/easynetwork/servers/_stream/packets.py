@@ -192,7 +192,8 @@ class PacketClient(AsyncStreamClient[Any]):
         except EOFError as exc:
             packet = self._last_packet(exc)
         except ConnectionError as exc:
-            self.end_by(CloseReason.PEER_RESET)
+            is_truncated = getattr(self.transport, "is_truncated", False)
+            self.end_by(CloseReason.TRUNCATED if is_truncated else CloseReason.PEER_RESET)
             raise DisconnectedError from exc
         finally:  # as `stop_receiving()`, whose call is spared
             self.is_receiving = False
@@ -272,6 +273,7 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             if self.gathered:
                 self.gathered += self.encode(packet)
+                self.packets_sent += 1  # in each case with its bytes, if the connection breaks
                 if not self.decoder.has_more or len(self.gathered) >= _FLUSH_SIZE:
                     self.flush()
             elif transport.congested:
@@ -280,6 +282,7 @@ class PacketClient(AsyncStreamClient[Any]):
                     data = encode(packet)
                     self.transport.write(data)  # through TLS, if that has begun meanwhile
                     self.bytes_sent += len(data)
+                    self.packets_sent += 1
             elif self.decoder.has_more and not transport.get_unsent_size():
                 # On top of bytes that the kernel does not take, to gather would save nothing, and
                 # hide them from the transport's high-water mark.
@@ -288,7 +291,7 @@ class PacketClient(AsyncStreamClient[Any]):
                 data = self.encode(packet)
                 transport.write(data)
                 self.bytes_sent += len(data)
-            self.packets_sent += 1
+                self.packets_sent += 1
             if transport.congested:
                 await transport.drain()
         except ConnectionError as exc:
@@ -356,6 +359,7 @@ class PacketClient(AsyncStreamClient[Any]):
 
     def _begin_to_gather(self, data: bytes) -> None:
         self.gathered += data
+        self.packets_sent += 1
         if len(data) >= _FLUSH_SIZE:
             self.flush()
         elif not self.flush_is_scheduled:

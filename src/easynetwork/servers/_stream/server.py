@@ -93,7 +93,7 @@ class BaseStreamServer(
             accepted=census.accepted,
             closed=dict(census.closed),
             invalid_packets=census.invalid_packets,
-            handler_errors=census.handler_errors,
+            handler_errors=self._log.handler_errors,
             tls_handshakes=self._tls_log.completed,
             tls_failures=self._tls_log.failed,
             suppressed_log_lines=self._log.suppressed,

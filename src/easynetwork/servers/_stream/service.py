@@ -73,14 +73,36 @@ class StreamService:
             incoming.transport.abort()
             await incoming.transport.aclose()
             return
+        try:
+            self._start(tasks, incoming)
+        except Exception:  # none of a handler's: its session is counted where it ends
+            self._drop(incoming, CloseReason.STOPPED)
+            raise
+
+    def _start(self, tasks: SessionTasks, incoming: Incoming) -> None:
+        """Start the task of a connection that may stay."""
         incoming.transport.close_timeout = self._options.limits.seconds_to_close
         decoder = self._options.codec.new_decoder()
         incoming.transport.feed = decoder.feed
-        name = f"client {incoming.address}"
+        name, otherwise = f"client {incoming.address}", partial(self._drop_early, tasks, incoming)
         if self._steps:
-            tasks.start(self._serve, tasks, incoming, decoder, name=name)
+            tasks.start(self._serve, tasks, incoming, decoder, name=name, otherwise=otherwise)
         else:  # one coroutine less for each packet to pass
-            tasks.start(self._new_session(tasks, incoming, decoder).run, name=name)
+            session = self._new_session(tasks, incoming, decoder)
+            tasks.start(session.run, name=name, otherwise=otherwise)
+
+    def _drop_early(self, tasks: SessionTasks, incoming: Incoming) -> None:
+        """End a connection whose task was cancelled before it began."""
+        if tasks.is_cancelled():
+            self._drop(incoming, CloseReason.STOPPED)
+        else:
+            message = "%s is closed: its task was cancelled before it began"
+            self._options.log.limit(message, incoming.address)
+            self._drop(incoming, CloseReason.ABORTED)
+
+    def _drop(self, incoming: Incoming, reason: CloseReason) -> None:
+        self._options.census.leave(incoming.address, reason)
+        incoming.transport.abort()
 
     async def _serve(self, tasks: SessionTasks, incoming: Incoming, decoder: StreamDecoder) -> None:
         ready: Incoming | None = None

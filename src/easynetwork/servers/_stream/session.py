@@ -113,7 +113,7 @@ class StreamSession:
             if not isinstance(end, Exception) and not interrupts(end):
                 end = scope_error(exc)
             name = anyio.get_current_task().name
-            self._tasks.start(self._conclude, end, name=name)
+            self._tasks.start(self._conclude, end, name=name, otherwise=self._abandon)
         else:
             await self._conclude(end)
         finally:
@@ -241,6 +241,14 @@ class StreamSession:
             census.leave(client.address, client.close_reason or CloseReason.STOPPED)
             census.forget(self)
 
+    def _abandon(self) -> None:
+        """End the connection and count it, when it cannot be concluded in order."""
+        client, census = self.client, self._options.census
+        client.abort()
+        self._end_conversation()
+        census.leave(client.address, CloseReason.HANDLER_ERROR)
+        census.forget(self)
+
     async def _end_connection(self, end: End) -> None:
         """Flush, disconnect hook, log, report, close. In this order, always.
 
@@ -259,7 +267,8 @@ class StreamSession:
         verdict = self._judge(end, is_stopping=is_stopping or end is not handler_end)
         transport = client.transport
         client.close_reason = reason_of(end, verdict, client, is_stopping=is_stopping)
-        self._end_conversation(end)
+        unused = len(client.decoder) if end is Over.LEFT and not client.is_closed else 0
+        self._end_conversation()
         if not (verdict.is_failure or is_stopping):
             client.is_closed = True
         goodbye = NOTHING
@@ -268,7 +277,7 @@ class StreamSession:
             with tasks.scope():
                 if self.client.is_greeted:
                     goodbye = await self._call_on_disconnection()
-                self._report(verdict, goodbye)
+                self._report(verdict, goodbye, unused)
                 if end is Over.REFUSED or verdict.crash or goodbye.crash:
                     transport.abort()
                 if not tasks.is_cancelled():
@@ -286,10 +295,14 @@ class StreamSession:
                 with anyio.CancelScope(shield=True):
                     await transport.aclose(timeout=_CLOSE_TIMEOUT_AT_STOP)
             if transport.has_lost_descriptor and verdict.crash is None:
-                error = OSError(errno.EBADF, "Other code has closed the connection's descriptor")
-                Verdict(crash=error).report(client.address, self._options.log)
+                self._report_lost_descriptor()
         if isinstance(end, BaseException) and interrupts(end):
             raise end
+
+    def _report_lost_descriptor(self) -> None:
+        self.client.close_reason = CloseReason.HANDLER_ERROR
+        error = OSError(errno.EBADF, "Other code has closed the connection's descriptor")
+        Verdict(crash=error).report(self.client.address, self._options.log)
 
     async def _end_background(self, background: Background, end: End) -> End:
         """End the tasks that the handler has started; return the end with their errors."""
@@ -307,13 +320,10 @@ class StreamSession:
             errors.append(end)
         return errors[0] if len(errors) == 1 else BaseExceptionGroup("Errors of a client", errors)
 
-    def _end_conversation(self, end: End) -> None:
+    def _end_conversation(self) -> None:
         client = self.client
         with suppress(ConnectionError):
             client.flush()
-        if end is Over.LEFT and not client.is_closed and (unused := len(client.decoder)):
-            message = "%s left %d bytes of an incomplete packet"
-            self._options.log.log(logging.DEBUG, message, client.address, unused)
         client.discard_input()
         client.close_undelivered()
         if client.supervision is not None:
@@ -353,15 +363,23 @@ class StreamSession:
                 del verdict  # its exception's traceback refers to this frame
         return NOTHING
 
-    def _report(self, verdict: Verdict, goodbye: Verdict) -> None:
+    def _report(self, verdict: Verdict, goodbye: Verdict, unused: int) -> None:
+        """Log what there is to log of the end.
+
+        Args:
+            verdict: How the conversation has ended.
+            goodbye: How `on_disconnection()` has ended.
+            unused: Bytes of an incomplete packet that the client has left.
+        """
         options, client = self._options, self.client
         client.is_closed = True
         reason = "" if client.close_reason is None else client.close_reason.value
+        if unused:
+            message = "%s left %d bytes of an incomplete packet"
+            options.log.log(logging.DEBUG, message, client.address, unused)
         options.log.log(
             options.connection_log_level, "%s disconnected (%s)", client.address, reason
         )
-        crashes = (verdict.crash, goodbye.crash)
-        options.census.handler_errors += sum(crash is not None for crash in crashes)
         if verdict is not NOTHING:
             verdict.report(client.address, options.log)
         if goodbye.crash is not None:
