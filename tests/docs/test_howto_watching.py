@@ -117,6 +117,21 @@ def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.message) for record in log.records]
 
 
+async def test_incomplete_packet(log: pytest.LogCaptureFixture) -> None:
+    """The log counts the bytes of an incomplete packet.
+
+    "If the client has left in the middle of a packet, the line also says how many bytes of it had
+    arrived."
+    """
+    async with serving(Noting()) as server, connected(server) as peer:
+        await peer.send_bytes(b"hello\nhal")
+        assert await peer.receive() == "hello"
+        peer.close()
+        await until(lambda: server.get_statistics().closed == {CloseReason.TRUNCATED: 1})
+        [line] = [line for _, line in lines(log) if "disconnected" in line]
+        assert line.startswith(f"{peer.address} disconnected ({CloseReason.TRUNCATED.value}; 3 ")
+
+
 def test_reasons() -> None:
     """The table has all of them.
 

@@ -375,8 +375,7 @@ class StreamSession:
         client.is_closed = True
         reason = "" if client.close_reason is None else client.close_reason.value
         if unused:
-            message = "%s left %d bytes of an incomplete packet"
-            options.log.log(logging.DEBUG, message, client.address, unused)
+            reason += f"; {unused} bytes of an incomplete packet were dropped"
         options.log.log(
             options.connection_log_level, "%s disconnected (%s)", client.address, reason
         )
