@@ -64,6 +64,7 @@ REAL_TIME: dict[str, str] = {
     "test_blocking_crashes.py": _THREADS,
     "test_blocking_crowds.py": _THREADS,
     "test_blocking_handlers.py": _THREADS,
+    "test_blocking_limits.py": _THREADS,
     "test_blocking_stopping.py": _THREADS,
     "datagrams/test_blocking_handlers.py": _THREADS,
     "test_closing.py::test_peer_that_goes_on_sending": (

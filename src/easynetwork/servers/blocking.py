@@ -26,6 +26,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import anyio
@@ -39,6 +40,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     BaseRequestHandler,
 )
+from easynetwork.servers.statistics import ClientStatistics, CloseReason
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -48,14 +50,19 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
     """A client, as the methods of blocking handlers see it. Any thread may call any method.
 
     Not to be called in the event loop's thread.
+
+    Attributes:
+        close_reason: Why the connection ended, as far as it was not `handle()` that has ended it:
+            None if that has returned or raised an exception. `on_disconnection()` can tell by it.
     """
 
     __slots__ = (
         *("__weakref__", "_ahead", "_client", "_end", "_loop_thread"),
-        *("_portal", "_turn", "_wake_up", "_wanted"),
+        *("_portal", "_turn", "_wake_up", "_wanted", "close_reason"),
     )
 
     def __init__(self, client: Any, portal: BlockingPortal) -> None:
+        self.close_reason: CloseReason | None = None
         self._client = client
         self._portal = portal
         self._loop_thread = threading.get_ident()
@@ -128,13 +135,43 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
         Raises:
             UnsupportedOperation: The server has no connections.
         """
-        if not isinstance(self._client, AsyncStreamClient):
-            raise UnsupportedOperation("There is no connection to close")
-        self._call(self._client.aclose)
+        self._call(self._connected().aclose)
 
     def is_closing(self) -> bool:
         """Whether sending raises `ClientClosedError`."""
         return self._end is closed or bool(self._client.is_closing())
+
+    def is_draining(self) -> bool:
+        """Whether the server drains: see `AsyncStreamClient.is_draining()`."""
+        return bool(self._client.is_draining())
+
+    def set_limits(self, **timeouts: float | None) -> None:
+        """Allow this client something else than the others: see `AsyncStreamClient.set_limits()`.
+
+        Args:
+            **timeouts: Timeouts of `Limits` with their new values.
+
+        Raises:
+            UnsupportedOperation: The server has no connections.
+            Exception: What `AsyncStreamClient.set_limits()` raises.
+        """
+        self._call(partial(self._connected().set_limits, **timeouts))
+
+    def get_statistics(self) -> ClientStatistics:
+        """Return what has happened on the connection so far.
+
+        Raises:
+            UnsupportedOperation: The server has no connections.
+            ClientClosedError: The server has stopped.
+        """
+        client, found = self._connected(), list[ClientStatistics]()
+        self._call(lambda: found.append(client.get_statistics()))
+        return found[0]
+
+    def _connected(self) -> AsyncStreamClient[Any]:
+        if not isinstance(self._client, AsyncStreamClient):
+            raise UnsupportedOperation("There is no connection")
+        return self._client
 
     def extra(self, *args: Any) -> Any:
         """Return what is known of the client: see `AsyncStreamClient.extra()`."""
@@ -177,9 +214,12 @@ class BlockingClient(Generic[_T_Request, _T_Response]):
             (_, future), self._wanted = self._wanted, None
             answer(future, value)
 
-    def _finish(self, end: Callable[[], ConnectionError]) -> None:
+    def _finish(
+        self, end: Callable[[], ConnectionError], reason: CloseReason | None = None
+    ) -> None:
         """Have all attempts to receive raise an exception."""
         self._end = end
+        self.close_reason = self.close_reason or reason
         self._answer(Future.set_exception, self._ended())
 
     async def _receive_ahead(self, job: Future[None]) -> None:

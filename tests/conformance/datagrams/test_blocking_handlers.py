@@ -328,12 +328,15 @@ async def test_handler_of_streams(new_server: NewServer) -> None:
 
 
 async def test_close(serve: Serve) -> None:
-    """There is no connection that could be closed, and the error says so."""
+    """There is no connection that could be closed or counted, and the error says so."""
 
     class Handler(DatagramEcho):
         def answer(self, client: Client, request: str) -> str:
-            with pytest.raises(UnsupportedOperation, match=r"^There is no connection to close$"):
-                client.close()
+            for method in client.close, client.get_statistics, client.set_limits:
+                with pytest.raises(UnsupportedOperation, match=r"^There is no connection$"):
+                    method()
+            assert client.close_reason is None
+            assert not client.is_draining()
             return request
 
     async with serve(Handler()) as service:

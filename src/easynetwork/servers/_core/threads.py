@@ -29,6 +29,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     Yielded,
 )
+from easynetwork.servers.statistics import CloseReason
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -106,7 +107,8 @@ class _Threads:
                 try:
                     packet = yield blocking_client._wanted[0]
                 except GeneratorExit:
-                    blocking_client._finish(closed if client.is_closing() else left)
+                    end = closed if client.is_closing() else left
+                    blocking_client._finish(end, _reason_of(client) if closes else None)
                 except Exception as exc:
                     blocking_client._answer(Future.set_exception, exc)
                 else:
@@ -117,6 +119,7 @@ class _Threads:
             if closes and blocking_client._end is not left:
                 await client.aclose()
         except (GeneratorExit, anyio.get_cancelled_exc_class()):
+            blocking_client.close_reason = blocking_client.close_reason or CloseReason.STOPPED
             if error is None:
                 job.add_done_callback(lambda job: self._report(job, client))
             raise
@@ -164,6 +167,13 @@ class _Threads:
         if self._jobs:
             message = "%d request handlers are still running in their threads"
             self._logger.error(message, len(self._jobs))
+
+
+def _reason_of(client: Any) -> CloseReason:
+    """Return why a client has left, as far as that is known when its generator is closed."""
+    if client.ended_by is not None:
+        return client.ended_by  # type: ignore[no-any-return]
+    return CloseReason.TRUNCATED if client.decoder else CloseReason.PEER_CLOSED
 
 
 class _Adapter(AsyncStreamRequestHandler[Any, Any], AsyncDatagramRequestHandler[Any, Any]):
