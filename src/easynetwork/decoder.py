@@ -106,11 +106,11 @@ class StreamDecoder(ABC):
         return data
 
     @abstractmethod
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> int:
         """Add bytes that arrived, at least one.
 
         Returns:
-            Whether it is worth calling `take` now.
+            How many packets are at hand, about; 0 if it is not worth calling `take` now.
         """
 
     def end_of_stream(self) -> bool:
@@ -204,22 +204,22 @@ class FramedDecoder(StreamDecoder):
             chunk = self._split_frames(chunk, taken)[1] or b""
         return chunk + arrived_later, None
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> int:
         self.received += len(data)
         if self._rest or self._frames or self._overrun is not None:
             self._append(data)
-            return self.refill()
+            return len(self._frames) if self.refill() else 0
         frames, rest = self._split_frames(data)
         if rest or rest is None:
             self._keep(frames, rest)
         if not frames:
-            return False
+            return 0
         frames.reverse()
         self._frames = frames
-        self._found += len(frames)
+        self._found += (count := len(frames))
         self._chunk = data
         self.has_more = True
-        return True
+        return count
 
     def take(self) -> Any:
         frames = self._frames
@@ -296,7 +296,7 @@ class GeneratorDecoder(StreamDecoder):
     everything that still arrives is dropped. After one of a converter, that is known.
     """
 
-    __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_parser")
+    __slots__ = ("_budget", "_convert", "_leftover", "_new_parser", "_pace", "_parser")
     has_rest: bool
     received: int
 
@@ -308,7 +308,7 @@ class GeneratorDecoder(StreamDecoder):
         self._convert = convert  # see `easynetwork.parsers.Source`
         self._parser: Parser | None = None
         self._leftover = b""  # what the last generator did not need; before `_rest`
-        self._budget = MAX_BATCH
+        self._budget, self._pace = MAX_BATCH, 1  # of this chunk; packets of the last one, about
 
     @property
     def has_more(self) -> bool:  # type: ignore[override]  # not to be set here
@@ -331,7 +331,7 @@ class GeneratorDecoder(StreamDecoder):
             raise RuntimeError("It is not known where the next packet begins")
         return self._leftover + self._rest, self._overrun
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> int:
         self.received += len(data)
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
@@ -340,10 +340,10 @@ class GeneratorDecoder(StreamDecoder):
             self._append(data)
         else:
             self._leftover = data  # the usual case, which copies nothing
-        return self.has_more
+        return self._pace if self.has_more else 0
 
     def refill(self) -> bool:
-        self._budget = MAX_BATCH
+        self._pace, self._budget = max(1, MAX_BATCH - self._budget), MAX_BATCH
         return self.has_more
 
     def take(self) -> Any:

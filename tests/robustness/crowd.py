@@ -2,7 +2,8 @@
 
 Half of them send lines of 64 bytes, the others empty lines. It prints a line when all are connected
 and each has been answered once, and ends when its standard input does. Arguments: how many peers,
-and the port or the path of the server.
+the port or the path of the server, and maybe a number of empty lines: then, all peers send so many
+at once, and the next ones when these are answered.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import sys
 from contextlib import ExitStack, suppress
 
+ANSWER = b"empty\n"  # to an empty line
 REQUESTS = (b"echo " + b"x" * 58 + b"\n") * 1024, b"\n" * 65536
 
 
@@ -48,7 +50,27 @@ class Peer:
         return has_received
 
 
-def main(count: int, server: str) -> None:
+class Bursts(Peer):
+    """One connection, for bursts of empty lines."""
+
+    def __init__(self, sock: socket.socket, lines: int) -> None:
+        super().__init__(sock, b"\n" * lines)
+        self._unanswered = 0  # bytes of answers
+
+    def converse(self, buffer: bytearray) -> bool:
+        has_received = False
+        with suppress(BlockingIOError):
+            while True:
+                received = self.sock.recv_into(buffer)
+                assert received, "the server has closed the connection"
+                self._unanswered -= received
+                has_received = True
+        if not self._unanswered:
+            self._unanswered = self.sock.send(self._requests) * len(ANSWER)
+        return has_received
+
+
+def main(count: int, server: str, burst: int = 0) -> None:
     buffer = bytearray(1 << 16)
     with ExitStack() as stack:
         poller = stack.enter_context(select.epoll())
@@ -56,7 +78,8 @@ def main(count: int, server: str) -> None:
         for number in range(count):
             sock = stack.enter_context(connect(server))
             sock.setblocking(False)
-            peers[sock.fileno()] = Peer(sock, REQUESTS[number % 2])
+            peer = Bursts(sock, burst) if burst else Peer(sock, REQUESTS[number % 2])
+            peers[sock.fileno()] = peer
             poller.register(sock, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
         poller.register(sys.stdin, select.EPOLLIN)
         silent = set(peers)
@@ -71,4 +94,4 @@ def main(count: int, server: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

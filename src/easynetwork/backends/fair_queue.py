@@ -36,6 +36,12 @@ BUSY_SIZE: Final = 1460
 """Bytes of one read that are charged: what a TCP segment carries over Ethernet. A peer that has
 sent more since the last read has sent more than one small request."""
 
+BUSY_PACKETS: Final = 8
+"""Packets of one read that are charged, however few bytes they have."""
+
+PACKET_COST: Final = 64
+"""Bytes that a smaller packet is charged as: to serve it takes as long (measured)."""
+
 SMALL_SIZE: Final = 256
 """Bytes that a connection may read without waiting when the budget is exhausted. Requests of one
 byte, of which it could hold so many, take half a millisecond (measured)."""

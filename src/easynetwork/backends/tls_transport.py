@@ -193,13 +193,13 @@ class TLSStreamTransport(StreamTransport):
 
     # -- receiving
 
-    def _feed_ciphertext(self, data: bytes) -> bool:
+    def _feed_ciphertext(self, data: bytes) -> int:
         session = self._session
         plaintext = session.receive(data)
         if session.has_output and not self._inner.congested:
             self._send_output()
-        is_complete = bool(plaintext) and self.feed(plaintext)
-        return is_complete or session.is_over
+        packets = self.feed(plaintext) if plaintext else 0
+        return packets or session.is_over
 
     async def receive(self, deadline: float = math.inf) -> None:
         if self._session.is_over and not self._is_closing:

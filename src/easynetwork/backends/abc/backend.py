@@ -56,7 +56,7 @@ class AsyncBackend(ABC):
 
     @abstractmethod
     def wrap_stream_socket(
-        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
+        self, sock: socket.socket, feed: Callable[[bytes], int], max_recv_size: int
     ) -> StreamTransport:
         """Put a connected, non-blocking stream socket under the loop's care.
 

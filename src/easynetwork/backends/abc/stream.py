@@ -17,7 +17,7 @@ from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.exceptions import UnsupportedOperation
 
-Feed: TypeAlias = Callable[[bytes], bool]
+Feed: TypeAlias = Callable[[bytes], int]
 """Takes a chunk that has arrived: see `StreamTransport.feed`."""
 
 Farewell: TypeAlias = Callable[[], None] | None
@@ -61,9 +61,9 @@ class StreamTransport(ABC):
     __slots__ = ("__weakref__", "close_timeout")
 
     feed: Feed
-    """Called with each chunk that arrives, in order, in the event loop's thread; returns whether
-    `receive()` should return now. Never called before the first `receive()`. May be replaced at any
-    time."""
+    """Called with each chunk that arrives, in order, in the event loop's thread; returns how many
+    packets are at hand, about: if there are any, `receive()` returns now. Never called before the
+    first `receive()`. May be replaced at any time."""
 
     on_partial: Callable[[], object]
     """Called when a chunk has arrived and the feed function says that nothing is complete."""

@@ -41,7 +41,7 @@ class AsyncIOBackend(AsyncBackend):
             return runner.run(coro_func(*args))
 
     def wrap_stream_socket(
-        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
+        self, sock: socket.socket, feed: Callable[[bytes], int], max_recv_size: int
     ) -> StreamTransport:
         return construct_or_close(AsyncIOStreamTransport, sock, feed, max_recv_size)
 

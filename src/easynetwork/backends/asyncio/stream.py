@@ -21,7 +21,7 @@ from easynetwork._tuning import HIGH_WATER, SEND_BUDGET_BYTES
 from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
-from easynetwork.backends.fair_queue import BUSY_SIZE
+from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE, PACKET_COST
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -72,18 +72,18 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._at_eof = True
             self._stop_receiving()
             return True
-        if nbytes >= busy_size:
-            self._fair_queue.charge(self, nbytes)
-            self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
         self._fed += nbytes
-        is_complete = self.feed(view[:nbytes].tobytes())
-        if is_complete and (waiter := self._waiter) is not None:
+        packets = self.feed(view[:nbytes].tobytes())
+        if nbytes >= busy_size or packets > BUSY_PACKETS:
+            self._fair_queue.charge(self, max(nbytes, packets * PACKET_COST))
+            self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
+        if packets and (waiter := self._waiter) is not None:
             self._fed = nbytes
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
             return True
-        if not is_complete:
+        if not packets:
             self.on_partial()
         if self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()

@@ -39,7 +39,7 @@ class TrioBackend(AsyncBackend):
         return trio.run(coro_func, *args, **(runner_options or {}))
 
     def wrap_stream_socket(
-        self, sock: socket.socket, feed: Callable[[bytes], bool], max_recv_size: int
+        self, sock: socket.socket, feed: Callable[[bytes], int], max_recv_size: int
     ) -> StreamTransport:
         return construct_or_close(TrioStreamTransport, sock, feed, max_recv_size)
 

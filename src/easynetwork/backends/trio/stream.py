@@ -18,7 +18,7 @@ import trio
 from easynetwork._tuning import SEND_BUDGET_BYTES
 from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
-from easynetwork.backends.fair_queue import BUSY_SIZE
+from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE, PACKET_COST
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -103,13 +103,13 @@ class TrioStreamTransport(SocketStreamTransport):
             self._break(exc)
             raise broken_connection(exc) from None
         if nbytes:
-            if nbytes >= busy_size:
-                self._fair_queue.charge(self, nbytes)
+            packets = self.feed(view[:nbytes].tobytes())
+            if nbytes >= busy_size or packets > BUSY_PACKETS:
+                self._fair_queue.charge(self, max(nbytes, packets * PACKET_COST))
                 self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
-            is_complete = self.feed(view[:nbytes].tobytes())
-            if not is_complete:
+            if not packets:
                 self.on_partial()
-            return is_complete
+            return packets > 0
         self._at_eof = True
         return True
 

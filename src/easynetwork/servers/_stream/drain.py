@@ -62,7 +62,7 @@ class _Waiting:
     since: float
     heard: float = field(default=-math.inf)
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> int:
         """Stand in for the feed function of the client's decoder."""
         self.heard = self.client.tasks.clock()
         return self.client.decoder.feed(data)

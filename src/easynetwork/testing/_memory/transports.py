@@ -69,7 +69,7 @@ class MemoryStreamTransport(SocketStreamTransport):
             self._break(exc)
             return True
         if nbytes:
-            is_complete = self.feed(self._view[:nbytes].tobytes())
+            is_complete = self.feed(self._view[:nbytes].tobytes()) > 0
             if not is_complete:
                 self.on_partial()
             return is_complete
