@@ -11,7 +11,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,15 @@ import pytest
 from tests.adopting import CLIENTS, Load, ask, new_bound_socket
 from tests.clients.threads_support import wait_until
 from tests.conftest import ALL_TESTS, HAS_UVLOOP
+from tests.networks import own_network
 from tests.supervisor import PROGRAM, Service
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
+
+# Each restart takes half a second: another interpreter has to start.
+RESTARTS = 100 if ALL_TESTS else 4
+long = pytest.mark.timeout(1200 if ALL_TESTS else 60)
 
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
@@ -101,6 +107,7 @@ def test_restarts(
     assert load.answered >= 2 * CLIENTS
 
 
+@long
 @pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("loop", "kind", "host"),
@@ -121,16 +128,71 @@ def test_rolling_restarts(
     monkeypatch.setattr("tests.adopting.SOON", PATIENCE)  # a late answer is no lost datagram
     sock = supervisor.enter_context(new_bound_socket(kind, host))
     with Load(kind, sock.getsockname()) as load:
-        last = supervisor.enter_context(contextlib.ExitStack())
-        for _ in range(3):
-            following = contextlib.ExitStack()
-            following.enter_context(Service([sock], loop, "--run"))
-            last.close()  # tells the last service to drain, and waits until it has ended
-            last = supervisor.enter_context(following)
-            goal = load.answered + 20 * CLIENTS
-            wait_until(lambda goal=goal: load.answered >= goal)  # type: ignore[misc]
-        load.stop()
+        restart_often(load, lambda: Service([sock], loop, "--run"), supervisor)
     assert (load.refused, load.lost) == (0, 0)
+
+
+def restart_often(
+    load: Load, new_service: Callable[[], Service], supervisor: contextlib.ExitStack
+) -> None:
+    """Start a service while the last one serves, then have that drain and end, again and again."""
+    last = supervisor.enter_context(contextlib.ExitStack())
+    for _ in range(RESTARTS):
+        following = contextlib.ExitStack()
+        following.enter_context(new_service())
+        last.close()  # tells the last service to drain, and waits until it has ended
+        last = supervisor.enter_context(following)
+        goal = load.answered + 5 * CLIENTS
+        wait_until(lambda goal=goal: load.answered >= goal)  # type: ignore[misc]
+    load.stop()
+
+
+@long
+@pytest.mark.in_turn
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("migrates", [True, False])
+def test_rolling_restarts_with_reuse_port(
+    loop: str, migrates: bool, supervisor: contextlib.ExitStack
+) -> None:
+    """With a socket for each service, no request fails if the kernel gives connections away.
+
+    Otherwise, those fail whose handshake is not complete when the socket is closed. There may be
+    none: the test prints how many.
+    """
+
+    def new_service() -> Service:
+        with new_socket() as sock:
+            return Service([sock], loop, "--run")
+
+    def new_socket() -> socket.socket:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(1024)
+        return sock
+
+    with own_network():
+        migration = Path("/proc/sys/net/ipv4/tcp_migrate_req")  # of this network alone
+        try:
+            migration.write_text(str(int(migrates)))
+        except OSError as exc:
+            pytest.skip(f"net.ipv4.tcp_migrate_req cannot be set here: {exc}")
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            address: Any = sock.getsockname()
+        first = supervisor.enter_context(new_socket())
+        with Load(STREAM, address) as load:
+            supervisor.callback(first.close)
+            service = contextlib.ExitStack()
+            service.enter_context(Service([first], loop, "--run"))
+            first.close()
+            supervisor.push(service)
+            restart_often(load, new_service, supervisor)
+        print(f"{load.refused} refused, {load.lost} lost of {load.answered + load.lost} requests")
+        assert load.refused == 0
+        if migrates:
+            assert load.lost == 0
+        supervisor.close()
 
 
 def test_two_services(supervisor: contextlib.ExitStack) -> None:
