@@ -6,6 +6,7 @@ In memory, in virtual time, seconds take no time. `test_each_transport` tries ea
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from typing import Any
 
@@ -397,6 +398,78 @@ async def test_defaults_leave_the_silent_alone(serve: Serve) -> None:
         timeouts = service.server._timeouts
         assert timeouts._looks == {}
         assert not timeouts._is_running
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test go on for hours, which are virtual."""
+    for name in "tests.conftest.TIME_LIMIT", "tests.conformance.support.PATIENCE":
+        monkeypatch.setattr(name, 100_000.0)
+
+
+defaults = pytest.mark.parametrize(
+    "limits", [Limits(), dataclasses.replace(Limits.public(), idle_timeout=None)]
+)
+
+
+@in_memory
+@defaults
+@pytest.mark.usefixtures("hours")
+async def test_idle_for_an_hour(serve: Serve, limits: Limits) -> None:
+    """A client may say nothing for an hour."""
+    async with serve(Recorder(), limits=limits) as service:
+        peer = await service.connect()
+        assert await peer.ask("hello") == "hello"
+        await anyio.sleep(3600)
+        assert await peer.ask("hello") == "hello"
+
+
+@in_memory
+@pytest.mark.usefixtures("hours")
+async def test_receiving_for_an_hour(serve: Serve) -> None:
+    """A client that gets something now and then does not have to say anything, either."""
+
+    class Handler(Noted):
+        async def greet(self, client: Client) -> None:
+            client.start_soon(self.push, client)
+
+        async def push(self, client: Client) -> None:
+            for number in range(12):
+                await client.send_packet(str(number))
+                await anyio.sleep(300)
+
+    limits = dataclasses.replace(Limits.public(), first_packet_timeout=None)
+    async with serve(Handler(), limits=limits) as service:
+        peer = await service.connect()
+        assert await peer.receive_lines(12) == [str(number) for number in range(12)]
+
+
+@in_memory
+@defaults
+@pytest.mark.parametrize(
+    ("size", "rate"), [(4_000_000, 10_000), (75_000_000, 1_000_000)], ids=["10 kB/s", "1 MB/s"]
+)
+@pytest.mark.usefixtures("hours")
+async def test_large_answer(serve: Serve, limits: Limits, size: int, rate: int) -> None:
+    """A client may read a large answer as slowly as it does, if it reads at all."""
+
+    class Handler(Noted):
+        async def handle(self, client: Client) -> Requests:
+            yield
+            await client.send_packet("x" * size)
+
+    handler = Handler()
+    async with serve(handler, limits=limits) as service:
+        peer: Any = await service.connect()
+        peer.send("more")
+        left, begin, piece = size, anyio.current_time(), min(rate, 100_000)
+        while left > 0:
+            await anyio.sleep(piece / rate)
+            left -= len(await peer._connection.receive(piece))
+        assert anyio.current_time() - begin >= size / rate
+        peer.send("more")  # it is still there
+        assert await peer._connection.receive(100)
+        assert handler.notes == ["on_connection"]
 
 
 # -- reasons and statistics
