@@ -5,7 +5,8 @@ name: a command and what it prints, or, without a command, what the program that
 prints next. ``^C`` is where Control-C is pressed. Nothing else may be printed: what a page does not
 show would surprise its reader.
 
-Of the servers that a page offers, the reader chooses one. All clients are run.
+Of the servers that a page offers, the reader chooses one. All clients are run. How a server ends is
+in a tab for each of them.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Terminals:
         """Do what a block shows; return how it differs from what happens, None if it does not."""
         terminal = example.region.lexemes["options"]["caption"]
         shown: str = example.region.lexemes["source"]
+        if "^C" in shown and tab_of(example) not in (None, self.server):
+            return None
         if shown.startswith("$ "):
             command, _, shown = shown.removeprefix("$ ").partition("\n")
             if command.startswith("python server_") and self.server not in command:
@@ -89,6 +92,14 @@ class Terminals:
             stderr=subprocess.STDOUT,
         )
         return self.programs[terminal]
+
+
+def tab_of(example: Example) -> str | None:
+    """Return the name of the tab that a block is in, if it is in one."""
+    text, start = example.document.text, example.region.start
+    if not text.startswith(" ", start):
+        return None
+    return text[:start].rpartition(".. group-tab:: ")[2].partition("\n")[0]
 
 
 def next_lines(program: subprocess.Popen[bytes], count: int) -> str:

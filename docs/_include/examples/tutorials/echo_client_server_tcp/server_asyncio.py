@@ -1,25 +1,19 @@
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
+from typing import Any
 
 from echo_handler import EchoRequestHandler
 from echo_protocol import host, port, protocol
 
-from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers import AsyncTCPNetworkServer, run
 
 
-async def main() -> None:
-    handler = EchoRequestHandler()
-
-    async with AsyncTCPNetworkServer(host, port, protocol, handler) as server:
-        await server.serve_forever()
+def new_server() -> AsyncTCPNetworkServer[Any, Any]:
+    return AsyncTCPNetworkServer(host, port, protocol, EchoRequestHandler())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
 
-    # Control-C is the ordinary way to stop this program, not an error.
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    run(new_server)

@@ -1,27 +1,19 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-import trio
 from echo_handler import EchoRequestHandler
 from echo_protocol import host, port, protocol
 
-from easynetwork.servers import AsyncUDPNetworkServer
+from easynetwork.servers import AsyncUDPNetworkServer, run
 
 
-async def main() -> None:
-    handler = EchoRequestHandler()
-
-    async with AsyncUDPNetworkServer(host, port, protocol, handler) as server:
-        await server.serve_forever()
+def new_server() -> AsyncUDPNetworkServer[Any, Any]:
+    return AsyncUDPNetworkServer(host, port, protocol, EchoRequestHandler())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
 
-    # Control-C is the ordinary way to stop this program, not an error.
-    # The star is necessary: trio may raise it in an exception group.
-    try:
-        trio.run(main)
-    except* KeyboardInterrupt:
-        pass
+    run(new_server, backend="trio")
