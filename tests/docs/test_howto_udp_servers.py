@@ -59,6 +59,7 @@ from tests.docs.howto_support import (
     check_reports,
     complaints,
     impatient,
+    in_thread,
     of_framework,
     reporting,
     serving,
@@ -66,7 +67,7 @@ from tests.docs.howto_support import (
     until,
     visiting,
 )
-from tests.times import SOON
+from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
 
@@ -1225,6 +1226,30 @@ async def test_no_response_loop(log: pytest.LogCaptureFixture, datagram: bytes) 
         assert one.get_statistics().received == 2 + datagram.startswith(b"get")
         assert other.get_statistics().received == 2
     assert complaints(log) == []
+
+
+async def test_same_port_on_the_same_machine() -> None:
+    """What comes from the server's port is taken for its own, if it listens everywhere.
+
+    "A server on all interfaces then drops the requests of other programs on the same machine,
+    because it cannot tell them from its own datagrams."
+
+    "To answer programs on the same machine, too, listen on single addresses: only datagrams from
+    these addresses are dropped."
+    """
+    for host, is_answered in ("0.0.0.0", False), ("127.0.0.1", True):
+        handler = examples.MinimumRequestHandler()
+        async with serve(handler, host=host, reuse_port=True) as server:
+            port = server.get_addresses()[0].port
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                other.settimeout(PATIENCE)
+                other.bind(("127.0.0.2", port))
+                other.sendto(b"hello", ("127.0.0.1", port))
+                await received(server, 1)
+                assert server.get_statistics().dropped_by_own_address == (not is_answered)
+                if is_answered:
+                    assert await in_thread(functools.partial(other.recv, 100))
 
 
 class Bare(Lines):
