@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import run
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 
@@ -25,14 +25,10 @@ class StatusRequestHandler(AsyncStreamRequestHandler[str, str]):
             await client.send_packet(f"Everything is fine. ({request})")
 
 
-async def main() -> None:
+def new_server() -> AsyncUnixStreamServer[str, str]:
     protocol = StreamProtocol(StringLineSerializer("CRLF"))
-
-    async with AsyncUnixStreamServer("status.sock", protocol, StatusRequestHandler()) as server:
-        await server.serve_forever()
+    return AsyncUnixStreamServer("status.sock", protocol, StatusRequestHandler())
 
 
 if __name__ == "__main__":
-    # Control-C is the normal way to stop this program, so it is not an error.
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    run(new_server)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 from collections.abc import AsyncGenerator
 
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import run
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.handlers import AsyncDatagramClient, AsyncDatagramRequestHandler
 
@@ -23,19 +22,14 @@ class SyslogRequestHandler(AsyncDatagramRequestHandler[str, str]):
             print(f"{SEVERITIES[int(found[1]) % 8]}: {found[2]!r}")
 
 
-async def main() -> None:
-    protocol = DatagramProtocol(StringLineSerializer(encoding="utf-8"))
-
-    async with AsyncUnixDatagramServer(
+def new_server() -> AsyncUnixDatagramServer[str, str]:
+    return AsyncUnixDatagramServer(
         "log.sock",
-        protocol,
+        DatagramProtocol(StringLineSerializer(encoding="utf-8")),
         SyslogRequestHandler(),
         unnamed_addresses_behavior="handle",
-    ) as server:
-        await server.serve_forever()
+    )
 
 
 if __name__ == "__main__":
-    # Control-C is the normal way to stop this program, so it is not an error.
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    run(new_server)
