@@ -433,7 +433,7 @@ def test_attacks() -> None:
     assert default == 64 * 1024
     assert (fault_log._LINES_PER_SECOND, fault_log._TRACEBACK_INTERVAL) == (3, 60)
     rows = table(PAGE, "Attack", "By default")
-    assert len(rows) == 8
+    assert len(rows) == 9
     for *_, tests in rows:
         file, count = "", 0
         for name in re.findall(r"tests/[\w/]+\.py|test_\w+", tests):

@@ -41,7 +41,9 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     INETClientAttribute,
 )
+from easynetwork.servers.limits import Limits
 from easynetwork.servers.standalone_unix_stream import StandaloneUnixStreamServer
+from easynetwork.servers.statistics import CloseReason
 from easynetwork.servers.threads_helper import NetworkServerThread
 from easynetwork.socketserver import ThreadingTCPServer
 from tests.docs import unix_support
@@ -446,6 +448,40 @@ def test_end_of_handle() -> None:
     with standing_alone(Handler()) as server, connected(address_of(server)) as peer:
         assert peer.ask("Zoe") == "Zoe"
         assert peer.ending() == "end of the stream"
+
+
+def test_limits_and_statistics() -> None:
+    """Blocking handlers can do what asynchronous ones can.
+
+    "Each client has set_limits(), get_statistics(), is_draining() and close_reason, as in
+    asynchronous handlers"
+
+    "If handle() returns before the client has left, close_reason is None."
+    """
+
+    class Handler(Noting):
+        def handle(self, client: Client) -> None:
+            client.set_limits(idle_timeout=None)
+            assert not client.is_draining()
+            assert client.get_statistics().packets_received == 0
+            while (name := client.recv_packet()) != "return":
+                client.send_packet(name)
+
+        def on_disconnection(self, client: Client) -> None:
+            reasons.append(client.close_reason)
+            super().on_disconnection(client)
+
+    reasons: list[CloseReason | None] = []
+    handler = Handler(max_threads=50)
+    with standing_alone(handler, limits=Limits(idle_timeout=PATIENCE)) as server:
+        for last_words in "", "return":
+            with connected(address_of(server)) as peer:
+                assert peer.ask("Zoe") == "Zoe"
+                if last_words:
+                    peer.send(last_words)
+                    assert peer.ending() == "end of the stream"
+            assert handler.gone.acquire(timeout=PATIENCE)
+    assert reasons == [CloseReason.PEER_CLOSED, None]
 
 
 def test_crash() -> None:
