@@ -187,14 +187,30 @@ def test_chat(library: str) -> None:
         check_slow_client(join)
 
 
+# Connects, and leaves when all others have: the end of the stream says that the server knows.
+LEAVE_LAST = """
+def leave_last(address):
+    with socket.create_connection(address) as sock, sock.makefile("rb") as lines:
+        lines.readline()
+        sock.sendall(b"hello\\n")
+        while lines.readline() != b"sent to 0\\n":
+            sock.sendall(b"hello\\n")
+        sock.shutdown(socket.SHUT_WR)
+        lines.read()
+"""
+
+
 def check_clients(join: Any) -> None:
     """Check what the page's clients print. Twisted is the last: its `react()` ends the process."""
     shown = re.search(r"^   \$ python chat_client.py\n((?:   .*\n)+)", TEXT, re.MULTILINE)
     assert shown
-    join_empty_room(join).__exit__()
+    join().__exit__()  # the server is up
     *_, last = LIBRARIES
     assert last == "twisted"
-    runs = [command(f"{library}_client", ADDRESS=join.address)[-1] for library in LIBRARIES]
+    runs = [f"import socket\n{LEAVE_LAST}"]
+    for library in LIBRARIES:
+        runs.append(f"leave_last({join.address!r})")
+        runs.append(command(f"{library}_client", ADDRESS=join.address)[-1])
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(runs)],
         cwd=FOLDER,

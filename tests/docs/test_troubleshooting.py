@@ -258,8 +258,8 @@ async def test_newline(log: pytest.LogCaptureFixture) -> None:
 
     "without one the server waits for the rest of the line"
 
-    "When such a client leaves, the log has a line at level DEBUG: left 5 bytes of an incomplete
-    packet."
+    "When such a client leaves, its last line in the log ends with 5 bytes of an incomplete packet
+    were dropped."
     """
 
     class Handler(AsyncStreamRequestHandler[str, str]):
@@ -273,7 +273,7 @@ async def test_newline(log: pytest.LogCaptureFixture) -> None:
     async with serving(handler) as server:
         async with connected(server) as peer:
             await peer.send_bytes(b"hello")
-        await until(lambda: "left 5 bytes of an incomplete packet" in log.text)
+        await until(lambda: "; 5 bytes of an incomplete packet were dropped)" in log.text)
     assert handler.received == ()
 
 
