@@ -36,6 +36,9 @@ HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 # matter, each version of Python has its own.
 ALL_TESTS = os.environ.get("CONFORMANCE") == "all"
 
+# Whether a third of the cases of each test is enough.
+FEW_TESTS = os.environ.get("CONFORMANCE") == "few"
+
 # A slow machine is no reason to fail. Where all tests are asked for, so are more examples.
 EXAMPLES = 100 if ALL_TESTS else 20
 hypothesis.settings.register_profile("easynetwork", deadline=None, max_examples=EXAMPLES)
@@ -152,7 +155,7 @@ def group_of(item: pytest.Item) -> Group:
     loop = found[0] if found else None
     # What measures cost runs on one version only.
     third = 1 if item.get_closest_marker("cost") else 3
-    if item.get_closest_marker("in_turn"):
+    if FEW_TESTS or item.get_closest_marker("in_turn"):
         return Group(function, None, (), third)
     if loop in ONCE:
         return Group(function, loop, (), sys.maxsize)

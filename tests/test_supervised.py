@@ -147,6 +147,7 @@ def restart_often(
     load.stop()
 
 
+@pytest.mark.in_turn
 @long
 @pytest.mark.in_turn
 @pytest.mark.parametrize("loop", LOOPS)

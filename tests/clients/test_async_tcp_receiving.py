@@ -456,6 +456,7 @@ async def test_until_the_time_is_up(lines: Any) -> None:
         assert await client.recv_packet() == "half a packet"
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("anyio_backend", BACKENDS if ALL_TESTS else [BACKENDS[0], BACKENDS[-1]])
 async def test_time_of_the_caller(anyio_backend: object) -> None:
     """The time that the caller spends between packets does not count."""

@@ -100,6 +100,7 @@ def test_receiving_does_not_hold_up_sending(opened: Opened) -> None:
     assert receiver.result() == "answer"
 
 
+@pytest.mark.in_turn
 def test_sending_does_not_hold_up_receiving(kind: BlockingKind, congested: Congested) -> None:
     """A thread can receive while another one cannot get rid of its packet."""
     client, peer, make_room = congested
@@ -203,6 +204,7 @@ def test_close_waits_for_senders(kind: BlockingKind, congested: Congested) -> No
     assert peer.rest() == []
 
 
+@pytest.mark.in_turn
 def test_close_gives_up(hurry: None, kind: BlockingKind, congested: Congested) -> None:
     """A packet that does not leave is not waited for any longer, and all threads are told."""
     client, _, _ = congested
@@ -230,6 +232,7 @@ def test_several_closers(opened: Opened) -> None:
     assert client.socket.fileno() == -1
 
 
+@pytest.mark.in_turn
 def test_close_at_any_moment(kind: BlockingKind, host: str) -> None:
     """Whichever moment a client is closed at, its descriptor is closed, and by one thread only."""
     for _ in range(30):
@@ -248,6 +251,7 @@ def test_close_at_any_moment(kind: BlockingKind, host: str) -> None:
 # -- Forking -----------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2)")
 def test_fork(kind: BlockingKind, host: str) -> None:
     """A child can use the client although threads of its parent had all locks."""

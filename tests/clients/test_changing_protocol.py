@@ -66,6 +66,7 @@ def wait_for_bytes(client: Any, size: int) -> None:
 EACH_PAIR = [*chain.from_iterable(product(SAMPLES, SAMPLES))]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("family", ["tcp"])
 def test_each_pair(opened: Opened, is_cut: bool) -> None:

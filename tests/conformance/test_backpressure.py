@@ -312,6 +312,7 @@ class Counting(AbstractPacketConverterComposite[str, str, str, str]):
         return obj
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_no_bytes_before_their_turn(serve: Serve) -> None:
     """A packet that waits for its turn is not serialized yet: it may be one of many."""
@@ -329,6 +330,7 @@ async def test_no_bytes_before_their_turn(serve: Serve) -> None:
         assert converter.count == 10
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_bound_after_the_peer_has_read(serve: Serve) -> None:
     """The bound holds each time that the peer stops to read, not the first time only."""
@@ -373,6 +375,7 @@ async def test_two_closers(serve: Serve, linger_time: float) -> None:
         assert await peer.rest() == ("x" * 2_000_000 + "\n", "EOF")
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_no_sender_is_passed_over(serve: Serve) -> None:
     """A sender whose bytes have left returns, although the next one has filled the queue again."""

@@ -69,6 +69,7 @@ async def test_statistics(serve: Serve) -> None:
         assert client.get_statistics().packets_sent == 2
 
 
+@pytest.mark.in_turn
 async def test_limits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler may be more patient with a client than the server is; others still leave."""
     monkeypatch.setattr("easynetwork.servers._stream.timeouts._LOOKS_PER_SECOND", 20)
@@ -84,6 +85,7 @@ async def test_limits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert handler.notes[0] == "IDLE_TIMEOUT"
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("requests", "end", "reason"),
     [
@@ -120,6 +122,7 @@ async def test_close_reason(
         await handler.noted(reason)
 
 
+@pytest.mark.in_turn
 async def test_draining(serve: Serve) -> None:
     """A handler at work can see that the server drains."""
     handler = Told()

@@ -178,6 +178,7 @@ async def test_unread_requests(serve: Serve, arrive: str, size: int) -> None:
         assert await peer.rest() == ("x" * size + "\n", "EOF")
 
 
+@pytest.mark.in_turn
 @one_protocol
 async def test_peer_that_goes_on_sending(serve: Serve, linger_time: float) -> None:
     """A peer that never stops does not keep a closed connection open."""

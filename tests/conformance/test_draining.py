@@ -413,6 +413,7 @@ async def test_conversation(serve: Serve) -> None:
     assert handler.reasons == [DRAINED, DRAINED]
 
 
+@pytest.mark.in_turn
 async def test_speaking(serve: Serve, silence: float) -> None:
     """What a client in a conversation says while the server drains is answered."""
 

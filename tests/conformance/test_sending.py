@@ -26,6 +26,7 @@ class Pausing(Recorder):
             await self.released.wait()
 
 
+@pytest.mark.in_turn
 async def test_pipelined_requests(serve: Serve) -> None:
     """Requests that come all at once are answered in their order, however many they are."""
     requests = [f"request {number}" for number in range(10_000)]
@@ -104,6 +105,7 @@ async def test_gathered_and_sent_elsewhere(serve: Serve) -> None:
         assert await peer.receive_lines(4) == expected
 
 
+@pytest.mark.in_turn
 async def test_large_packet(serve: Serve) -> None:
     """A packet larger than any buffer goes through, both ways."""
     packet = "x" * 10_000_000
@@ -227,6 +229,7 @@ async def test_client_that_does_not_read_its_answers(serve: Serve) -> None:
 # -- fairness
 
 
+@pytest.mark.in_turn
 async def test_heartbeat_in_a_storm(serve: Serve) -> None:
     """A client that asks now and then is answered in the middle of a storm of requests."""
 
@@ -255,6 +258,7 @@ async def test_heartbeat_in_a_storm(serve: Serve) -> None:
             await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.in_turn
 async def test_turns_in_a_torrent(serve: Serve) -> None:
     """Nor does the event loop stand still while a handler sends and the kernel takes it all."""
 

@@ -275,6 +275,7 @@ async def test_gathered_and_broken(serve: Serve) -> None:
         assert whole == len("break\n") + (packets - 1) * 40_001
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("transport", ["tcp", "memory"])
 async def test_early_client_hello(serve: Serve, log: Records) -> None:
     """Bytes of a handshake are no bytes of packets, whenever they arrive."""
@@ -437,6 +438,7 @@ def new_plain_peer(service: Service) -> BasePeer:
     return peer
 
 
+@pytest.mark.in_turn
 @pytest.mark.usefixtures("unlimited_log")
 async def test_storm(
     serve: Serve, log: Records, transport: str, monkeypatch: pytest.MonkeyPatch

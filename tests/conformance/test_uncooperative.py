@@ -94,6 +94,7 @@ class Endless(Recorder):
             await self.ignore()
 
 
+@pytest.mark.in_turn
 @one_protocol
 @pytest.mark.parametrize("where", ["on_connection", "handle", "on_disconnection"])
 async def test_shutdown_returns(

@@ -54,6 +54,7 @@ async def connect(address: tuple[str, int], host: str, request: bytes) -> socket
     return sock
 
 
+@pytest.mark.in_turn
 async def test_vanished(serve: Serve) -> None:
     """They are gone within three times `keepalive`, whether or not something was sent to them."""
     addresses = [f"addr add {host}/32 dev lo" for host in (SERVER, SILENT, UNREAD, OTHER)]

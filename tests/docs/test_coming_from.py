@@ -160,6 +160,7 @@ def join_empty_room(join: Any) -> Member:
     return member
 
 
+@pytest.mark.in_turn
 @each_server
 def test_chat(library: str) -> None:
     """All four have one format on the wire, and do the same.

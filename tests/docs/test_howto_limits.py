@@ -172,6 +172,7 @@ async def test_closed(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
+@pytest.mark.in_turn
 async def test_reset() -> None:
     """A client that does not read loses what waits for it.
 

@@ -170,6 +170,7 @@ def test_kinds(
 
 
 # The mixin of the standard library calls the handlers of either module in the same way.
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("library", "module", "question", "answer"),
     [

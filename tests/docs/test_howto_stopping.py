@@ -69,6 +69,7 @@ def run_program(name: str, question: str, port: int) -> tuple[str, int, str]:
     return answer, process.returncode, log
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX")
 def test_program() -> None:
     """The program answers what has arrived, and ends without a traceback.
@@ -86,6 +87,7 @@ def test_program() -> None:
     assert log.count("Drained, 0 clients are left") == 2
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX")
 def test_health() -> None:
     """The port for health checks stays open while the other server drains.

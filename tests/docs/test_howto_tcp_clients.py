@@ -233,6 +233,7 @@ async def test_connect_timeout(resolver: Any) -> None:
         client.close()
 
 
+@pytest.mark.in_turn
 async def test_happy_eyeballs(resolver: Any) -> None:
     """An asynchronous client tries the next address before the previous one has failed.
 
@@ -821,6 +822,7 @@ async def test_already_received(examples: Any) -> None:
         assert await packets(client, timeout=None) == ["three"]
 
 
+@pytest.mark.in_turn
 @each_variant
 async def test_body_does_not_count(examples: Any) -> None:
     """The time spent in the loop's body does not count.

@@ -76,6 +76,7 @@ def blocks() -> list[str]:
     return [block.strip() for block in found]
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(not HAS_TRIO, reason="trio is not installed")
 @pytest.mark.parametrize("options", [(), ("-n2",), ("-pno:asyncio",)], ids=str)
 def test_examples(options: tuple[str, ...]) -> None:

@@ -379,6 +379,7 @@ async def send_in_vain(client: Any) -> None:
         sock.send(b"anybody there?")
 
 
+@pytest.mark.in_turn
 @each_variant
 async def test_body_does_not_count(examples: Any) -> None:
     """The time spent in the loop's body does not count.

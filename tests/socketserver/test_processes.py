@@ -178,6 +178,7 @@ def test_close_without_block(module: str) -> None:
     wait_until(lambda: not is_running(child))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("command", [b"pause\n", b"ignore\n", b"hello\n"])
 @pytest.mark.parametrize("close_timeout", [0.0, 0.1])
 def test_close_timeout_of_children(command: bytes, close_timeout: float) -> None:
@@ -327,6 +328,7 @@ def test_silent_crowd() -> None:
     assert "All 50 threads are busy: clients wait" in log
 
 
+@pytest.mark.in_turn
 @pytest.mark.usefixtures("many_descriptors")
 def test_silent_crowd_and_a_timeout() -> None:
     """With a timeout in the handler, it gives way by itself."""

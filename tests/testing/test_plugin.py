@@ -217,6 +217,7 @@ def outcomes(output: str) -> dict[str, int]:
     return {name: int(n) for n, name in re.findall(r"(\d+) (\w+)", output.splitlines()[-1])}
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["here", "xdist"])
 def test_marker(run: Pytest, options: list[str]) -> None:
     """Marked tests of both plugins run in virtual time, and others do not."""
@@ -274,6 +275,7 @@ def test_without_other_plugins(run: Pytest) -> None:
     assert "async def functions are not natively supported" in output
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("configured", [True, False], ids=["file", "option"])
 def test_leaks(run: Pytest, configured: bool) -> None:
     """A test that leaves something behind fails, and the message names it."""

@@ -117,6 +117,7 @@ async def test_bytes_that_are_taken(serve: Serve) -> None:
         await service.statistics(received=20, dropped=0, peers=1)
 
 
+@pytest.mark.in_turn
 @on_ip
 async def test_peers(serve: Serve, log: Records, host: str) -> None:
     """A thousand peers have a generator at once; others are not heard meanwhile."""

@@ -194,6 +194,7 @@ async def test_handled(unix_path: str) -> None:
 # -- peers
 
 
+@pytest.mark.in_turn
 async def test_slow_peer(unix_path: str) -> None:
     """A peer that does not read has the handler wait, without spinning, until it does."""
 
