@@ -565,7 +565,7 @@ async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
 async def test_timeout(log: pytest.LogCaptureFixture) -> None:
     """It is how one writes an idle limit.
 
-    "The connection is closed, and nothing is logged above DEBUG."
+    "The connection is closed. Apart from the line disconnected, nothing is logged above DEBUG."
     """
     handler = Handler(timeout=1 * MS)
     async with serving(handler, LINES) as server:

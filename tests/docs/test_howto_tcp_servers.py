@@ -557,8 +557,8 @@ async def test_idle_limit(log: pytest.LogCaptureFixture) -> None:
 
     "No request arrived within the number of seconds that you yielded"
 
-    "If you do not catch this error, the connection is closed in the same way. The server logs the
-    timeout at level DEBUG only."
+    "If you do not catch this error, the connection is closed in the same way. Apart from the line
+    disconnected, the server logs the timeout at level DEBUG only."
     """
 
     class Handler(Watched, examples.IdleLimitRequestHandler):

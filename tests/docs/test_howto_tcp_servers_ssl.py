@@ -31,6 +31,7 @@ from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperati
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.statistics import CloseReason
 from tests.docs.howto_support import DOCS, Watched, connected, serving, words
 from tests.times import PATIENCE
 from tests.tls_peers import (
@@ -411,8 +412,9 @@ async def test_server_says_goodbye(is_standard: bool) -> None:
 async def test_client_leaves(says_goodbye: bool, log: pytest.LogCaptureFixture) -> None:
     """A connection without a closing alert ends as usual.
 
-    "If a client disconnects without a closing alert, the connection ends as usual. The server logs
-    at level DEBUG that the end of the received data may be missing."
+    "If a client disconnects without a closing alert, the connection ends as usual, with the reason
+    CloseReason.TRUNCATED. The server logs at level DEBUG that the end of the received data may be
+    missing."
     """
     handler = WatchedEcho()
     async with serving(handler, ssl=server_context()) as server:
@@ -426,6 +428,7 @@ async def test_client_leaves(says_goodbye: bool, log: pytest.LogCaptureFixture) 
     assert complaints(log) == []
     mentioned = [r for r in log.records if "the end of what it sent is missing" in r.getMessage()]
     assert [record.levelno for record in mentioned] == [logging.DEBUG] * (not says_goodbye)
+    assert (CloseReason.TRUNCATED.value in log.text) == (not says_goodbye)
 
 
 @pytest.mark.parametrize("says_goodbye", [True, False])
