@@ -17,7 +17,8 @@ class ClockZone(Zone):
 
     def find(self, name: Name, rdtype: RdataType) -> tuple[Kind, RRset]:
         if name != self.clock_name:
-            return super().find(name, rdtype)
+            found: tuple[Kind, RRset] = super().find(name, rdtype)
+            return found
         if rdtype not in (TXT, ANY):
             return Kind.NO_DATA, self.negative_soa()
         time = f"{datetime.now(UTC):%H:%M}"
