@@ -208,7 +208,7 @@ def free_port(host: str) -> int:
 def test_transcript(backend: str, host: str, tmp_path: Path) -> None:
     """All that the page shows in its terminals happens, on both frameworks and over both IPs.
 
-    "Put all files of this page into one folder."
+    "Download all files into one folder"
 
     "Without +ignore, dig repeats the query over TCP, as every resolver does"
 
@@ -384,6 +384,7 @@ KINDS: dict[str, list[bytes]] = {
         wire(query_of("www.example.com", "MX")),
         wire(query_of("users.example.com")),
         wire(query_of("example.com", "TYPE1234")),
+        wire(query_of("lab.example.com", "DS")),  # the zone above answers (RFC 4035, 3.1.4.1)
     ],
     "The name does not exist": [
         wire(query_of("nobody.example.com")),
@@ -395,13 +396,14 @@ KINDS: dict[str, list[bytes]] = {
         wire(query_of("lab.example.com")),
         wire(query_of("LAB.example.com", "NS")),
         wire(query_of("host.lab.example.com", "ANY")),
+        wire(query_of("host.lab.example.com", "DS")),
     ],
     "Any type (ANY)": [
         wire(query_of("example.com", "ANY")),
         wire(query_of("www.example.com", "ANY")),
         wire(query_of("users.example.com", "ANY")),
     ],
-    "The name is outside the zone, or the query is a zone transfer": [
+    "The name is outside the zone, the class is not IN, or the query is a zone transfer": [
         wire(query_of("example.org")),
         wire(query_of("com")),
         wire(query_of(".", "NS")),
@@ -939,7 +941,7 @@ def test_cost() -> None:
 def test_limits(backend: str) -> None:
     """The limits of the program are those that the page names.
 
-    "a client that is silent for 10 seconds is closed"
+    "a client that is silent for 10 seconds is disconnected"
 
     "At most 100 connections of one host are open"
     """
@@ -982,6 +984,8 @@ async def test_drain() -> None:
 async def test_private(log: pytest.LogCaptureFixture) -> None:
     """Clients of other networks get nothing.
 
+    "handler = PrivateRequestHandler(Zone(arguments.zone), OWN_NETWORKS)"
+
     "The server then discards the datagram without decoding it, or resets the TCP connection"
     """
     zone = HANDLER.zone
@@ -989,6 +993,8 @@ async def test_private(log: pytest.LogCaptureFixture) -> None:
         private.PrivateRequestHandler(zone, list(map(ipaddress.ip_network, networks)))
         for networks in (["198.51.100.0/24", "fd00::/8"], ["192.0.2.0/24"])
     )
+    for address in "127.0.0.1", "192.168.1.2", "fd00::1":
+        assert any(ipaddress.ip_address(address) in network for network in private.OWN_NETWORKS)
     async with asking(own) as served:
         [response] = await served.ask(PLAIN)
         assert dns.message.from_wire(response).answer
@@ -1006,21 +1012,33 @@ async def test_private(log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.anyio
 async def test_clock() -> None:
-    """The handler of the page knows a name more, and all others.
+    """The zone of the page knows one more name, whose other types and classes are those of a zone.
 
-    "This handler knows one name more"
+    "This zone knows one more name"
 
     "The time to live is 0, so that no resolver remembers the answer."
+
+    "the name exists, but has no such records"
+
+    "The handler checks the class of the question before it calls find()."
     """
-    async with asking(clock.ClockRequestHandler(HANDLER.zone)) as served:
-        [response] = await served.ask(wire(query_of("Clock.Example.com", "TXT")))
-        message = dns.message.from_wire(response)
-        assert message.flags & dns.flags.AA
-        assert re.fullmatch(r'Clock.Example.com. 0 IN TXT "\d\d:\d\d"', str(message.answer[0]))
-        [response] = await served.ask(wire(query_of("clock.example.com", "A")))
-        assert dns.message.from_wire(response).rcode() == dns.rcode.NXDOMAIN
-        [response] = await served.ask(PLAIN)
-        assert dns.message.from_wire(response).answer
+    zone = clock.ClockZone(str(FOLDER / "example.com.zone"))
+
+    async with asking(handlers.DNSRequestHandler(zone)) as served:
+
+        async def ask(*arguments: str) -> Message:
+            [response] = await served.ask(wire(query_of(*arguments)))
+            return dns.message.from_wire(response)
+
+        for rdtype in "TXT", "ANY":
+            message = await ask("Clock.Example.com", rdtype)
+            assert message.flags & dns.flags.AA
+            assert re.fullmatch(r'Clock.Example.com. 0 IN TXT "\d\d:\d\d"', str(message.answer[0]))
+        check_response(await ask("clock.example.com"), "NOERROR without records, with SOA")
+        check_response(await ask("x.clock.example.com", "TXT"), "NXDOMAIN, with SOA")
+        for arguments in ("clock.example.com", "TXT", "CH"), ("clock.example.com", "AXFR"):
+            check_response(await ask(*arguments), "REFUSED")
+        assert (await ask("www.example.com")).answer
 
 
 @needs("dig")
@@ -1034,10 +1052,31 @@ async def test_other_zones(tmp_path: Path) -> None:
 
     "It goes from the name of the zone down to the name that was asked for, and stops where another
     zone begins, or where no further name exists"
+
+    "A new record needs no code, whatever its type"
+
+    "the server adds their addresses to the response if they are in the zone"
+
+    "Put text with spaces in quotes"
+
+    "Only a query for DS records at the start of another zone goes on"
     """
     lines = ["one CNAME two", "two CNAME one", "alias CNAME host.lab", "a.b.c A 192.0.2.99"]
     lines += [rf"long TYPE65280 \# 40000 {digit * 80_000}" for digit in "12"]
+    lines += ["lab DS 1 13 2 " + "ab" * 32, "lab TXT hidden"]
+    lines += ['ca CAA 0 issue "a b"', "_ldap._tcp SRV 0 5 389 web", 'text TXT "two words"']
     async with zone_with(*lines, folder=tmp_path) as served:
+        records = ["+noall", "+answer", "+additional"]
+        for name, rdtype, expected in (
+            ("ca", "CAA", ['0 issue "a b"']),
+            ("text", "TXT", ['"two words"']),
+            ("_ldap._tcp", "SRV", ["0 5 389 web.example.com.", "192.0.2.80", "2001:db8::80"]),
+        ):
+            output = await served.dig(*records, f"{name}.example.com", rdtype)
+            assert [line.split(maxsplit=4)[4] for line in output.splitlines()] == expected
+        output = await served.dig("+noall", "+answer", "lab.example.com", "DS")
+        assert "1 13 2 ABABAB" in output
+        assert await served.dig("+noall", "+answer", "lab.example.com", "TXT") == ""
         short = ["+noall", "+answer", "+comments"]
         output = await served.dig(*short, "one.example.com")
         assert "flags: qr aa rd; QUERY: 1, ANSWER: 2, AUTHORITY: 0" in output

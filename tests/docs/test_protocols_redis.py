@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hmac
 import logging
 import os
 import pty
@@ -798,6 +799,117 @@ async def test_browser(lines: str) -> None:
         assert handler.store.get(b"attacked") is None
 
 
+class PasswordSession(Session):
+    """The exercise of the page, solved: commands need a login."""
+
+    free = frozenset({b"AUTH", b"HELLO", b"QUIT", b"POST", b"HOST:"})
+
+    def __init__(self, handler: RedisRequestHandler, client: Any) -> None:
+        super().__init__(handler, client)
+        self.client = client
+        self.is_logged_in = False
+        self.errors = 0
+
+    def answer(self, words: Command) -> Reply:
+        if words and not self.is_logged_in and words[0].upper() not in self.free:
+            return self.refuse(Error("NOAUTH Authentication required."))
+        return super().answer(words)
+
+    def refuse(self, error: Error) -> Error:
+        self.errors += 1
+        self.connection.has_quit = self.errors == 3
+        return error
+
+    def log_in(self, password: bytes) -> Reply:
+        if not hmac.compare_digest(password, b"secret"):
+            return self.refuse(Error("WRONGPASS invalid password."))
+        self.is_logged_in = True
+        self.client.set_limits(idle_timeout=None)
+        return "OK"
+
+
+class PasswordHandler(RedisRequestHandler):
+    async def on_connection(self, client: Any) -> None:
+        client.set_limits(idle_timeout=10)
+
+
+@pytest.fixture
+def password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server of the page have the solved exercise."""
+    monkeypatch.setattr(handler_module, "Session", PasswordSession)
+    entry = commands.Entry(lambda log_in, word: log_in(word), "log_in", 2, 2)
+    monkeypatch.setitem(commands.COMMANDS, b"AUTH", entry)
+
+
+@pytest.mark.usefixtures("password")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_password(loop: str) -> None:
+    """A client that does not log in is disconnected, and one that does may stay.
+
+    "Call client.set_limits(idle_timeout=10) in on_connection(), and
+    client.set_limits(idle_timeout=None) after the login."
+
+    "for all commands but AUTH, HELLO, QUIT, POST and HOST:. The last two must still disconnect
+    browsers."
+
+    "Each command starts this time anew, so also set has_quit after a few errors."
+    """
+
+    async def main() -> None:
+        async with serve(PasswordHandler(), SERVER_PROTOCOL) as served:
+
+            async def talk(*lines: str, pause: float = 0) -> list[bytes]:
+                """Send lines until the server ends the connection, and return the replies."""
+                connection = await served.connect(raw=True)
+                replies = []
+                for line in lines:
+                    await connection.send(f"{line}\r\n".encode())
+                    replies.append(await connection.receive())
+                    await anyio.sleep(pause)
+                began = anyio.current_time()
+                with contextlib.suppress(ConnectionResetError):
+                    assert await connection.receive() == b""
+                replies.append(b"%d" % (anyio.current_time() - began))
+                return replies
+
+            refused = b"-NOAUTH Authentication required.\r\n"
+            assert await talk() == [b"10"]
+            assert await talk("GET a") == [refused, b"10"]
+            assert await talk("GET a", "GET a", pause=9) == [refused, refused, b"1"]
+            wrong = b"-WRONGPASS invalid password.\r\n"
+            assert await talk("AUTH x", "GET a", "AUTH y") == [wrong, refused, wrong, b"0"]
+            for line in "POST / HTTP/1.1", "Host: localhost":
+                assert await talk(line) == [b"-ERR this is not a web server\r\n", b"0"]
+            client = await served.connect(protocol=CLIENT_PROTOCOL)
+            for words in [b"AUTH", b"secret"], [b"PING"]:
+                await client.send_packet(words)
+                assert await client.recv_packet() in ("OK", "PONG")
+                await anyio.sleep(1000)
+
+    anyio.run(main, backend=loop, backend_options=virtual_time(loop))
+
+
+@pytest.mark.usefixtures("password")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_first_packet_timeout_and_password(loop: str) -> None:
+    """The timeout for the first packet does not replace the idle timeout.
+
+    "Limits(first_packet_timeout=10) is not enough: a single command ends it, even one that is
+    refused."
+    """
+
+    async def main() -> None:
+        limits = Limits(first_packet_timeout=10)
+        async with serve(RedisRequestHandler(), SERVER_PROTOCOL, limits=limits) as served:
+            client = await served.connect(protocol=CLIENT_PROTOCOL)
+            for _ in range(2):
+                await client.send_packet([b"GET", b"a"])
+                assert "NOAUTH" in str(await client.recv_packet())
+                await anyio.sleep(1000)
+
+    anyio.run(main, backend=loop, backend_options=virtual_time(loop))
+
+
 def test_types_of_replies() -> None:
     """Replies look as the table shows them.
 
@@ -854,6 +966,8 @@ def test_list_of_commands() -> None:
     """The page lists all commands, by module.
 
     "These are all commands"
+
+    "POST and HOST: are registered, too, so COMMAND COUNT includes them"
     """
     listed = {
         (module, name)
@@ -867,6 +981,7 @@ def test_list_of_commands() -> None:
         "connection": "connection.py",
     }
     http = {b"POST", b"HOST:"}
+    assert ask(new_session()[0], "COMMAND COUNT") == len(listed) + len(http)
     assert listed == {
         (modules[entry.attribute], name.decode())
         for name, entry in commands.COMMANDS.items()
@@ -1095,7 +1210,10 @@ def test_watched_keys() -> None:
 
 
 def test_bounded() -> None:
-    """What one client can make the server keep, or send, is bounded."""
+    """What one client can make the server keep, or send, is bounded.
+
+    "it passes the new length to check_string() before it builds the string"
+    """
     session, _ = new_session()
     large = b"x" * resp.MAX_COMMAND
     session.answer([b"SET", b"large", large])

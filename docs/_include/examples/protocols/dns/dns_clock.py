@@ -2,24 +2,24 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import dns.flags
 import dns.name
 import dns.rrset
-from dns.message import Message
-from dns.rdatatype import TXT
-from dns_handler import DNSRequestHandler
+from dns.name import Name
+from dns.rdatatype import ANY, TXT, RdataType
+from dns.rrset import RRset
+from dns_zone import Kind, Zone
 
 
-class ClockRequestHandler(DNSRequestHandler):
-    """Also answers with the time of day."""
+class ClockZone(Zone):
+    """A zone file, and a name for the time of day."""
 
     clock_name = dns.name.from_text("clock.example.com.")
 
-    def look_up(self, response: Message) -> None:
-        [question] = response.question
-        if question.name != self.clock_name or question.rdtype != TXT:
-            super().look_up(response)
-            return
-        response.flags |= dns.flags.AA
+    def find(self, name: Name, rdtype: RdataType) -> tuple[Kind, RRset]:
+        if name != self.clock_name:
+            found: tuple[Kind, RRset] = super().find(name, rdtype)
+            return found
+        if rdtype not in (TXT, ANY):
+            return Kind.NO_DATA, self.negative_soa()
         time = f"{datetime.now(UTC):%H:%M}"
-        response.answer.append(dns.rrset.from_text(question.name, 0, "IN", "TXT", time))
+        return Kind.FOUND, dns.rrset.from_text(name, 0, "IN", "TXT", time)

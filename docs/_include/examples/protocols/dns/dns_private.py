@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from dns.message import Message
 from dns_handler import Client, DNSRequestHandler
 from dns_zone import Zone
 
 from easynetwork.servers.handlers import INETClientAttribute
+
+OWN_NETWORKS = [ip_network(text) for text in ("127.0.0.0/8", "192.168.0.0/16", "fd00::/8")]
 
 
 class PrivateRequestHandler(DNSRequestHandler):

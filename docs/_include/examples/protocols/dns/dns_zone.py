@@ -8,7 +8,7 @@ import dns.rrset
 import dns.zone
 from dns.name import Name
 from dns.rdataclass import IN
-from dns.rdatatype import AAAA, ANY, CNAME, HINFO, MX, NS, SOA, SRV, A, RdataType
+from dns.rdatatype import AAAA, ANY, CNAME, DS, HINFO, MX, NS, SOA, SRV, A, RdataType
 from dns.rrset import RRset
 
 
@@ -51,21 +51,23 @@ class Zone:
             if parent not in self._names:
                 break
             closest = parent
+            if parent == name and rdtype == DS:  # in the zone above (RFC 4035, section 3.1.4.1)
+                break
             servers = self._get(parent, NS, parent)
             if servers is not None and parent != self.origin:
                 return Kind.DELEGATION, servers
         source = name if closest == name else Name((b"*", *closest.labels))
         if source not in self._names:
-            return Kind.NO_NAME, self._negative_soa()
+            return Kind.NO_NAME, self.negative_soa()
         if rdtype == ANY:  # RFC 8482
             return Kind.FOUND, dns.rrset.from_text(name, 3600, IN, HINFO, '"RFC8482" ""')
         if (records := self._get(source, rdtype, name)) is not None:
             return Kind.FOUND, records
         if (records := self._get(source, CNAME, name)) is not None:
             return Kind.ALIAS, records
-        return Kind.NO_DATA, self._negative_soa()
+        return Kind.NO_DATA, self.negative_soa()
 
-    def _negative_soa(self) -> RRset:
+    def negative_soa(self) -> RRset:
         """Return the SOA record, which says how long "no" may be cached (RFC 2308, section 3)."""
         records = self._get(self.origin, SOA, self.origin)
         assert records is not None

@@ -29,7 +29,7 @@ class ClientSerializer(AbstractPacketSerializer[Message, Message]):
         return dns.message.from_wire(data)
 
 
-async def ask_udp(query: Message) -> Message:
+async def ask_udp(handler: DNSRequestHandler, query: Message) -> Message:
     async with serve(handler, udp_protocol) as served:
         client = await served.connect(protocol=DatagramProtocol(ClientSerializer()))
         await client.send_packet(query)
@@ -37,7 +37,7 @@ async def ask_udp(query: Message) -> Message:
         return response
 
 
-async def ask_tcp(*queries: Message) -> list[Message]:
+async def ask_tcp(handler: DNSRequestHandler, *queries: Message) -> list[Message]:
     protocol = StreamProtocol(LengthPrefixedSerializer(ClientSerializer(), "u16"))
     async with serve(handler, tcp_protocol) as served:
         client = await served.connect(protocol=protocol)
@@ -57,23 +57,23 @@ async def ask_tcp(*queries: Message) -> list[Message]:
     ],
 )
 async def test_answer(name: str, rdtype: str, answer: list[str]) -> None:
-    response = await ask_udp(dns.message.make_query(name, rdtype))
+    response = await ask_udp(handler, dns.message.make_query(name, rdtype))
     assert response.rcode() == dns.rcode.NOERROR
     assert [str(record) for records in response.answer for record in records] == answer
 
 
 async def test_unknown_name() -> None:
-    response = await ask_udp(dns.message.make_query("nobody.example.com", "A"))
+    response = await ask_udp(handler, dns.message.make_query("nobody.example.com", "A"))
     assert response.rcode() == dns.rcode.NXDOMAIN
     assert response.authority[0].ttl == 300
 
 
 async def test_truncation() -> None:
     query = dns.message.make_query("pool.example.com", "A", use_edns=0)
-    response = await ask_udp(query)
+    response = await ask_udp(handler, query)
     assert response.flags & dns.flags.TC
     assert not response.answer
-    [response] = await ask_tcp(query)
+    [response] = await ask_tcp(handler, query)
     assert not response.flags & dns.flags.TC
     assert len(response.answer[0]) == 100
 
@@ -81,7 +81,7 @@ async def test_truncation() -> None:
 async def test_several_queries() -> None:
     names = ["mail.example.com", "nobody.example.com", "web.example.com"]
     queries = [dns.message.make_query(name, "A") for name in names]
-    responses = await ask_tcp(*queries)
+    responses = await ask_tcp(handler, *queries)
     assert [response.id for response in responses] == [query.id for query in queries]
 
 

@@ -86,10 +86,10 @@ def size_of(reply: Reply) -> int:
     return len(reply) if isinstance(reply, bytes) else 8
 
 
-def check_string(value: bytes) -> bytes:
-    if len(value) > MAX_COMMAND:
+def check_string(size: int) -> None:
+    """Make sure that a string may have so many bytes, before it is built."""
+    if size > MAX_COMMAND:
         raise Error("ERR string exceeds maximum allowed size")
-    return value
 
 
 def check_names(names: Collection[bytes]) -> None:
@@ -167,9 +167,10 @@ def mset(store: Store, key: bytes, value: bytes, *others: bytes) -> Reply:
 
 @command("APPEND")
 def append(store: Store, key: bytes, value: bytes) -> Reply:
-    value = check_string((store.get_string(key) or b"") + value)
-    store.put(key, value)
-    return len(value)
+    old = store.get_string(key) or b""
+    check_string(len(old) + len(value))
+    store.put(key, old + value)
+    return len(old) + len(value)
 
 
 @command("STRLEN")
