@@ -192,7 +192,12 @@ def test_search(tmp_path: Path) -> None:
             tmp_path / "html",
             tmp_path / "doctrees",
             "html",
-            {"root_doc": "troubleshooting", "nitpicky": False},
+            {
+                "root_doc": "troubleshooting",
+                "extensions": [],  # which the tests do not need otherwise
+                "html_theme": "basic",
+                "nitpicky": False,
+            },
             status=None,
             warning=None,
         )

@@ -36,7 +36,7 @@ BUSY_SIZE: Final = 1460
 """Bytes of one read that are charged: what a TCP segment carries over Ethernet. A peer that has
 sent more since the last read has sent more than one small request."""
 
-BUSY_PACKETS: Final = 8
+BUSY_PACKETS: Final = 16
 """Packets of one read that are charged, however few bytes they have."""
 
 PACKET_COST: Final = 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -28,7 +29,9 @@ class AsyncIOSessionTasks(SessionTasks):
 
     def __init__(self, observer: SessionObserver) -> None:
         self._loop = asyncio.get_running_loop()
-        super().__init__(self._loop.time)
+        # Asked for at each wait: what most loops do is called without them.
+        is_plain = type(self._loop).time is asyncio.BaseEventLoop.time
+        super().__init__(time.monotonic if is_plain else self._loop.time)
         self._observer = observer
         self._block = anyio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()  # those that are not done
