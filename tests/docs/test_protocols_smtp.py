@@ -310,6 +310,28 @@ def test_session() -> None:
         assert f"{reply.code} {reply.text}".startswith(start), line
 
 
+@pytest.mark.parametrize(
+    ("greeting", "is_encrypted", "has_user", "protocol"),
+    [
+        ("HELO", False, False, "SMTP"),
+        ("HELO", True, False, "SMTP"),
+        ("HELO", True, True, "SMTP"),
+        ("EHLO", False, False, "ESMTP"),
+        ("EHLO", True, False, "ESMTPS"),
+        ("EHLO", True, True, "ESMTPSA"),
+    ],
+)
+def test_trace(greeting: str, is_encrypted: bool, has_user: bool, protocol: str) -> None:
+    """The header names a protocol that RFC 3848 knows.
+
+    "contains a method for each verb"
+    """
+    session = mail_session.Session(settings(), is_encrypted=is_encrypted)
+    assert session.reply_to(greeting, "client").code == 250
+    session.user = "ada" if has_user else None
+    assert f" with {protocol} id 1; " in session.trace("127.0.0.1", "1")
+
+
 async def test_replies(queue: Any) -> None:
     """Replies are lines, and a command cannot make one more.
 

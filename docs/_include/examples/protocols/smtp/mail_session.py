@@ -138,8 +138,9 @@ class Session:
 
     def trace(self, host: str, mail_id: str) -> str:
         """Return the header line that each server adds to a mail (RFC 5321, 4.4; RFC 3848)."""
-        protocol = "ESMTP" if self.is_extended else "SMTP"
-        protocol += "S" * self.is_encrypted + "A" * (self.user is not None)
+        protocol = "SMTP"  # with HELO, even over TLS: there is no SMTPS
+        if self.is_extended:
+            protocol = "ESMTP" + "S" * self.is_encrypted + "A" * (self.user is not None)
         address = f"IPv6:{host}" if ":" in host else host
         date = email.utils.formatdate(localtime=True)
         return (
