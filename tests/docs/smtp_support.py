@@ -134,9 +134,9 @@ class Program:
         self.process.wait(PATIENCE)
 
     def queued(self) -> list[tuple[dict[str, Any], bytes]]:
-        """Return the mails in its queue; each of them must be complete."""
+        """Return the messages in its queue; each of them must be complete."""
         queue = mail_queue.MailQueue(self.folder / "queue")
-        return [mail_queue.read_mail(path) for path in queue.mails()]
+        return [mail_queue.read_mail(path) for path in queue.messages()]
 
 
 @contextlib.contextmanager

@@ -90,8 +90,8 @@ def test_quotations() -> None:
 
 
 def content_of(queue: Any) -> bytes:
-    """Return the content of the only mail, without the line that the server adds."""
-    [path] = queue.mails()
+    """Return the content of the only message, without the line that the server adds."""
+    [path] = queue.messages()
     _, content = mail_queue.read_mail(path)
     return bytes(re.sub(rb"\AReceived: .*\r\n\t.*\r\n", b"", content))
 
@@ -158,13 +158,13 @@ def console_commands() -> Iterator[tuple[str, str]]:
 def test_transcripts(backend: str, tmp_path: Path) -> None:
     """A reader who types what the page says sees what it shows.
 
-    "In another terminal, send a mail with swaks, which shows what both sides say."
+    "In another terminal, send a message with swaks, which shows what both sides say."
 
     "With TLS, a login and pipelining, the client sends three commands before it reads the replies"
 
-    "curl can send mail as well. It prints nothing if the server has accepted the mail"
+    "curl can send mail as well. It prints nothing if the server has accepted the message"
 
-    "All mails are in the queue"
+    "All messages are in the queue"
     """
     played = []
     with contextlib.ExitStack() as stack:
@@ -324,7 +324,7 @@ def test_session() -> None:
 def test_trace(greeting: str, is_encrypted: bool, has_user: bool, protocol: str) -> None:
     """The header names a protocol that RFC 3848 knows.
 
-    "contains a method for each verb"
+    "SMTP after HELO, and ESMTP after EHLO, with an S for TLS and an A for a login"
     """
     session = mail_session.Session(settings(), is_encrypted=is_encrypted)
     assert session.reply_to(greeting, "client").code == 250
@@ -369,7 +369,7 @@ async def test_errors(queue: Any) -> None:
 async def test_commands_without_a_mail(queue: Any) -> None:
     """A client cannot keep the server busy for nothing.
 
-    "So is a client that sends 500 commands without sending a mail"
+    "So is a client that sends 500 commands without sending a message"
     """
     mail = ENVELOPE.partition(b"\r\n")[2] + END
     commands = b"NOOP\r\n" * 6 + mail
@@ -377,7 +377,7 @@ async def test_commands_without_a_mail(queue: Any) -> None:
         replies = await send_and_read(served, b"EHLO client\r\n" + commands * 3 + b"NOOP\r\n" * 20)
     assert codes(replies) == [220, 250, *[*[250] * 8, 354, 250] * 3, *[250] * 10, 421]
     assert replies.endswith(b"421 4.7.0 Too many commands, closing the connection\r\n")
-    assert len(queue.mails()) == 3
+    assert len(queue.messages()) == 3
 
 
 # The content
@@ -386,7 +386,7 @@ async def test_commands_without_a_mail(queue: Any) -> None:
 def test_content_serializer() -> None:
     """The format of the content can be sent and received, however it is cut.
 
-    "If a line of the mail begins with a dot, the client adds another one (dot-stuffing)."
+    "If a line of the message begins with a dot, the client adds another one (dot-stuffing)."
     """
     lines = [b"a", b"", b".", b"..", b".a", b"x" * 100, b"\0\xff", None]
     check_serializer(
@@ -411,9 +411,10 @@ async def test_pipelining(queue: Any) -> None:
 
 
 async def test_empty_mail(queue: Any) -> None:
-    """The end of a mail may come at once.
+    """The end of a message may come at once.
 
-    "After the reply 354, the client sends the lines of the mail, and a line with a dot as its end."
+    "After the reply 354, the client sends the lines of the message, and a line with a dot as its
+    end."
     """
     async with serving_in_memory(queue) as served:
         replies = await send_and_read(served, ENVELOPE + b".\r\nQUIT\r\n")
@@ -422,10 +423,10 @@ async def test_empty_mail(queue: Any) -> None:
 
 
 async def test_size(queue: Any) -> None:
-    """A mail that is too large is read, but not stored.
+    """A message that is too large is read, but not stored.
 
-    "When a mail becomes too large, the server writes nothing more, but reads on to the end of the
-    mail: that is where the client expects the reply."
+    "When a message becomes too large, the server writes nothing more, but reads on to the end of
+    the message: that is where the client expects the reply."
     """
     most = b"x" * 498 + b"\r\n" + b"y" * 498 + b"\r\n"
     async with serving_in_memory(queue, settings(max_size=1000)) as served:
@@ -438,22 +439,22 @@ async def test_size(queue: Any) -> None:
 
 
 async def test_long_line(queue: Any) -> None:
-    """A line that never ends costs no memory, and its mail is refused.
+    """A line that never ends costs no memory, and its message is refused.
 
-    "A mail arrives line by line and is written to the disk line by line, so even a large one needs
-    little memory."
+    "A message arrives line by line and is written to the disk line by line, so even a large one
+    needs little memory."
     """
     async with serving_in_memory(queue) as served:
         data = ENVELOPE + b"x" * 1_000_000 + b"\r\n.\r\nQUIT\r\n"
         replies = await send_and_read(served, data)
     assert codes(replies) == [220, 250, 250, 250, 354, 554, 221]
-    assert queue.mails() == []
+    assert queue.messages() == []
 
 
 def test_slow_content(queue: Any) -> None:
-    """A mail has to arrive in time, even if each line does.
+    """A message has to arrive in time, even if each line does.
 
-    "All problems in receive_content() are noted and reported at the end of the mail, or they end
+    "All problems in receive_content() are noted and reported at the end of the message, or they end
     the connection."
     """
 
@@ -468,7 +469,7 @@ def test_slow_content(queue: Any) -> None:
                     await anyio.sleep(10)
             replies = await read_to_the_end(connection)
             assert codes(replies) == [220, 250, 250, 250, 354, 421]
-            assert list(queue.incomplete.iterdir()) == queue.mails() == []
+            assert list(queue.incomplete.iterdir()) == queue.messages() == []
 
     anyio.run(main, backend_options=virtual_time())
 
@@ -482,10 +483,9 @@ def mail_handler_serving(handler: Any) -> Any:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells what is synced")
 async def test_order_of_the_commit(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mail is on the disk before the client knows.
+    """The message is on the disk before the client knows.
 
-    "So the mail must be on the disk before that, even if the machine loses its power in the next
-    moment"
+    "So the message must be on the disk before that, even if the machine loses power a moment later"
 
     "commit() does four things, in this order"
     """
@@ -521,7 +521,7 @@ async def test_order_of_the_commit(queue: Any, monkeypatch: pytest.MonkeyPatch) 
 async def test_full_disk(
     queue: Any, step: str, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    """A mail that cannot be stored is not accepted, and the connection goes on.
+    """A message that cannot be stored is not accepted, and the connection goes on.
 
     "If the disk is full, the server replies with 451, and clients try again later."
     """
@@ -566,7 +566,7 @@ async def test_full_disk(
             replies += await read_to_the_end(connection)
     middle = [451] if step == "open" else [354, 451]
     assert codes(replies) == [220, 250, 250, 250, *middle, 250, 221]
-    assert list(queue.incomplete.iterdir()) == queue.mails() == []
+    assert list(queue.incomplete.iterdir()) == queue.messages() == []
     [record] = [record for record in log.records if record.name == "mail"]
     assert "No space left on device" in record.getMessage()
 
@@ -593,7 +593,7 @@ def test_leftovers(tmp_path: Path) -> None:
 async def test_state_after_start_tls(queue: Any) -> None:
     """What was said in clear text is forgotten, and what is injected is never parsed.
 
-    "After the handshake, the client begins again: the new session has neither a name nor a mail"
+    "After the handshake, the client begins again: the new session has neither a name nor a message"
 
     "Clear text after STARTTLS makes the handshake fail"
     """
@@ -619,7 +619,7 @@ async def test_state_after_start_tls(queue: Any) -> None:
         assert codes(replies.partition(b"220 2.0.0")[0]) == [220, 250]
         assert b"354" not in replies
         assert b"503" not in replies
-    assert queue.mails() == []
+    assert queue.messages() == []
 
 
 def encoded(text: str) -> str:
@@ -634,9 +634,9 @@ async def test_auth(queue: Any, log: pytest.LogCaptureFixture) -> None:
 
     "Each wrong password is a line, too."
 
-    "after 334, the client sends a password, after 354 a mail, and after 220 a TLS handshake."
+    "after 334, the client sends a password, after 354 a message, and after 220 a TLS handshake."
 
-    "Hashing is slow by intention, so it runs in a thread, and in no more than two at the same time"
+    "Hashing is slow by design, so it runs in a thread, and in no more than two at the same time"
 
     "For port 465, pass ssl to the server: the handler notices that the connection is encrypted."
     """
@@ -717,12 +717,12 @@ def test_no_users() -> None:
 
 @pytest.mark.in_turn
 async def test_drain(queue: Any, log: pytest.LogCaptureFixture) -> None:
-    """Each client is told, and a mail that is being sent is received.
+    """Each client is told, and a message that is being sent is received.
 
     "Each client that is between two commands gets the reply 421 after a second, and is
     disconnected."
 
-    "A client that sends MAIL gets 421, and sends the mail to another server, or later."
+    "A client that sends MAIL gets 421, and sends the message to another server, or later."
     """
     async with serving_in_memory(queue) as served:
         idle, busy, gone = [await served.connect(raw=True) for _ in range(3)]
@@ -744,9 +744,9 @@ async def test_drain(queue: Any, log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.in_turn
 async def test_silent_inside_a_mail(queue: Any, log: pytest.LogCaptureFixture) -> None:
-    """A client that stops in the middle of a mail does not keep the server.
+    """A client that stops in the middle of a message does not keep the server.
 
-    "A client that is sending a mail has 30 seconds to finish it."
+    "A client that is sending a message has 30 seconds to finish it."
     """
     async with serving_in_memory(queue) as served:
         client = await served.connect(raw=True)
@@ -754,15 +754,15 @@ async def test_silent_inside_a_mail(queue: Any, log: pytest.LogCaptureFixture) -
         await anyio.wait_all_tasks_blocked()
         await served.server.shutdown(grace=PATIENCE / 2)
         assert codes(await read_to_the_end(client)) == [220, 250, 250, 250, 354]
-    assert list(queue.incomplete.iterdir()) == queue.mails() == []
+    assert list(queue.incomplete.iterdir()) == queue.messages() == []
     assert not complaints(log)
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "send_eof"])
 async def test_disconnection(queue: Any, how: str, log: pytest.LogCaptureFixture) -> None:
-    """A client that leaves inside a mail leaves nothing behind.
+    """A client that leaves inside a message leaves nothing behind.
 
-    "a client that disconnects inside a mail"
+    "a client that disconnects inside a message"
     """
     async with serving_in_memory(queue) as served:
         for data in b"NOOP\r\n", ENVELOPE[:50], ENVELOPE + b"Hello\r\n", ENVELOPE + b"Hel":
@@ -771,7 +771,7 @@ async def test_disconnection(queue: Any, how: str, log: pytest.LogCaptureFixture
             await anyio.wait_all_tasks_blocked()
             getattr(client, how)()
             await anyio.wait_all_tasks_blocked()
-    assert list(queue.incomplete.iterdir()) == queue.mails() == []
+    assert list(queue.incomplete.iterdir()) == queue.messages() == []
     assert not complaints(log)
 
 
@@ -799,7 +799,7 @@ def new_options(folder: Path, backend: str) -> list[str]:
 @pytest.mark.in_turn
 @EVERY_BACKEND
 def test_smtplib(backend: str, tmp_path: Path) -> None:
-    """The client of the standard library, with and without TLS, and a mail of some megabytes.
+    """The client of the standard library, with and without TLS, and a message of some megabytes.
 
     "Python has an SMTP client in smtplib"
     """
@@ -808,7 +808,7 @@ def test_smtplib(backend: str, tmp_path: Path) -> None:
         with smtplib.SMTP("localhost", program.port, timeout=PATIENCE) as client:
             client.send_message(small)
             code, text = client.mail("ada@example.org", ["SIZE=10000001"])
-            assert (code, text) == (552, b"5.3.4 The mail is too large")
+            assert (code, text) == (552, b"5.3.4 The message is too large")
         with smtplib.SMTP("localhost", program.port, timeout=PATIENCE) as client:
             client.starttls(context=client_context())
             client.login(*LOGIN)
@@ -833,7 +833,7 @@ def body(content: bytes) -> bytes:
 @pytest.mark.in_turn
 @EVERY_BACKEND
 def test_program_stops(backend: str, tmp_path: Path) -> None:
-    """SIGTERM lets a client finish its mail.
+    """SIGTERM lets a client finish its message.
 
     "When the program is stopped, it closes its port."
     """
@@ -855,7 +855,7 @@ def test_program_stops(backend: str, tmp_path: Path) -> None:
 def test_clear_text_only(tmp_path: Path) -> None:
     """Without a certificate and users, the program offers neither TLS nor logins.
 
-    "Each accepted mail is one line with its identifier, sender and address."
+    "Each accepted message is one line with its identifier, sender and address."
     """
     with running(tmp_path) as program, Client(program.port) as client:
         client.reply()
