@@ -86,12 +86,12 @@ class Program:
         port: Its port.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, name: str = "mail_server.py") -> None:
         self.folder = folder
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(FOLDER / "mail_server.py"), "--port=0", *options],
+                [sys.executable, str(FOLDER / name), "--port=0", *options],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -140,9 +140,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *options: str) -> Iterator[Program]:
+def running(folder: Path, *options: str, name: str = "mail_server.py") -> Iterator[Program]:
     """Run the program while the block runs, then stop it."""
-    program = Program(folder, *options)
+    program = Program(folder, *options, name=name)
     try:
         yield program
         if program.process.poll() is None:

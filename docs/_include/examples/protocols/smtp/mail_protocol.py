@@ -11,7 +11,7 @@ from easynetwork.serializers import StringLineSerializer
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A code, and a text of one or more lines that begins with an enhanced code (RFC 3463)."""
+    """A code, and a text of one or more lines. Most begin with an enhanced code (RFC 3463)."""
 
     code: int
     text: str
