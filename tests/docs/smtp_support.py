@@ -86,12 +86,12 @@ class Program:
         port: Its port.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, name: str = "mail_server.py") -> None:
         self.folder = folder
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(FOLDER / "mail_server.py"), "--port=0", *options],
+                [sys.executable, str(FOLDER / name), "--port=0", *options],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -134,15 +134,15 @@ class Program:
         self.process.wait(PATIENCE)
 
     def queued(self) -> list[tuple[dict[str, Any], bytes]]:
-        """Return the mails in its queue; each of them must be complete."""
+        """Return the messages in its queue; each of them must be complete."""
         queue = mail_queue.MailQueue(self.folder / "queue")
-        return [mail_queue.read_mail(path) for path in queue.mails()]
+        return [mail_queue.read_mail(path) for path in queue.messages()]
 
 
 @contextlib.contextmanager
-def running(folder: Path, *options: str) -> Iterator[Program]:
+def running(folder: Path, *options: str, name: str = "mail_server.py") -> Iterator[Program]:
     """Run the program while the block runs, then stop it."""
-    program = Program(folder, *options)
+    program = Program(folder, *options, name=name)
     try:
         yield program
         if program.process.poll() is None:

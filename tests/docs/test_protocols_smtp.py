@@ -30,7 +30,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.testing import check_serializer, serve, virtual_time
 from tests.conftest import BACKENDS, HAS_TRIO
-from tests.docs.howto_support import DOCS, check_quotations, complaints
+from tests.docs.howto_support import DOCS, check_quotations, complaints, table
 from tests.docs.smtp_support import (
     ENVELOPE,
     FOLDER,
@@ -90,8 +90,8 @@ def test_quotations() -> None:
 
 
 def content_of(queue: Any) -> bytes:
-    """Return the content of the only mail, without the line that the server adds."""
-    [path] = queue.mails()
+    """Return the content of the only message, without the line that the server adds."""
+    [path] = queue.messages()
     _, content = mail_queue.read_mail(path)
     return bytes(re.sub(rb"\AReceived: .*\r\n\t.*\r\n", b"", content))
 
@@ -110,9 +110,11 @@ def with_users() -> Any:
 
 
 def test_of_the_page() -> None:
-    """The page's own tests pass, on both frameworks.
+    """The page's own tests pass, on both frameworks, and are as many as the page shows.
 
     "The network in memory of easynetwork.testing makes situations that are rare on a real network"
+
+    "VERBS is a dictionary, so you can add the command in a file of your own"
     """
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", "-pno:xdist", "-pno:asyncio"],
@@ -124,7 +126,14 @@ def test_of_the_page() -> None:
         timeout=5 * PATIENCE,
         check=False,
     )
-    assert re.search(r"^22 passed in", run.stdout, re.MULTILINE), run.stdout
+    counts = [
+        int(count)
+        for typed, shown in console_commands()
+        if typed.startswith("python -m pytest")
+        for count in re.findall(r"^(\d+) passed in", shown, re.MULTILINE)
+    ]
+    assert len(counts) == 2
+    assert re.search(rf"^{sum(counts)} passed in", run.stdout, re.MULTILINE), run.stdout
     for name in "conftest.py", "pytest.ini":
         same = (DOCS / "_include/examples/howto/testing" / name).read_text(encoding="utf-8")
         assert (FOLDER / name).read_text(encoding="utf-8") == same
@@ -158,22 +167,31 @@ def console_commands() -> Iterator[tuple[str, str]]:
 def test_transcripts(backend: str, tmp_path: Path) -> None:
     """A reader who types what the page says sees what it shows.
 
-    "In another terminal, send a mail with swaks, which shows what both sides say."
+    "In another terminal, send a message with swaks, which shows what both sides say."
 
     "With TLS, a login and pipelining, the client sends three commands before it reads the replies"
 
-    "curl can send mail as well. It prints nothing if the server has accepted the mail"
+    "curl can send mail as well. It prints nothing if the server has accepted the message"
 
-    "All mails are in the queue"
+    "All messages are in the queue"
+
+    "Without a message to send, curl sends HELP, or the command that you pass"
     """
     played = []
     with contextlib.ExitStack() as stack:
         for file in FOLDER.glob("*.py"):
             shutil.copy(file, tmp_path)
         for typed, shown in console_commands():
-            if typed.startswith("python mail_server.py"):
-                options = typed.split()[2:]
-                program = stack.enter_context(running(tmp_path, f"--backend={backend}", *options))
+            if typed.startswith("python -m pytest"):
+                continue  # see test_of_the_page
+            if typed.startswith("python mail_server"):
+                _, name, *options = typed.split()
+                program = stack.enter_context(
+                    running(tmp_path, f"--backend={backend}", *options, name=name)
+                )
+                # It may listen on other addresses, too.
+                expected = shown.replace("2525", str(program.port)).splitlines()
+                assert set(expected) <= set(program.log().splitlines())
                 for file in tmp_path.glob("send_mail.py"):
                     text = file.read_text(encoding="utf-8")
                     file.write_text(text.replace("2525", str(program.port)), encoding="utf-8")
@@ -189,7 +207,7 @@ def test_transcripts(backend: str, tmp_path: Path) -> None:
             )
             assert not [*difference], "\n".join([f"$ {typed}", *difference, printed])
             played.append(typed.split()[0])
-        assert (played.count("swaks"), played.count("curl")) == (3, 1)
+        assert (played.count("swaks"), played.count("curl")) == (4, 3)
         contents = [content for _, content in program.queued()]
         assert len(contents) == 4
         assert contents[2].endswith(b"\r\n\r\nHello.\r\n.\r\nThe line above is a dot.\r\n")
@@ -229,20 +247,16 @@ def general(text: str) -> list[str]:
     return text.strip("\n").splitlines()
 
 
-def test_help(tmp_path: Path) -> None:
-    """A command can be added without a change of the modules.
+def test_codes_with_effects() -> None:
+    """The handler acts on the codes of the table; a handler that learns another needs a row.
 
-    "VERBS is a dictionary, so you can add the command in a file of your own"
+    "With all other codes, the handler only sends the reply."
     """
-    code = (
-        "import mail_server_with_help as m; from mail_session import Session, Settings;"
-        "print(Session(Settings(), is_encrypted=False).reply_to('HELP', '').text)"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.startswith("2.0.0 Commands: EHLO HELO MAIL")
-    assert "HELP" in run.stdout
+    rows = table(PAGE, "Code", "What the handler does")
+    documented = {int(code) for row in rows for code in re.findall(r"\d+", row[0])}
+    source = (FOLDER / "mail_handler.py").read_text(encoding="utf-8")
+    tests = re.findall(r"reply\.code (?:==|in|>=) (\(.*?\)|\d+)", source)
+    assert documented == {int(code) for test in tests for code in re.findall(r"\d+", test)}
 
 
 # Commands and replies
@@ -310,6 +324,28 @@ def test_session() -> None:
         assert f"{reply.code} {reply.text}".startswith(start), line
 
 
+@pytest.mark.parametrize(
+    ("greeting", "is_encrypted", "has_user", "protocol"),
+    [
+        ("HELO", False, False, "SMTP"),
+        ("HELO", True, False, "SMTP"),
+        ("HELO", True, True, "SMTP"),
+        ("EHLO", False, False, "ESMTP"),
+        ("EHLO", True, False, "ESMTPS"),
+        ("EHLO", True, True, "ESMTPSA"),
+    ],
+)
+def test_trace(greeting: str, is_encrypted: bool, has_user: bool, protocol: str) -> None:
+    """The header names a protocol that RFC 3848 knows.
+
+    "SMTP after HELO, and ESMTP after EHLO, with an S for TLS and an A for a login"
+    """
+    session = mail_session.Session(settings(), is_encrypted=is_encrypted)
+    assert session.reply_to(greeting, "client").code == 250
+    session.user = "ada" if has_user else None
+    assert f" with {protocol} id 1; " in session.trace("127.0.0.1", "1")
+
+
 async def test_replies(queue: Any) -> None:
     """Replies are lines, and a command cannot make one more.
 
@@ -347,7 +383,7 @@ async def test_errors(queue: Any) -> None:
 async def test_commands_without_a_mail(queue: Any) -> None:
     """A client cannot keep the server busy for nothing.
 
-    "So is a client that sends 500 commands without sending a mail"
+    "So is a client that sends 500 commands without sending a message"
     """
     mail = ENVELOPE.partition(b"\r\n")[2] + END
     commands = b"NOOP\r\n" * 6 + mail
@@ -355,7 +391,7 @@ async def test_commands_without_a_mail(queue: Any) -> None:
         replies = await send_and_read(served, b"EHLO client\r\n" + commands * 3 + b"NOOP\r\n" * 20)
     assert codes(replies) == [220, 250, *[*[250] * 8, 354, 250] * 3, *[250] * 10, 421]
     assert replies.endswith(b"421 4.7.0 Too many commands, closing the connection\r\n")
-    assert len(queue.mails()) == 3
+    assert len(queue.messages()) == 3
 
 
 # The content
@@ -364,7 +400,7 @@ async def test_commands_without_a_mail(queue: Any) -> None:
 def test_content_serializer() -> None:
     """The format of the content can be sent and received, however it is cut.
 
-    "If a line of the mail begins with a dot, the client adds another one (dot-stuffing)."
+    "If a line of the message begins with a dot, the client adds another one (dot-stuffing)."
     """
     lines = [b"a", b"", b".", b"..", b".a", b"x" * 100, b"\0\xff", None]
     check_serializer(
@@ -389,9 +425,10 @@ async def test_pipelining(queue: Any) -> None:
 
 
 async def test_empty_mail(queue: Any) -> None:
-    """The end of a mail may come at once.
+    """The end of a message may come at once.
 
-    "After the reply 354, the client sends the lines of the mail, and a line with a dot as its end."
+    "After the reply 354, the client sends the lines of the message, and a line with a dot as its
+    end."
     """
     async with serving_in_memory(queue) as served:
         replies = await send_and_read(served, ENVELOPE + b".\r\nQUIT\r\n")
@@ -400,10 +437,10 @@ async def test_empty_mail(queue: Any) -> None:
 
 
 async def test_size(queue: Any) -> None:
-    """A mail that is too large is read, but not stored.
+    """A message that is too large is read, but not stored.
 
-    "When a mail becomes too large, the server writes nothing more, but reads on to the end of the
-    mail: that is where the client expects the reply."
+    "When a message becomes too large, the server writes nothing more, but reads on to the end of
+    the message: that is where the client expects the reply."
     """
     most = b"x" * 498 + b"\r\n" + b"y" * 498 + b"\r\n"
     async with serving_in_memory(queue, settings(max_size=1000)) as served:
@@ -416,22 +453,22 @@ async def test_size(queue: Any) -> None:
 
 
 async def test_long_line(queue: Any) -> None:
-    """A line that never ends costs no memory, and its mail is refused.
+    """A line that never ends costs no memory, and its message is refused.
 
-    "A mail arrives line by line and is written to the disk line by line, so even a large one needs
-    little memory."
+    "A message arrives line by line and is written to the disk line by line, so even a large one
+    needs little memory."
     """
     async with serving_in_memory(queue) as served:
         data = ENVELOPE + b"x" * 1_000_000 + b"\r\n.\r\nQUIT\r\n"
         replies = await send_and_read(served, data)
     assert codes(replies) == [220, 250, 250, 250, 354, 554, 221]
-    assert queue.mails() == []
+    assert queue.messages() == []
 
 
 def test_slow_content(queue: Any) -> None:
-    """A mail has to arrive in time, even if each line does.
+    """A message has to arrive in time, even if each line does.
 
-    "All problems in receive_content() are noted and reported at the end of the mail, or they end
+    "All problems in receive_content() are noted and reported at the end of the message, or they end
     the connection."
     """
 
@@ -446,7 +483,7 @@ def test_slow_content(queue: Any) -> None:
                     await anyio.sleep(10)
             replies = await read_to_the_end(connection)
             assert codes(replies) == [220, 250, 250, 250, 354, 421]
-            assert list(queue.incomplete.iterdir()) == queue.mails() == []
+            assert list(queue.incomplete.iterdir()) == queue.messages() == []
 
     anyio.run(main, backend_options=virtual_time())
 
@@ -460,10 +497,9 @@ def mail_handler_serving(handler: Any) -> Any:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="/proc tells what is synced")
 async def test_order_of_the_commit(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mail is on the disk before the client knows.
+    """The message is on the disk before the client knows.
 
-    "So the mail must be on the disk before that, even if the machine loses its power in the next
-    moment"
+    "So the message must be on the disk before that, even if the machine loses power a moment later"
 
     "commit() does four things, in this order"
     """
@@ -499,7 +535,7 @@ async def test_order_of_the_commit(queue: Any, monkeypatch: pytest.MonkeyPatch) 
 async def test_full_disk(
     queue: Any, step: str, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    """A mail that cannot be stored is not accepted, and the connection goes on.
+    """A message that cannot be stored is not accepted, and the connection goes on.
 
     "If the disk is full, the server replies with 451, and clients try again later."
     """
@@ -544,7 +580,7 @@ async def test_full_disk(
             replies += await read_to_the_end(connection)
     middle = [451] if step == "open" else [354, 451]
     assert codes(replies) == [220, 250, 250, 250, *middle, 250, 221]
-    assert list(queue.incomplete.iterdir()) == queue.mails() == []
+    assert list(queue.incomplete.iterdir()) == queue.messages() == []
     [record] = [record for record in log.records if record.name == "mail"]
     assert "No space left on device" in record.getMessage()
 
@@ -571,7 +607,7 @@ def test_leftovers(tmp_path: Path) -> None:
 async def test_state_after_start_tls(queue: Any) -> None:
     """What was said in clear text is forgotten, and what is injected is never parsed.
 
-    "After the handshake, the client begins again: the new session has neither a name nor a mail"
+    "After the handshake, the client begins again: the new session has neither a name nor a message"
 
     "Clear text after STARTTLS makes the handshake fail"
     """
@@ -597,7 +633,7 @@ async def test_state_after_start_tls(queue: Any) -> None:
         assert codes(replies.partition(b"220 2.0.0")[0]) == [220, 250]
         assert b"354" not in replies
         assert b"503" not in replies
-    assert queue.mails() == []
+    assert queue.messages() == []
 
 
 def encoded(text: str) -> str:
@@ -612,9 +648,9 @@ async def test_auth(queue: Any, log: pytest.LogCaptureFixture) -> None:
 
     "Each wrong password is a line, too."
 
-    "after 334, the client sends a password, after 354 a mail, and after 220 a TLS handshake."
+    "after 334, the client sends a password, after 354 a message, and after 220 a TLS handshake."
 
-    "Hashing is slow by intention, so it runs in a thread, and in no more than two at the same time"
+    "Hashing is slow by design, so it runs in a thread, and in no more than two at the same time"
 
     "For port 465, pass ssl to the server: the handler notices that the connection is encrypted."
     """
@@ -695,12 +731,12 @@ def test_no_users() -> None:
 
 @pytest.mark.in_turn
 async def test_drain(queue: Any, log: pytest.LogCaptureFixture) -> None:
-    """Each client is told, and a mail that is being sent is received.
+    """Each client is told, and a message that is being sent is received.
 
     "Each client that is between two commands gets the reply 421 after a second, and is
     disconnected."
 
-    "A client that sends MAIL gets 421, and sends the mail to another server, or later."
+    "A client that sends MAIL gets 421, and sends the message to another server, or later."
     """
     async with serving_in_memory(queue) as served:
         idle, busy, gone = [await served.connect(raw=True) for _ in range(3)]
@@ -722,9 +758,9 @@ async def test_drain(queue: Any, log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.in_turn
 async def test_silent_inside_a_mail(queue: Any, log: pytest.LogCaptureFixture) -> None:
-    """A client that stops in the middle of a mail does not keep the server.
+    """A client that stops in the middle of a message does not keep the server.
 
-    "A client that is sending a mail has 30 seconds to finish it."
+    "A client that is sending a message has 30 seconds to finish it."
     """
     async with serving_in_memory(queue) as served:
         client = await served.connect(raw=True)
@@ -732,15 +768,15 @@ async def test_silent_inside_a_mail(queue: Any, log: pytest.LogCaptureFixture) -
         await anyio.wait_all_tasks_blocked()
         await served.server.shutdown(grace=PATIENCE / 2)
         assert codes(await read_to_the_end(client)) == [220, 250, 250, 250, 354]
-    assert list(queue.incomplete.iterdir()) == queue.mails() == []
+    assert list(queue.incomplete.iterdir()) == queue.messages() == []
     assert not complaints(log)
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "send_eof"])
 async def test_disconnection(queue: Any, how: str, log: pytest.LogCaptureFixture) -> None:
-    """A client that leaves inside a mail leaves nothing behind.
+    """A client that leaves inside a message leaves nothing behind.
 
-    "a client that disconnects inside a mail"
+    "a client that disconnects inside a message"
     """
     async with serving_in_memory(queue) as served:
         for data in b"NOOP\r\n", ENVELOPE[:50], ENVELOPE + b"Hello\r\n", ENVELOPE + b"Hel":
@@ -749,7 +785,7 @@ async def test_disconnection(queue: Any, how: str, log: pytest.LogCaptureFixture
             await anyio.wait_all_tasks_blocked()
             getattr(client, how)()
             await anyio.wait_all_tasks_blocked()
-    assert list(queue.incomplete.iterdir()) == queue.mails() == []
+    assert list(queue.incomplete.iterdir()) == queue.messages() == []
     assert not complaints(log)
 
 
@@ -777,7 +813,7 @@ def new_options(folder: Path, backend: str) -> list[str]:
 @pytest.mark.in_turn
 @EVERY_BACKEND
 def test_smtplib(backend: str, tmp_path: Path) -> None:
-    """The client of the standard library, with and without TLS, and a mail of some megabytes.
+    """The client of the standard library, with and without TLS, and a message of some megabytes.
 
     "Python has an SMTP client in smtplib"
     """
@@ -786,7 +822,7 @@ def test_smtplib(backend: str, tmp_path: Path) -> None:
         with smtplib.SMTP("localhost", program.port, timeout=PATIENCE) as client:
             client.send_message(small)
             code, text = client.mail("ada@example.org", ["SIZE=10000001"])
-            assert (code, text) == (552, b"5.3.4 The mail is too large")
+            assert (code, text) == (552, b"5.3.4 The message is too large")
         with smtplib.SMTP("localhost", program.port, timeout=PATIENCE) as client:
             client.starttls(context=client_context())
             client.login(*LOGIN)
@@ -811,7 +847,7 @@ def body(content: bytes) -> bytes:
 @pytest.mark.in_turn
 @EVERY_BACKEND
 def test_program_stops(backend: str, tmp_path: Path) -> None:
-    """SIGTERM lets a client finish its mail.
+    """SIGTERM lets a client finish its message.
 
     "When the program is stopped, it closes its port."
     """
@@ -833,7 +869,7 @@ def test_program_stops(backend: str, tmp_path: Path) -> None:
 def test_clear_text_only(tmp_path: Path) -> None:
     """Without a certificate and users, the program offers neither TLS nor logins.
 
-    "Each accepted mail is one line with its identifier, sender and address."
+    "Each accepted message is one line with its identifier, sender and address."
     """
     with running(tmp_path) as program, Client(program.port) as client:
         client.reply()

@@ -83,11 +83,11 @@ SMUGGLED_ENDS = [
 
 @pytest.mark.parametrize("end", [*SMUGGLED_ENDS, b"\r\n.\r\r\n", b"\r\r\n.\r\r\n", b"\n\n.\n\n"])
 async def test_smuggling(queue: Any, end: bytes) -> None:
-    """No end of a mail but the real one ends it, wherever the stream is cut.
+    """No end of a message but the real one ends it, wherever the stream is cut.
 
-    "In this server, CRLF is the only end of a line, so only CRLF, a dot and CRLF end a mail."
+    "In this server, CRLF is the only end of a line, so only CRLF, a dot and CRLF end a message."
 
-    "the whole mail is received up to its real end and is not stored"
+    "the whole message is received up to its real end and is not stored"
     """
     content = b"Hello" + end + FORGED
     data = ENVELOPE + content + b"QUIT\r\n"
@@ -97,29 +97,29 @@ async def test_smuggling(queue: Any, end: bytes) -> None:
             assert codes(replies) == [220, 250, 250, 250, 354, 554, 221], cut
         replies = await send_and_read(served, data, to_server=Faults(chunks=1))
         assert codes(replies) == [220, 250, 250, 250, 354, 554, 221]
-    assert queue.mails() == []
+    assert queue.messages() == []
 
 
 @pytest.mark.parametrize("end", [b"\r\n..\r\n", b"\r\n .\r\n", b"\r\n. \r\n", b"\r\n\0.\r\n", b"."])
 async def test_harmless_dots(queue: Any, end: bytes) -> None:
-    """Lines that only look like the end belong to the mail.
+    """Lines that only look like the end belong to the message.
 
-    "only CRLF, a dot and CRLF end a mail"
+    "only CRLF, a dot and CRLF end a message"
     """
     data = ENVELOPE + b"Hello" + end + FORGED + b"QUIT\r\n"
     async with serving_in_memory(queue, network=MemoryNetwork(chunks=range(1, 9))) as served:
         replies = await send_and_read(served, data)
     assert codes(replies) == [220, 250, 250, 250, 354, 250, 221]
-    [path] = queue.mails()
+    [path] = queue.messages()
     received = b"Hello" + end.replace(b"\n.", b"\n") + FORGED.removesuffix(b".\r\n")
     assert mail_queue.read_mail(path)[1].endswith(b"\r\n" + received)
 
 
 @pytest.mark.in_turn
 async def test_each_cut(queue: Any) -> None:
-    """A mail is the same mail, wherever the stream is cut.
+    """A message is the same message, wherever the stream is cut.
 
-    "a mail that arrives byte by byte"
+    "a message that arrives byte by byte"
     """
     content = b"Subject: a test\r\n\r\n..dot\r\n...\r\n\r\nHello.\r\n"
     data = ENVELOPE + content + b".\r\n" + ENVELOPE + b".\r\nNOOP\r\nQUIT\r\n"
@@ -128,19 +128,19 @@ async def test_each_cut(queue: Any) -> None:
         for cuts in *([cut] for cut in range(1, len(data))), [1] * len(data), [2, 3] * len(data):
             replies = await send_and_read(served, data, to_server=Faults(chunks=cuts))
             assert codes(replies) == [220, *mail, *mail, 250, 221], cuts
-    stored = {mail_queue.read_mail(path)[1].split(b"\r\n", 2)[2] for path in queue.mails()}
+    stored = {mail_queue.read_mail(path)[1].split(b"\r\n", 2)[2] for path in queue.messages()}
     assert stored == {content.replace(b"\n.", b"\n"), b""}
-    assert len(queue.mails()) == 2 * (len(data) + 1)
+    assert len(queue.messages()) == 2 * (len(data) + 1)
 
 
 # Crashes
 
 
 class Sender:
-    """Sends one mail after the other, until the server is gone.
+    """Sends one message after the other, until the server is gone.
 
     Attributes:
-        acknowledged: The hashes of the mails that the server is responsible for.
+        acknowledged: The hashes of the messages that the server is responsible for.
     """
 
     def __init__(self, port: int, seed: int, acknowledged: set[str]) -> None:
@@ -163,12 +163,12 @@ class Sender:
 @pytest.mark.in_turn
 @EVERY_BACKEND
 def test_crashes(backend: str, tmp_path: Path) -> None:
-    """Each mail that was acknowledged is in the queue, whole, when the server is killed.
+    """Each message that was acknowledged is in the queue, whole, when the server is killed.
 
-    "If the connection or the server breaks before the reply arrives, the client sends the mail
-    again. A mail may arrive twice, but it is never lost."
+    "If the connection or the server breaks before the reply arrives, the client sends the message
+    again. A message may arrive twice, but it is never lost."
 
-    "This happens at once, so there is never half a mail in new."
+    "This happens at once, so there is never half a message in new."
     """
     acknowledged: set[str] = set()
     for seed in range(3):
@@ -194,7 +194,7 @@ def test_crashes(backend: str, tmp_path: Path) -> None:
         assert len(received) // 62 in (1, 10, 1000, 5000)
         stored.add(hashlib.sha256(received).hexdigest())
     assert acknowledged <= stored
-    assert len(stored) <= len(acknowledged) + 12  # in each round, one mail of each sender
+    assert len(stored) <= len(acknowledged) + 12  # in each round, one message of each sender
 
 
 # Hostile clients

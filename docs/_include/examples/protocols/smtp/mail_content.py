@@ -17,7 +17,7 @@ logger = logging.getLogger("mail")
 
 
 class ContentSerializer(AutoSeparatedPacketSerializer[bytes | None, bytes | None]):
-    """A packet is a line of a mail, without its end. None is the end of the mail."""
+    """A packet is a line of a message, without its end. None is the end of the message."""
 
     def __init__(self, *, limit: int = 65_536) -> None:
         super().__init__(b"\r\n", limit=limit)
@@ -41,7 +41,7 @@ CONTENT = StreamProtocol(ContentSerializer())
 async def receive_content(
     client: AsyncStreamClient[Any], mail: NewMail, settings: Settings
 ) -> Reply | None:
-    """Write a mail to the queue, up to its end. Return why it is refused, if it is."""
+    """Write a message to the queue, up to its end. Return why it is refused, if it is."""
     problem: Reply | None = None
     size = 0
     with anyio.move_on_after(settings.content_timeout):
@@ -58,6 +58,6 @@ async def receive_content(
             except StreamProtocolParseError:
                 problem = NOT_LINES
             except QueueError as exc:
-                logger.error("A mail cannot be stored: %s", exc)
+                logger.error("A message cannot be stored: %s", exc)
                 problem = NOT_STORED
     return TIMEOUT

@@ -114,7 +114,7 @@ class MailRequestHandler(AsyncStreamRequestHandler[str, Reply]):
                     return problem
                 await run_sync(mail.commit)
         except QueueError as exc:
-            logger.error("A mail cannot be stored: %s", exc)
+            logger.error("A message cannot be stored: %s", exc)
             return NOT_STORED
         logger.info("%s: from <%s> at %s", mail.id, envelope.sender, host)
         return Reply(250, f"2.0.0 Queued as {mail.id}")

@@ -11,20 +11,20 @@ from easynetwork.serializers import StringLineSerializer
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A code, and a text of one or more lines that begins with an enhanced code (RFC 3463)."""
+    """A code, and a text of one or more lines. Most begin with an enhanced code (RFC 3463)."""
 
     code: int
     text: str
 
 
-GO_AHEAD: Final = Reply(354, "End the mail with a dot in a line of its own")
+GO_AHEAD: Final = Reply(354, "End the message with a dot on a line of its own")
 SHUTTING_DOWN: Final = Reply(421, "4.3.2 The server is shutting down")
 TIMEOUT: Final = Reply(421, "4.4.2 Timeout, closing the connection")
 TOO_MANY_ERRORS: Final = Reply(421, "4.7.0 Too many errors, closing the connection")
 TOO_MANY_COMMANDS: Final = Reply(421, "4.7.0 Too many commands, closing the connection")
-NOT_STORED: Final = Reply(451, "4.3.0 The mail cannot be stored now")
+NOT_STORED: Final = Reply(451, "4.3.0 The message cannot be stored now")
 NOT_A_COMMAND: Final = Reply(500, "5.5.2 A command is a line of ASCII that ends with CRLF")
-TOO_LARGE: Final = Reply(552, "5.3.4 The mail is too large")
+TOO_LARGE: Final = Reply(552, "5.3.4 The message is too large")
 NOT_LINES: Final = Reply(554, "5.6.0 A line is too long, or contains a bare CR or LF")
 
 

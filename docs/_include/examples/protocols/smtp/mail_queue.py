@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STALE = 3600.0  # seconds; no mail takes so long to arrive
+STALE = 3600.0  # seconds; no message takes so long to arrive
 
 
 class QueueError(Exception):
-    """A mail cannot be written to the disk."""
+    """A message cannot be written to the disk."""
 
 
 class MailQueue:
-    """A folder with one file for each mail: a line of JSON, then the mail as it was received."""
+    """A folder with one file for each message: a line of JSON, then what the client sent."""
 
     def __init__(self, folder: Path) -> None:
         self.complete = folder / "new"
@@ -34,7 +34,7 @@ class MailQueue:
 
     @contextlib.contextmanager
     def new_mail(self, envelope: dict[str, Any]) -> Iterator[NewMail]:
-        """Begin a mail. Unless it is committed in the block, it is gone afterwards."""
+        """Begin a message. Unless it is committed in the block, it is gone afterwards."""
         try:
             mail = NewMail(self)
         except OSError as exc:
@@ -45,13 +45,13 @@ class MailQueue:
         finally:
             mail.close()
 
-    def mails(self) -> list[Path]:
-        """Return the mails that are complete, the oldest one first."""
+    def messages(self) -> list[Path]:
+        """Return the messages that are complete, the oldest one first."""
         return sorted(self.complete.glob("*.mail"))
 
 
 class NewMail:
-    """A mail that is being received."""
+    """A message that is being received."""
 
     def __init__(self, queue: MailQueue) -> None:
         self.id = f"{time.time_ns():x}-{secrets.token_hex(4)}"
@@ -66,7 +66,7 @@ class NewMail:
             raise QueueError(str(exc)) from exc
 
     def commit(self) -> None:
-        """Return when the mail would survive a power failure. This takes time: use a thread."""
+        """Return when the message would survive a power failure. This takes time: use a thread."""
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -91,13 +91,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_mail(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return the envelope and the content of a mail in the queue."""
+    """Return the envelope and the content of a message in the queue."""
     envelope, _, content = path.read_bytes().partition(b"\r\n")
     return json.loads(envelope), content
 
 
 if __name__ == "__main__":
-    for path in MailQueue(Path(sys.argv[1])).mails():
+    for path in MailQueue(Path(sys.argv[1])).messages():
         envelope, content = read_mail(path)
         recipients = ", ".join(envelope["recipients"])
         print(f"{path.stem}: {envelope['sender']} to {recipients}, {len(content)} bytes")

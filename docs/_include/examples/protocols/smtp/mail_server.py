@@ -15,7 +15,7 @@ from mail_session import Settings
 
 from easynetwork.servers import AsyncTCPNetworkServer, Limits, run
 
-# A client is silent while it collects its next mail: the handler has its own timeout for that.
+# A client is silent while it collects its next message: the handler has its own timeout for that.
 LIMITS = dataclasses.replace(Limits.public(), max_clients=1000, max_clients_per_host=20)
 
 

@@ -28,12 +28,12 @@ PATH = re.compile(
 class Settings:
     hostname: str = "localhost"
     domains: frozenset[str] = frozenset({"example.com"})  # those whose mail is accepted
-    max_size: int = 10_000_000  # bytes of a mail
-    max_recipients: int = 100  # of a mail
+    max_size: int = 10_000_000  # bytes of a message
+    max_recipients: int = 100  # of a message
     max_errors: int = 10  # invalid commands of a connection
-    max_commands: int = 500  # before a mail; one with 100 recipients takes 103
+    max_commands: int = 500  # before a message; one with 100 recipients takes 103
     command_timeout: float = 300.0  # seconds until the next command
-    content_timeout: float = 600.0  # seconds for a whole mail
+    content_timeout: float = 600.0  # seconds for a whole message
     tls: ssl.SSLContext | None = None
     users: Users | None = None
 
@@ -54,7 +54,7 @@ class Session:
         self.is_extended = False  # whether it said so with EHLO
         self.user: str | None = None
         self.envelope: Envelope | None = None
-        self.commands = 0  # since the last mail
+        self.commands = 0  # since the last message
 
     def reply_to(self, verb: str, argument: str) -> Reply:
         """Return the reply to a command, or the first one if a dialogue follows."""
@@ -91,13 +91,13 @@ class Session:
         self.name, self.is_extended, self.envelope = argument, False, None
         return Reply(250, self.settings.hostname)
 
-    # A mail: MAIL, then RCPT for each recipient, then DATA
+    # A message: MAIL, then RCPT for each recipient, then DATA
 
     def mail(self, argument: str) -> Reply:
         if not self.name:
             return Reply(503, "5.5.1 Send EHLO first")
         if self.envelope is not None:
-            return Reply(503, "5.5.1 A mail has begun already")
+            return Reply(503, "5.5.1 A message has begun already")
         sender, _, parameters = parse_path("FROM", argument)
         if sender is None:
             return Reply(501, "5.1.7 Syntax: MAIL FROM:<address>")
@@ -137,9 +137,10 @@ class Session:
         return GO_AHEAD
 
     def trace(self, host: str, mail_id: str) -> str:
-        """Return the header line that each server adds to a mail (RFC 5321, 4.4; RFC 3848)."""
-        protocol = "ESMTP" if self.is_extended else "SMTP"
-        protocol += "S" * self.is_encrypted + "A" * (self.user is not None)
+        """Return the header line that each server adds to a message (RFC 5321, 4.4; RFC 3848)."""
+        protocol = "SMTP"  # with HELO, even over TLS: there is no SMTPS
+        if self.is_extended:
+            protocol = "ESMTP" + "S" * self.is_encrypted + "A" * (self.user is not None)
         address = f"IPv6:{host}" if ":" in host else host
         date = email.utils.formatdate(localtime=True)
         return (
@@ -185,7 +186,7 @@ class Session:
         return Reply(250, "2.0.0 OK")
 
     def vrfy(self, argument: str) -> Reply:
-        return Reply(252, "2.1.5 Send a mail to find out")
+        return Reply(252, "2.1.5 Send a message to find out")
 
     def quit(self, argument: str) -> Reply:
         if argument:

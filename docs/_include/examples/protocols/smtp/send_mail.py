@@ -17,7 +17,7 @@ def main() -> None:
         client.starttls(context=context)
         client.login("ada", "lovelace")
         client.send_message(mail)
-    print("The server has the mail")
+    print("The server has the message")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ async def test_mail(queue: MailQueue) -> None:
         assert (await client.ask(".")).startswith("250 2.0.0 Queued as ")
         assert await client.ask("QUIT") == "221 2.0.0 Bye"
 
-    [path] = queue.mails()
+    [path] = queue.messages()
     envelope, content = read_mail(path)
     assert envelope == {"sender": "ada@example.org", "recipients": ["bob@example.com"]}
     assert content.endswith(b"\r\nSubject: a test\r\n\r\n.a line that begins with a dot\r\n")
@@ -78,7 +78,7 @@ async def test_smuggled_end(queue: MailQueue, end: bytes) -> None:
         assert (await client.reply()).startswith("554 5.6.0 ")
         assert await client.ask("QUIT") == "221 2.0.0 Bye"
 
-    assert queue.mails() == []
+    assert queue.messages() == []
 
 
 async def test_disconnection_inside_a_mail(queue: MailQueue) -> None:
@@ -89,7 +89,7 @@ async def test_disconnection_inside_a_mail(queue: MailQueue) -> None:
         await client.client.send_packet("Subject: a test")
         await client.client.aclose()
 
-    assert queue.mails() == []
+    assert queue.messages() == []
     assert list(queue.incomplete.iterdir()) == []
 
 
