@@ -159,9 +159,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site into docs/_build/html; a warning or a dead reference is an error."""
+    """Build the site into docs/_build/html; a warning or a dead reference is an error.
+
+    Then print how many of its sentences a test quotes.
+    """
     install(session, "docs")
     session.run("sphinx-build", *SPHINX, "docs/_build/html", *session.posargs)
+    session.run("python", "-m", "tests.docs.sentences")
     session.log("Open docs/_build/html/index.html in a browser")
 
 
