@@ -45,9 +45,10 @@ def test_idle_connections(loop: str, last_words: str) -> None:
             assert is_at_rest(server)
 
 
-# The bytes that a connection occupies, beside what has arrived of a packet, as long as it lasts. On
-# CPython 3.13, 5,900 on asyncio and 8,000 on trio; 24,800 and 26,200 with TLS.
-STATES = {"tcp": 10 * 1024, "tls": 32 * 1024}
+# The bytes that a connection occupies, beside what has arrived of a packet, as long as it lasts: on
+# CPython 3.13, 5,900 on asyncio and 8,000 on trio; 24,800 and 26,200 with TLS. And how much room is
+# needed for that: 60,000 bytes that come through TLS, in pieces, occupy 82,000.
+STATES = {"tcp": (10 * 1024, 1), "tls": (32 * 1024, 1.5)}
 
 
 @pytest.mark.usefixtures("many_descriptors")
@@ -55,7 +56,7 @@ STATES = {"tcp": 10 * 1024, "tls": 32 * 1024}
 @pytest.mark.cost
 def test_states(loop: str, transport: list[str], rest: int) -> None:
     """A connection costs little, and half a packet what has arrived of it."""
-    limit = STATES["tls" if "--tls" in transport else "tcp"]
+    limit, factor = STATES["tls" if "--tls" in transport else "tcp"]
     count = 250
     with ServerProcess(loop, *transport) as server:
         with ExitStack() as stack:
@@ -65,7 +66,7 @@ def test_states(loop: str, transport: list[str], rest: int) -> None:
             for _ in range(count):
                 stack.enter_context(use(server, "small")).sendall(b"x" * rest)
             use(server, "small").close()  # the server has read what came before
-            assert (server.memory() - before) / count <= limit + rest
+            assert (server.memory() - before) / count <= limit + factor * rest
 
 
 def is_at_rest(server: ServerProcess) -> bool:
