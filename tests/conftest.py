@@ -188,8 +188,13 @@ def share_bytecode() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
-    """See to it that the process ends: if a thread keeps it from exiting, show which and fail."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """See to it that the process ends: if a thread keeps it from exiting, show which and fail.
+
+    A worker of pytest-xdist waits until the others have done their work. It is ended from outside.
+    """
+    if hasattr(config, "workerinput"):
+        return
     # In WebAssembly no thread can start: none keeps the process from exiting, and none can watch.
     with contextlib.suppress(RuntimeError):
         faulthandler.dump_traceback_later(EXIT_LIMIT, exit=True)
