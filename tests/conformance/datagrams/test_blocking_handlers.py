@@ -109,17 +109,20 @@ async def test_many_peers(serve: Serve, log: Records) -> None:
 
     class Handler(DatagramEcho):
         def answer(self, client: Client, request: str) -> str:
-            time.sleep(MS)
+            self.wait()
             assert len(handler_threads()) <= 4
             return request
 
-    async with serve(Handler(max_threads=4)) as service:
+    message = "All 4 threads of the request handler are busy: clients wait"
+    handler = Handler(max_threads=4)
+    async with serve(handler) as service:
         peers = [service.connect() for _ in range(100)]
         for number, peer in enumerate(peers):
             await anyio.to_thread.run_sync(peer.send, str(number))
+        await log.logged(message)
+        handler.released.set()
         for number, peer in enumerate(peers):
             assert await peer.receive() == str(number)
-        message = "All 4 threads of the request handler are busy: clients wait"
         assert log.problems() == [("WARNING", message, None)]
 
 
