@@ -39,7 +39,7 @@ sent more since the last read has sent more than one small request."""
 BUSY_PACKETS: Final = 16
 """Packets of one read that are charged, however few bytes they have."""
 
-PACKET_COST: Final = 64
+_PACKET_COST: Final = 64
 """Bytes that a smaller packet is charged as: to serve it takes as long (measured)."""
 
 SMALL_SIZE: Final = 256
@@ -105,8 +105,15 @@ class FairQueue:
         """
         return min(view, self._small_view, key=len)
 
-    def charge(self, flow: Flow, nbytes: int) -> None:
-        """Charge bytes to the budget and to a flow: what it has read, if that is much."""
+    def charge(self, flow: Flow, nbytes: int, packets: int = 0) -> None:
+        """Charge to the budget and to a flow what it has read, if that is much.
+
+        Args:
+            flow: The flow.
+            nbytes: How many bytes that was.
+            packets: How many packets were in it, about.
+        """
+        nbytes = max(nbytes, packets * _PACKET_COST)
         self._virtual_time = max(self._virtual_time, flow.finish_tag)
         flow.finish_tag = self._virtual_time + nbytes
         self._budget -= nbytes

@@ -21,7 +21,7 @@ from easynetwork._tuning import HIGH_WATER, SEND_BUDGET_BYTES
 from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
-from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE, PACKET_COST
+from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -75,7 +75,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._fed += nbytes
         packets = self.feed(view[:nbytes].tobytes())
         if nbytes >= busy_size or packets > BUSY_PACKETS:
-            self._fair_queue.charge(self, max(nbytes, packets * PACKET_COST))
+            self._fair_queue.charge(self, nbytes, packets)
             self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
         if packets and (waiter := self._waiter) is not None:
             self._fed = nbytes

@@ -18,7 +18,7 @@ import trio
 from easynetwork._tuning import SEND_BUDGET_BYTES
 from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
-from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE, PACKET_COST
+from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
 
@@ -105,7 +105,7 @@ class TrioStreamTransport(SocketStreamTransport):
         if nbytes:
             packets = self.feed(view[:nbytes].tobytes())
             if nbytes >= busy_size or packets > BUSY_PACKETS:
-                self._fair_queue.charge(self, max(nbytes, packets * PACKET_COST))
+                self._fair_queue.charge(self, nbytes, packets)
                 self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
             if not packets:
                 self.on_partial()
