@@ -79,6 +79,18 @@ def table(page: str, *headings: str) -> list[list[str]]:
     raise LookupError(f"{page} has no table with {headings}")
 
 
+def check_tests(names: str) -> None:
+    """Check that the tests that a cell names exist."""
+    file, count = "", 0
+    for name in re.findall(r"tests/[\w/]+\.py|test_\w+", names):
+        if name.endswith(".py"):
+            file = (DOCS.parent / name).read_text(encoding="utf-8")
+        else:
+            assert re.search(rf"^(?:async )?def {name}\(", file, re.MULTILINE), name
+            count += 1
+    assert count
+
+
 def shown(role: re.Match[str]) -> str:
     """Return what Sphinx shows of a role."""
     kind, tilde, text = role.groups()

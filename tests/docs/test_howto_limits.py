@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import socket
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -39,6 +37,7 @@ from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import (
     Watched,
     check_quotations,
+    check_tests,
     complaints,
     connected,
     serving,
@@ -52,7 +51,6 @@ from tests.times import MS
 pytestmark = pytest.mark.anyio
 
 PAGE = "howto/limits.rst"
-REPOSITORY = Path(__file__).resolve().parents[2]
 LINES: Any = StreamProtocol(StringLineSerializer(limit=1 << 20))
 HOUR = 3600
 
@@ -436,14 +434,7 @@ def test_attacks() -> None:
     rows = table(PAGE, "Attack", "By default")
     assert len(rows) == 9
     for *_, tests in rows:
-        file, count = "", 0
-        for name in re.findall(r"tests/[\w/]+\.py|test_\w+", tests):
-            if name.endswith(".py"):
-                file = (REPOSITORY / name).read_text(encoding="utf-8")
-            else:
-                assert re.search(rf"^(?:async )?def {name}\(", file, re.MULTILINE), name
-                count += 1
-        assert count
+        check_tests(tests)
 
 
 async def test_lines_of_connections(log: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,7 @@ from tests.docs.howto_support import (
     DatagramEcho,
     Echo,
     check_quotations,
+    check_tests,
     serving,
     table,
     until,
@@ -61,18 +62,6 @@ Client = AsyncStreamClient[str]
 def test_quotations() -> None:
     """Check that the page contains all quotations, and that each test quotes it."""
     check_quotations(PAGE, globals())
-
-
-def check_tests(names: str) -> None:
-    """Check that the tests that a cell names exist."""
-    file, count = "", 0
-    for name in re.findall(r"tests/[\w/]+\.py|test_\w+", names):
-        if name.endswith(".py"):
-            file = (REPOSITORY / name).read_text(encoding="utf-8")
-        else:
-            assert re.search(rf"^(?:async )?def {name}\(", file, re.MULTILINE), name
-            count += 1
-    assert count
 
 
 # What you can rely on
