@@ -231,7 +231,7 @@ async def test_client_that_does_not_read(serve: Serve) -> None:
         begin = anyio.current_time()
         peer.send("more")
         await handler.noted("SEND_TIMEOUT")
-        assert 3 <= anyio.current_time() - begin <= 3 + LATE
+        assert 3 - MS <= anyio.current_time() - begin <= 3 + LATE
         assert (await peer.rest())[1] == "reset"
 
 
@@ -381,7 +381,7 @@ async def test_close(serve: Serve, log: Records) -> None:
         peer.send("more")
         await handler.noted("CLOSED")
         await log.logged(f"{peer.name} is closed: {CloseReason.CLOSE_TIMEOUT.value}")
-        assert 3 <= anyio.current_time() - begin <= 3 + LATE
+        assert 3 - MS <= anyio.current_time() - begin <= 3 + LATE
         assert service.server.get_statistics().closed == {CloseReason.CLOSE_TIMEOUT: 1}
 
 
@@ -466,7 +466,7 @@ async def test_large_answer(serve: Serve, limits: Limits, size: int, rate: int) 
         while left > 0:
             await anyio.sleep(piece / rate)
             left -= len(await peer._connection.receive(piece))
-        assert anyio.current_time() - begin >= size / rate
+        assert anyio.current_time() - begin >= size / rate - MS
         peer.send("more")  # it is still there
         assert await peer._connection.receive(100)
         assert handler.notes == ["on_connection"]
