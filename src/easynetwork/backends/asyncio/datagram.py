@@ -16,6 +16,7 @@ from typing import Any
 
 from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
+from easynetwork.backends.asyncio.stream import resume
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 from easynetwork.sockets.datagrams import DatagramCalls
 
@@ -82,7 +83,7 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         except OSError as exc:
             self._next = exc
         if self._next is not None:
-            self._waiter.set_result(None)
+            resume(self._waiter)
 
     # -- the reader
 

@@ -81,7 +81,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._fed = nbytes
             self._waiter = None
             if not waiter.done():
-                waiter.set_result(None)
+                resume(waiter)
             return True
         if not packets:
             self.on_partial()
@@ -95,8 +95,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         To ask for it costs a twentieth of a request (measured). Usually, `write()` tells as well.
         """
         self._so_error_checked = False
+        waiter = self._waiter
         self._on_readable()
-        if self._waiter is not None:
+        if waiter is not None and waiter is self._waiter:
             self._check_so_error()
 
     def _take_turn(self) -> None:
@@ -141,7 +142,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._check_so_error()
         if not self._is_reading:
             self._start_reading()
-        waiter = self._waiter = self._loop.create_future()
+        waiter = self._waiter = asyncio.Future(loop=self._loop)
         if deadline == math.inf:
             return waiter
         if deadline > self._loop.time():
@@ -200,3 +201,22 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)
+
+
+def resume(waiter: asyncio.Future[None]) -> None:
+    """Set the result of a future, and go on at once with the task that waits for it.
+
+    `set_result()` alone would have it go on at the next turn of the event loop: then, a request
+    with no others in flight takes two turns, and a quarter more instructions (measured).
+
+    The caller is to be done: the task may do anything, such as closing the connection.
+    """
+    callbacks = waiter._callbacks
+    # No task can go on while another runs, as where the loop cannot watch sockets itself.
+    if callbacks and len(callbacks) == 1 and asyncio.current_task() is None:
+        callback, context = callbacks[0]
+        waiter.remove_done_callback(callback)
+        waiter.set_result(None)
+        context.run(callback, waiter)
+    else:
+        waiter.set_result(None)

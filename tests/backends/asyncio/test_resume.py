@@ -1,0 +1,157 @@
+"""A task goes on in the callback that has read for it, not a turn of the event loop later."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+from typing import Any
+
+import pytest
+
+from easynetwork.backends.asyncio.stream import resume
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+
+
+class Waiting:
+    """A task that waits for a future, and notes what happens."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+        self.notes: list[str] = []
+
+    async def wait(self) -> None:
+        await self.future
+        self.notes.append("goes on")
+        assert asyncio.current_task() is not None
+        await asyncio.sleep(0)
+        self.notes.append("ends")
+
+    def resume(self) -> None:
+        resume(self.future)
+        self.notes.append("resumed")
+
+
+def test_at_once() -> None:
+    """The task runs until it waits again, before the callback returns."""
+
+    async def main() -> list[str]:
+        waiting = Waiting()
+        task = asyncio.create_task(waiting.wait())
+        await asyncio.sleep(0)
+        waiting.loop.call_soon(waiting.resume)
+        await task
+        return waiting.notes
+
+    assert asyncio.run(main()) == ["goes on", "resumed", "ends"]
+
+
+def test_in_a_task() -> None:
+    """Where another task runs, it goes on after that."""
+
+    async def main() -> list[str]:
+        waiting = Waiting()
+        task = asyncio.create_task(waiting.wait())
+        await asyncio.sleep(0)
+        waiting.resume()
+        await task
+        return waiting.notes
+
+    assert asyncio.run(main()) == ["resumed", "goes on", "ends"]
+
+
+def test_nobody_waits() -> None:
+    """A future that is waited for afterwards is done."""
+
+    async def main() -> list[str]:
+        waiting = Waiting()
+        waiting.resume()
+        await waiting.wait()
+        return waiting.notes
+
+    assert asyncio.run(main()) == ["resumed", "goes on", "ends"]
+
+
+def test_two_tasks() -> None:
+    """Both go on, if two tasks wait for one future."""
+
+    async def main() -> list[str]:
+        waiting = Waiting()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(waiting.wait())
+            await asyncio.sleep(0)
+            waiting.loop.call_soon(waiting.resume)
+        return waiting.notes
+
+    assert asyncio.run(main()) == ["resumed", "goes on", "goes on", "ends", "ends"]
+
+
+def test_error() -> None:
+    """What leaves the task is its own affair, not the callback's."""
+
+    async def main() -> list[str]:
+        waiting = Waiting()
+
+        async def fail() -> None:
+            await waiting.future
+            raise RuntimeError("its own")
+
+        task = asyncio.create_task(fail())
+        await asyncio.sleep(0)
+        waiting.loop.call_soon(waiting.resume)
+        with pytest.raises(RuntimeError, match="its own"):
+            await task
+        return waiting.notes
+
+    assert asyncio.run(main()) == ["resumed"]
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """Counts the turns of an event loop."""
+
+    turns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        return super().select(timeout)
+
+
+class Echo(AsyncStreamRequestHandler[str, str]):
+    async def handle(self, client: AsyncStreamClient[str]) -> Any:
+        packet = yield
+        await client.send_packet(packet)
+
+
+def test_turns_of_a_request() -> None:
+    """A request is received, served and answered in one turn of the event loop."""
+    selector = CountingSelector()
+    requests = 100
+
+    async def main() -> None:
+        protocol = StreamProtocol(StringLineSerializer())
+        async with AsyncTCPNetworkServer("127.0.0.1", 0, protocol, Echo()) as server:
+            is_up = asyncio.Event()
+            serving = asyncio.create_task(server.serve_forever(is_up_event=is_up))
+            await is_up.wait()
+            [address] = server.get_addresses()
+            turns = await asyncio.to_thread(ask, address.for_connection())
+            assert turns < 1.2 * requests
+            await server.shutdown()
+            await serving
+
+    def ask(address: tuple[str, int]) -> int:
+        with socket.create_connection(address) as sock:
+            for number in range(-1, requests):
+                sock.sendall(b"hello\n")
+                assert sock.recv(10) == b"hello\n"
+                if number < 0:
+                    before = selector.turns
+            return selector.turns - before
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(main())
