@@ -48,7 +48,7 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
             positive.
     """
 
-    __slots__ = ("_encoding", "_framing", "_unicode_errors")
+    __slots__ = ("_encoding", "_ends", "_framing", "_separator", "_unicode_errors")
 
     def __init__(
         self,
@@ -74,6 +74,9 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
         )
         self._encoding = encoding
         self._unicode_errors = unicode_errors
+        # Looked up once: this is asked for each line that is sent.
+        self._separator = self._framing.separator
+        self._ends = (b"\n", b"\r") if self._framing.any_newline else self._separator
 
     @property
     @final
@@ -134,9 +137,7 @@ class StringLineSerializer(FramedPacketSerializer[str, str, bytearray]):
     def serialize_frame(self, packet: str, /) -> bytes:
         """Return `packet` with its end of line, unless it has one already."""
         data = packet.encode(self._encoding, self._unicode_errors)
-        separator = self._framing.separator
-        ends = (b"\n", b"\r") if self._framing.any_newline else separator
-        return data if data.endswith(ends) else data + separator
+        return data if data.endswith(self._ends) else data + self._separator
 
     def deserialize_frame(self, frame: bytes, /) -> str:
         """Make a packet of one line."""
