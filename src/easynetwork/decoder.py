@@ -4,15 +4,13 @@ The owner of a connection calls `StreamDecoder.feed()` with each chunk that arri
 `StreamDecoder.take()` when it wants a packet. There are two decoders:
 
 * `FramedDecoder`, for serializers that receive frames: one call into C splits a whole chunk. Each
-  frame is parsed when it is taken, so that an error is raised at the packet that caused it, in
-  order.
+  frame is parsed when it is taken, so that errors are raised in order.
 * `GeneratorDecoder`, for everything else: one generator of the protocol object for each packet.
 
 `easynetwork.codec` chooses between them.
 
 A decoder can be replaced at any packet: `StreamDecoder.succeed()` hands the bytes that no packet
-has used to the decoder of another protocol object. They are kept for that, never put together from
-frames again.
+has used, as they were fed, to the decoder of another protocol object.
 
 Invariants: bytes are fed once and never looked at again except as part of a packet; the cost of a
 byte does not depend on how the stream is cut into chunks; what waits here is bounded by what the
@@ -143,8 +141,8 @@ class StreamDecoder(ABC):
     def refill(self) -> bool:
         """Prepare the next batch from bytes fed earlier.
 
-        To be called after `NEED_DATA`, and to be followed by a turn of the event loop when it
-        returns true: this is where a connection with a lot to say lets the others speak.
+        To be called after `NEED_DATA` if there is more, or a rest. When it returns true, the event
+        loop is to get a turn: here, a connection with a lot to say lets the others speak.
 
         Returns:
             Whether `take` has something to give without more data.
@@ -208,6 +206,7 @@ class FramedDecoder(StreamDecoder):
         self.received += len(data)
         if self._rest or self._frames or self._overrun is not None:
             self._append(data)
+            self.has_rest = True
             return len(self._frames) if self.refill() else 0
         frames, rest = self._split_frames(data)
         if rest or rest is None:
@@ -333,6 +332,7 @@ class GeneratorDecoder(StreamDecoder):
 
     def feed(self, data: bytes) -> int:
         self.received += len(data)
+        self.refill()  # a chunk is fed in a turn of its own
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
             self.has_rest = self._overrun is not None

@@ -28,9 +28,9 @@ class Traffic(NamedTuple):
         """Add what a client has received and sent."""
         return Traffic(
             self.packets_received + client.decoder.taken,
-            self.packets_sent + client.packets_sent,
+            self.packets_sent + client.packets_sent + len(client.gathered),
             self.bytes_received + client.decoder.received,
-            self.bytes_sent + client.bytes_sent + len(client.gathered),
+            self.bytes_sent + client.bytes_sent + client.gathered_size(),
         )
 
 

@@ -12,15 +12,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import anyio.lowlevel
+
 from easynetwork._tls_options import required_server_tls
 from easynetwork._typevars import _Ts
-from easynetwork.addresses._ancillary import AncillaryCallback
+from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.backends.abc import (
     Cancellable,
     Incoming,
     SessionTasks,
     discard,
 )
+from easynetwork.backends.ancillary import encode_in_clear
 from easynetwork.backends.tls_transport import Received, TLSStreamTransport, start_tls
 from easynetwork.codec import codec_of
 from easynetwork.decoder import StreamDecoder
@@ -40,6 +43,7 @@ from easynetwork.servers._stream.errors import (
 )
 from easynetwork.servers._stream.options import StreamOptions
 from easynetwork.servers._stream.packets import PacketClient, nothing_at_hand
+from easynetwork.servers._stream.watch import Watch
 from easynetwork.servers.limits import changed_limits
 from easynetwork.servers.statistics import ClientStatistics, CloseReason
 
@@ -155,7 +159,6 @@ class ServedClient(PacketClient):
             self.abort()
             raise
         finally:
-            self.stage = Stage.CONVERSING
             self.stop_receiving()
             self.renew_take()
 
@@ -192,9 +195,9 @@ class ServedClient(PacketClient):
             seconds=now - self.connected,
             idle=0.0 if waits_since is None else now - waits_since,
             packets_received=self.decoder.taken,
-            packets_sent=self.packets_sent,
+            packets_sent=self.packets_sent + len(self.gathered),
             bytes_received=self.decoder.received,
-            bytes_sent=self.bytes_sent + len(self.gathered),
+            bytes_sent=self.bytes_sent + self.gathered_size(),
             unsent=self.get_unsent_size(),
         )
 
@@ -242,6 +245,31 @@ class ServedClient(PacketClient):
         if self.watch is not None:
             self.watch.resume()  # to see the end
 
+    async def wait_disconnected(self) -> None:
+        self.tasks.check_thread()
+        if self.is_closing() or self.is_over:
+            return await anyio.lowlevel.checkpoint()
+        if self.watch is None:
+            self.watch = Watch(self.tasks, self)
+            self.renew_take()
+        await self.watch.wait()
+
+    async def send_packet_with_ancillary(
+        self, packet: Any, ancillary_data: RawAncillary, /
+    ) -> None:
+        if self._options.ancillary_bufsize is None:
+            await super().send_packet_with_ancillary(packet, ancillary_data)
+        if self.is_closed:
+            raise tag_with_client(self, ClientClosedError("Closed client"))
+        encode = encode_in_clear(partial(self.encode, packet), lambda: self.transport)
+        try:
+            self.flush()
+            size = await self.transport.send_with_ancillary(encode, ancillary_data)
+            self.bytes_sent += size
+            self.packets_sent += 1
+        except ConnectionError as exc:
+            raise self._explained(exc) from exc.__cause__
+
     async def aclose(self) -> None:
         with suppress(ConnectionError):
             self.flush()
@@ -255,7 +283,6 @@ class ServedClient(PacketClient):
         self.tasks.check_thread()
         self.end_by(CloseReason.ABORTED)
         self.is_closed = True
-        self.bytes_sent += len(self.gathered)
-        self.gathered = bytearray()
+        self.count_gathered(self.gathered_size())
         self.discard_input()
         self.transport.abort()

@@ -149,8 +149,8 @@ class StreamSession:
         self, new_generator: Callable[[Any], AsyncGenerator[Yielded, Any]], *, once: bool
     ) -> Over:
         client = self.client
-        conversing, idle = Stage.CONVERSING, Stage.IDLE  # looked up once
-        stage = conversing if once else Stage.NEW
+        conversing = Stage.CONVERSING  # looked up once
+        first_stage = conversing if once else Stage.NEW
         firstiter = sys.get_asyncgen_hooks().firstiter
         while True:
             generator = self._generator = new_generator(client)
@@ -165,14 +165,14 @@ class StreamSession:
                 yielded = await first_step
             except StopAsyncIteration:
                 return Over.REFUSED
-            client.stage = stage
+            stage = first_stage  # of the client, if it is waited for
             try:
                 while True:
                     try:
                         if yielded is not None:
-                            packet = await self._next_packet(yielded)
+                            packet = await self._next_packet(yielded, stage)
                         elif (packet := client.take()) is NEED_DATA:
-                            packet = await client.next_packet(None)
+                            packet = await client.next_packet(None, stage)
                     except DisconnectedError:
                         self._leaving = True
                         await close(generator)
@@ -183,17 +183,18 @@ class StreamSession:
                         yielded = await throw_in(generator, exc, self)
                     else:
                         yielded = await generator.asend(packet)
-                    client.stage = conversing
+                    stage = conversing
             except StopAsyncIteration:
                 if once or client.is_closed:
                     return Over.FINISHED
-                stage = idle
+                first_stage = Stage.IDLE
 
-    def _next_packet(self, yielded: Yielded) -> Coroutine[Any, Any, Any]:
+    def _next_packet(self, yielded: Yielded, stage: Stage) -> Coroutine[Any, Any, Any]:
         timeout = timeout_of(yielded)
         if isinstance(yielded, RecvParams) and yielded.recv_with_ancillary is not None:
+            self.client.stage = stage
             return self._next_with_ancillary(yielded.recv_with_ancillary, timeout)
-        return self.client.next_packet(timeout)
+        return self.client.next_packet(timeout, stage)
 
     async def _next_with_ancillary(
         self, params: RecvAncillaryDataParams, timeout: float | None
