@@ -27,7 +27,7 @@ rounds.
 EPILOG = """\
 examples:
   python -m benchmarks --quick                      everything in short, under a minute
-  python -m benchmarks --json full.json             the full run, under ten minutes
+  python -m benchmarks --json full.json             the full run, under a quarter of an hour
   python -m benchmarks --scenarios 'tcp-50x*' --contenders 'easynetwork-asyncio-*,asyncio-*'
   python -m benchmarks --from full.json --plot plot.svg --rst tables.rst
 
