@@ -80,6 +80,20 @@ def test_tutorial(page: str, server: str, tmp_path: Path, monkeypatch: pytest.Mo
     """A page shows what happens with each server and each client, and when something breaks.
 
     "It need not match your server: the two share only the protocol object."
+
+    "run() calls new_server(), opens the listening sockets, and accepts clients until you press
+    Control-C."
+
+    "run() calls new_server(), opens the sockets, and serves every client that sends a datagram,
+    until you press Control-C."
+
+    "serve_forever() opens the listening sockets, runs the handler in an event loop of its own, and
+    accepts clients until you press Control-C."
+
+    "serve_forever() opens the sockets, runs the handler in an event loop of its own, and serves
+    every client that sends a datagram, until you press Control-C."
+
+    "The server logs this line because the program enables logging."
     """
     tutorial = Tutorial(page, tmp_path)
     module = types.ModuleType("echo_protocol")
@@ -143,6 +157,8 @@ def test_line_numbers(page: str, words_of_page: str, file: str, line: str) -> No
 @pytest.mark.parametrize("page", PAGES, ids=["tcp", "udp"])
 def test_port_in_use(page: str, tmp_path: Path) -> None:
     """A second server does not start.
+
+    "Before you try another variant, stop this server: only one program at a time can use the port."
 
     "If the port is in use, the server ends with the error Address already in use."
     """
