@@ -50,7 +50,15 @@ from easynetwork.serializers.framing import (
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.testing import Faults, check_serializer, serve, virtual_time
-from tests.docs.howto_support import DOCS, DatagramEcho, Echo, complaints, serving, words
+from tests.docs.howto_support import (
+    DOCS,
+    DatagramEcho,
+    Echo,
+    check_tests,
+    complaints,
+    serving,
+    words,
+)
 from tests.docs.test_readme import PROGRAMS, check_quotations_of_first_pages
 from tests.times import PATIENCE
 
@@ -589,7 +597,7 @@ def test_tests_without_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
             await loser.send_packet("lost")
             with pytest.raises(TimeoutError), anyio.fail_after(FIVE_MINUTES):
                 await loser.recv_packet()
-        assert time.perf_counter() - begin < 1  # of ten minutes
+        assert time.perf_counter() - begin < 5  # of ten minutes; on a slow machine
         monkeypatch.undo()
 
     in_virtual_time(main)
@@ -697,6 +705,18 @@ WORDS = {
     "project/licence": ["LICENSE"],
 }
 
+# The tests of what the pages themselves show.
+ELSEWHERE = """
+tests/docs/test_coming_from.py: test_chat
+tests/docs/test_howto_many_clients.py: test_skip, test_high_water
+tests/docs/test_howto_limits.py: test_attacks
+tests/docs/test_troubleshooting.py: test_all_messages
+tests/docs/test_protocols_dns.py: test_transcript
+tests/docs/test_protocols_smtp.py: test_smtplib
+tests/servers/test_running.py: test_signal
+tests/servers/test_adopted_sockets.py: test_restarts
+"""
+
 
 def headings(page: str) -> list[str]:
     text = (DOCS / f"{page}.rst").read_text(encoding="utf-8")
@@ -705,7 +725,7 @@ def headings(page: str) -> list[str]:
 
 
 def test_promises_about_pages() -> None:
-    """Each page has the sections, programs or names that the first page promises.
+    """Each page has the sections, programs or names that the first page promises, and tests.
 
     "Start here: a server and a client, from scratch, in four steps. There is one for UDP, too."
 
@@ -746,6 +766,7 @@ def test_promises_about_pages() -> None:
     for page in "tutorials/echo_client_server_tcp", "tutorials/echo_client_server_udp":
         steps = [heading for heading in headings(page) if heading.startswith("Step ")]
         assert [step[5] for step in steps] == list("1234")
+    check_tests(ELSEWHERE)
     for page, wanted in HEADINGS.items():
         assert set(wanted.split(", ")) <= set(", ".join(headings(page)).split(", ")), page
     for page, parts in WORDS.items():

@@ -113,7 +113,7 @@ def test_virtual_time() -> None:
     begin = time.perf_counter()
     in_virtual_time(main)
     assert woken == pytest.approx([1, 300, 600])
-    assert time.perf_counter() - begin < 1
+    assert time.perf_counter() - begin < 5  # on a slow machine
 
 
 @pytest.mark.asyncio

@@ -92,8 +92,6 @@ def test_tutorial(page: str, server: str, tmp_path: Path, monkeypatch: pytest.Mo
 
     "serve_forever() opens the sockets, runs the handler in an event loop of its own, and serves
     every client that sends a datagram, until you press Control-C."
-
-    "The server logs this line because the program enables logging."
     """
     tutorial = Tutorial(page, tmp_path)
     module = types.ModuleType("echo_protocol")

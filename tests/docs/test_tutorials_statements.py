@@ -141,7 +141,11 @@ def test_files(page: str) -> None:
     "in the repository; the file of step 1 is in its subfolder step_1.)"
 
     "The server and the client both import this file."
+
+    "The server logs this line because the program enables logging."
     """
+    logger = logging.getLogger("easynetwork")  # which shows no such line by itself
+    assert not [h for h in logger.handlers if not isinstance(h, logging.NullHandler)]
     assert f":file:`docs/_include/examples/tutorials/{folder(page).name}`" in text_of(page)
     listings = re.findall(
         r"literalinclude:: \.\./_include/examples/tutorials/(\S+)\n +:caption: (\S+)\n",
@@ -158,6 +162,9 @@ def test_files(page: str) -> None:
     for program in programs:
         imported = {node.module for node in tree(program).body if isinstance(node, ast.ImportFrom)}
         assert "echo_protocol" in imported
+        text = program.read_text(encoding="utf-8")
+        enables = "logging.basicConfig(level=logging.INFO)" in text
+        assert enables == program.name.startswith("server_")
 
 
 @both_pages
