@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import re
+import socket
+import socketserver
+import threading
+import urllib.request
 from collections.abc import AsyncGenerator
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import anyio
@@ -21,12 +26,17 @@ from easynetwork.clients import TCPNetworkClient
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import StandaloneTCPNetworkServer
-from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.handlers import (
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+    INETClientAttribute,
+)
 from easynetwork.servers.limits import Limits
-from easynetwork.servers.statistics import CloseReason, StreamStatistics
+from easynetwork.servers.statistics import CloseReason, DatagramStatistics, StreamStatistics
 from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.docs.howto_support import (
     DOCS,
+    DatagramEcho,
     Peer,
     Watched,
     check_quotations,
@@ -37,7 +47,9 @@ from tests.docs.howto_support import (
     table,
     turned_away,
     until,
+    visiting,
 )
+from tests.docs.memory_support import Script, Stage
 from tests.times import MS, PATIENCE
 from tests.tls_peers import server_context
 
@@ -163,27 +175,19 @@ async def test_connections_without_handler(reason: CloseReason) -> None:
         assert not handler.reasons
 
 
-async def test_close_timeout(log: pytest.LogCaptureFixture) -> None:
+def test_close_timeout(log: pytest.LogCaptureFixture) -> None:
     """The last reason of a client that does not take the rest is known late.
 
     "CLOSE_TIMEOUT comes after on_disconnection(), which sees the reason why the connection was
     closed. The client is counted under CLOSE_TIMEOUT, and has one more line in the log."
     """
-
-    class Handler(Noting):
-        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
-            yield
-            client.try_send_packet("x" * 8_000_000)
-            await client.aclose()
-
-    handler = Handler()
-    async with serving(handler, limits=Limits(close_timeout=200 * MS)) as server:
-        async with connected(server, room=4096) as peer:
-            await peer.send("hello")
-            await until(lambda: server.get_statistics().closed == {CloseReason.CLOSE_TIMEOUT: 1})
-    assert handler.reasons == [CloseReason.CLOSED]
-    closed = f"{peer.address} is closed: {CloseReason.CLOSE_TIMEOUT.value}"
-    assert ("INFO", closed) in lines(log)
+    stage = Stage(limits=Limits(close_timeout=5))
+    stage.play((b"flood and close\n", 10))
+    assert stage.handler.reasons == [CloseReason.CLOSED]
+    assert stage.statistics.closed == {CloseReason.CLOSE_TIMEOUT: 1}
+    found = [(level, re.sub(r"\(.*\d\)", "client", line)) for level, line in lines(log)]
+    assert ("INFO", f"client disconnected ({CloseReason.CLOSED.value})") in found
+    assert ("INFO", f"client is closed: {CloseReason.CLOSE_TIMEOUT.value}") in found
 
 
 # Statistics of the server
@@ -316,12 +320,15 @@ async def test_prometheus() -> None:
     "After one client has sent two lines, http://127.0.0.1:9464/metrics contains these lines, among
     others"
 
-    "with server in place of system"
+    "The names follow the metrics of a system in the conventions of OpenTelemetry, such as
+    system.network.io with the attribute network.io.direction, with server in place of system."
     """
     metrics = exporter()
     text = (DOCS / PAGE).read_text(encoding="utf-8")
     shown = re.findall(r"^   (server_\S+ \S+)$", text, re.MULTILINE)
     assert len(shown) == 8
+    assert any(line.startswith("server_network_io") for line in shown)
+    assert any("network_io_direction=" in line for line in shown)
     async with serving(metrics.EchoRequestHandler()) as server, connected(server) as peer:
         assert await peer.ask("hello", "world") == "hello"
         assert await peer.receive() == "world"
@@ -353,7 +360,8 @@ def test_labels() -> None:
 def test_prometheus_standalone() -> None:
     """A standalone server needs no portal.
 
-    "With a standalone server, it needs none"
+    "With a standalone server, it needs none:
+    REGISTRY.register(ServerCollector(server.get_statistics))."
     """
     metrics = exporter()
     with StandaloneTCPNetworkServer("127.0.0.1", 0, LINES, Noting()) as server:
@@ -366,3 +374,229 @@ def test_prometheus_standalone() -> None:
         finally:
             metrics.REGISTRY.unregister(collector)
         thread.join(PATIENCE)
+
+
+# When a connection ends for which reason
+
+HANDLING = (b"hello\n", "read")
+WAYS: dict[str, list[Script]] = {
+    "PEER_CLOSED": [(*HANDLING, "close"), ("close",)],
+    "PEER_RESET": [(*HANDLING, "reset"), (b"hel", "reset")],
+    "TRUNCATED": [(b"hel", "close"), (b"hello\nhel", "read", "close")],
+    "CLOSED": [(b"close\n",)],
+    "ABORTED": [(b"abort\n",)],
+    "REFUSED": [(b"refuse\n",)],
+    "HANDLER_ERROR": [(b"raise\n",)],
+    "INVALID_DATA": [(b"\xff\n",)],
+    "FIRST_PACKET_TIMEOUT": [(6,), (b"hel", 6)],
+    "PACKET_TIMEOUT": [(b"hello\nhel", 6)],
+    "IDLE_TIMEOUT": [(*HANDLING, 6)],
+    "SEND_TIMEOUT": [(b"flood\n", 10)],
+    "CLOSE_TIMEOUT": [(b"flood and close\n", 10)],
+    "DRAINED": [(*HANDLING, 2, "drain"), (b"work 5\n", 1, "drain")],
+    "STOPPED": [(b"work 5\n", 1, "stop"), (*HANDLING, "stop"), (b"work 50\n", 1, "drain")],
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_when(name: str) -> None:
+    """Each way to end a connection has the reason that the table says.
+
+    "The client ended the connection, and no packet was incomplete."
+
+    "The client reset the connection, or its machine or network failed."
+
+    "The client, or an attacker in the network, ended the connection where it should not end."
+
+    "Your code called client.aclose()."
+
+    "Your code called client.abort()."
+
+    "The handler did not want a request."
+
+    "A bug in your code. The log has the exception."
+
+    "The handler did not catch the StreamProtocolParseError."
+
+    "The server was shut down with a grace, and no request of the client was in work."
+
+    "The server was shut down without a grace, or the grace was over."
+
+    "Where the column on the right has only a name, the client reached this limit"
+    """
+    [when] = [row[2] for row in table(PAGE, "Reason") if row[0] == name]
+    limits = dict.fromkeys(re.findall(r"^\w+_timeout", when), 5)
+    for script in WAYS[name]:
+        stage = Stage(limits=replace(Limits.unlimited(), **limits))
+        stage.play(script)
+        assert stage.statistics.closed == {CloseReason[name]: 1}, script
+
+
+def test_timeout_of_the_yield() -> None:
+    """A timeout of the handler is one more reason.
+
+    "idle_timeout, or the handler did not catch the TimeoutError of its yield."
+    """
+    stage = Stage(limits=Limits.unlimited())
+    stage.play((b"patience 3\n", 4))
+    assert stage.handler.reasons == [CloseReason.IDLE_TIMEOUT]
+
+
+@pytest.mark.parametrize(
+    ("limits", "scripts"),
+    [
+        (Limits(max_clients=1), [(), (1,)]),
+        (Limits(max_clients_per_host=1), [(), (1,)]),
+    ],
+    ids=["max_clients", "max_clients_per_host"],
+)
+def test_full(limits: Limits, scripts: list[Script]) -> None:
+    """Two limits have one reason.
+
+    "max_clients or max_clients_per_host."
+    """
+    stage = Stage(limits=limits)
+    stage.play(*scripts)
+    assert stage.statistics.closed == {CloseReason.FULL: 1}
+    assert len(stage.handler.clients) == 1
+
+
+@pytest.mark.parametrize("script", [(b"GET / HTTP/1.1\r\n\r\n",), (b"\x16", "close"), (61,)])
+def test_failed_handshakes(script: Script) -> None:
+    """A handshake fails in more than one way.
+
+    "Or the client left during the handshake, or it took too long."
+    """
+    stage = Stage(ssl=server_context())
+    stage.play((*script, 1))
+    assert stage.statistics.closed == {CloseReason.TLS_FAILED: 1}
+    assert (stage.statistics.tls_failures, stage.handler.clients) == (1, [])
+
+
+def test_no_descriptor_left() -> None:
+    """A connection for which there is no descriptor is counted as one too many.
+
+    "Or the process had no descriptor left."
+    """
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> None:
+        async with serving(Noting()) as server:
+            with socket.socket() as sock:
+                lowest = os.dup(sock.fileno())
+                os.close(lowest)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+                try:
+                    sock.connect(server.get_addresses()[0].for_connection())
+                    await until(lambda: server.get_statistics().closed == {CloseReason.FULL: 1})
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    anyio.run(main)
+
+
+async def test_stolen_descriptor(log: pytest.LogCaptureFixture) -> None:
+    """Code that closes the descriptor of a connection is a bug as well.
+
+    "A bug in your code. The log has the exception. Also if other code has closed the connection's
+    descriptor."
+    """
+
+    class Handler(Noting):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            os.close(client.extra(INETClientAttribute.socket).fileno())
+            await client.send_packet("lost")
+
+    handler = Handler()
+    async with serving(handler) as server, connected(server) as peer:
+        await peer.send("hello")
+        await until(lambda: bool(handler.reasons))
+        await until(lambda: server.get_statistics().closed == {CloseReason.HANDLER_ERROR: 1})
+    assert "Other code has closed the connection's descriptor" in log.text
+
+
+# Statistics, clients
+
+
+async def test_contents_of_statistics() -> None:
+    """They have what the page lists.
+
+    "server.get_statistics() returns a StreamStatistics object: connected and accepted clients,
+    clients closed for each reason, packets and bytes in both directions, and errors."
+
+    "server.get_clients() returns the connected clients."
+    """
+    async with serving(Noting()) as server:
+        async with connected(server) as one, connected(server) as other:
+            assert await one.ask("hello") == "hello"
+            await other.send_bytes(b"\xff\n")
+            await other.ending()
+            await until(lambda: len(server.get_clients()) == 1)
+            found = server.get_statistics()
+            assert type(found) is StreamStatistics
+            assert (found.clients, found.accepted) == (1, 2)
+            assert found.closed == {CloseReason.INVALID_DATA: 1}
+            assert (found.packets_received, found.packets_sent) == (2, 1)
+            assert (found.bytes_received, found.bytes_sent) == (8, 6)
+            assert (found.invalid_packets, found.handler_errors) == (1, 0)
+
+
+async def test_datagrams() -> None:
+    """A server of datagrams counts other things.
+
+    "Servers of datagrams have other counters"
+    """
+    async with serving(DatagramEcho()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("hello") == "hello"
+        found = server.get_statistics()
+        assert type(found) is DatagramStatistics
+        assert (found.received, found.dropped) == (1, 0)
+        assert not hasattr(found, "accepted")
+
+
+def test_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Prometheus asks for is collected then, in another thread.
+
+    "The package prometheus-client answers it, in a thread of its own."
+
+    "A collector gets the statistics of the server when Prometheus asks, so a request costs nothing
+    more than without metrics"
+
+    "The collector is called in the thread of prometheus-client, so it uses a portal"
+    """
+    metrics, package = exporter(), importlib.import_module("prometheus_client")
+    threads: list[threading.Thread] = []
+
+    def ask() -> str:
+        address = f"http://127.0.0.1:{exposed.server_address[1]}/metrics"
+        with urllib.request.urlopen(address, timeout=PATIENCE) as response:
+            return str(response.read())
+
+    class Collector(metrics.ServerCollector):  # type: ignore[name-defined]
+        def collect(self) -> Any:
+            threads.append(threading.current_thread())
+            return super().collect()
+
+    async def main() -> None:
+        async with serving(Noting()) as server, server.backend().create_threads_portal() as portal:
+            registry.register(Collector(lambda: portal.call(server.get_statistics)))
+            async with connected(server) as peer:
+                assert await peer.ask("hello") == "hello"
+                assert threads == []
+                assert "server_network_connection_count 1.0" in await in_thread(ask)
+                assert len(threads) == 1
+                assert threads[0] is not threading.current_thread()
+
+    # Its thread looks twice a second whether it has to end.
+    monkeypatch.setattr(socketserver.BaseServer.serve_forever, "__defaults__", (0.01,))
+    registry = package.CollectorRegistry()
+    exposed, thread = package.start_http_server(0, "127.0.0.1", registry)
+    try:
+        anyio.run(main)
+    finally:
+        exposed.shutdown()
+        exposed.server_close()
+        thread.join()
