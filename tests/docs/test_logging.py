@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import logging
+import logging.handlers
+import os
+import queue
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any
@@ -18,17 +23,35 @@ import pytest
 
 from docs._include.examples.howto.logging import connection_ids, json_lines
 from easynetwork import _episode
+from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
+from easynetwork.exceptions import PacketConversionError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
-from easynetwork.servers import AsyncTCPNetworkServer, AsyncUDPNetworkServer, Limits
+from easynetwork.servers import (
+    AsyncTCPNetworkServer,
+    AsyncUDPNetworkServer,
+    DatagramLimits,
+    Limits,
+    StandaloneTCPNetworkServer,
+    StandaloneUDPNetworkServer,
+)
 from easynetwork.servers._core import fault_log
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
-from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.servers.handlers import (
+    AsyncDatagramClient,
+    AsyncDatagramRequestHandler,
+    AsyncStreamClient,
+    AsyncStreamRequestHandler,
+    INETClientAttribute,
+)
+from easynetwork.servers.threads_helper import NetworkServerThread
+from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import (
     DOCS,
     DatagramEcho,
     Echo,
+    Lines,
     Peer,
     Watched,
     check_quotations,
@@ -37,6 +60,7 @@ from tests.docs.howto_support import (
     table,
     until,
 )
+from tests.docs.memory_support import LINES, Obedient, Stage, rest_of
 from tests.docs.messages import SOURCE
 from tests.docs.sybil_parsers import compare
 from tests.times import MS, PATIENCE
@@ -88,6 +112,8 @@ def found(log: pytest.LogCaptureFixture, text: str) -> logging.LogRecord:
 def test_levels_program() -> None:
     """The lines of the first program are those of the page; only a traceback is cut short.
 
+    "To see what a server does, configure the level INFO when the program starts"
+
     "This program sends three requests to its own server: one that is valid, one that is not in
     UTF-8, and one with which the handler divides by zero"
 
@@ -124,7 +150,11 @@ async def test_levels(log: pytest.LogCaptureFixture) -> None:
     "An exception left the handler, a task did not end, no descriptor is left. There is a traceback
     if an exception is the reason."
 
-    "A client, most often: it sent invalid data, or broke TLS. There is no traceback."
+    "Your program, or the machine."
+
+    "A client, most often: it sent invalid data, or broke TLS."
+
+    "There is no traceback."
 
     "The server starts, drains and stops, a client comes, leaves, or reaches a limit."
 
@@ -207,6 +237,8 @@ def test_loggers() -> None:
 
 async def test_logger_of_a_server(unix_path: str, log: pytest.LogCaptureFixture) -> None:
     """A server takes a logger.
+
+    "Servers use Python's logging."
 
     "If several servers run in one process, pass each its own logger"
 
@@ -487,3 +519,420 @@ TEXTS = ("Accepted", "in a thread", "in a task", "disconnected", "sent invalid d
 def test_quotations() -> None:
     """Whatever the tests quote is what the page says."""
     check_quotations(PAGE, globals())
+
+
+# What a line has
+
+
+def test_addresses_of_lines(log: pytest.LogCaptureFixture) -> None:
+    """Each client can be told from the others.
+
+    "Each line about a client has its address."
+
+    "The arguments of a message are in record.args: the address of the client is the first one, in
+    the lines that begin with it."
+
+    "The level says which side is at fault"
+    """
+    stage = Stage(limits=Limits(idle_timeout=5))
+    stage.play((b"\xff\n",), (b"raise\n",), (b"hel", "reset"), (b"hello\n", 6), (b"close\n",))
+    addresses = {
+        str(client.extra(INETClientAttribute.remote_address)) for client in stage.handler.clients
+    }
+    assert len(addresses) == 5
+    general = ("Clients have", "Start serving", "Server ", "Using selector")
+    records = [each for each in log.records if not each.getMessage().startswith(general)]
+    assert len(records) >= 13
+    for record in records:
+        [address] = [each for each in addresses if each in record.getMessage()]
+        if record.getMessage().startswith("("):
+            assert isinstance(record.args, tuple)
+            assert str(record.args[0]) == address
+    levels = {
+        text: found(log, text).levelname for text in ("sent invalid data:", "Exception occurred")
+    }
+    assert levels == {"sent invalid data:": "WARNING", "Exception occurred": "ERROR"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the test knows the IDs of Linux")
+def test_unix_clients(unix_path: str, log: pytest.LogCaptureFixture) -> None:
+    """A client of a Unix socket is told by its process.
+
+    "Clients of a Unix socket, which mostly have no name, are <unnamed>, and the line that begins
+    with Accepted new connection also has the process ID, the user ID and the group ID of the
+    client."
+    """
+
+    async def main() -> None:
+        async with AsyncUnixStreamServer(unix_path, LINES, Echo()) as server:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(server.serve_forever)
+                async with AsyncUnixStreamClient[str, str](unix_path, LINES) as client:
+                    await client.send_packet("hello")
+                    assert await client.recv_packet() == "hello"
+                await until(lambda: "disconnected" in log.text)
+                await server.shutdown()
+
+    anyio.run(main)
+    ids = f"pid {os.getpid()}, uid {os.getuid()}, gid {os.getgid()}"
+    accepted = f"Accepted new connection (address = <unnamed>), {ids}"
+    assert found(log, "Accepted").getMessage() == accepted
+    assert found(log, "disconnected").getMessage() == "<unnamed> disconnected (the client has left)"
+
+
+# Loggers of standalone servers
+
+
+@pytest.mark.parametrize(
+    ("server_class", "handler"),
+    [(StandaloneTCPNetworkServer, Echo()), (StandaloneUDPNetworkServer, DatagramEcho())],
+    ids=["tcp", "udp"],
+)
+def test_loggers_of_standalone_servers(
+    server_class: Any, handler: Any, log: pytest.LogCaptureFixture
+) -> None:
+    """They log as the servers that do their work.
+
+    "Each kind of server has a logger of its own"
+
+    "Standalone servers have the loggers of the asynchronous servers."
+    """
+    is_tcp = server_class is StandaloneTCPNetworkServer
+    protocol: Any = LINES if is_tcp else DatagramProtocol(StringLineSerializer())
+    with server_class("127.0.0.1", 0, protocol, handler) as server:
+        thread = NetworkServerThread(server)
+        thread.start()
+        thread.join()
+    names = {record.name for record in log.records if record.name.startswith("easynetwork")}
+    assert names == {f"easynetwork.servers.async_{'tcp' if is_tcp else 'udp'}"}
+
+
+# Floods of other kinds
+
+
+def test_limit_is_of_the_server(log: pytest.LogCaptureFixture) -> None:
+    """Many clients with a single fault each have no more lines than one with many.
+
+    "A client can cause a warning, or an error in your handler, as often as it wants. So that it
+    cannot fill the disk, a server limits these lines, for all clients together"
+
+    "Nothing is lost for your metrics: server.get_statistics() counts all events"
+
+    "The lines about clients that connect and disconnect are not limited."
+    """
+    stage = Stage()
+    stage.play(*[(b"\xff\n",)] * 50)
+    assert stage.statistics.invalid_packets == 50
+    assert stage.statistics.suppressed_log_lines >= 40
+    messages = [record.getMessage() for record in log.records]
+    assert sum("sent invalid data:" in message for message in messages) <= 10
+    assert sum("Accepted new connection" in message for message in messages) == 50
+    assert sum("disconnected" in message for message in messages) == 50
+
+
+def test_tracebacks_of_other_places(log: pytest.LogCaptureFixture) -> None:
+    """Two bugs are two bugs.
+
+    "An error at another place of your program has a traceback of its own."
+    """
+
+    class Handler(Obedient):
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+            request = yield
+            if request == "one":
+                raise LookupError
+            raise LookupError
+
+    Stage(Handler()).play((b"one\n",), (b"one\n",), (b"other\n",), (b"other\n",))
+    records = [record for record in log.records if "Exception occurred" in record.getMessage()]
+    assert [record.exc_info is not None for record in records] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("what", ["dropped", "evicted"])
+def test_episodes_of_datagrams(what: str, log: pytest.LogCaptureFixture) -> None:
+    """Many datagrams that are dropped have one line; later, there is another one.
+
+    "What may happen many times in a row is logged once: datagrams that are dropped, peers that are
+    evicted"
+    """
+
+    class Slow(AsyncDatagramRequestHandler[str, str]):
+        async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
+            yield
+            if what == "evicted":
+                with contextlib.suppress(TimeoutError):
+                    yield
+            else:
+                await anyio.sleep(1)
+
+    async def main() -> None:
+        limits = DatagramLimits(max_peers=1, max_waiting=1)
+        async with serve(Slow(), DatagramProtocol(StringLineSerializer()), limits=limits) as served:
+            for _ in range(2):
+                for _ in range(10):
+                    peer = await served.connect(raw=True)
+                    await peer.send(b"hello")
+                    await anyio.sleep(0.01)
+                clock.now += 9 if not counts else 11
+                counts.append(log.text.count(f"{what}: "))
+            for _ in range(2):
+                await (await served.connect(raw=True)).send(b"hello")
+                await anyio.sleep(0.01)
+            counts.append(log.text.count(f"{what}: "))
+
+    counts: list[int] = []
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_episode, "time", clock)
+        anyio.run(main, backend_options=virtual_time())
+    assert counts == [1, 1, 2]
+
+
+# Texts of exceptions
+
+
+class Refusing(Lines):
+    """Refuses what begins with "secret"."""
+
+    def create_from_dto_packet(self, packet: str) -> Any:
+        if packet.startswith("secret"):
+            raise PacketConversionError(packet)
+        return packet
+
+
+def test_own_errors(log: pytest.LogCaptureFixture) -> None:
+    """What an exception quotes is in the log, on a line that cannot be broken.
+
+    "But two kinds of lines have the text of an exception, and it is up to the exception what this
+    text quotes"
+
+    "After sent invalid data:, there is the text of the error."
+
+    "That of a PacketConversionError is yours: do not put a password into it."
+
+    "The text of an error on a line without a traceback is escaped: a client cannot write a line
+    break, a second line, or control characters for your terminal into the log."
+    """
+    serializer = StringLineSerializer(newline="CRLF", encoding="utf-8")
+    protocol: Any = StreamProtocol(serializer, Refusing(str))
+    handler = Obedient()
+
+    async def main() -> None:
+        async with serve(handler, protocol) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"secret\nERROR: all is lost\x1b[2J\x07\r\n")
+            assert await rest_of(peer) == b""
+
+    anyio.run(main, backend_options=virtual_time())
+    _, _, text = found(log, "sent invalid data:").getMessage().partition("data: ")
+    assert text == r"PacketConversionError: secret\nERROR: all is lost\x1b[2J\x07"
+
+
+def test_text_of_a_traceback() -> None:
+    """The text in a traceback is as the formatter writes it.
+
+    "For the text in a traceback, this depends on the formatter."
+    """
+
+    class Handler(Obedient):
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+            raise LookupError((yield))
+
+    with capturing() as stream:
+        log_handler = logging.getLogger("easynetwork").handlers[-1]
+        Stage(Handler()).play((b"\x1b[2J\n",))
+        assert "LookupError: \x1b[2J" in stream.getvalue()
+        stream.truncate(0)
+        log_handler.setFormatter(json_lines.JSONFormatter())
+        Stage(Handler()).play((b"\x1b[2J\n",))
+        assert "LookupError: \\u001b[2J" in stream.getvalue()
+
+
+def test_errors_of_packages(log: pytest.LogCaptureFixture) -> None:
+    """The text of another package is what it is.
+
+    "For other formats, it may be that of the package that decodes them."
+    """
+    msgpack = pytest.importorskip("msgpack")
+    from easynetwork.serializers import MessagePackSerializer
+
+    with pytest.raises(msgpack.UnpackException) as caught:
+        msgpack.unpackb(b"\xc1")
+    protocol: Any = DatagramProtocol(MessagePackSerializer())
+
+    class Handler(AsyncDatagramRequestHandler[Any, Any]):
+        async def handle(self, client: AsyncDatagramClient[Any]) -> AsyncGenerator[None, Any]:
+            yield
+
+    async def main() -> None:
+        async with serve(Handler(), protocol) as served:
+            await (await served.connect(raw=True)).send(b"\xc1")
+            await anyio.sleep(0.01)
+
+    anyio.run(main, backend_options=virtual_time())
+    assert str(caught.value) in found(log, "sent invalid data:").getMessage()
+
+
+def test_hidden_addresses() -> None:
+    """A filter can change what is logged.
+
+    "To leave them out, change the record in a logging.Filter."
+    """
+
+    class HideAddresses(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            arguments = record.args if isinstance(record.args, tuple) else ()
+            record.args = tuple(
+                "somebody" if isinstance(argument, tuple) else argument for argument in arguments
+            )
+            return True
+
+    with capturing(HideAddresses()) as stream:
+        Stage().play((b"\xff\n",))
+    lines = stream.getvalue().splitlines()
+    assert "somebody disconnected (the client sent invalid data)" in lines
+    assert not [line for line in lines if "127.0.0.1" in line and "serving" not in line]
+
+
+@contextlib.contextmanager
+def capturing(
+    id_filter: logging.Filter | None = None, log_format: str = "%(message)s"
+) -> Iterator[io.StringIO]:
+    """Write the log to a stream while the block runs."""
+    log_handler = logging.StreamHandler(stream := io.StringIO())
+    log_handler.setFormatter(logging.Formatter(log_format))
+    if id_filter is not None:
+        log_handler.addFilter(id_filter)
+    with attached(log_handler):
+        yield stream
+
+
+@contextlib.contextmanager
+def attached(log_handler: logging.Handler) -> Iterator[None]:
+    """Have a handler of the log while the block runs."""
+    logger = logging.getLogger("easynetwork")
+    level = logger.level
+    logger.addHandler(log_handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(log_handler)
+        logger.setLevel(level)
+
+
+def test_filters_of_loggers() -> None:
+    """A filter of a logger sees only what is logged to this logger.
+
+    "Pass the filter to the handler of the log, not to a logger: filters of loggers do not see the
+    lines of other loggers."
+
+    "For the lines of your own handlers, use a logger of your program, as connection_ids.py below
+    does."
+    """
+    id_filter, logger = connection_ids.AddConnectionID(), logging.getLogger("easynetwork")
+    log_format = "%(connection_id)s %(message)s"
+    with capturing(id_filter, log_format) as stream:
+        Stage(connection_ids.EchoRequestHandler()).play((b"hello\n", "read"))
+    assert "c1 (" in stream.getvalue()
+    assert connection_ids.logger.name == "echo"
+    logger.addFilter(id_filter)
+    try:
+        with capturing(None, "%(message)s %(has_id)s") as stream:
+            logging.getLogger("easynetwork").handlers[-1].addFilter(note_id)
+            Stage(connection_ids.EchoRequestHandler()).play((b"hello\n", "read"))
+    finally:
+        logger.removeFilter(id_filter)
+    assert {line.rpartition(" ")[2] for line in stream.getvalue().splitlines()} == {"False"}
+
+
+def note_id(record: logging.LogRecord) -> bool:
+    record.has_id = hasattr(record, "connection_id")
+    return True
+
+
+def test_adapter(caplog: pytest.LogCaptureFixture) -> None:
+    """An adapter adds what it is given.
+
+    "If only your own lines need it, a logging.LoggerAdapter is enough"
+    """
+    adapter = logging.LoggerAdapter(logging.getLogger("echo"), {"connection_id": "c1"})
+    adapter.warning("hello")
+    assert vars(found(caplog, "hello"))["connection_id"] == "c1"
+
+
+# Slow destinations
+
+
+class ThreadNoting(logging.Handler):
+    """Notes in which thread it is called, and the ID of the connection there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[threading.Thread] = set()
+        self.ids: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.threads.add(threading.current_thread())
+        own = getattr(record, "connection_id", "?")
+        self.ids.append((connection_ids.connection_id.get(), own))
+
+
+def test_thread_of_lines() -> None:
+    """A line is written at once, by the event loop's thread.
+
+    "A line is written in the thread of the event loop, and all clients wait for it."
+    """
+    with attached(log_handler := ThreadNoting()):
+        Stage().play((b"hello\n", "read"))
+    assert log_handler.threads == {threading.current_thread()}
+
+
+def test_queue() -> None:
+    """A thread can write the lines of a queue.
+
+    "For a destination in the network, or a slow disk, let a thread write"
+
+    "call listener.start() before you start the server, and listener.stop() when it has stopped.
+    Pass filters that use context variables to queue_handler: the listener runs in another thread."
+    """
+    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    slow_handler = ThreadNoting()
+    listener = logging.handlers.QueueListener(lines, slow_handler)
+    queue_handler = logging.handlers.QueueHandler(lines)
+    queue_handler.addFilter(connection_ids.AddConnectionID())
+    listener.start()
+    with attached(queue_handler):
+        Stage(connection_ids.EchoRequestHandler()).play((b"hello\n", "read", "close"))
+    listener.stop()
+    assert threading.current_thread() not in slow_handler.threads
+    assert {before for before, _ in slow_handler.ids} == {"-"}
+    assert {own for _, own in slow_handler.ids} == {"-", "c1"}
+
+
+def test_broken_handler_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client is served although it cannot be logged.
+
+    "If a handler or a filter of the log raises an exception, sys.unraisablehook() gets it, and the
+    client is served all the same."
+    """
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise LookupError("no log")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ValueError("no filter")
+
+    errors: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: errors.append(str(error.exc_value)))
+    for is_filter in False, True:
+        errors.clear()
+        log_handler = Broken()
+        if is_filter:
+            log_handler.addFilter(refuse)
+        stage = Stage()
+        with attached(log_handler):
+            stage.play((b"hello\n", "read"))
+        assert stage.received == b"hello\n"
+        assert {*errors} == {"no filter" if is_filter else "no log"}
