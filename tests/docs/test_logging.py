@@ -205,7 +205,9 @@ async def test_quiet_about_clients(log: pytest.LogCaptureFixture) -> None:
 def test_clients_log_nothing() -> None:
     """No module of the clients has a logger.
 
-    "Our clients log nothing. They raise exceptions."
+    "Our clients log nothing."
+
+    "They raise exceptions."
     """
     for path in (SOURCE / "clients").rglob("*.py"):
         assert "logging" not in path.read_text(encoding="utf-8"), path

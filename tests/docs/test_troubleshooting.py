@@ -402,7 +402,9 @@ async def test_two_loopback_addresses() -> None:
 
     "a server at 127.0.0.1 does not serve clients that connect to ::1"
 
-    "as the host. None stands for all interfaces, IPv4 and IPv6."
+    "as the host."
+
+    "None stands for all interfaces, IPv4 and IPv6."
     """
 
     async def ask(host: str, port: int) -> str:
