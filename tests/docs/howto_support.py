@@ -48,10 +48,11 @@ def check_quotations(page: str, module: Mapping[str, Any]) -> None:
     """Check that what a module's tests quote is what a page says; each test quotes something."""
     tests = {name: test for name, test in module.items() if name.startswith("test_")}
     del tests["test_quotations"]
+    text = words(page)
     for name, test in tests.items():
         quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
         assert quotations, name
-        assert [quotation for quotation in quotations if quotation not in words(page)] == [], name
+        assert [quotation for quotation in quotations if quotation not in text] == [], name
 
 
 def words(page: str) -> str:
