@@ -21,7 +21,7 @@ _MESSAGE = re.compile(_KIND)
 
 
 def text_of(exc: BaseException) -> str:
-    """Return an exception as the page shows it: without what depends on the platform."""
+    """Return an exception as a reader of the page sees it: without what depends on the platform."""
     text = str(exc)
     if isinstance(exc, OSError):
         text = re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", text)
@@ -29,7 +29,7 @@ def text_of(exc: BaseException) -> str:
         text = re.sub(r" \(_ssl\.c:\d+\)$", "", text)
     if isinstance(exc, BaseExceptionGroup):
         text = re.sub(r" \(\d+ sub-exceptions?\)$", "", text)
-    return f"{type(exc).__name__}: {text}"
+    return f"{type(exc).__name__}: {text}".replace("`", "")
 
 
 class Seen:
@@ -66,7 +66,7 @@ class Seen:
 
     def logged(self, log: Iterable[logging.LogRecord], *texts: str) -> None:
         """Note what was logged, as far as it has one of several texts."""
-        lines = [f"{record.levelname}: {record.getMessage()}" for record in log]
+        lines = [f"{record.levelname}: {record.getMessage()}".replace("`", "") for record in log]
         for text in texts:
             found = [line for line in lines if text in line]
             assert found, (text, lines)
