@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -28,7 +29,7 @@ from easynetwork import _episode, socketserver as ours
 from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
-from easynetwork.servers import DatagramLimits, Limits
+from easynetwork.servers import DatagramLimits, Limits, run
 from easynetwork.servers._core import fault_log
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
@@ -39,7 +40,8 @@ from easynetwork.servers.handlers import (
     AsyncStreamClient,
     INETClientAttribute,
 )
-from easynetwork.testing import RawConnection, serve, virtual_time
+from easynetwork.testing import MemoryNetwork, RawConnection, serve, virtual_time
+from easynetwork.testing._memory.servers import MemoryTCPServer
 from tests.docs.howto_support import (
     DatagramEcho,
     Echo,
@@ -105,6 +107,8 @@ def test_normal_lines(log: pytest.LogCaptureFixture) -> None:
     packet has lost its end, or its newline is missing."
 
     "With log_client_connection=False, the level is DEBUG."
+
+    "The line Start serving at in the log of the server shows its addresses."
     """
     seen = Seen()
     Stage(limits=Limits(max_clients=7)).play((b"hello", "close"))
@@ -965,6 +969,20 @@ def test_failing_accept(
 FAILED = Seen()
 
 
+def test_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of a limit depends on how many descriptors there may be.
+
+    "Close what is not needed, raise the limit (ulimit -n, or LimitNOFILE= in a unit of systemd), or
+    lower max_clients: by default, it leaves descriptors to the rest of your program."
+    """
+    resource = pytest.importorskip("resource")
+    for descriptors in 100, 1000:
+        monkeypatch.setattr(resource, "getrlimit", lambda _, count=descriptors: (count, count))
+        found = Limits().in_force().max_clients
+        assert isinstance(found, int)
+        assert descriptors / 2 < found < descriptors
+
+
 def test_lost_descriptor(log: pytest.LogCaptureFixture) -> None:
     """A descriptor that other code closes.
 
@@ -1128,6 +1146,46 @@ def test_stuck_code(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPat
             seen.logged(log.records, "after server_close()")
             released.set()
     seen.check(test_stuck_code)
+
+
+def test_end_of_the_process(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that keeps the process.
+
+    ERROR: "Ending the process with status ...: request handlers still run"
+
+    "run() ended the process by force after the line above."
+
+    "run() then ends the process, with status 70."
+    """
+    released = anyio.Event()
+    statuses: list[int] = []
+
+    class Stuck(Obedient):
+        async def service_init(self, exit_stack: Any, server: Any) -> None:
+            address = server.get_addresses()[0].for_connection()
+            connection = server._network.connect(address, None, None, None)
+            exit_stack.callback(connection.close)
+            connection.send(b"hello\n")
+
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+            yield
+            os.kill(os.getpid(), signal.SIGTERM)
+            with anyio.CancelScope(shield=True):
+                await released.wait()
+
+    def end_process(status: int) -> None:
+        assert "Still running" in log.text
+        statuses.append(status)
+        released.set()
+
+    monkeypatch.setattr("easynetwork.servers.running.os._exit", end_process)
+    monkeypatch.setattr("easynetwork.servers.running.logging.shutdown", bool)
+    new_server = partial(MemoryTCPServer[str, str], MemoryNetwork(), LINES, Stuck())
+    run(new_server, grace=0, runner_options=virtual_time())
+    assert statuses == [70]
+    seen = Seen()
+    seen.logged(log.records, "Ending the process")
+    seen.check(test_end_of_the_process)
 
 
 def test_path_that_cannot_be_removed(

@@ -5,6 +5,7 @@ Each test provokes messages, and does what the page says of them. See `message_s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -331,6 +332,26 @@ def test_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
         new_unix_server("socket")
     seen.calls(new_server, backend="uvloop")
     seen.check(test_platforms)
+
+
+def test_uvloop() -> None:
+    """There is no backend for uvloop.
+
+    "For uvloop, pass"
+
+    "and a loop_factory in runner_options."
+    """
+    uvloop = pytest.importorskip("uvloop")
+    loops: list[Any] = []
+
+    def look() -> Any:
+        loops.append(asyncio.get_running_loop())
+        raise LookupError
+
+    options = {"loop_factory": uvloop.new_event_loop}
+    with pytest.raises(LookupError):
+        run(look, backend="asyncio", runner_options=options)
+    assert isinstance(loops[0], uvloop.Loop)
 
 
 def test_without_unix_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
