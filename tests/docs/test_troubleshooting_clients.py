@@ -420,8 +420,6 @@ def test_peer_that_does_not_read() -> None:
     TimeoutError: "Another thread is still sending a packet"
 
     "The other side does not read, and the buffers are full."
-
-    "Two programs that both send and do not receive wait for each other."
     """
     seen = Seen()
 

@@ -128,8 +128,7 @@ def test_limits() -> None:
     LimitOverrunError: "Packet of ... bytes exceeds the limit of ..."
 
     "The packet is too large, or its end is missing. The limit of the serializer is 64 KiB by
-    default. Raise it if your packets are larger: the memory that a client can make the server use
-    grows with it."
+    default. Raise it if your packets are larger"
     """
     seen = Seen()
     lines, documents = StringLineSerializer(limit=10), JSONSerializer(limit=10, use_lines=False)

@@ -243,8 +243,6 @@ def test_missing_alert(log: pytest.LogCaptureFixture) -> None:
 
     "DEBUG: ... left without TLS's closing alert, as ... clients so far: if it was cut off, the end
     of what it sent is missing"
-
-    "Many TLS clients close the connection in this way."
     """
 
     async def main() -> None:
@@ -919,10 +917,7 @@ def wait_for(condition: Any) -> None:
 # -- the machine at its limit
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
-def test_failing_accept(
-    number: int, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_accept(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system cannot accept.
 
     ERROR: "accept() failed: ..." "New connections wait until that is over."
@@ -934,7 +929,7 @@ def test_failing_accept(
     "Too many open files means that the process has no descriptor left."
     """
     assert os.strerror(errno.EMFILE) == "Too many open files"
-    failures = [OSError(number, os.strerror(number))]
+    failures: list[OSError] = []
     accept = socket.socket.accept
 
     def fail(self: socket.socket) -> Any:
@@ -942,31 +937,26 @@ def test_failing_accept(
             raise failures.pop()
         return accept(self)
 
-    async def main() -> None:
-        async with serving(Echo()) as server:
-            with monkeypatch.context() as patched:
-                patched.setattr(socket.socket, "accept", fail)
-                async with connected(server) as peer:
-                    assert await peer.ask("hello") == "hello"
+    async def main(number: int) -> None:
+        async with serving(Echo()) as server, connected(server) as first:
+            assert await first.ask("hello") == "hello"
+            failures.append(OSError(number, os.strerror(number)))
+            async with connected(server) as peer:
+                assert await peer.ask("hello") == "hello"
 
+    monkeypatch.setattr(socket.socket, "accept", fail)
     monkeypatch.setattr("easynetwork.backends.socket_listener.PAUSE", 0.001)
     monkeypatch.setattr("easynetwork.socketserver._servers.PAUSE", 0.001)
-    anyio.run(main)
-    seen = FAILED
-    what = "are reset" if number == errno.EMFILE else "wait"
-    seen.logged(log.records, f"New connections {what} until that is over.")
-    seen.messages[-1] = seen.messages[-1].partition(" Close what is not needed")[0]
-    failures.append(OSError(number, os.strerror(number)))
-    with monkeypatch.context() as patched:
-        patched.setattr(socket.socket, "accept", fail)
-        handle_once(Receiver, b"hello\n")
-    log.records[:] = [record for record in log.records if record.levelname == "WARNING"]
+    seen = Seen()
+    for number, what in (errno.EMFILE, "are reset"), (errno.ENOMEM, "wait"):
+        anyio.run(main, number)
+        seen.logged(log.records, f"New connections {what} until that is over.")
+        seen.messages[-1] = seen.messages[-1].partition(" Close what is not needed")[0]
+    log.clear()
+    failures.append(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    handle_once(Receiver, b"hello\n")
     seen.logged(log.records, "accept() failed")
-    if number == errno.ENOMEM:
-        seen.check(test_failing_accept)
-
-
-FAILED = Seen()
+    seen.check(test_failing_accept)
 
 
 def test_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
