@@ -9,6 +9,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
+import socket
+import sys
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
@@ -18,11 +21,13 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 
-from easynetwork.addresses import TLSAttribute
+from easynetwork.addresses import SocketAncillary, TLSAttribute
+from easynetwork.clients.unix_stream import UnixStreamClient
 from easynetwork.exceptions import StreamProtocolParseError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
+from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.blocking import (
     BlockingClient,
     BlockingDatagramRequestHandler,
@@ -31,11 +36,14 @@ from easynetwork.servers.blocking import (
 from easynetwork.servers.handlers import (
     AsyncStreamClient,
     AsyncStreamRequestHandler,
+    RecvAncillaryDataParams,
+    RecvParams,
 )
 from easynetwork.testing import serve, virtual_time
-from tests.docs.howto_support import check_quotations
+from tests.docs.howto_support import check_quotations, until
 from tests.docs.memory_support import LINES, Obedient, Script, Stage
 from tests.docs.message_support import Seen
+from tests.times import PATIENCE
 from tests.tls_peers import client_context, server_context
 
 PAGE = "troubleshooting.rst"
@@ -541,3 +549,90 @@ def test_operations_that_are_not_there() -> None:
 
 
 ANCILLARY: Any = None
+
+
+# -- ancillary data
+
+
+class Asking(AsyncStreamRequestHandler[str, str]):
+    """Asks for ancillary data, in which it has no interest; notes errors."""
+
+    def __init__(self, seen: Seen, receive: Callable[[Any], object]) -> None:
+        self.seen = seen
+        self.receive = receive
+
+    async def handle(self, client: Client) -> AsyncGenerator[Any, str]:
+        try:
+            request = yield RecvParams(recv_with_ancillary=RecvAncillaryDataParams(self.receive))
+        except Exception as exc:
+            self.seen.note(exc)
+            request = yield None
+        await client.send_packet(request)
+
+
+def close_all(ancillary: Any) -> None:
+    found = SocketAncillary()
+    found.update_from_raw(ancillary)
+    for descriptor in found.iter_fds():
+        os.close(descriptor)
+
+
+def crash(ancillary: Any) -> None:
+    close_all(ancillary)
+    raise LookupError("a bug")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the texts are those of Linux")
+def test_ancillary_data(unix_path: str) -> None:
+    """Descriptors do not come together with their packet.
+
+    UnsupportedOperation: "The server is not configured to handle ancillary data
+    (ancillary_bufsize=None)."
+
+    EOFError: "Received partial packet data"
+
+    "OSError: ancillary data was cut off: it is longer than the ... bytes of its buffer, or the
+    process has no descriptor left (ulimit -n)"
+
+    "OSError: packet of ... bytes is too long to be sent with ancillary data: at most ... bytes fit"
+
+    RuntimeError: "RecvAncillaryDataParams.data_received() crashed"
+
+    "Something is wrong with ancillary data."
+
+    "A packet with ancillary data must be sent and received in one piece"
+
+    "If a callback of yours crashed, its exception is the cause."
+    """
+    seen = Seen()
+
+    async def main(bufsize: int, receive: Any, data: bytes, descriptors: int) -> None:
+        handler = Asking(seen, receive)
+        server: Any = AsyncUnixStreamServer(unix_path, LINES, handler, ancillary_bufsize=bufsize)
+        async with server, anyio.create_task_group() as tasks:
+            is_up = anyio.Event()
+            tasks.start_soon(partial(server.serve_forever, is_up_event=is_up))
+            await is_up.wait()
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(unix_path)
+                before = len(seen.errors)
+                socket.send_fds(sock, [data], [sock.fileno()] * descriptors)
+                if not data.endswith(b"\n"):
+                    await until(lambda: len(seen.errors) > before)
+                    sock.sendall(b"lo\n")
+                sock.settimeout(PATIENCE)
+                received = await anyio.to_thread.run_sync(sock.recv, 100)
+                assert received == b"hello\n"
+            await server.shutdown()
+
+    Stage(Asking(seen, close_all)).play((b"hello\n", "read"))  # over TCP, there is no such option
+    anyio.run(main, 1000, close_all, b"hel", 1)
+    anyio.run(main, socket.CMSG_SPACE(8), close_all, b"hello\n", 20)
+    anyio.run(main, 1000, crash, b"hello\n", 1)
+    assert isinstance(seen.errors[-1].__cause__, LookupError)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(unix_path)
+        listener.listen()
+        with UnixStreamClient[str, str](unix_path, LINES) as client:
+            seen.calls(client.send_packet, "x" * 1_000_000, ancillary_data=SocketAncillary())
+    seen.check(test_ancillary_data)
