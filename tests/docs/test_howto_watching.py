@@ -34,6 +34,7 @@ from easynetwork.servers.handlers import (
 from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason, DatagramStatistics, StreamStatistics
 from easynetwork.servers.threads_helper import NetworkServerThread
+from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import (
     DOCS,
     DatagramEcho,
@@ -50,7 +51,7 @@ from tests.docs.howto_support import (
     visiting,
 )
 from tests.docs.memory_support import Script, Stage
-from tests.times import MS, PATIENCE
+from tests.times import PATIENCE
 from tests.tls_peers import server_context
 
 pytestmark = pytest.mark.anyio
@@ -272,20 +273,27 @@ async def test_admin(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
-async def test_client_statistics() -> None:
+def test_client_statistics() -> None:
     """They tell the age of a connection, and since when its handler waits.
 
     "ClientStatistics also has the age of the connection (seconds), the time that its handler has
     been waiting for a packet (idle), and the bytes and packets in both directions."
     """
-    async with serving(Noting()) as server, connected(server) as peer:
-        assert await peer.ask("hello") == "hello"
-        [client] = server.get_clients()
-        await anyio.sleep(20 * MS)
-        found = client.get_statistics()
-        assert 20 * MS <= found.idle <= found.seconds < PATIENCE
-        assert (found.packets_received, found.packets_sent) == (1, 1)
-        assert (found.bytes_received, found.bytes_sent) == (6, 6)
+
+    async def main() -> None:
+        async with serve(Noting(), LINES) as served:
+            peer = await served.connect()
+            await anyio.sleep(3)
+            await peer.send_packet("hello")
+            assert await peer.recv_packet() == "hello"
+            [client] = served.server.get_clients()
+            await anyio.sleep(20)
+            found = client.get_statistics()
+            assert (round(found.idle, 3), round(found.seconds, 3)) == (20, 23)
+            assert (found.packets_received, found.packets_sent) == (1, 1)
+            assert (found.bytes_received, found.bytes_sent) == (6, 6)
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 async def test_handshake_is_not_listed() -> None:

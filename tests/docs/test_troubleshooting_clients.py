@@ -369,7 +369,7 @@ def test_timeouts() -> None:
     TimeoutError: "The operation timed out"
 
     "Nothing arrived within the timeout, or another thread was receiving all the time. The
-    connection stays open, and you can receive XX
+    connection stays open, and you can receive again."
     """
     seen = Seen()
     with connected() as (client, peer):
