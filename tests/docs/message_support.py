@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -25,8 +24,6 @@ def text_of(exc: BaseException) -> str:
     text = str(exc)
     if isinstance(exc, OSError):
         text = re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", text)
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        text = re.sub(r" \(_ssl\.c:\d+\)$", "", text)
     if isinstance(exc, BaseExceptionGroup):
         text = re.sub(r" \(\d+ sub-exceptions?\)$", "", text)
     return f"{type(exc).__name__}: {text}".replace("`", "")

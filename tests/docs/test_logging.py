@@ -63,7 +63,7 @@ from tests.docs.howto_support import (
 from tests.docs.memory_support import LINES, Obedient, Stage, rest_of
 from tests.docs.messages import SOURCE
 from tests.docs.sybil_parsers import compare
-from tests.times import MS, PATIENCE
+from tests.times import PATIENCE
 from tests.tls_peers import server_context
 
 pytestmark = pytest.mark.anyio
@@ -493,21 +493,17 @@ async def test_connection_ids(log: pytest.LogCaptureFixture) -> None:
     assert ids == {"Accepted": "-", **dict.fromkeys(TEXTS[1:], "c1")}
 
 
-async def test_no_ids_of_timeouts(log: pytest.LogCaptureFixture) -> None:
+def test_no_ids_of_timeouts(log: pytest.LogCaptureFixture) -> None:
     """The supervision of timeouts runs in another task.
 
     "Accepted new connection comes before on_connection(), and has no ID yet. Neither have the lines
     about failed TLS handshakes, and those about the timeouts"
     """
-    handler, limits = connection_ids.EchoRequestHandler(), Limits(idle_timeout=MS)
+    handler = connection_ids.EchoRequestHandler()
     log.handler.addFilter(id_filter := connection_ids.AddConnectionID())
     try:
-        async with serving(handler, limits=limits) as server, connected(server) as peer:
-            assert await peer.ending() == "end of the stream"
-        async with serving(handler, ssl=server_context()) as server, connected(server) as peer:
-            await peer.send("hello")
-            await peer.ending()
-            await until(lambda: "TLS handshake" in log.text)
+        Stage(handler, limits=Limits(idle_timeout=5)).play((6,))
+        Stage(handler, ssl=server_context()).play((b"hello\n", 1))
     finally:
         log.handler.removeFilter(id_filter)
     assert vars(found(log, "is closed: silent for too long"))["connection_id"] == "-"
