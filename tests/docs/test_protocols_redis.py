@@ -1238,6 +1238,20 @@ def test_bounded() -> None:
     assert len(store._next) < 2000
 
 
+@pytest.mark.parametrize("name", ["LPOP", "RPOP", "LRANGE"])
+def test_bounded_lists(name: str) -> None:
+    """A list that is too large for a reply stays as it is."""
+    session, _ = new_session()
+    large = b"x" * (resp.MAX_COMMAND - 5)
+    for _ in range(17):
+        session.answer([b"RPUSH", b"l", large])
+    arguments = "0 16" if name == "LRANGE" else "17"
+    assert ask(session, f"{name} l {arguments}") == "ERR the reply is too large"
+    assert ask(session, "LLEN l") == 17
+    arguments = "0 14" if name == "LRANGE" else "15"
+    assert ask(session, f"{name} l {arguments}") == [large] * 15
+
+
 @pytest.mark.anyio
 async def test_subscriptions() -> None:
     """A client that has subscribed gets messages, and may use few commands."""

@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
@@ -314,16 +314,20 @@ def rpush(store: Store, key: bytes, value: bytes, *values: bytes) -> Reply:
 
 @command("LPOP")
 def lpop(store: Store, key: bytes, count: bytes | None = None) -> Reply:
-    return pop(store, key, count, deque.popleft)
+    return pop(store, key, count, iter, deque.popleft)
 
 
 @command("RPOP")
 def rpop(store: Store, key: bytes, count: bytes | None = None) -> Reply:
-    return pop(store, key, count, deque.pop)
+    return pop(store, key, count, reversed, deque.pop)
 
 
 def pop(
-    store: Store, key: bytes, count: bytes | None, take: Callable[[deque[bytes]], bytes]
+    store: Store,
+    key: bytes,
+    count: bytes | None,
+    iterate: Callable[[deque[bytes]], Iterator[bytes]],
+    take: Callable[[deque[bytes]], bytes],
 ) -> Reply:
     wanted = 1 if count is None else parse_int(count)
     if wanted < 0:
@@ -331,12 +335,14 @@ def pop(
     items = store.get_list(key)
     if items is None:
         return None if count is None else NULL_ARRAY
-    taken = [take(items) for _ in range(min(wanted, len(items)))]
+    taken = limited([*islice(iterate(items), wanted)])  # or nothing is removed
+    for _ in taken:
+        take(items)
     if items:
         store.note_change(key)
     else:
         store.remove(key)
-    return taken[0] if count is None else [*taken]
+    return taken[0] if count is None else taken
 
 
 @command("LLEN")
