@@ -137,7 +137,7 @@ def split_command(data: bytes) -> tuple[Command, bytes] | None:
     """Do what `read_command()` does, only faster, if the data begins with a usual command.
 
     Return the words and what follows them. Return None if the command is not complete, is wrong, or
-    has a newline in a word.
+    has CRLF in a word.
     """
     end = data.find(b"\r\n", 0, 7)  # of at most four digits
     digits = data[1:end]
