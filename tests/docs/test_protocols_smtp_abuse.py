@@ -88,6 +88,15 @@ async def test_smuggling(queue: Any, end: bytes) -> None:
     "In this server, CRLF is the only end of a line, so only CRLF, a dot and CRLF end a message."
 
     "the whole message is received up to its real end and is not stored"
+
+    "A line that contains CR or LF is refused"
+
+    "so that no server behind this one can be deceived."
+
+    "Whatever a client sends as the content of one message, the server stores it as one message or
+    refuses it with one reply. It never finds two messages in it."
+
+    "Nothing in the content may ever be taken for a command."
     """
     content = b"Hello" + end + FORGED
     data = ENVELOPE + content + b"QUIT\r\n"
@@ -105,6 +114,9 @@ async def test_harmless_dots(queue: Any, end: bytes) -> None:
     """Lines that only look like the end belong to the message.
 
     "only CRLF, a dot and CRLF end a message"
+
+    "the server stores it as one message or refuses it with one reply. It never finds two messages
+    in it."
     """
     data = ENVELOPE + b"Hello" + end + FORGED + b"QUIT\r\n"
     async with serving_in_memory(queue, network=MemoryNetwork(chunks=range(1, 9))) as served:
@@ -169,6 +181,9 @@ def test_crashes(backend: str, tmp_path: Path) -> None:
     again. A message may arrive twice, but it is never lost."
 
     "This happens at once, so there is never half a message in new."
+
+    "The reply 250 after the content is a promise: from now on, the server is responsible for the
+    message, and the client deletes it."
     """
     acknowledged: set[str] = set()
     for seed in range(3):
