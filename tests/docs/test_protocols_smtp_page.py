@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import runpy
+import smtplib
 import socket
 import sys
 import threading
@@ -736,8 +737,9 @@ def test_ports(verbs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     "Run each of them as a server of its own"
     """
-    assert socket.getservbyname("smtp") == 25
-    assert socket.getservbyname("submission") == 587
+    assert smtplib.SMTP_PORT == 25
+    with contextlib.suppress(OSError):  # a small system has no list of services
+        assert socket.getservbyname("submission") == 587
     made: list[Any] = []
     with monkeypatch.context() as patch:
         patch.setattr(mail_server, "run", lambda *new, **options: made.append(new[0]()))
