@@ -249,6 +249,23 @@ async def test_slow_reader(serve: Serve) -> None:
         assert await peer.receive()
 
 
+@in_memory
+async def test_client_that_stops_reading(serve: Serve) -> None:
+    """Its time begins when it has taken something, which is noticed within a quarter of the limit.
+
+    In this case, the quarter is a second.
+    """
+    handler = Flooding()
+    async with serve(handler, limits=Limits(send_timeout=4)) as service:
+        peer = await service.connect()
+        peer.send("more")
+        await anyio.sleep(0.1)
+        await peer._receive_some()
+        begin = anyio.current_time()
+        await handler.noted("SEND_TIMEOUT")
+        assert 4 <= anyio.current_time() - begin <= 5 + LATE
+
+
 async def test_too_many(serve: Serve, log: Records) -> None:
     """More clients than there may be are reset at once; a place that gets free is free."""
     handler = Noted()

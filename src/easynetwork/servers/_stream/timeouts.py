@@ -11,7 +11,9 @@ on where it is:
 While its handler does something else than wait for a packet, only the last one counts.
 
 Looks are due every half a second, so that many clients share one. The task exists while some are
-due: there is no timer per client, and a server whose clients are idle does nothing.
+due: there is no timer per client, and a server whose clients are idle does nothing. That a client
+has taken data, or that something was sent to it, is noticed at the next look, which is due after a
+quarter of the limit at the latest.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ class Supervision:
             now = self._timeouts.now()
             self._progress = None
             self._sending(now)
-            self._timeouts.look(self, now + self.limits.send_timeout)
+            self._timeouts.look(self, self.next_look(now, now + self.limits.send_timeout))
 
     def _is_partial(self) -> bool:
         return self._client.decoder.has_rest or self._client.transport.has_partial
