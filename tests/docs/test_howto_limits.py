@@ -242,7 +242,8 @@ def test_auto(descriptors: int, clients: int, monkeypatch: pytest.MonkeyPatch) -
 async def test_keepalive() -> None:
     """Each connection has the options.
 
-    "After this time of silence, the operating system begins to ask for a sign of life."
+    "if its machine has vanished. After this time of silence, the operating system begins to ask for
+    a sign of life."
     """
 
     class Handler(Watched, Echo):
@@ -264,6 +265,8 @@ async def test_keepalive() -> None:
 
 async def test_timeout_of_the_handler() -> None:
     """A handler may have a limit of its own.
+
+    "A handler can have limits of its own, for one yield"
 
     "If the TimeoutError leaves the handler, the reason is IDLE_TIMEOUT, too."
     """
@@ -386,8 +389,9 @@ async def test_login(log: pytest.LogCaptureFixture) -> None:
 
     "After a login, the handler can change the timeouts of its client with client.set_limits()"
 
-    "max_clients, max_clients_per_host and keepalive cannot be changed for one client: TypeError is
-    raised."
+    "max_clients, max_clients_per_host and keepalive cannot be changed for one client"
+
+    "TypeError is raised."
     """
 
     class Handler(Watched, login.AccountRequestHandler):
@@ -425,6 +429,10 @@ def test_attacks() -> None:
     "The handler gets an error after 64 KiB."
 
     "At most three lines per second, and one traceback per minute for each kind of error."
+
+    "test_first_packet, test_idle; tests/robustness/test_idle.py"
+
+    "test_peer_that_never_reads; tests/conformance/test_limits.py"
     """
     assert Limits().packet_timeout == Limits().send_timeout == _HANDSHAKE_TIMEOUT == 60
     assert HIGH_WATER == 64 * 1024

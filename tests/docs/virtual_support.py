@@ -1,0 +1,39 @@
+"""What the tests of pages share that run in memory and in virtual time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
+from easynetwork.servers.handlers import AsyncStreamClient
+from easynetwork.testing import RawConnection, virtual_time
+
+LINES: Any = StreamProtocol(StringLineSerializer(limit=1 << 20))
+
+Client = AsyncStreamClient[str]
+
+
+def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a coroutine test in virtual time, and only once: no event loop makes a difference."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        anyio.run(functools.partial(test, **arguments), backend_options=virtual_time())
+
+    return run
+
+
+async def ending(connection: RawConnection) -> str:
+    """Return how a connection ends, after what still arrives."""
+    rest = b""
+    try:
+        while data := await connection.receive():
+            rest += data
+    except ConnectionResetError:
+        return "reset"
+    return f"end after {rest!r}" if rest else "end"
