@@ -523,7 +523,8 @@ async def test_reconnect(
     does not cause thousands of attempts. When it is up again, the next attempt follows within
     longest_delay seconds."
 
-    "Each pause is a random part of the delay, from one half of it to all of it (jitter)."
+    "Each pause is a random part of the delay, from one half of it to all of it (jitter). Without
+    this, all clients of a server that restarts would connect again at the same time."
 
     "The delay starts over when a packet has arrived, not when the client has connected. So if the
     server accepts each connection and closes it at once, the delay still grows."
@@ -923,7 +924,8 @@ async def test_end(examples: Any) -> None:
 
     "The client stays open until you close it."
 
-    "a client cannot connect a second time"
+    "After a connection has ended, close the client and create another one: a client cannot connect
+    a second time."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         await peer.send_bytes(b"one\ntwo\nthr")
@@ -959,8 +961,11 @@ async def test_reset(examples: Any) -> None:
 async def test_send_after_end(examples: Any) -> None:
     """Sending after the end of the connection raises an error, but not at once.
 
-    "The first calls of send_packet() after the end may return without an error. Later calls raise
-    ConnectionAbortedError. Its __cause__ is the error of the operating system."
+    "The first calls of send_packet() after the end may return without an error."
+
+    "Later calls raise ConnectionAbortedError."
+
+    "Its __cause__ is the error of the operating system."
     """
     async with pair(examples.Client, PROTOCOL) as (client, peer):
         peer.close()
@@ -1044,9 +1049,8 @@ async def test_linger() -> None:
 async def test_closed(examples: Any) -> None:
     """Closing a client interrupts a waiting call and makes later calls fail.
 
-    "Closing is final. If a call is waiting for a packet, or if you use the client later,
-    ClientClosedError is raised. This is a subclass of ConnectionError, and so of OSError. You can
-    close a client several times."
+    "If a call is waiting for a packet, or if you use the client later, ClientClosedError is raised.
+    This is a subclass of ConnectionError, and so of OSError. You can close a client several times."
     """
     async with pair(examples.Client, PROTOCOL) as (client, _):
         async with anyio.create_task_group() as task_group:
@@ -1087,8 +1091,11 @@ async def test_forgotten(examples: Any) -> None:
 async def test_send_eof(examples: Any) -> None:
     """The client receives a response after it has ended its stream.
 
-    "In some protocols, the end of the stream marks the end of the request. send_eof() ends the
-    stream that you send (a half-close). You can still receive"
+    "In some protocols, the end of the stream marks the end of the request."
+
+    "send_eof() ends the stream that you send (a half-close)."
+
+    "You can still receive"
 
     "After send_eof(), send_packet() raises RuntimeError."
     """
