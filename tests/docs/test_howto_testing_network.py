@@ -46,8 +46,9 @@ class Echo(AsyncStreamRequestHandler[str, str], AsyncDatagramRequestHandler[str,
 async def test_ends() -> None:
     """Closing is graceful, or not.
 
-    "close() disconnects gracefully. Like a kernel, it resets the connection if there are bytes that
-    were not received."
+    "close() disconnects gracefully."
+
+    "Like a kernel, it resets the connection if there are bytes that were not received."
 
     "At the end of the block, the clients are closed and the server is shut down."
     """
@@ -100,7 +101,7 @@ async def test_datagram_server() -> None:
 async def test_chunks(chunks: Any, sizes: set[int]) -> None:
     """Chunks have the sizes that the argument says.
 
-    "is the largest number of bytes that arrive at a time."
+    "chunks is the largest number of bytes that arrive at a time."
 
     "With a range, as above, each chunk has a random size. A list of numbers gives the sizes of the
     first chunks."
@@ -200,9 +201,9 @@ async def test_like_loopback() -> None:
 async def test_addresses() -> None:
     """Addresses are made up, and nobody waits for a connection.
 
-    "The addresses are made up: IPv4 addresses that are reserved for documentation. No name is
-    resolved. Connecting succeeds at once, or raises ConnectionRefusedError if the server is
-    closed."
+    "The addresses are made up: IPv4 addresses that are reserved for documentation."
+
+    "Connecting succeeds at once, or raises ConnectionRefusedError if the server is closed."
 
     "The network belongs to one event loop. Other threads and processes cannot connect to it."
     """
@@ -271,7 +272,9 @@ def test_silence() -> None:
 async def test_queue_of_datagrams() -> None:
     """The queue is bounded by number.
 
-    "A datagram socket holds 256 datagrams, whatever their size. More are lost."
+    "A datagram socket holds 256 datagrams, whatever their size."
+
+    "More are lost."
     """
     async with serve(Echo(), DATAGRAMS) as served:
         for size in 1, 1000:
