@@ -412,6 +412,24 @@ async def test_raw() -> None:
         assert received() == 12
 
 
+def test_many_packets() -> None:
+    """They are handled in turns, and there is a moment between two turns.
+
+    "On asyncio, it returns before the handler has received all packets if more than 1,024 have
+    arrived together."
+    """
+
+    async def received(number: int) -> int:
+        async with serve(Echo(), LINES) as served:
+            raw = await served.connect(raw=True)
+            await raw.send(b"\n" * number)
+            await anyio.wait_all_tasks_blocked()
+            return int(served.server.get_statistics().packets_received)
+
+    for number, expected in (1024, 1024), (1025, 1024):
+        assert anyio.run(received, number, backend_options=virtual_time()) == expected
+
+
 @virtual
 async def test_ends_of_raw_connections() -> None:
     """A half-close leaves the other direction open, a reset does not.
