@@ -313,6 +313,11 @@ async def test_invalid_datagram() -> None:
 def test_newlines() -> None:
     """The examples of the page show both.
 
+    ">>> from easynetwork.serializers import StringLineSerializer >>>
+    StringLineSerializer().serialize_frame("
+
+    ">>> from easynetwork.serializers import JSONSerializer >>> JSONSerializer().serialize_frame("
+
     "a text that contains the end of a line becomes two packets"
 
     "or use JSON, which escapes the end of a line"
@@ -379,7 +384,9 @@ def test_own_data() -> None:
 def test_checklist() -> None:
     """What it says to pass are arguments.
 
-    "Pass limits=Limits.public(). Behind a proxy, replace max_clients_per_host by None."
+    "Pass limits=Limits.public()."
+
+    "Behind a proxy, replace max_clients_per_host by None."
     """
     text = (DOCS / PAGE).read_text(encoding="utf-8").partition("Checklist")[2]
     for name in "limits", "ssl":
