@@ -133,9 +133,13 @@ async def test_one_handler_for_all() -> None:
 async def test_life_of_a_connection(log: pytest.LogCaptureFixture) -> None:
     """A connection stays open after a request, and its normal end is not logged as an error.
 
-    "A client connects. The server calls handle() and runs it up to the yield."
+    "The server handles a connection with this handler as follows"
 
-    "A request arrives. handle() resumes, sends a response and returns. The connection stays open."
+    "The server calls handle() and runs it up to the yield."
+
+    "handle() resumes, sends a response and returns."
+
+    "The connection stays open."
 
     "The server immediately calls handle() again, which waits for the second request. This repeats
     for every request."
@@ -287,8 +291,10 @@ async def test_exception_cuts_the_connection(log: pytest.LogCaptureFixture) -> N
 
     "In two cases, the server aborts the connection. The client gets a connection reset"
 
-    "handle() crashes. The server logs the exception with its traceback, under the line Exception
-    occurred during processing of request from <address>. Other clients are not affected."
+    "The server logs the exception with its traceback, under the line Exception occurred during
+    processing of request from <address>."
+
+    "Other clients are not affected."
     """
     async with serve(FailingRequestHandler()) as server:
         async with connected(server) as peer, connected(server) as other:
@@ -471,6 +477,8 @@ async def test_client_leaves_before_the_answer(log: pytest.LogCaptureFixture) ->
 async def test_multiple_yields() -> None:
     """Requests of two clients do not mix, even if a response takes two requests.
 
+    "Some requests are complete only with a second one. Use another yield to receive it"
+
     "Each yield waits for the next request from the same client. Meanwhile, the server serves other
     clients."
 
@@ -522,15 +530,19 @@ async def check_timeout(handler: AsyncStreamRequestHandler[Request, Response]) -
 async def test_yielded_timeout() -> None:
     """A yielded number is a timeout.
 
-    "If no complete request arrives in that time, TimeoutError is raised at the yield. The
-    connection stays open. No data is lost: if half a request has arrived, the next yield waits for
-    the other half."
+    "If no complete request arrives in that time, TimeoutError is raised at the yield."
+
+    "The connection stays open."
+
+    "No data is lost: if half a request has arrived, the next yield waits for the other half."
     """
     await check_timeout(impatient(examples.TimeoutYieldedRequestHandler))
 
 
 async def test_timeout_of_the_framework() -> None:
     """A timeout block of the framework works around a yield.
+
+    "Put the yield inside a timeout block of your asynchronous framework."
 
     "its cancellation exception is raised at the yield, and the with block converts this exception
     into a timeout error."
@@ -671,6 +683,9 @@ async def test_cancel_scope_around_a_yield() -> None:
 async def test_answer_inside_the_timeout() -> None:
     """A response whose sending is cancelled still arrives.
 
+    "Do not send the response inside the with block. The timeout would then include the time that a
+    slow client needs to receive the response."
+
     "A cancelled send_packet() may still deliver its packet, so the client could get a response and
     a timeout message."
     """
@@ -733,6 +748,8 @@ async def test_stubborn_handler(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """shutdown() returns even if a handler ignores its cancellation.
+
+    "If you catch it to clean up, raise it again within a second"
 
     "shutdown() returns at most one second after the cancellation. If a client's task is still
     running then, the server logs one error line with the name of the task."
@@ -1096,6 +1113,8 @@ async def test_gathered_answers() -> None:
 async def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
     """The server calls the hooks before the first and after the last handle().
 
+    "Two other methods, which you can override, deal with connections"
+
     "The server calls on_connection() once, when the task of a new client starts, before handle()."
 
     "The server calls on_disconnection() once, when that task ends, after the last handle()."
@@ -1122,6 +1141,8 @@ async def test_hooks(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("ending", ["leave", "close", "fail", "stop"])
 async def test_how_it_ended(ending: str) -> None:
     """is_closing() in on_disconnection() tells whether a last packet can be sent.
+
+    "In on_disconnection(), client.is_closing() tells you how the connection ended."
 
     "It returns true if the client disconnected or you closed the client; sending then raises
     ClientClosedError. It returns false if an exception left handle() or the server is stopping: the
@@ -1231,6 +1252,9 @@ class WatchedLogin(Watched, examples.ClientConnectionAsyncGenRequestHandler):
 async def test_login() -> None:
     """on_connection() receives the first request.
 
+    "on_connection() can also be an asynchronous generator. It then receives requests with yield, as
+    handle() does. You can use this for a login"
+
     "Unlike handle(), this generator runs once: on_connection() receives the first request, and
     handle() receives the others."
     """
@@ -1297,6 +1321,8 @@ async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> Non
 async def test_service_init() -> None:
     """service_init() runs before the first client, and its stack is unwound after the last one.
 
+    "Set up everything that the whole service needs in service_init()."
+
     "The server calls this method at the start of serve_forever(), before it accepts the first
     client"
 
@@ -1342,6 +1368,8 @@ async def test_service_init() -> None:
 async def test_failing_service() -> None:
     """An exception in a background task ends the service.
 
+    "Catch the exceptions of your background task inside the task."
+
     "An exception that leaves the task ends the whole service: serve_forever() raises it, wrapped in
     an ExceptionGroup."
     """
@@ -1371,6 +1399,10 @@ async def test_failing_service() -> None:
 
 async def test_context() -> None:
     """Each client has its own context.
+
+    "Context variables save you from passing client through every function. Each client has its own
+    task and therefore its own context variables if your asynchronous framework supports them
+    (asyncio and trio do)"
 
     "A value set in on_connection() is visible in every handle() of the same client and in its
     on_disconnection(). It is not visible to other clients."
@@ -1419,6 +1451,8 @@ async def test_context_of_the_service() -> None:
 async def test_context_of_two_runs() -> None:
     """A context lasts as long as its connection.
 
+    "The runs of handle() for the same client are not isolated from each other."
+
     "A value that one run sets with contextvars.ContextVar.set() is still visible in the next run."
     """
 
@@ -1440,8 +1474,12 @@ async def test_context_of_two_runs() -> None:
 def test_async_server() -> None:
     """The program logs what the page shows, and stops at Control-C.
 
-    "The program enables logging. If one client connects and disconnects, and you then press
-    Control-C, the log looks like this"
+    "The program enables logging."
+
+    "If one client connects and disconnects, and you then press Control-C, the log looks like this"
+
+    "This program runs the first handler of this page. It imports the handler from
+    simple_request_handler.py"
 
     "It runs until it is stopped, here by Control-C."
     """
@@ -1603,10 +1641,20 @@ async def test_reuse_port(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_background_server() -> None:
     """Each of the program's three requests is handled in its own task.
 
+    "serve_forever() can share the event loop with the rest of your program. Run it in a task"
+
+    "The output looks like this, but the port numbers differ"
+
     "The three clients are handled in three tasks: each client has its own task, which is named
     after the client's address."
     """
-    assert len({answer["task"] for answer in answers_of_program(FOLDER)}) == 3
+    answers = answers_of_program(FOLDER)
+    assert len({answer["task"] for answer in answers}) == 3
+    page = (DOCS / "howto/tcp_servers.rst").read_text(encoding="utf-8")
+    shown = re.findall(r"^   From server: (.*)$", page.partition("_ssl.py")[0], re.MULTILINE)
+    assert [re.sub(r"\d{2,}", "N", each) for each in shown] == [
+        re.sub(r"\d{2,}", "N", str(answer)) for answer in answers
+    ]
 
 
 async def test_shutdown() -> None:

@@ -142,6 +142,9 @@ async def test_files(
 ) -> None:
     """A server needs only a certificate from an authority; its clients need none.
 
+    "For your own service, get a certificate from an authority that your clients trust. It consists
+    of two files, the certificate chain and the private key."
+
     "Your clients then pass ssl=True, which trusts the authorities that their operating system
     trusts."
     """
@@ -236,6 +239,11 @@ async def test_client_certificate(files: Path) -> None:
     """The handler reads the client's certificate.
 
     "A client can also authenticate itself with a certificate"
+
+    "Load the certificate of the authority that signs your clients' certificates, and require a
+    certificate from each client"
+
+    "The client loads its certificate into its own context"
     """
     context = examples.context_that_asks_for_certificates()
     mine = examples.client_context_with_certificate()
@@ -276,7 +284,8 @@ async def test_bad_client_certificate(files: Path, kind: str) -> None:
     "The server rejects a client that has no certificate, an expired one or one that another
     authority has signed"
 
-    "A rejected client can therefore connect, and gets the error when it receives:
+    "With TLS 1.3, the client completes the handshake before the server has verified the client's
+    certificate. A rejected client can therefore connect, and gets the error when it receives:
     ConnectionAbortedError is raised, and its __cause__ is the ssl.SSLError."
     """
     mine = new_client_context()
@@ -341,7 +350,10 @@ async def test_alpn(files: Path, known: list[str], chosen: str) -> None:
     "A client can offer a list of protocols. The server selects the first protocol of its own list
     that the client also offers (ALPN)."
 
-    "The second argument is the default for clients that do not offer any"
+    "So you can introduce a new version of a protocol on the same port"
+
+    "The handler reads the selected protocol. The second argument is the default for clients that do
+    not offer any"
     """
     mine = new_client_context()
     if known:
@@ -391,6 +403,8 @@ async def ask(tls: TLSSocket, line: str) -> str:
 async def test_server_says_goodbye(is_standard: bool) -> None:
     """A server sends a closing alert, unless this is disabled.
 
+    "The alert tells the other side that no data is missing."
+
     "Servers and clients send it automatically when a connection is closed normally."
 
     "With ssl_standard_compatible=False, a server or client does not expect it, and does not send
@@ -438,7 +452,9 @@ async def test_server_leaves(says_goodbye: bool) -> None:
     "If a server disconnects without a closing alert, the client's recv_packet() raises
     ConnectionAbortedError, as at every end of a connection, and its __cause__ is ssl.SSLEOFError."
 
-    "TLS cannot close only one direction of a connection: send_eof() raises UnsupportedOperation."
+    "TLS cannot close only one direction of a connection"
+
+    "send_eof() raises UnsupportedOperation."
     """
     options: dict[str, Any] = {"ssl": server_context(), "ssl_standard_compatible": says_goodbye}
     async with serving(WatchedEcho(), **options) as server, asking(server) as client:

@@ -72,8 +72,18 @@ def test_quotations() -> None:
 def test_restart(sock: socket.socket) -> None:
     """The example serves, ends, and is replaced, while its supervisor keeps the socket.
 
+    "A supervisor such as systemd can bind the port, and pass the listening socket to your program
+    (socket activation)."
+
     "The supervisor keeps the socket while your program restarts. Clients that connect meanwhile
-    wait in the backlog, and the next process serves them. No connection is refused."
+    wait in the backlog, and the next process serves them."
+
+    "No connection is refused."
+
+    "The supervisor can start your program when the first client connects."
+
+    "inherited_sockets() returns the sockets by name, and AsyncTCPNetworkServer.from_sockets()
+    serves on them"
 
     "notify_systemd() tells the supervisor that the server is ready."
     """
@@ -92,7 +102,8 @@ def test_restart(sock: socket.socket) -> None:
 def test_stop(sock: socket.socket) -> None:
     """The example serves its clients until they leave.
 
-    "The program above then stops accepting clients, and ends when the last client has left."
+    "To stop the service, systemd sends SIGTERM. The program above then stops accepting clients, and
+    ends when the last client has left."
     """
     with start(sock) as service:
         with socket.create_connection(sock.getsockname(), PATIENCE) as client:
@@ -130,7 +141,10 @@ def test_without_supervisor() -> None:
 def test_units() -> None:
     """The unit files fit the program and each other.
 
-    "FileDescriptorName is the name of the socket in the program"
+    "Two unit files describe the socket and the service to systemd. FileDescriptorName is the name
+    of the socket in the program"
+
+    "With TimeoutStopSec=30, systemd kills it after 30 seconds."
     """
     text = (DOCS / PAGE).read_text(encoding="utf-8")
     units: dict[str, configparser.ConfigParser] = {}
@@ -152,6 +166,8 @@ def test_units() -> None:
 @pytest.mark.anyio
 async def test_ownership(sock: socket.socket) -> None:
     """A server closes its own descriptors.
+
+    "The sockets belong to the server"
 
     "server_close() closes them, even if the server has never been activated. Other processes keep
     their copies."
