@@ -11,6 +11,8 @@ import select
 import signal
 import socket
 import ssl
+import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
@@ -27,11 +29,12 @@ from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.testing import serve
-from tests.clients.threads_support import InThread
+from tests.clients.threads_support import InThread, wait_until
 from tests.clients.unix_support import fill
 from tests.docs.client_support import silent
 from tests.docs.howto_support import check_quotations
 from tests.docs.virtual_support import LINES, Client, virtual
+from tests.times import SOON
 from tests.tls_peers import TLSSocket, authority, client_context, server_context
 
 YEAR = 366 * 24 * 3600
@@ -385,20 +388,32 @@ def congested(*, tls: bool) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def interrupted(
-    error: type[BaseException], outcome: type[BaseException] | None = None
+    function: str, error: type[BaseException], outcome: type[BaseException] | None = None
 ) -> Iterator[None]:
-    """Raise an exception in a signal handler after a moment; check what leaves the block."""
+    """Raise an exception in a signal handler when this thread is in a function.
+
+    Args:
+        function: Its name.
+        error: What is raised.
+        outcome: What leaves the block; the same by default.
+    """
 
     def handle(*_: Any) -> None:
         raise error
 
+    def strike() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        wait_until(lambda: sys._current_frames()[thread].f_code.co_name == function)
+        signal.pthread_kill(thread, signal.SIGALRM)
+
+    thread = threading.get_ident()
     before = signal.signal(signal.SIGALRM, handle)
     try:
         with pytest.raises(outcome or error):
-            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            striker = InThread(strike)
             yield
+        striker.result()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
@@ -413,7 +428,7 @@ def test_part_of_a_packet() -> None:
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 client.send_packet("small", timeout=0)
-    with connected() as (client, peer):
+    with connected(room=4096) as (client, peer):
         with pytest.raises(TimeoutError):
             client.send_packet("x" * 10_000_000, timeout=0.01)
         for _ in range(2):
@@ -432,7 +447,7 @@ def test_interrupted_sending(tls: bool) -> None:
     send_packet()."
     """
     with congested(tls=tls) as client:
-        with interrupted(KeyboardInterrupt):
+        with interrupted("select", KeyboardInterrupt):
             client.send_packet("small")
         with pytest.raises(ConnectionAbortedError if tls else TimeoutError):
             client.send_packet("small", timeout=0)
@@ -483,7 +498,7 @@ def test_interrupted_receiving() -> None:
     for serializer in SlowSerializer(), SlowGenerator():
         with connected(StreamProtocol(serializer)) as (client, peer):
             peer.sendall(b"slow\nhello\n")
-            with interrupted(KeyboardInterrupt):
+            with interrupted("deserialize", KeyboardInterrupt):
                 client.recv_packet()
             if type(serializer) is SlowSerializer:
                 assert [client.recv_packet(), client.recv_packet()] == [b"slow", b"hello"]
@@ -493,7 +508,7 @@ def test_interrupted_receiving() -> None:
                         client.recv_packet()
     with connected(StreamProtocol(SlowSerializer())) as (client, peer):
         peer.sendall(b"slow\nhello\n")
-        with interrupted(AlarmError, ProtocolCrashedError):
+        with interrupted("deserialize", AlarmError, ProtocolCrashedError):
             client.recv_packet()
         assert client.recv_packet() == b"hello"
 
@@ -562,7 +577,7 @@ def test_close_waits_for_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> Non
         client.send_packet("x" * 100_000)
         peer.sendall(b"news\n")
         closer = InThread(client.close).waits_in("select")
-        time.sleep(0.03)
+        time.sleep(SOON)
         assert closer.is_waiting()
         while peer.recv(100_000)[-1:] != b"\n":
             pass

@@ -796,7 +796,7 @@ def test_what_is_virtual(backend: str) -> None:
 
 TESTS = """
 import asyncio, socket, threading
-import anyio, anyio.to_thread, pytest
+import anyio, anyio.to_thread, pytest, pytest_asyncio
 
 kept = []
 
@@ -831,6 +831,16 @@ def test_network(memory_network):
 @pytest.mark.virtual_time
 def test_no_coroutine():
     pass
+
+@pytest_asyncio.fixture
+async def tasks():
+    begun = asyncio.current_task()
+    yield
+    print(f"the fixture ends in the same task: {asyncio.current_task() is begun}")
+
+@pytest.mark.asyncio
+async def test_fixture(tasks):
+    pass
 """
 
 ONE = """
@@ -858,12 +868,15 @@ def test_plugin(tmp_path: Path) -> None:
 
     "The setting in the configuration file is easynetwork_leaks."
 
+    "because pytest-asyncio ends a fixture in another task than it began."
+
     "By default, anyio runs a test on asyncio and on trio. To run your tests only on the framework
     of your program, define the fixture anyio_backend in your conftest.py"
     """
     assert plugin._GRACE == 2
     files = {
-        "pytest.ini": "[pytest]\neasynetwork_leaks = true\n",
+        "pytest.ini": "[pytest]\neasynetwork_leaks = true\n"
+        "asyncio_default_fixture_loop_scope = function\n",
         "conftest.py": 'pytest_plugins = ["easynetwork.testing.plugin"]\n'
         "import easynetwork.testing.plugin\neasynetwork.testing.plugin._GRACE = 0.1\n",
         "test_it.py": TESTS,
@@ -875,7 +888,7 @@ def test_plugin(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     command = [sys.executable, "-m", "pytest", "-rP", "-pno:cacheprovider", "-pno:xdist"]
     run = subprocess.run(
-        [*command, "-pno:asyncio"],
+        command,
         cwd=tmp_path,
         capture_output=True,
         encoding="utf-8",
@@ -893,8 +906,9 @@ def test_plugin(tmp_path: Path) -> None:
     backends = ["asyncio", "trio"] if HAS_TRIO else ["asyncio"]
     assert re.findall(r"^runs on (\w+)$", output, re.MULTILINE) == backends
     assert re.findall(r"^runs once on (\w+)$", output, re.MULTILINE) == ["asyncio"]
+    assert "the fixture ends in the same task: False" in output
     # A task fails the test itself, the others when all that the test used has been closed.
-    passed = f"1 failed, {5 + len(backends)} passed"
+    passed = f"1 failed, {6 + len(backends)} passed"
     assert passed in output, output
     assert "3 errors in" in output, output
 
