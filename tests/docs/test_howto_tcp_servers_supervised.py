@@ -36,6 +36,7 @@ from easynetwork.servers.threads_helper import NetworkServerThread
 from easynetwork.sockets import notify_systemd
 from tests.adopting import ask, new_bound_socket
 from tests.docs.howto_support import DOCS, check_quotations
+from tests.docs.unix_support import as_nobody, needs_root
 from tests.supervisor import Service
 from tests.times import PATIENCE
 
@@ -112,6 +113,40 @@ def test_stop(sock: socket.socket) -> None:
                 assert client.recv(100).decode() == f"Hello, {name}!\n"
                 service.terminate()
                 assert name == "Chloé" or service.notification() == "STOPPING=1"
+
+
+@needs_root
+def test_privileged_port() -> None:
+    """The socket is bound by root, and served by a user who may not be allowed to bind it.
+
+    "A port below 1024 does not require your program to run with privileges."
+    """
+
+    async def main() -> None:
+        server = AsyncTCPNetworkServer.from_sockets([sock], PROTOCOL, Echo())
+        async with server, anyio.create_task_group() as tasks:
+            is_up = anyio.Event()
+            tasks.start_soon(lambda: server.serve_forever(is_up_event=is_up))
+            await is_up.wait()
+            answer = await anyio.to_thread.run_sync(ask, socket.SOCK_STREAM, address, "hello")
+            assert answer == "127.0.0.1"
+            await server.shutdown()
+
+    sock = new_privileged_socket()
+    address = sock.getsockname()
+    assert address[1] < 1024
+    with as_nobody():
+        anyio.run(main)
+
+
+def new_privileged_socket() -> socket.socket:
+    """Return a listening socket at a port that only root may bind, by default."""
+    for port in range(1023, 512, -1):
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            continue
+    raise LookupError("no port below 1024 is free")
 
 
 def test_without_supervisor() -> None:
