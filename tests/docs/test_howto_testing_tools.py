@@ -25,6 +25,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import pytest_asyncio.plugin
 
 import easynetwork.testing
 from docs._include.examples.howto.testing import store, thermometer
@@ -366,7 +367,7 @@ async def test_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     """The block of serve() ends without an error, and its client has no timeout.
 
     "Unlike converse(), serve() does not fail if a handler raises an exception: the server logs it,
-    as always. Nor does a client give up by itself"
+    as always. Nor does a client give up by itself: use a timeout, or virtual time"
     """
     async with serve(Shouter(), LINES) as served:
         client = await served.connect()
@@ -868,7 +869,9 @@ def test_plugin(tmp_path: Path) -> None:
 
     "The setting in the configuration file is easynetwork_leaks."
 
-    "because pytest-asyncio ends a fixture in another task than it began."
+    "With pytest-asyncio, the marker virtual_time needs version 1.4 or later, and serve() and
+    converse() belong in the test, not in a fixture, because pytest-asyncio ends a fixture in
+    another task than it began."
 
     "By default, anyio runs a test on asyncio and on trio. To run your tests only on the framework
     of your program, define the fixture anyio_backend in your conftest.py"
@@ -907,6 +910,10 @@ def test_plugin(tmp_path: Path) -> None:
     assert re.findall(r"^runs on (\w+)$", output, re.MULTILINE) == backends
     assert re.findall(r"^runs once on (\w+)$", output, re.MULTILINE) == ["asyncio"]
     assert "the fixture ends in the same task: False" in output
+    assert "1.4 or later" in plugin._NOT_VIRTUAL
+    has_hook = "def pytest_asyncio_loop_factories" in inspect.getsource(pytest_asyncio.plugin)
+    number = tuple(map(int, pytest_asyncio.__version__.split(".")[:2]))
+    assert has_hook is (number >= (1, 4))
     # A task fails the test itself, the others when all that the test used has been closed.
     passed = f"1 failed, {6 + len(backends)} passed"
     assert passed in output, output

@@ -200,7 +200,7 @@ def test_depth(serializer_class: Any) -> None:
 
 @virtual
 async def test_address_is_no_proof() -> None:
-    """Somebody else comes later, and has the same address.
+    """Another client comes later, and has the same address.
 
     "An address is not a proof of identity."
     """
