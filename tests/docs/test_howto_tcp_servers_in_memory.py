@@ -777,8 +777,9 @@ async def test_flood_of_errors(caplog: pytest.LogCaptureFixture) -> None:
             await anyio.sleep(0.1)
         statistics = served.server.get_statistics()
         assert (statistics.handler_errors, statistics.invalid_packets) == (100, 100)
-        assert statistics.suppressed_log_lines == 200 - 4
+        assert statistics.suppressed_log_lines > 100  # of 200; a slow machine takes seconds
     records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(records) < 100
     assert len([record for record in records if record.exc_info]) == 1
 
 

@@ -131,10 +131,10 @@ async def test_lines_of_connections(
             raw = await served.connect(raw=True)
             await raw.send(b"\xff\n")
         await anyio.wait_all_tasks_blocked()
-        assert served.server.get_statistics().suppressed_log_lines == 97
+        suppressed = served.server.get_statistics().suppressed_log_lines
     lines = Counter(record.levelname for record in caplog.records if "198.51" in record.message)
     assert lines["INFO"] == (200 if log_client_connection else 0)
-    assert lines["WARNING"] == 3
+    assert 3 <= lines["WARNING"] == 100 - suppressed < 50  # a slow machine takes seconds
 
 
 # What a connection costs, and attacks
