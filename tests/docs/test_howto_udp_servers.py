@@ -14,19 +14,25 @@ import contextlib
 import errno
 import functools
 import gc
+import inspect
 import logging
 import math
 import os
 import re
 import shutil
 import socket
+import socketserver
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import fields
 from typing import Any
 
 import anyio
+import dns.flags
+import dns.message
 import pytest
 
 from docs._include.examples.howto.udp_servers import request_handler_explanation as examples
@@ -44,10 +50,12 @@ from easynetwork.servers import AsyncUDPNetworkServer
 from easynetwork.servers.handlers import (
     AsyncDatagramClient,
     AsyncDatagramRequestHandler,
+    AsyncStreamRequestHandler,
     INETClientAttribute,
 )
 from easynetwork.servers.limits import DatagramLimits
 from easynetwork.servers.statistics import DatagramStatistics
+from easynetwork.testing import MemoryNetwork, serve as serve_in_memory
 from tests.docs.howto_support import (
     DOCS,
     DatagramPeer,
@@ -76,6 +84,13 @@ Handling = AsyncDatagramRequestHandler[Request, Response]
 Requests = AsyncGenerator[None, Request]
 
 FOLDER = DOCS / "_include/examples/howto/udp_servers"
+
+once = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+# With it, the second datagram of the first client overtakes the first one.
+SEED = 0
+
+needs_loopback_network = pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.0/8")
 
 
 def protocol() -> DatagramProtocol[Response, Request]:
@@ -116,6 +131,131 @@ def test_quotations() -> None:
     check_quotations("howto/udp_servers.rst", globals())
 
 
+# Introduction
+
+
+class Collecting(AsyncDatagramRequestHandler[str, str]):
+    """Remembers the requests, and the threads in which it runs."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.threads: set[int] = set()
+
+    async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
+        self.threads.add(threading.get_ident())
+        self.requests.append((yield))
+        await client.send_packet("received")
+
+
+@once
+async def test_messages() -> None:
+    """What is sent at once is one request, whatever its size, and not joined with the next one.
+
+    "UDP carries messages: a datagram arrives whole or not at all."
+
+    "any host can send you one."
+    """
+    handler = Collecting()
+    datagrams = ["x" * 60_000, "a", "b" * 1000]
+    async with serving(handler) as server:
+        with visiting(server) as peer, visiting(server) as other:
+            for datagram in datagrams:
+                peer.send(datagram)
+            for _ in datagrams:
+                assert await peer.receive() == "received"
+            assert await other.ask("c") == "received"
+    assert handler.requests == [*datagrams, "c"]
+
+
+@once
+@pytest.mark.parametrize(
+    ("faults", "arrived"),
+    [
+        ({"loss": 1.0}, []),
+        ({"duplicate": 1.0}, ["one", "one", "two", "two"]),
+        ({"reorder": 0.5, "seed": SEED}, ["two", "one"]),
+    ],
+    ids=["lost", "duplicated", "reordered"],
+)
+async def test_faults(faults: Any, arrived: list[str], log: pytest.LogCaptureFixture) -> None:
+    """The handler gets what arrives, and neither an error nor a warning.
+
+    "A datagram can be lost, duplicated or reordered without notice"
+    """
+    handler = Collecting()
+    text: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer())
+    async with serve_in_memory(handler, text, network=MemoryNetwork(**faults)) as served:
+        client = await served.connect(raw=True)
+        await client.send(b"one")
+        await client.send(b"two")
+        await anyio.wait_all_tasks_blocked()
+    assert handler.requests == arrived
+    assert not complaints(log)
+
+
+@once
+async def test_three_steps() -> None:
+    """A subclass, a server and one call are enough.
+
+    "Write a subclass of AsyncDatagramRequestHandler with a handle() method. This method receives
+    the requests and sends the responses."
+
+    "Create an AsyncUDPNetworkServer."
+
+    "Pass it the address to listen on, a protocol object (which defines what a request looks like in
+    bytes) and an instance of your class."
+
+    "Await serve_forever()."
+
+    "It handles requests until you stop the server."
+
+    "In easynetwork, the handler runs as a coroutine, so one thread serves all clients."
+    """
+    handler = Collecting()
+    text: DatagramProtocol[str, str] = DatagramProtocol(StringLineSerializer(encoding="latin-1"))
+    async with (
+        AsyncUDPNetworkServer("127.0.0.1", 0, text, handler) as server,
+        anyio.create_task_group() as task_group,
+    ):
+        is_up = anyio.Event()
+        task_group.start_soon(functools.partial(server.serve_forever, is_up_event=is_up))
+        await is_up.wait()
+        with visiting(server) as one, visiting(server) as other:
+            for peer in one, other:
+                peer.socket.send(b"Zo\xeb")
+                assert await peer.receive() == "received"
+        assert server.is_serving()
+        await server.shutdown()
+    assert handler.requests == ["Zoë"] * 2
+    assert handler.threads == {threading.get_ident()}
+
+
+@once
+async def test_coroutine_functions(log: pytest.LogCaptureFixture) -> None:
+    """A handler that is not asynchronous does not work with this server.
+
+    "With this server, you write coroutine functions."
+
+    "handle() contains a yield, which makes it an asynchronous generator. Your code never iterates
+    over it: the server does, and runs your code between the iterations."
+    """
+    assert inspect.isasyncgenfunction(GreetingRequestHandler.handle)
+
+    class Handler(WatchedDatagrams):
+        def handle(self, client: Any) -> Any:
+            self.clients.append(client)
+            yield
+
+    handler = Handler()
+    async with serve(handler) as server:
+        with visiting(server) as peer:
+            peer.send("hello")
+            await until(lambda: bool(complaints(log)))
+    [record] = complaints(log)
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], TypeError)
+
+
 # Request handler objects
 
 
@@ -123,6 +263,10 @@ async def test_greeting() -> None:
     """The first example responds.
 
     "It receives a name and sends back a greeting"
+
+    "The easynetwork.servers module decodes datagrams into requests and calls your code with them."
+
+    "This is a complete request handler."
     """
     async with serving(GreetingRequestHandler()) as server:
         with visiting(server) as peer:
@@ -144,12 +288,57 @@ async def test_one_handler_for_all() -> None:
     assert handler.request_count == 2
 
 
+def test_handlers_of_socketserver() -> None:
+    """The standard library makes an object for each datagram.
+
+    "(By contrast, socketserver creates a BaseRequestHandler object for each request.)"
+    """
+    made: list[object] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def setup(self) -> None:
+            made.append(self)
+
+    with socketserver.UDPServer(("127.0.0.1", 0), Handler) as server:
+        with contextlib.closing(DatagramPeer(server.server_address)) as peer:
+            peer.send("one", "two")
+            server.handle_request()
+            server.handle_request()
+    assert len({*made}) == 2
+
+
+def test_classes_of_the_examples() -> None:
+    """The examples share these classes.
+
+    "They share two small classes, Request and Response, which have a text attribute. BadRequest,
+    InternalError and TimedOut are subclasses of Response."
+    """
+    assert (Request("hello").text, Response("hello").text) == ("hello", "hello")
+    kinds = (examples.BadRequest, examples.InternalError, examples.TimedOut)
+    assert {kind.__base__ for kind in kinds} == {Response}
+
+
+def test_no_connections() -> None:
+    """A handler of datagrams has none of the methods of connections.
+
+    "UDP handlers have no on_connection() and no on_disconnection() method, because UDP does not
+    signal that a client comes or goes."
+    """
+    for name in "on_connection", "on_disconnection":
+        assert hasattr(AsyncStreamRequestHandler, name)
+        assert not hasattr(AsyncDatagramRequestHandler, name)
+
+
 async def test_queue() -> None:
     """The server handles the requests of one client in order, and several clients concurrently.
 
     "Each client has at most one running handle(). Further datagrams from the same client wait in a
     queue and are handled in the order in which they arrived. Other clients do not wait: each client
     has its own handle() and its own queue."
+
+    "It keeps the requests of each client in order"
+
+    "So you can write handle() as if each client had a connection."
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -181,6 +370,15 @@ async def test_life_of_a_request(log: pytest.LogCaptureFixture) -> None:
 
     "a task starts when a datagram arrives, and ends when no datagram of that client is left.
     Between the requests, no such task exists."
+
+    "The smallest handler has one yield and sends one response"
+
+    "The server handles a request with this handler as follows"
+
+    "handle() continues, sends a response and returns."
+
+    "When a datagram arrives, the server calls handle() for that client, and the request is the
+    value of the yield expression."
     """
     tasks: list[int] = []
 
@@ -248,6 +446,37 @@ async def test_refuse(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
+@once
+@needs_loopback_network
+async def test_forged_address() -> None:
+    """A datagram can have any address of its sender, and the response goes there.
+
+    "Any host that knows your port can send you a datagram."
+
+    "A sender's address is easy to forge. Use it to filter out unknown senders, but not as a proof
+    of identity."
+
+    "an attacker may have forged the address in order to flood its real owner."
+    """
+    handler = examples.SkipDatagramRequestHandler(frozenset({"127.0.0.9"}))
+    async with serve(handler) as server:
+        address = server.get_addresses()[0].for_connection()
+        with socket.socket(type=socket.SOCK_DGRAM) as owner, visiting(server) as peer:
+            owner.bind(("127.0.0.9", 0))
+            owner.settimeout(PATIENCE)
+            peer.send("unknown sender")
+            await until(lambda: server.get_statistics().refused == 1)
+            with socket.socket(type=socket.SOCK_DGRAM) as attacker:
+                attacker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                owner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                attacker.bind(("0.0.0.0", owner.getsockname()[1]))
+                ip_pktinfo = 8  # linux/in.h
+                source = bytes(4) + socket.inet_aton("127.0.0.9") + bytes(4)
+                ancillary = (socket.IPPROTO_IP, ip_pktinfo, source)
+                attacker.sendmsg([b"hello"], [ancillary], 0, address)
+            assert await in_thread(lambda: owner.recv(100)) == b"Response hello"
+
+
 # Error handling
 
 
@@ -257,6 +486,8 @@ async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
     "The datagram is not a valid request. It is discarded; later datagrams are unaffected."
 
     "If a request cannot be received, the error is raised at the yield."
+
+    "The request is not bytes: the protocol object has already decoded them."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         with visiting(server) as peer:
@@ -290,6 +521,8 @@ async def test_protocol_bug(
 
     "If a serializer or converter raises an unexpected exception, you get a ProtocolCrashedError, a
     subclass of RuntimeError, and the original exception is its __cause__."
+
+    "Any other Exception Most likely a bug in the protocol object."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         with visiting(server) as peer:
@@ -301,6 +534,28 @@ async def test_protocol_bug(
         printed,
         re.DOTALL | re.MULTILINE,
     )
+    assert not complaints(log)
+
+
+@once
+async def test_silent_handler(log: pytest.LogCaptureFixture) -> None:
+    """A handler that catches everything and tells nobody hides its bugs.
+
+    "If you catch Exception itself, log it or raise it again. A bug is hard to find if its only
+    effect is a response to the client."
+    """
+
+    class Handler(Handling):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                yield
+                raise LookupError("a bug in the handler")
+            except Exception:
+                await client.send_packet(examples.InternalError())
+
+    async with serve(Handler()) as server:
+        with visiting(server) as peer:
+            assert await peer.ask("hello") == "InternalError"
     assert not complaints(log)
 
 
@@ -399,6 +654,8 @@ async def test_multiple_yields() -> None:
 
     "Each yield receives the next datagram from the same client. Every yield after the first may
     have to wait. While it waits, the server serves other clients."
+
+    "Some requests are complete only with a second one. Use another yield to receive it"
     """
     async with serve(examples.MultipleYieldInRequestHandler()) as server:
         with visiting(server) as peer, visiting(server) as other:
@@ -414,6 +671,8 @@ async def test_client_that_is_gone() -> None:
 
     "UDP does not signal that a client is gone. A handle() that waits for such a client waits until
     the server stops"
+
+    "So set a timeout on every yield except the first"
     """
     raised: list[type[BaseException]] = []
 
@@ -438,6 +697,23 @@ async def test_client_that_is_gone() -> None:
         assert raised == [anyio.get_cancelled_exc_class()] * 2
 
 
+@once
+async def test_reordered_conversation() -> None:
+    """The second yield gets what arrives second.
+
+    "Datagrams can be lost or reordered in transit. The second datagram that you receive is not
+    always the second one that was sent."
+    """
+    network = MemoryNetwork(reorder=0.5, seed=SEED)
+    handler = examples.TimeoutYieldedRequestHandler()
+    async with serve_in_memory(handler, protocol(), network=network) as served:
+        client = await served.connect(raw=True)
+        await client.send(b"Zoe")
+        await client.send(b"tea")
+        responses = {await client.receive(), await client.receive()}
+    assert responses == {b"Response What would you like?", b"Response Zoe for tea"}
+
+
 # Cancellation and timeouts
 
 
@@ -460,6 +736,8 @@ async def test_yielded_timeout() -> None:
     "Yield the maximum number of seconds to wait"
 
     "If no datagram arrives in that time, TimeoutError is raised at the yield."
+
+    "For the others, you can set a timeout in two ways."
     """
     await check_timeout(examples.TimeoutYieldedRequestHandler)
 
@@ -469,6 +747,10 @@ async def test_timeout_of_the_framework() -> None:
 
     "its cancellation exception is raised at the yield, and the with block converts this exception
     into a timeout error."
+
+    "For the others, you can set a timeout in two ways."
+
+    "Put the yield inside a timeout block of your asynchronous framework."
     """
     variant = of_framework(
         asyncio=examples.TimeoutContextRequestHandlerAsyncIO,
@@ -483,6 +765,19 @@ async def test_timeout_of_the_backend() -> None:
     "This variant runs on every framework."
     """
     await check_timeout(examples.TimeoutContextRequestHandlerWithClientBackend)
+
+
+def test_plain_with() -> None:
+    """A timeout block of the backend is a plain context manager.
+
+    "It uses a plain with."
+
+    "TimeoutError is a subclass of OSError. If you catch both, put except TimeoutError first."
+    """
+    source = inspect.getsource(examples.TimeoutContextRequestHandlerWithClientBackend)
+    assert "async with" not in source
+    assert "with client.backend().timeout(" in source
+    assert issubclass(TimeoutError, OSError)
 
 
 class AskingRequestHandler(WaitingRequestHandler):
@@ -663,6 +958,8 @@ async def test_metadata() -> None:
     "remote_address is the address that the datagram came from; local_address is the address that it
     was sent to. Both have a host and a port, and both compare equal to the plain tuples that socket
     uses. socket gives access to the options of the server's socket, which all clients share."
+
+    "The attributes of INETClientAttribute give you the client's address and other metadata"
     """
 
     class Handler(WatchedDatagrams, examples.ClientExtraAttributesRequestHandler):
@@ -720,11 +1017,50 @@ async def test_all_interfaces(hosts: Any) -> None:
     assert len(clients) == 2
 
 
+@once
+@needs_loopback_network
+@pytest.mark.parametrize("asked", ["127.0.0.2", "::1"])
+async def test_address_of_response(asked: str) -> None:
+    """A connected socket gets the response, which is from the address that it has asked.
+
+    "Many clients, and firewalls, accept a response from no other address."
+
+    "This works for IPv4 on Linux, and for IPv6 on systems that implement"
+    """
+    host = "::" if ":" in asked else "0.0.0.0"
+    async with serve(examples.MinimumRequestHandler(), host=host) as server:
+        port = server.get_addresses()[0].port
+        with contextlib.closing(DatagramPeer((asked, port))) as peer:
+            with socket.socket(peer.socket.family, socket.SOCK_DGRAM) as other:
+                other.bind(("127.0.0.1" if "." in asked else "::1", 0))
+                other.sendto(b"from another address", peer.address)
+            assert await peer.ask("hello") == "Response hello"
+
+
+@once
+@needs_loopback_network
+async def test_address_of_response_to_broadcast() -> None:
+    """A response to a broadcast comes from an address of the machine.
+
+    "The operating system also chooses it for broadcast and multicast, whose addresses cannot send."
+    """
+    async with serve(examples.MinimumRequestHandler(), host="0.0.0.0") as server:
+        port = server.get_addresses()[0].port
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.settimeout(PATIENCE)
+            sock.sendto(b"hello", ("127.255.255.255", port))
+            response = await in_thread(lambda: sock.recvfrom(100))
+    assert response == (b"Response hello", ("127.0.0.1", port))
+
+
 async def test_equal_clients() -> None:
     """Client objects can be the keys of a dictionary.
 
     "Two client objects of a server are equal if both addresses are equal, so you can use them as
     keys of a dictionary that holds data about each client."
+
+    "On this page, a client is an address that datagrams come from."
     """
 
     class Handler(Handling):
@@ -751,6 +1087,9 @@ async def test_send_to_client_that_is_gone(log: pytest.LogCaptureFixture) -> Non
 
     "Sending to a client that is gone is not an error. The datagram is lost, and no other client is
     affected."
+
+    "When it returns, the operating system has accepted the datagram. This does not mean that the
+    client has received it."
     """
     handler = WatchedMinimum()
     async with serve(handler) as server:
@@ -770,6 +1109,8 @@ async def test_size(host: str, limit: int, log: pytest.LogCaptureFixture) -> Non
     "A packet that is too long for a datagram raises OSError with the errno EMSGSIZE. Nothing is
     sent, and you can still use the client. The limit is 65,507 bytes over IPv4, and 20 bytes more
     over IPv6."
+
+    "send_packet() sends one packet as one datagram."
     """
 
     class Handler(AsyncDatagramRequestHandler[str, str]):
@@ -794,8 +1135,11 @@ async def test_size(host: str, limit: int, log: pytest.LogCaptureFixture) -> Non
 async def test_send_later() -> None:
     """Packets can be sent to a client until the server stops.
 
-    "After handle() has ended, you can still send packets, for example from a background task. Keep
-    the client object. Once the server has stopped, send_packet() raises ClientClosedError."
+    "After handle() has ended, you can still send packets, for example from a background task."
+
+    "Keep the client object."
+
+    "Once the server has stopped, send_packet() raises ClientClosedError."
     """
     handler = WatchedMinimum()
     async with serve(handler) as server:
@@ -823,6 +1167,10 @@ async def test_first_packet() -> None:
     address, handle() gets an equal client object."
 
     "The host must be numeric" "If the server has no socket of that family, ValueError is raised."
+
+    "A server can also send to an address from which it has received nothing yet."
+
+    "The host must be numeric, because resolving a name may take long."
     """
 
     class Handler(WatchedDatagrams, examples.MinimumRequestHandler):
@@ -840,6 +1188,60 @@ async def test_first_packet() -> None:
                 server.client_for(address)
 
 
+@once
+@needs_loopback_network
+async def test_socket_of_the_first_packet() -> None:
+    """The first socket sends it; on all interfaces, the address is not known yet.
+
+    "The packet leaves from the first socket of the server that has the address's family."
+
+    "On all interfaces, it does not: which of its addresses the server sends from is only known when
+    the response arrives."
+
+    "Compare remote_address there."
+    """
+
+    class Handler(WatchedDatagrams, examples.MinimumRequestHandler):
+        pass
+
+    handler = Handler()
+    hosts: Any = ["::1", "127.0.0.2", "127.0.0.1"]
+    async with serve(handler, host=hosts) as server:
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.settimeout(PATIENCE)
+            await examples.announce(server, [sock.getsockname()])
+            assert (await in_thread(lambda: sock.recvfrom(100)))[1][0] == "127.0.0.2"
+    async with serve(handler, host="0.0.0.0") as server:
+        with visiting(server) as visitor:
+            peer = DatagramPeer(("127.0.0.1", server.get_addresses()[0].port))
+            with contextlib.closing(peer):
+                await examples.announce(server, [peer.address])
+                assert await peer.receive() == "Response I am here"
+                assert await peer.ask("hello") == "Response hello"
+            [found] = handler.clients
+            first = server.client_for(peer.address)
+            assert found != first
+            for client in found, first:
+                assert client.extra(INETClientAttribute.remote_address) == peer.address
+            del visitor
+
+
+@once
+@needs_loopback_network
+async def test_zone() -> None:
+    """An address with a zone is another one than without.
+
+    "An address that is only valid on one link needs its zone"
+    """
+    async with serve(examples.MinimumRequestHandler(), host="::1") as server:
+        clients = [server.client_for((host, 9000)) for host in ("fe80::1%lo", "fe80::1")]
+    hosts = [str(client.extra(INETClientAttribute.remote_address)) for client in clients]
+    zone = socket.if_nametoindex("lo")
+    assert hosts == [f"('fe80::1%{zone}', 9000)", "('fe80::1', 9000)"]
+    assert clients[0] != clients[1]
+
+
 # Receiving multicast
 
 
@@ -850,6 +1252,10 @@ async def test_multicast() -> None:
 
     "The server must listen on all interfaces, because a socket that is bound to an address receives
     no multicast on Linux"
+
+    "On Linux, such a server receives no multicast, but only datagrams that are sent to it alone."
+
+    "Join the group in service_init(), with an option of the server's socket."
     """
     for host, is_received in (("127.0.0.1", False), ("", True)):
         handler = MulticastRequestHandler("127.0.0.1")
@@ -923,6 +1329,8 @@ async def test_service_init() -> None:
     "The sockets are already open when service_init() runs, so server.get_addresses() returns the
     addresses that the server listens on. server is a weak reference to the server: a handler that
     stores it does not keep the server alive."
+
+    "Set up everything that the whole service needs in service_init()."
     """
     calls: list[str] = []
 
@@ -999,6 +1407,8 @@ async def test_context() -> None:
     """The context variables of a run belong to its client.
 
     "A value set in handle() is visible in all functions that handle() calls."
+
+    "Context variables save you from passing client through every function."
     """
     async with serve(examples.ClientContextRequestHandler()) as server:
         with visiting(server) as one, visiting(server) as other:
@@ -1013,6 +1423,9 @@ async def test_context_of_two_runs() -> None:
     "Each run of handle() has its own context variables"
 
     "It is not visible in the next run, even for the same client"
+
+    "Each run of handle() has its own context variables if your asynchronous framework supports them
+    (asyncio and trio do)"
     """
     peer_of_run = examples.ClientContextRequestHandler.peer
 
@@ -1073,12 +1486,17 @@ async def test_context_of_the_service() -> None:
 def test_async_server() -> None:
     """The program logs the lines on the page, and stops at Control-C.
 
-    "The program enables logging. If one client sends a name, another client sends bytes that are
-    not valid text, and you then press Control-C, the log looks like this"
+    "The program enables logging."
+
+    "If one client sends a name, another client sends bytes that are not valid text, and you then
+    press Control-C, the log looks like this"
 
     "It runs until it is stopped, here by Control-C."
 
     "The log does not mention the first client: a request that gets a response is not logged."
+
+    "This program runs the first handler of this page. It imports the handler from
+    simple_request_handler.py"
     """
 
     def visit() -> None:
@@ -1134,6 +1552,8 @@ async def test_listening(log: pytest.LogCaptureFixture) -> None:
 
     "If localhost also resolves to an IPv6 address of the machine, the first line shows both
     addresses."
+
+    "A server object owns the sockets and passes each request to a handler object that you write."
     """
     handler = WatchedMinimum()
     async with AsyncUDPNetworkServer("localhost", 0, protocol(), handler) as server:
@@ -1193,6 +1613,8 @@ async def test_response_loop() -> None:
 
     "If both servers answer whatever they receive, each response causes the next one, and the two
     servers exchange datagrams without end."
+
+    "An attacker can send a datagram to one server under the address of another server."
     """
     handler = examples.MinimumRequestHandler()
     async with serve(handler) as one, serve(handler) as other:
@@ -1226,6 +1648,16 @@ async def test_no_response_loop(log: pytest.LogCaptureFixture, datagram: bytes) 
         assert one.get_statistics().received == 2 + datagram.startswith(b"get")
         assert other.get_statistics().received == 2
     assert complaints(log) == []
+
+
+def test_bit_in_the_header() -> None:
+    """A query of DNS has a bit that its response does not have.
+
+    "Other protocols use a bit in the header that tells a response from a request, as DNS does."
+    """
+    query = dns.message.make_query("example.com", "A")
+    response = dns.message.make_response(query)
+    assert [message.flags & dns.flags.QR for message in (query, response)] == [0, dns.flags.QR]
 
 
 async def test_same_port_on_the_same_machine() -> None:
@@ -1281,6 +1713,14 @@ async def test_too_many_datagrams(log: pytest.LogCaptureFixture) -> None:
 
     "When dropping begins, the server logs one warning line, such as Datagrams are dropped: 64 of
     ('127.0.0.1', 58942) are waiting."
+
+    "limits the resources that unknown senders can use"
+
+    "The size of a queue is limited, however"
+
+    "So a server keeps at most"
+
+    "To the sender, a dropped datagram looks like a lost one: no response arrives."
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -1308,7 +1748,14 @@ async def test_too_many_bytes(log: pytest.LogCaptureFixture) -> None:
     """The queue of a client holds at most 256 KiB.
 
     "with a total size of 256 KiB"
+
+    "64 datagrams in the queue, with a total size of 256 KiB"
+
+    "In the worst case, the queues hold 250 MiB."
     """
+    limits = DatagramLimits()
+    assert limits.max_waiting == 64
+    assert limits.max_peers * limits.max_waiting_bytes == 250 * 2**20
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
         with visiting(server) as peer, visiting(server) as other:
@@ -1331,6 +1778,9 @@ async def test_too_many_clients(log: pytest.LogCaptureFixture) -> None:
 
     "A handle() that is busy, or waits for something other than a datagram, is never interrupted: if
     all of them are, the datagram is dropped."
+
+    "Keep the time between the first yield and the response short."
+
     """
     handler = WaitingRequestHandler()
     async with serve(handler) as server:
@@ -1367,6 +1817,9 @@ async def test_evicted_client(log: pytest.LogCaptureFixture) -> None:
 
     "It logs the next drop only after ten seconds without a drop, so a flood does not fill the log.
     The same holds for evictions."
+
+    "So clients that begin a conversation and send nothing more, for example because their addresses
+    are forged, do not keep others out."
     """
     assert DatagramLimits().max_peers == 1000
     handler = examples.TimeoutYieldedRequestHandler()
@@ -1406,6 +1859,74 @@ async def test_own_limits(log: pytest.LogCaptureFixture) -> None:
             handler.go_on.set()
             await until(lambda: server.get_statistics().peers == 0)
     assert len(complaints(log)) == 1
+
+
+@once
+@needs_loopback_network
+async def test_limit_for_each_host() -> None:
+    """Of a limit for each host, other hosts notice nothing, and forged addresses neither.
+
+    "There is no such limit by default, because all users behind one router, and all clients behind
+    one proxy, have the same address. It helps if single hosts send you many requests that take
+    long. It does not help against forged addresses."
+    """
+    for most, dropped in (None, (2, 0)), (2, (0, 2)):
+        handler = WaitingRequestHandler()
+        limits = DatagramLimits(max_peers=3, max_peers_per_host=most)
+        async with serve(handler, limits=limits) as server:
+            address = server.get_addresses()[0].for_connection()
+            with contextlib.ExitStack() as stack:
+
+                def send_from_host(host: str) -> None:
+                    sock = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+                    sock.bind((host, 0))
+                    sock.sendto(b"wait", address)  # noqa: B023
+
+                for _ in range(4):
+                    send_from_host("127.0.0.1")
+                send_from_host("127.0.0.2")
+                await received(server, 5)
+                statistics = server.get_statistics()
+                assert (statistics.dropped_by_peers, statistics.dropped_by_host) == dropped
+                if most:
+                    assert statistics.peers == 3  # two of one host, and one of another
+                    send_from_host("127.0.0.3")
+                    await received(server, 6)
+                    assert server.get_statistics().dropped_by_peers == 1
+                handler.go_on.set()
+
+
+@once
+async def test_counters_of_limits() -> None:
+    """Each limit has a counter.
+
+    "dropped_by_count, dropped_by_size, dropped_by_peers and dropped_by_host count datagrams that
+    exceeded one of the limits above."
+
+    "dropped_by_name and dropped_by_length are for Unix sockets."
+    """
+    cases = {
+        "dropped_by_count": DatagramLimits(max_waiting=1),
+        "dropped_by_size": DatagramLimits(max_waiting_bytes=65_536),
+        "dropped_by_peers": DatagramLimits(max_peers=1),
+        "dropped_by_host": DatagramLimits(max_peers_per_host=1),
+    }
+    for name, limits in cases.items():
+        handler = WaitingRequestHandler()
+        async with serve_in_memory(handler, protocol(), limits=limits) as served:
+            client = await served.connect(raw=True)
+            for datagram in b"wait", b"x" * 40_000:
+                await client.send(datagram)
+            if name in ("dropped_by_count", "dropped_by_size"):
+                await client.send(b"x" * 40_000)
+            else:
+                other = await served.connect(raw=True, local_address=(client.address[0], 9))
+                await other.send(b"hello")
+            await until(lambda: served.server.get_statistics().received == 3)
+            statistics = served.server.get_statistics()
+            assert (getattr(statistics, name), statistics.dropped) == (1, 1)
+            assert (statistics.dropped_by_name, statistics.dropped_by_length) == (0, 0)
+            handler.go_on.set()
 
 
 async def test_own_address(log: pytest.LogCaptureFixture) -> None:
@@ -1501,6 +2022,9 @@ async def test_receive_buffer(log: pytest.LogCaptureFixture) -> None:
     "When that buffer is full, the operating system drops datagrams without notice. To absorb short
     bursts, enlarge the buffer: set the socket option SO_RCVBUF on each socket that
     server.get_sockets() returns."
+
+    "Before a datagram reaches these queues, it waits in the receive buffer of the operating
+    system."
     """
 
     async def lost(burst: int, room: int) -> int:
