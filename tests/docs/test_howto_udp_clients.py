@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import socket
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import sniffio
+import trio
 
 from docs._include.examples.howto.udp_clients import (
     asynchronous,
@@ -35,7 +39,12 @@ from docs._include.examples.howto.udp_servers.multicast_request_handler import (
 )
 from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
 from easynetwork.addresses import IPv4SocketAddress, SocketAddress
-from easynetwork.clients import AsyncUDPNetworkClient, UDPNetworkEndpoint
+from easynetwork.clients import (
+    AsyncUDPNetworkClient,
+    AsyncUDPNetworkEndpoint,
+    UDPNetworkClient,
+    UDPNetworkEndpoint,
+)
 from easynetwork.exceptions import (
     ClientClosedError,
     DatagramProtocolParseError,
@@ -45,6 +54,7 @@ from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import StandaloneUDPNetworkServer
 from easynetwork.servers.threads_helper import NetworkServerThread
+from easynetwork.testing import MemoryNetwork, serve
 from tests.clients.threads_support import InThread
 from tests.docs.client_support import (
     call,
@@ -64,6 +74,8 @@ from tests.times import PATIENCE, SOON
 pytestmark = pytest.mark.anyio
 
 each_variant = variants(blocking, asynchronous)
+
+once = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 PROTOCOL: DatagramProtocol[str, str] = blocking.protocol
 
@@ -115,7 +127,9 @@ async def test_program(examples: Any, capsys: pytest.CaptureFixture[str]) -> Non
 
     "It sends a name to the server of udp_servers and prints the greeting"
 
-    "It prints Hello, Zoë!. If no response arrives within five seconds, it ends with an exception."
+    "It prints Hello, Zoë!."
+
+    "This is a complete program."
     """
     variant = program(
         simple_client_blocking, simple_client_asyncio, simple_client_trio, examples=examples
@@ -123,6 +137,113 @@ async def test_program(examples: Any, capsys: pytest.CaptureFixture[str]) -> Non
     async with serving(GreetingRequestHandler()) as greeter:
         await call(variant.main, *greeter.get_addresses()[0])
         assert capsys.readouterr().out == "Hello, Zoë!\n"
+
+
+@each_variant
+async def test_program_without_server(examples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The complete program gives up.
+
+    "If no response arrives within five seconds, it ends with an exception."
+    """
+    variant = program(
+        simple_client_blocking, simple_client_asyncio, simple_client_trio, examples=examples
+    )
+    timeouts: list[float | None] = []
+
+    def soon(function: Callable[[float], Any]) -> Callable[[float], Any]:
+        def replacement(seconds: float) -> Any:
+            timeouts.append(seconds)
+            return function(0.01)
+
+        return replacement
+
+    class Client(UDPNetworkClient[str, str]):
+        def recv_packet(self, *, timeout: float | None = None) -> str:
+            timeouts.append(timeout)
+            return super().recv_packet(timeout=0.01)
+
+    if variant is simple_client_blocking:
+        monkeypatch.setattr(variant, "UDPNetworkClient", Client)
+    elif variant is simple_client_asyncio:
+        monkeypatch.setattr(asyncio, "timeout", soon(asyncio.timeout))
+    else:
+        monkeypatch.setattr(trio, "fail_after", soon(trio.fail_after))
+    with server() as peer, pytest.raises((TimeoutError, trio.TooSlowError)):
+        await call(variant.main, *peer.address)
+    assert timeouts == [5]
+
+
+@once
+async def test_faults() -> None:
+    """The client gets what arrives, and no error for what does not.
+
+    "UDP guarantees nothing else: a datagram can be lost, duplicated or reordered without notice."
+    """
+    for fault, arrived in ("loss", []), ("duplicate", ["Hello, Zoë!"] * 4):
+        faults: Any = {fault: 1.0}
+        network = MemoryNetwork(**faults)
+        async with serve(GreetingRequestHandler(), PROTOCOL, network=network) as served:
+            client = await served.connect()
+            await client.send_packet("Zoë")
+            await anyio.wait_all_tasks_blocked()
+            assert await packets(client) == arrived
+
+
+@each_variant
+async def test_waiting(examples: Any) -> None:
+    """A blocking client keeps its thread, the other one only its task.
+
+    "UDPNetworkClient blocks the thread that waits."
+
+    "AsyncUDPNetworkClient is for coroutines, on every asynchronous framework. While one task waits,
+    other tasks run."
+    """
+    async with pair(examples.Client) as (client, peer):
+        waiting = threading.Event()
+
+        async def respond_soon() -> None:
+            await anyio.wait_all_tasks_blocked()
+            waiting.set()
+            peer.send(b"hello")
+
+        if is_blocking(client):
+            assert not inspect.iscoroutinefunction(client.recv_packet)
+            waiter = InThread(client.recv_packet, timeout=PATIENCE).waits_for_socket()
+            peer.send(b"hello")
+            assert waiter.result() == "hello"
+        else:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(respond_soon)
+                assert await client.recv_packet() == "hello"
+            assert waiting.is_set()
+
+
+def test_alias() -> None:
+    """The functions of the page have one type of client.
+
+    "All functions of a module share a protocol object, and Client is an alias for a client that
+    sends and receives text"
+    """
+    for module, client_class in (
+        (blocking, UDPNetworkClient),
+        (asynchronous, AsyncUDPNetworkClient),
+    ):
+        assert client_class[str, str] == module.Client
+        assert isinstance(module.protocol, DatagramProtocol)
+
+
+@each_variant
+async def test_protocol(examples: Any) -> None:
+    """The protocol object decides what the bytes mean.
+
+    "A protocol object encodes the packets that you send and decodes those that you receive."
+    """
+    latin: Any = DatagramProtocol(StringLineSerializer(encoding="latin-1"))
+    async with pair(examples.Client, latin) as (client, peer):
+        await call(client.send_packet, "Zoë")
+        assert (await in_thread(lambda: peer.socket.recv(100))) == b"Zo\xeb"
+        peer.send(b"\xe9")
+        assert await receive(client) == "é"
 
 
 # Creating a client
@@ -138,6 +259,8 @@ async def test_make_client(examples: Any) -> None:
     port."
 
     "To try again, create another client."
+
+    "A client needs the address to send to and a protocol object"
     """
     with server() as peer:
         client = await call(examples.make_client, *peer.address)
@@ -155,11 +278,19 @@ async def test_make_client(examples: Any) -> None:
 async def test_connected(examples: Any) -> None:
     """Connecting sends nothing, and datagrams from other addresses are ignored.
 
-    "Connecting sends nothing. It only sets the remote address: the socket sends your datagrams to
-    this address, and the operating system ignores datagrams from all other addresses. So you can
-    create and connect a client even if no server listens at the address."
+    "Connecting sends nothing."
+
+    "It only sets the remote address: the socket sends your datagrams to this address, and the
+    operating system ignores datagrams from all other addresses. So you can create and connect a
+    client even if no server listens at the address."
 
     "The client is connected as soon as it is created."
+
+    "A UDP client sends packets to one address and receives packets from this address."
+
+    "UDP has no connections, but a UDP socket can be connected."
+
+    "A client talks to one address."
     """
     async with pair(examples.Client) as (client, peer):
         with deaf(socket.SOCK_DGRAM) as stranger:
@@ -182,6 +313,8 @@ async def test_addresses_of_host(examples: Any, monkeypatch: pytest.MonkeyPatch)
 
     "If the server has addresses of only one family, pass this family: family is socket.AF_INET or
     socket.AF_INET6."
+
+    "The client cannot find out whether the server listens at this address or at another one."
     """
     families = {
         "255.255.255.255": socket.AF_INET,  # may not be sent to, unless an option says so
@@ -198,6 +331,61 @@ async def test_addresses_of_host(examples: Any, monkeypatch: pytest.MonkeyPatch)
     for family, host in expected.items():
         async with open_client(examples.Client, ("example", 9), PROTOCOL, family=family) as client:
             assert client.get_remote_address().host == host
+
+
+def test_arguments() -> None:
+    """The other arguments have defaults.
+
+    "Only the first two arguments are required."
+    """
+    for client_class in UDPNetworkClient, AsyncUDPNetworkClient:
+        parameters = list(inspect.signature(client_class).parameters.values())
+        required = [parameter.default is inspect.Parameter.empty for parameter in parameters]
+        assert required == [True, True, *[False] * (len(required) - 2)]
+
+
+@each_variant
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_hosts(examples: Any, host: str) -> None:
+    """A name is resolved, and the operating system chooses the other address.
+
+    "The address is a host and a port. The host can be a name or a numeric address."
+
+    "It is seldom needed: by default, the operating system chooses the address."
+    """
+    with server() as peer:
+        address = (host, peer.address[1])
+        options = {"family": socket.AF_INET}
+        async with open_client(examples.Client, address, PROTOCOL, **options) as client:
+            assert client.get_remote_address() == peer.address
+            local_address = client.get_local_address()
+            assert local_address.host == "127.0.0.1"
+            assert local_address.port
+
+
+def test_constructor_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constructor waits for the resolver.
+
+    "The constructor blocks only to resolve a name."
+    """
+    is_asked, goes_on = threading.Event(), threading.Event()
+    getaddrinfo = socket.getaddrinfo
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        is_asked.set()
+        assert goes_on.wait(PATIENCE)
+        return getaddrinfo("127.0.0.1", *args[1:], **kwargs)
+
+    with server() as peer:
+        blocking.Client(peer.address, PROTOCOL).close()
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        thread = InThread(blocking.Client, ("example", peer.address[1]), PROTOCOL)
+        assert is_asked.wait(PATIENCE)
+        thread.waits_for_lock()
+        goes_on.set()
+        client = thread.result()
+        assert client.get_remote_address() == peer.address
+        client.close()
 
 
 async def test_async_connects_later() -> None:
@@ -294,6 +482,10 @@ async def test_timeout(examples: Any) -> None:
     "If recv_packet() is cancelled, no datagram is lost."
 
     "Both methods have a timeout argument, in seconds"
+
+    "Use a timeout of your framework"
+
+    "Always set a timeout, because the datagram may be lost."
     """
     own = "" if is_blocking(examples.Client) else f"_{sniffio.current_async_library()}"
     async with pair(examples.Client) as (client, peer):
@@ -303,6 +495,29 @@ async def test_timeout(examples: Any) -> None:
             peer.send(b"one", b"two")
             assert await call(wait_for_news, client) == "one"
             assert await call(wait_for_news, client) == "two"
+
+
+@each_variant
+async def test_sent(examples: Any) -> None:
+    """A packet is one datagram, and the operating system has it, whoever receives it.
+
+    "send_packet() sends one packet as one datagram. When it returns, the operating system has
+    accepted the datagram. This does not mean that the server has received it."
+    """
+    async with pair(examples.Client) as (client, peer):
+        await call(client.send_packet, "one")
+        await call(client.send_packet, "two")
+        assert peer.socket.recv(100, socket.MSG_DONTWAIT) == b"one"
+        await call(client.send_packet, "three")
+        peer.socket.close()  # with two of them
+
+
+def test_timeout_is_an_os_error() -> None:
+    """So the first clause that fits gets it.
+
+    "TimeoutError is a subclass of OSError. If you catch both, put except TimeoutError first."
+    """
+    assert issubclass(TimeoutError, OSError)
 
 
 def test_blocking_timeout() -> None:
@@ -325,11 +540,18 @@ def test_blocking_timeout() -> None:
 async def test_ask_again(examples: Any) -> None:
     """A lost request is sent again, and a late response is discarded.
 
-    "If no response arrives, you cannot know whether the request or the response was lost. Send the
-    request again. Then two responses may arrive, and the client must not take the second one for
-    the response to its next request."
+    "If no response arrives, you cannot know whether the request or the response was lost."
+
+    "Send the request again."
+
+    "Then two responses may arrive, and the client must not take the second one for the response to
+    its next request."
 
     "In this function, the loop discards late responses."
+
+    "It never waits without a timeout, and it may have to send a request again."
+
+    "So number the requests, and let the server repeat the number in its response"
     """
     async with pair(examples.Client) as (client, peer):
 
@@ -401,6 +623,23 @@ async def test_body_does_not_count(examples: Any) -> None:
         assert received == ["one", "two"]
 
 
+@each_variant
+async def test_errors_of_ask(examples: Any) -> None:
+    """The first version of the function lets errors out.
+
+    "ask() does not catch network errors and invalid datagrams: the following sections describe
+    these errors."
+    """
+    async with pair(examples.Client) as (client, peer):
+        peer.send(b"\xff")
+        with pytest.raises(DatagramProtocolParseError):
+            await call(examples.ask, client, "Who are you?")
+        peer.socket.close()
+        await send_in_vain(client)
+        with pytest.raises(ConnectionRefusedError):
+            await call(examples.ask, client, "Who are you?")
+
+
 # Surviving a restart of the server
 
 
@@ -428,6 +667,8 @@ async def test_server_is_down(examples: Any) -> None:
     "It sends the request again until a response arrives or all attempts are used up"
 
     "Each attempt that gets no response takes patience seconds."
+
+    "All attempts together must take longer than a restart of your server."
     """
     with server() as peer:
         pass
@@ -447,6 +688,8 @@ async def test_restart_before_request(examples: Any) -> None:
 
     "If send_packet() raises the error, the request may not have been sent. It is sent again in the
     next attempt."
+
+    "While a server restarts, no program listens at its port."
     """
     async with pair(examples.Client) as (client, peer), anyio.create_task_group() as task_group:
         task_group.start_soon(respond, peer, "Zoe")
@@ -496,6 +739,9 @@ async def test_restart_after_request(examples: Any) -> None:
     """A request that the server has received before its restart is sent to the new server.
 
     "It sends the request again until a response arrives or all attempts are used up"
+
+    "Repeat only requests that the server may process twice, because it may have received both
+    datagrams."
     """
     requests = []
 
@@ -623,6 +869,8 @@ async def test_too_long(examples: Any) -> None:
 
     "The packet is too long for a datagram and was not sent. The limit is 65,507 bytes over IPv4,
     and 20 bytes more over IPv6."
+
+    "Each packet is a datagram, which arrives whole or not at all."
     """
     for host, limit in ("127.0.0.1", 65_507), ("::1", 65_527):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -645,9 +893,10 @@ async def test_closed(examples: Any) -> None:
 
     "The server gets no notice, because UDP does not signal that a client goes."
 
-    "Closing is final. If a call is waiting for a packet, or if you use the client later,
-    ClientClosedError is raised. This is a subclass of ConnectionError, and so of OSError. You can
-    close a client several times."
+    "Closing is final."
+
+    "If a call is waiting for a packet, or if you use the client later, ClientClosedError is raised.
+    This is a subclass of ConnectionError, and so of OSError. You can close a client several times."
     """
     async with pair(examples.Client) as (client, peer):
         async with anyio.create_task_group() as task_group:
@@ -729,6 +978,36 @@ async def test_crowd(examples: Any) -> None:
         assert sorted(received) == [*letters]
 
 
+@each_variant
+async def test_response_for_somebody_else(examples: Any) -> None:
+    """A packet goes to the one that waits first, whoever has sent the request.
+
+    "But a response can go to one that did not send the request, and ask() above discards responses
+    to other requests. Use a separate client for each thread or task."
+    """
+    async with pair(examples.Client) as (client, peer), anyio.create_task_group() as task_group:
+        taken: list[str] = []
+
+        async def take() -> None:
+            taken.append(await receive(client))
+
+        if is_blocking(client):
+            taker = InThread(lambda: taken.append(client.recv_packet(timeout=PATIENCE)))
+            taker.waits_for_socket()
+        else:
+            task_group.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+        task_group.start_soon(respond, peer, "Zoe")
+        with pytest.raises(TimeoutError, match="no answer"):
+            await call(examples.ask, client, "Who are you?", attempts=1, patience=SOON)
+        peer.send(b"0 another request")
+        with pytest.raises(TimeoutError, match="no answer"):
+            await call(examples.ask, client, "Who?", attempts=1, patience=0.01)
+        if is_blocking(client):
+            taker.result()
+    assert [text.partition(" ")[2] for text in taken] == ["Zoe"]
+
+
 # Addresses and socket options
 
 
@@ -793,6 +1072,18 @@ async def test_not_yet_connected() -> None:
             get_address()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the file is Linux's")
+def test_limit_of_the_system() -> None:
+    """Linux gives no more than this, and counts its own bookkeeping twice (socket(7)).
+
+    "On Linux, net.core.rmem_max is the limit."
+    """
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    with server() as peer, blocking.Client(peer.address, PROTOCOL) as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**30)
+        assert client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * limit
+
+
 # Talking to several addresses
 
 
@@ -821,6 +1112,11 @@ def test_discovery_by_broadcast() -> None:
     "Without broadcast=True, send_packet_to() raises PermissionError."
 
     "it must only listen on all interfaces"
+
+    "To find the servers of a network, send one request to its broadcast address"
+
+    "The server needs nothing special: it must only listen on all interfaces, so give the server of
+    udp_servers the host"
     """
     with Discovered(GreetingRequestHandler()) as port:
         find_servers = discovery_broadcast.find_servers
@@ -886,6 +1182,8 @@ def test_several_addresses() -> None:
     "By default, an endpoint uses a random port on all IPv4 interfaces."
 
     "There is no error if nobody listens at an address."
+
+    "Anybody can send packets to an endpoint, so check the addresses that it returns."
     """
     with UDPNetworkEndpoint(PROTOCOL) as one, UDPNetworkEndpoint(PROTOCOL) as other:
         port = one.get_local_address().port
@@ -897,3 +1195,56 @@ def test_several_addresses() -> None:
             nowhere = gone.getsockname()
         for _ in range(2):
             one.send_packet_to("hello", nowhere)
+
+
+async def test_async_endpoint() -> None:
+    """An endpoint receives pairs until it is closed.
+
+    "AsyncUDPNetworkEndpoint, and its blocking twin UDPNetworkEndpoint, send packets to any address
+    and receive packets from any address, over one socket. send_packet_to() takes the address as a
+    second argument, and recv_packet_from() returns a pair: the packet and its sender's address. You
+    can also iterate over an endpoint to receive such pairs until it is closed."
+    """
+    async with AsyncUDPNetworkEndpoint(PROTOCOL, local_address=("127.0.0.1", 0)) as endpoint:
+        address = endpoint.get_local_address()
+        with server() as one, server() as other:
+            for peer in one, other:
+                await endpoint.send_packet_to("hello", peer.address)
+                assert await peer.receive() == "hello"
+                assert peer.client == address
+                peer.send(b"one")
+                assert await endpoint.recv_packet_from() == ("one", peer.address)
+            for peer in one, other:
+                peer.send(b"two")
+            pairs = []
+            async for packet, sender in endpoint:
+                pairs.append((packet, sender))
+                if len(pairs) == 2:
+                    await endpoint.aclose()
+            assert pairs == [("two", one.address), ("two", other.address)]
+
+
+def test_timeouts_of_endpoint() -> None:
+    """A blocking endpoint has timeouts, and takes numeric hosts.
+
+    "The methods of the blocking endpoint have a timeout argument."
+
+    "Use local_address=("::", 0) for IPv6. The addresses that you send to must have numeric hosts."
+    """
+    with UDPNetworkEndpoint(PROTOCOL, local_address=("::", 0)) as endpoint:
+        port = endpoint.get_local_address().port
+        endpoint.send_packet_to("hello", ("::1", port), timeout=0)
+        assert endpoint.recv_packet_from(timeout=PATIENCE) == ("hello", ("::1", port, 0, 0))
+        with pytest.raises(TimeoutError):
+            endpoint.recv_packet_from(timeout=0)
+        with pytest.raises(ValueError, match="numeric host"):
+            endpoint.send_packet_to("hello", ("localhost", port))
+
+
+def test_multicast_stays_here() -> None:
+    """The operating system lets packets pass no router.
+
+    "Packets do not leave it, unless you raise the socket option IP_MULTICAST_TTL."
+    """
+    with UDPNetworkEndpoint(PROTOCOL) as endpoint:
+        assert endpoint.socket.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 1
