@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
+import inspect
 import logging
 import os
 import re
@@ -41,6 +43,12 @@ from easynetwork._tuning import CLOSE_TIMEOUT
 from easynetwork.addresses import SocketAncillary, UnixSocketAddress
 from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
 from easynetwork.exceptions import TypedAttributeLookupError
+from easynetwork.servers import (
+    AsyncTCPNetworkServer,
+    AsyncUDPNetworkServer,
+    StandaloneTCPNetworkServer,
+    StandaloneUDPNetworkServer,
+)
 from easynetwork.servers.async_unix_datagram import AsyncUnixDatagramServer
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import (
@@ -56,6 +64,7 @@ from easynetwork.servers.standalone_unix_datagram import StandaloneUnixDatagramS
 from easynetwork.servers.standalone_unix_stream import StandaloneUnixStreamServer
 from tests.docs.howto_support import (
     DOCS,
+    Peer,
     Watched,
     check_quotations,
     complaints,
@@ -90,6 +99,8 @@ SERVERS = (
     StandaloneUnixStreamServer,
     StandaloneUnixDatagramServer,
 )
+
+once = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 Greeter = stream_server.GreetingRequestHandler
 DatagramGreeter = datagram_server.GreetingRequestHandler
@@ -158,6 +169,45 @@ def stale(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         sock.bind(path)
 
 
+# Introduction
+
+
+def test_four_servers() -> None:
+    """Each server has what its counterpart for IP has, but its address and its options.
+
+    "There are two kinds of Unix sockets, and two servers. AsyncUnixStreamServer serves connections,
+    like AsyncTCPNetworkServer. AsyncUnixDatagramServer receives datagrams, like
+    AsyncUDPNetworkServer. For programs that are not asynchronous, there are
+    StandaloneUnixStreamServer and StandaloneUnixDatagramServer."
+
+    "So everything on the pages tcp_servers and udp_servers applies here, too."
+    """
+    counterparts = (
+        AsyncTCPNetworkServer,
+        AsyncUDPNetworkServer,
+        StandaloneTCPNetworkServer,
+        StandaloneUDPNetworkServer,
+    )
+    only_ip = {"host", "port", "reuse_port"}
+    for server_class, counterpart in zip(SERVERS, counterparts, strict=True):
+        methods = {name for name in dir(counterpart) if not name.startswith("_")}
+        assert methods - {"client_for"} <= {*dir(server_class)}
+        arguments = {*inspect.signature(counterpart).parameters}
+        assert arguments - only_ip <= {*inspect.signature(server_class).parameters}
+
+
+async def test_two_kinds(path: str) -> None:
+    """One kind of server has sockets for connections, the other for datagrams.
+
+    "There are two kinds of Unix sockets, and two servers."
+    """
+    handlers: Any = {socket.SOCK_STREAM: Greeter(), socket.SOCK_DGRAM: DatagramGreeter()}
+    for kind, handler in handlers.items():
+        async with new_server(path, handler) as server:
+            [sock] = server.get_sockets()
+            assert (sock.family, sock.type) == (socket.AF_UNIX, kind)
+
+
 # Server object
 
 
@@ -171,12 +221,18 @@ def test_stream_programs(folder: Path, name: str) -> None:
     it closes the socket."
 
     "So on Linux, the log shows the process, the user and the group of each client."
+
+    "A Unix socket connects programs on the same machine. Its address is usually a path: the socket
+    appears as a file."
+
+    "Press Control-C in both terminals. The log looks like this"
     """
     with example(FOLDER / f"{name}.py", folder, "greeting.sock") as program:
         assert program.stdout is not None
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(str(folder / "greeting.sock"))
+            assert (folder / "greeting.sock").is_socket()
             sock.sendall("Zoë\n".encode())
             assert sock.recv(100).decode() == "Hello, Zoë!\n"
         lines = [program.stdout.readline() for _ in range(3)]
@@ -293,6 +349,8 @@ def test_curl(folder: Path) -> None:
     """The command of the page prints what the page shows.
 
     "Many programs show their status to curl over a Unix socket."
+
+    "The requests are lines of text that end with CRLF, so a small handler is enough"
     """
     [command] = commands("curl")
     with example(FOLDER / "status_server.py", folder, "status.sock"):
@@ -328,6 +386,8 @@ async def test_relative_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """A relative path is looked up once.
 
     "A relative path is looked up in the folder that is current when the server is activated."
+
+    "The server removes its file when it closes its socket."
     """
     monkeypatch.chdir(folder)
     async with new_server("greeting.sock", Greeter()):
@@ -379,6 +439,8 @@ async def test_permissions(folder: Path, path: str) -> None:
     its folder. The mode argument sets the permissions of the file."
 
     "An abstract name has no permissions. Any program on the machine can connect to it"
+
+    "The permissions of the file decide which users can connect."
     """
 
     def connects(address: str) -> bool:
@@ -420,6 +482,30 @@ async def test_mode(path: str) -> None:
             assert mode() == 0o755  # only the owner can write
     finally:
         os.umask(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems ignore the socket's own mode")
+@once
+async def test_mode_at_first(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file exists before its mode can be changed, and has fewer permissions then.
+
+    "On Linux, the file never has more permissions than this, not even for a moment."
+    """
+    at_first: list[int] = []
+
+    def watched_chmod(path: str, mode: int) -> None:
+        at_first.append(stat.S_IMODE(os.stat(path).st_mode))
+        chmod(path, mode)
+
+    chmod = os.chmod
+    monkeypatch.setattr(os, "chmod", watched_chmod)
+    for umask, expected in (0, 0o660), (0o022, 0o640):
+        before = os.umask(umask)
+        try:
+            async with server_explanation.server_for_group(path, Greeter()):
+                assert at_first.pop() == expected
+        finally:
+            os.umask(before)
 
 
 @needs_root
@@ -497,6 +583,26 @@ async def test_starting_together(path: str) -> None:
         await server.server_close()
 
 
+@once
+async def test_lock(path: str) -> None:
+    """A server waits for the lock of its path.
+
+    "While it looks at the path, the server holds a lock on a second file, which has the same name
+    with .lock at the end."
+    """
+    stale(path)
+    server = new_server(path, Greeter(), unlink_stale=True)
+    with open_for_appending(Path(f"{path}.lock")) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(server.server_activate)
+            await anyio.sleep(SOON)
+            assert server.get_addresses() == ()
+            fcntl.flock(file, fcntl.LOCK_UN)
+    assert server.get_addresses()
+    await server.server_close()
+
+
 @pytest.mark.parametrize("server_class", SERVERS)
 def test_abstract_names_are_never_stale(server_class: Any) -> None:
     """The option is refused where it has no meaning.
@@ -531,6 +637,23 @@ async def test_errors(folder: Path, path: str, kind: str) -> None:
     reason, too"
 
     "FileNotFoundError: the folder does not exist. The server does not create it."
+
+    "If the server cannot bind its address, async with raises an OSError."
+
+    "error while attempting to bind on address /run/greeting/greeting.sock"
+
+    "error while attempting to bind on address greeting.sock"
+
+    "errno.EADDRINUSE: there is already a file. It can be the socket of a running server, a stale
+    socket, or any other file."
+
+    "Address already in use: a server uses it The same with unlink_stale=True: the socket is not
+    stale."
+
+    "Address already in use: it is not a socket The same with unlink_stale=True: there is an
+    ordinary file, a folder or a symbolic link."
+
+    "AF_UNIX path too long (at most 107 bytes) errno.ENAMETOOLONG: use a shorter path."
     """
     handler: Any = Greeter() if kind == "stream" else DatagramGreeter()
 
@@ -551,6 +674,19 @@ async def test_errors(folder: Path, path: str, kind: str) -> None:
     assert error.strerror == described(long, "AF_UNIX path too long (at most 107 bytes)")
 
     in_use = "Address already in use"
+    for make in (
+        lambda: os.mkdir(path),
+        lambda: os.symlink(folder, path),
+    ):
+        make()
+        error = await error_of(path, unlink_stale=True)
+        reason = f"{in_use}: it is not a socket"
+        assert (error.errno, error.strerror) == (errno.EADDRINUSE, described(path, reason))
+        os.rename(path, f"{path}.{id(make)}")
+    stale(path)
+    error = await error_of(path)
+    assert (error.errno, error.strerror) == (errno.EADDRINUSE, described(path, in_use))
+    os.unlink(path)
     write(path, "precious")
     for options, reason in ({}, in_use), ({"unlink_stale": True}, f"{in_use}: it is not a socket"):
         error = await error_of(path, **options)
@@ -587,6 +723,12 @@ async def test_no_permission(folder: Path, path: str, unlink_stale: bool) -> Non
     "The server needs permission to create files in the folder."
 
     "The reason can also be that another user, for example root, has run the server before."
+
+    "error while attempting to bind on address /run/greeting.sock"
+
+    "Permission denied: greeting.sock.lock The same with unlink_stale=True."
+
+    "If nobody uses that user's lock file any longer, delete it."
     """
     reason = f"Permission denied: {path}.lock" if unlink_stale else "Permission denied"
     for mode in (0o755, 0o777) if unlink_stale else (0o755,):
@@ -597,6 +739,11 @@ async def test_no_permission(folder: Path, path: str, unlink_stale: bool) -> Non
         assert caught.value.strerror == described(path, reason)
         async with new_server(path, Greeter(), unlink_stale=unlink_stale):
             pass
+    if unlink_stale:
+        os.unlink(f"{path}.lock")
+        with as_nobody():
+            await server.server_activate()
+            await server.server_close()
 
 
 @pytest.mark.parametrize("kind", ["stream", "datagram"])
@@ -633,6 +780,10 @@ async def test_metadata(path: str) -> None:
 
     "local_name is the address of the server. peer_name is the name of the client: most clients of a
     stream server have none, and their name is shown as <unnamed>."
+
+    "The attributes of UNIXClientAttribute describe the client"
+
+    "A client chooses its name, so the name proves nothing."
     """
     async with serving(new_server(path, examples.ClientExtraAttributesRequestHandler())):
         with connected(path) as peer:
@@ -654,6 +805,10 @@ async def test_credentials(path: str) -> None:
     when it connected."
 
     "For datagrams and on other systems, client.extra() raises TypedAttributeLookupError."
+
+    "The operating system tells the server which process and which user are at the other end."
+
+    "They are available for connections on Linux."
     """
     found: list[Any] = []
 
@@ -677,6 +832,58 @@ async def test_credentials(path: str) -> None:
         with datagram_socket(path) as sock:
             sock.send(b"hello")
             assert await in_thread(lambda: sock.recv(100)) == b"hello"
+
+
+class Credentials(AsyncStreamRequestHandler[str, str]):
+    """Sends the numbers of the client's process and user."""
+
+    async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+        yield
+        credentials = client.extra(UNIXClientAttribute.peer_credentials)
+        await client.send_packet(f"{credentials.pid} {credentials.uid}")
+
+
+@needs_root
+@once
+async def test_credentials_of_another_user(folder: Path, path: str) -> None:
+    """They are those of the user that has connected.
+
+    "The operating system provides them, so a client cannot forge them."
+    """
+    os.chmod(folder, 0o755)
+    async with serving(new_server(path, Credentials(), mode=0o666)):
+        with as_nobody():
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(path)
+        with contextlib.closing(Peer(sock)) as peer:
+            assert await peer.ask("who am I?") == f"{os.getpid()} {NOBODY}"
+
+
+@once
+async def test_process_of_credentials(path: str) -> None:
+    """The process that has connected is not always the one that sends.
+
+    "Use uid and gid for decisions, but not pid. A process can end, or pass its connection to
+    another process"
+    """
+    code = (
+        "import socket, sys\n"
+        "connection = socket.socket(socket.AF_UNIX)\n"
+        "connection.connect(sys.argv[1])\n"
+        "parent = socket.socket(fileno=int(sys.argv[2]))\n"
+        "socket.send_fds(parent, [b'x'], [connection.fileno()])\n"
+    )
+    async with serving(new_server(path, Credentials())):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-S", "-E", "-c", code, path, str(theirs.fileno())]
+            with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:  # noqa: ASYNC220
+                assert await in_thread(process.wait) == 0
+            _, [fd], _, _ = socket.recv_fds(ours, 1, 1)
+        sock = socket.socket(fileno=fd)
+        sock.settimeout(PATIENCE)
+        with contextlib.closing(Peer(sock)) as peer:
+            assert await peer.ask("who am I?") == f"{process.pid} {os.geteuid()}"
 
 
 class WatchedOwnUser(Watched, examples.OwnUserRequestHandler):
@@ -728,6 +935,10 @@ async def test_tls(path: str) -> None:
     """A client that names the host of the certificate is served.
 
     "So the client must name the host of the certificate with server_hostname"
+
+    "A path is no host name."
+
+    "pass a context as for TCP"
     """
     server = server_explanation.server_with_tls(path, Greeter(), new_server_context())
     async with serving(server):
@@ -827,6 +1038,8 @@ async def test_what_is_no_file(path: str, log_file: Path, log: pytest.LogCapture
 
     "The descriptors that you receive belong to you: close each of them, also if something fails.
     The finally clause does this."
+
+    "A client can pass any descriptor."
     """
     async with logging_to(log_file, path):
         with connected(path) as peer:
@@ -895,6 +1108,13 @@ async def test_packets_together(path: str) -> None:
 
     "Several packets can arrive together. Then their descriptors are delivered with the first of
     these packets."
+
+    "To receive ancillary data, yield RecvParams."
+
+    "Here, SocketAncillary.update_from_raw() collects the descriptors."
+
+    "A client that passes descriptors should wait for the response before it sends its next packet,
+    and before that for all earlier responses."
     """
     counts: list[tuple[str, int]] = []
 
@@ -922,10 +1142,84 @@ async def test_packets_together(path: str) -> None:
     assert counts == [("one", 1), ("two", 0)]
 
 
+@once
+async def test_order_of_receiving(path: str) -> None:
+    """The ancillary data is there first; and no packet is an error, if there is a timeout.
+
+    "The server calls data_received before the yield returns."
+
+    "RecvParams also has a timeout."
+    """
+    calls: list[str] = []
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[Any, str]:
+            ancillary = SocketAncillary()
+
+            def received(raw: Any) -> None:
+                calls.append("data_received")
+                ancillary.update_from_raw(raw)
+
+            yield RecvParams(recv_with_ancillary=RecvAncillaryDataParams(received))
+            calls.append("yield")
+            for fd in ancillary.iter_fds():
+                os.close(fd)
+            with pytest.raises(TimeoutError):
+                yield RecvParams(timeout=0.01)
+            await client.send_packet("too late")
+
+    async with serving(new_server(path, Handler())):
+        with connected(path) as peer:
+            await send_descriptors(peer.socket, b"hello\n", 0)
+            assert await peer.receive() == "too late"
+    assert calls == ["data_received", "yield"]
+
+
+@once
+async def test_any_descriptor(path: str) -> None:
+    """Sockets and pipes can be passed like files.
+
+    "Over a Unix socket, a program can pass file descriptors: open files, sockets, pipes."
+
+    "With datagrams, this method works in the same way."
+    """
+
+    class Handler(AsyncDatagramRequestHandler[str, str]):
+        async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
+            request = yield
+            ancillary = SocketAncillary()
+            ancillary.add_fds(fds)
+            await client.send_packet_with_ancillary(request, ancillary.as_raw())
+            with pytest.raises(OSError, match="too long to be sent"):
+                await client.send_packet_with_ancillary("x" * 1_000_000, ancillary.as_raw())
+
+    fds = os.pipe()
+    received: list[int] = []
+    try:
+        async with serving(new_server(path, Handler())):
+            with datagram_socket(path) as sock:
+                sock.send(b"please")
+                data, received, _, _ = await in_thread(lambda: socket.recv_fds(sock, 100, 2))
+                assert data == b"please"
+                os.write(received[1], b"through the pipe")
+                assert os.read(fds[0], 100) == b"through the pipe"
+    finally:
+        for fd in [*fds, *received]:
+            os.close(fd)
+
+
 async def test_sending(path: str, log_file: Path) -> None:
     """A client gets a descriptor, and the packet.
 
     "sends a packet with descriptors"
+
+    "Programs can pass open files to each other."
+
+    "client.send_packet_with_ancillary() sends a packet with descriptors"
+
+    "Over a Unix socket, a program can pass file descriptors: open files, sockets, pipes. The
+    receiver gets a descriptor of its own for the same open file, even if it could not open this
+    file itself. Descriptors travel beside a packet, as ancillary data."
     """
     write(log_file, "content")
     with open_for_reading(log_file) as file:
@@ -934,6 +1228,10 @@ async def test_sending(path: str, log_file: Path) -> None:
                 await peer.send("please")
                 data, [fd], _, _ = await in_thread(lambda: socket.recv_fds(peer.socket, 100, 1))
                 assert data == b"Here it is.\n"
+                assert fd != file.fileno()
+                os.lseek(fd, 3, os.SEEK_SET)
+                assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 3
+                os.unlink(log_file)
                 assert os.pread(fd, 100, 0) == b"content"
                 os.close(fd)
 
@@ -1085,7 +1383,8 @@ async def test_unnamed(path: str, log: pytest.LogCaptureFixture) -> None:
     "By default, the server drops datagrams from such clients, and counts them in the
     dropped_by_name field of its statistics."
 
-    "The argument unnamed_addresses_behavior changes this"
+    "The argument unnamed_addresses_behavior changes this: with "warn", the server also logs a
+    warning; with "handle", it handles the datagrams."
     """
     for behavior in None, "warn":
         server = new_server(path, DatagramGreeter(), unnamed_addresses_behavior=behavior)
@@ -1094,6 +1393,11 @@ async def test_unnamed(path: str, log: pytest.LogCaptureFixture) -> None:
                 sock.send(b"x")
             await until(functools.partial(is_dropped, server))
         assert len(complaints(log)) == (behavior is not None)
+    server = new_server(path, DatagramGreeter(), unnamed_addresses_behavior="handle")
+    async with serving(server):
+        with datagram_socket(path, None) as sock:
+            sock.send(b"x")
+        await until(lambda: "unnamed" in complaints(log)[-1].getMessage())
 
 
 async def test_unnamed_handled(path: str) -> None:
@@ -1101,6 +1405,8 @@ async def test_unnamed_handled(path: str) -> None:
 
     "Sending a response raises OSError with the errno EINVAL and the text Cannot send a datagram to
     an unnamed address."
+
+    "A client that has not bound its socket has no name, and the server cannot respond to it."
     """
     errors: list[OSError] = []
 
@@ -1128,6 +1434,8 @@ def test_logger(folder: Path) -> None:
     "Start the program, and send it a message with logger, in the same folder"
 
     "The program prints the severity and the message"
+
+    "This program receives such datagrams on a socket of its own"
     """
     [command] = commands("logger")
     [shown] = re.findall(r"^ +(warning: '.*')$", PAGE, re.MULTILINE)
@@ -1170,6 +1478,9 @@ async def test_slow_client(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     After that, it raises TimeoutError."
 
     "So one client that does not read can delay the responses to all others."
+
+    "When a client does not read its responses, the operating system keeps them. They count against
+    the send buffer of the server's socket, which all clients share."
     """
     assert CLOSE_TIMEOUT == 30
     monkeypatch.setattr("easynetwork.servers._datagram.client.CLOSE_TIMEOUT", 4 * SOON)
@@ -1190,6 +1501,61 @@ async def test_slow_client(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
             await until(lambda: errors == ["many"])
             other.send(b"one")
             await until(lambda: errors == ["many", "one"])
+
+
+@once
+async def test_slow_client_of_stream_server(path: str) -> None:
+    """There, a client that does not read only delays its own responses.
+
+    "If clients can send many requests without reading, use a stream server: there, each connection
+    has its own buffer."
+    """
+    is_full = anyio.Event()
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[None, str]:
+            request = yield
+            if request == "many":
+                with anyio.move_on_after(SOON):
+                    while True:
+                        await client.send_packet("x" * 10_000)
+                is_full.set()
+                await anyio.sleep_forever()
+            await client.send_packet(request)
+
+    async with serving(new_server(path, Handler())):
+        with connected(path) as slow, connected(path) as other:
+            await slow.send("many")
+            await is_full.wait()
+            assert await other.ask("one") == "one"
+
+
+@once
+async def test_client_that_has_left_let_out(path: str, log: pytest.LogCaptureFixture) -> None:
+    """The error of a client that has left is no problem.
+
+    "You need not catch it: if it leaves handle(), nothing is logged."
+    """
+    ended, closed = anyio.Event(), anyio.Event()
+
+    class Handler(AsyncDatagramRequestHandler[str, str]):
+        async def handle(self, client: AsyncDatagramClient[str]) -> AsyncGenerator[None, str]:
+            try:
+                request = yield
+                await closed.wait()
+                await client.send_packet(request)
+            finally:
+                ended.set()
+
+    async with serving(new_server(path, Handler())) as server:
+        log.clear()
+        with datagram_socket(path) as sock:
+            sock.send(b"x")
+            await until(lambda: server.get_statistics().received == 1)
+        closed.set()
+        await ended.wait()
+        await until(lambda: server.get_statistics().peers == 0)
+        assert log.messages == []
 
 
 async def test_client_that_has_left(path: str) -> None:
