@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import os
 import socket
 import subprocess
@@ -38,7 +39,9 @@ from easynetwork.clients.async_unix_datagram import AsyncUnixDatagramClient
 from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
 from easynetwork.clients.unix_datagram import UnixDatagramClient
 from easynetwork.clients.unix_stream import UnixStreamClient
-from easynetwork.exceptions import UnsupportedOperation
+from easynetwork.exceptions import StreamProtocolParseError, UnsupportedOperation
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
+from easynetwork.servers.handlers import UNIXClientAttribute
 from tests.docs.client_support import call, close, is_blocking, open_client, program, variants
 from tests.docs.howto_support import check_quotations, in_thread, until
 from tests.docs.unix_support import (
@@ -161,6 +164,22 @@ def test_windows() -> None:
         assert "ImportError: UNIX sockets are not supported on win32." in done.stderr
 
 
+def test_aliases() -> None:
+    """The functions of the page have two types of clients.
+
+    "All functions of a module share two protocol objects, and there are aliases for clients that
+    send and receive text"
+    """
+    for module, stream_class, datagram_class in (
+        (blocking, UnixStreamClient, UnixDatagramClient),
+        (asynchronous, AsyncUnixStreamClient, AsyncUnixDatagramClient),
+    ):
+        assert module.Client == stream_class[str, str]
+        assert module.DatagramClient == datagram_class[str, str]
+        assert isinstance(module.protocol, StreamProtocol)
+        assert isinstance(module.datagram_protocol, DatagramProtocol)
+
+
 # Connecting
 
 
@@ -171,9 +190,13 @@ async def test_make_client(examples: Any, path: str) -> None:
     "A client needs the path of the server and a protocol object"
 
     "get_peer_name() returns the address of the server, and get_local_name() returns the name of the
-    client. Both are UnixSocketAddress objects."
+    client."
+
+    "Both are UnixSocketAddress objects."
 
     "The client of a stream server has no name."
+
+    "A Unix socket connects programs on the same machine. Its address is usually a path."
     """
     async with serving(new_server(path, Greeter())):
         client = await call(examples.make_client, path)
@@ -208,6 +231,8 @@ async def test_backlog(examples: Any, path: str) -> None:
     backlog is full. Then the client tries again until there is room."
 
     "The backlog of the server was full until the timeout."
+
+    "To limit this time, put wait_connected(), or the whole async with, into a timeout."
     """
     with peer_at(path) as listener, contextlib.ExitStack() as stack:
         listener.listen(0)
@@ -236,6 +261,8 @@ async def test_abstract_name(examples: Any) -> None:
     """A client can connect to an abstract name.
 
     "On Linux, text that begins with a null character is an abstract name."
+
+    "This is how to connect to @greeting, if name is greeting"
     """
     name = f"greeting-{os.getpid()}"
     async with serving(new_server(f"\0{name}", Greeter())):
@@ -247,7 +274,9 @@ async def test_take_over(examples: Any, path: str) -> None:
     """A client accepts a connected socket, and closes it.
 
     "Instead of a path, you can pass a connected socket, for example one of the two that
-    socket.socketpair() returns. The client takes over the socket and closes it"
+    socket.socketpair() returns."
+
+    "The client takes over the socket and closes it"
     """
     async with serving(new_server(path, Greeter())):
         sock = socket.socket(socket.AF_UNIX)
@@ -270,12 +299,19 @@ async def test_status(examples: Any, path: str) -> None:
 
     "There is no such path: Connect call failed greeting.sock: No such file or directory."
 
-    "No server listens: Connect call failed greeting.sock: Connection refused. The path was left
-    behind by a server that has been killed, or it is not a socket. For an abstract name, this is
-    the only error: nothing has this name."
+    "No server listens:"
+
+    "Connect call failed greeting.sock:"
+
+    "Connection refused."
+
+    "The path was left behind by a server that has been killed, or it is not a socket. For an
+    abstract name, this is the only error: nothing has this name."
 
     "For example, the path is too long (errno.ENAMETOOLONG), or it belongs to a datagram server
     (errno.EPROTOTYPE)."
+
+    "The server has not been started, or has removed its path at its end."
     """
 
     async def check(target: str, status: str, reason: str) -> OSError:
@@ -289,6 +325,7 @@ async def test_status(examples: Any, path: str) -> None:
     await check(path, "there is no such path", "No such file or directory")
     async with serving(new_server(path, Greeter())):
         assert await call(examples.status, path) == "up"
+    await check(path, "there is no such path", "No such file or directory")
     with peer_at(path):
         pass
     await check(path, "no server listens", "Connection refused")
@@ -309,8 +346,9 @@ async def test_status(examples: Any, path: str) -> None:
 async def test_no_permission(examples: Any, folder: Path, path: str) -> None:
     """A client needs permission to write to the path, and to enter its folder.
 
-    "You may not write to the path, or enter its folder: Connect call failed greeting.sock:
-    Permission denied."
+    "You may not write to the path, or enter its folder: Connect call failed greeting.sock:"
+
+    "Permission denied."
     """
     async with serving(new_server(path, Greeter(), mode=0o600)):
         for folder_mode in 0o755, 0o700:
@@ -334,6 +372,9 @@ async def test_credentials(examples: Any, path: str) -> None:
     had when it began to listen."
 
     "Clients for datagrams have no get_peer_credentials()."
+
+    "With it, a client can make sure that the path, or an abstract name, belongs to the server of
+    the right user"
     """
     async with serving(new_server(path, Greeter())):
         async with open_client(examples.Client, path, STREAM) as client:
@@ -374,6 +415,19 @@ async def test_tls(examples: Any, path: str) -> None:
                 await receive(client, ancillary_data=SocketAncillary())
 
 
+@each_variant
+async def test_no_tls(examples: Any, path: str) -> None:
+    """A client without TLS gets no response from a server with TLS.
+
+    "If the server uses TLS, the client must use it, too."
+    """
+    async with serving(new_server(path, Greeter(), ssl=new_server_context())):
+        async with open_client(examples.Client, path, STREAM) as client:
+            await call(client.send_packet, "Zoë")
+            with pytest.raises((ConnectionError, StreamProtocolParseError)):
+                await receive(client)
+
+
 # Exchanging datagrams
 
 
@@ -405,13 +459,26 @@ async def test_local_path(examples: Any, path: str) -> None:
 
     "The client creates this path, and removes it when it is closed. If there is already a file,
     OSError with the errno EADDRINUSE is raised. Clients do not replace stale paths"
+
+    "On other systems, or if the server wants to know the client by its path, pass local_path"
+
+    "Clients do not replace stale paths: choose a path that no other process uses, for example with
+    the process ID in it, in a folder of your own."
     """
+    clients: list[str] = []
+
+    class Handler(DatagramGreeter):
+        def handle(self, client: Any) -> Any:
+            clients.append(str(client.extra(UNIXClientAttribute.peer_name)))
+            return super().handle(client)
+
     own = f"{path}.{os.getpid()}"
-    async with serving(new_server(path, DatagramGreeter())):
+    async with serving(new_server(path, Handler())):
         client = await call(examples.make_datagram_client, path, own)
         assert str(client.get_local_name()) == own
         await call(client.send_packet, "Zoë")
         assert await receive(client) == "Hello, Zoë!"
+        assert clients == [own]
         assert exists(own)
         await close(client)
         assert not exists(own)
@@ -440,7 +507,9 @@ async def test_local_path_of_a_stream(examples: Any, path: str) -> None:
 async def test_sending_waits(examples: Any, path: str) -> None:
     """Sending waits while the server does not read, and nothing is lost.
 
-    "No datagram is lost. While the server does not read, send_packet() waits."
+    "No datagram is lost."
+
+    "While the server does not read, send_packet() waits."
     """
     received: list[bytes] = []
     count = 500
@@ -472,6 +541,8 @@ async def test_datagram_errors(examples: Any, path: str) -> None:
     "If the server is closed later, send_packet() raises ConnectionRefusedError once, and then
     OSError with the errno ENOTCONN. A server that is started again has a new socket: create a new
     client."
+
+    "The errors are those described above."
     """
     with pytest.raises(FileNotFoundError):
         async with open_client(examples.DatagramClient, path, DATAGRAM):
@@ -497,7 +568,10 @@ async def test_log_warning(examples: Any, path: str, capsys: pytest.CaptureFixtu
     """The message is what a server of this format expects.
 
     "A message begins with its priority: <12> is a warning of a user's program."
+
+    "On most Linux systems, the system log receives datagrams at /dev/log."
     """
+    assert inspect.signature(examples.log_warning).parameters["path"].default == "/dev/log"
     async with serving(new_server(path, syslog_server.SyslogRequestHandler())) as server:
         await call(examples.log_warning, "The disk is full.", path)
         await until(lambda: server.get_statistics().received == 1)
@@ -531,6 +605,8 @@ async def test_rotate(examples: Any, folder: Path, path: str) -> None:
     """The server writes to the file that the client passes.
 
     "It passes an open file to the server, which then writes to this file"
+
+    "This function is the log rotator for the handler in unix_servers."
     """
     log_file = folder / "service.log"
     fd = os.open(log_file, os.O_WRONLY | os.O_CREAT)
@@ -619,8 +695,9 @@ async def test_read_received_file(examples: Any, folder: Path, path: str) -> Non
 async def test_not_requested(examples: Any, path: str) -> None:
     """Descriptors that are not requested are closed.
 
-    "recv_packet() without ancillary_data closes the descriptors that arrive. So does
-    iter_received_packets()."
+    "recv_packet() without ancillary_data closes the descriptors that arrive."
+
+    "So does iter_received_packets()."
     """
     async with stream_pair(examples, path) as (client, sock):
         before = open_descriptors()
@@ -662,6 +739,8 @@ async def test_packet_that_is_here(examples: Any, path: str) -> None:
 
     "If several packets arrive together, the server can get the descriptors of the second one
     together with the first one."
+
+    "Send one such packet at a time, and wait for the response."
     """
     async with stream_pair(examples, path) as (client, sock):
         sock.sendall(b"one\n")
@@ -709,8 +788,53 @@ def test_four_clients() -> None:
     """Each kind of client exists twice.
 
     "There are four clients"
+
+    "UnixStreamClient is blocking, and AsyncUnixStreamClient is asynchronous. Both have a
+    connection, like the clients of tcp_clients."
+
+    "UnixDatagramClient is blocking, and AsyncUnixDatagramClient is asynchronous. Both exchange
+    datagrams, like the clients of udp_clients."
     """
-    assert not is_blocking(AsyncUnixStreamClient)
-    assert not is_blocking(AsyncUnixDatagramClient)
-    assert is_blocking(UnixStreamClient)
-    assert is_blocking(UnixDatagramClient)
+    streams = UnixStreamClient, AsyncUnixStreamClient
+    datagrams = UnixDatagramClient, AsyncUnixDatagramClient
+    for blocking_class, async_class in streams, datagrams:
+        assert is_blocking(blocking_class)
+        assert not inspect.iscoroutinefunction(blocking_class.recv_packet)
+        assert not is_blocking(async_class)
+        assert inspect.iscoroutinefunction(async_class.recv_packet)
+    for kind, accepted, refused in (
+        (socket.SOCK_STREAM, streams, datagrams),
+        (socket.SOCK_DGRAM, datagrams, streams),
+    ):
+        for client_class in accepted:
+            check_kind(kind, client_class, is_accepted=True)
+        for client_class in refused:
+            check_kind(kind, client_class, is_accepted=False)
+
+
+def check_kind(kind: socket.SocketKind, client_class: Any, *, is_accepted: bool) -> None:
+    """Check whether a class of clients takes sockets of a kind."""
+    protocol = STREAM if "Stream" in client_class.__name__ else DATAGRAM
+    backend = [] if is_blocking(client_class) else ["asyncio"]
+    one, other = socket.socketpair(type=kind)
+    with one, other:
+        one.bind("")
+        if is_accepted:
+            client = client_class(one, protocol, *backend)
+            if is_blocking(client):
+                client.close()
+        else:
+            with pytest.raises(ValueError, match="SOCK_"):
+                client_class(one, protocol, *backend)
+
+
+def test_datagram_socket_without_name() -> None:
+    """A client for datagrams does not take one of a pair.
+
+    "A datagram socket must have a name, or ValueError is raised."
+    """
+    cases: Any = {UnixDatagramClient: [], AsyncUnixDatagramClient: ["asyncio"]}
+    for client_class, backend in cases.items():
+        one, other = socket.socketpair(type=socket.SOCK_DGRAM)
+        with one, other, pytest.raises(ValueError, match="requires the socket to be named"):
+            client_class(one, DATAGRAM, *backend)
