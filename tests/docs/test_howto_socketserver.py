@@ -15,6 +15,7 @@ import inspect
 import ipaddress
 import logging
 import re
+import selectors
 import socket
 import socketserver
 import subprocess
@@ -128,6 +129,46 @@ def test_standard_classes_in_a_program(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+def test_five_classes() -> None:
+    """One of them is the base of the others, which serve.
+
+    "socketserver defines five server classes. BaseServer defines the API, and is not used directly.
+    The other four each serve one type of socket"
+    """
+    mix_ins = ("Threading", "Forking")
+    names = {
+        name
+        for name, value in vars(socketserver).items()
+        if inspect.isclass(value) and issubclass(value, socketserver.BaseServer)
+    }
+    assert {name for name in names if not name.startswith(mix_ins)} == {"BaseServer", *KINDS}
+    assert not hasattr(socketserver.BaseServer, "get_request")
+    for kind in KINDS:
+        server: Any = getattr(socketserver, kind)
+        family = socket.AF_UNIX if kind.startswith("Unix") else socket.AF_INET
+        sock_type = socket.SOCK_STREAM if kind in STREAMS else socket.SOCK_DGRAM
+        assert (server.address_family, server.socket_type) == (family, sock_type)
+
+
+def test_only_unix() -> None:
+    """Where there are no Unix sockets and no fork, the rest of the module is there.
+
+    "The servers for Unix sockets exist only on Unix systems."
+
+    "For processes, use ForkingMixIn."
+
+    "It exists only on Unix systems"
+    """
+    program = """
+import os, socket
+del socket.AF_UNIX, os.fork
+import easynetwork.socketserver as module
+print([name for name in vars(module) if "Unix" in name or "Forking" in name])
+print(hasattr(module, "ThreadingTCPServer"))
+"""
+    assert output_of(program) == "[]\nTrue\n"
+
+
 # Server types
 
 QUESTIONS = (
@@ -160,6 +201,17 @@ def test_kinds(
     """Servers of all types, with and without threads, serve the handlers.
 
     "They work with every server class of socketserver, and with your own subclasses of these."
+
+    "It serves TCP, UDP, Unix streams and Unix datagrams, and it can use a thread or a process for
+    each request."
+
+    "Often you only write the request handler, and use a server class as it is."
+
+    "Your handler receives and sends objects instead of bytes, and everything that you know about
+    socketserver continues to apply."
+
+    "The handlers StreamPacketHandler and DatagramPacketHandler. They work with every server class
+    of socketserver"
     """
     streams = STREAMS if kind in STREAMS else DATAGRAMS
     examples = {"four_servers": four_servers, "request_handlers": request_handlers}[module]
@@ -292,6 +344,8 @@ def test_port(kind: str) -> None:
     that it chose."
 
     "The operating system chooses another port at each run."
+
+    "If the server should always listen on the same port, write this port instead of the 0."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
     handler_class = HANDLER_CLASSES[kind]
@@ -299,6 +353,9 @@ def test_port(kind: str) -> None:
         assert server.server_address == server.socket.getsockname()
         with new_server(LOCAL, handler_class) as other:
             assert len({0, server.server_address[1], other.server_address[1]}) == 3
+        address = other.server_address
+    with new_server(address, handler_class) as other:
+        assert other.server_address == address
 
 
 def test_handle_request_processes_one() -> None:
@@ -338,6 +395,14 @@ def test_protocol_of_server() -> None:
 
     "If many handlers share one protocol object, pass it to the server instead. A handler whose
     protocol is None uses the server's."
+
+    "The request handler deals with the protocol: it interprets the data that arrives, and
+    responds."
+
+    "easynetwork.socketserver adds packets to this framework."
+
+    "The protocol attribute is the protocol object of the handler: it defines how packets become
+    bytes."
     """
 
     class Bare(StreamPacketHandler[Any, Any]):
@@ -358,11 +423,14 @@ def test_shutdown_in_the_same_thread() -> None:
 
     "shutdown() waits until serve_forever() has returned. Do not call it in the thread that runs
     serve_forever(): it would wait forever."
+
+    "A server without threads calls its handlers in this thread."
     """
     called, returned = threading.Event(), threading.Event()
 
     class Handler(echo.EchoRequestHandler):
         def handle(self) -> None:
+            assert threading.current_thread() is thread
             called.set()
             self.server.shutdown()
             returned.set()
@@ -401,6 +469,9 @@ def test_verify_request() -> None:
     """The server refuses the clients of one network.
 
     "The server closes the connection of a refused client without calling a handler"
+
+    "verify_request() returns True to process a request, and False to ignore it. This server refuses
+    clients from a range of addresses"
     """
     with serving(keeping(SelectiveTCPServer(LOCAL, KeepingStreams))) as server:
         with connected(server.server_address, host="127.0.0.2") as refused:
@@ -477,6 +548,8 @@ def test_finish_request() -> None:
     """The server uses another handler class for one network.
 
     "This server uses another handler class for the clients of one network"
+
+    "If the server classes do not meet your needs, override one of their methods in a subclass."
     """
 
     class Server(own_servers.AdminServer):
@@ -497,6 +570,12 @@ def test_constructor_of_handler() -> None:
 
     "The constructor of the handler calls setup(), handle() and finish(). So when the constructor
     returns, the request has been handled."
+
+    "finish_request() creates a request handler with the class that was passed to the constructor."
+
+    "You can override three methods"
+
+    "Often, handle() is all that you need."
     """
     calls: list[str] = []
 
@@ -511,9 +590,61 @@ def test_constructor_of_handler() -> None:
             server.handle_request()
             assert peer.receive() == "hello"
     assert calls == ["setup", "handle", "finish", "exists"]
+    methods = {name for name in dir(socketserver.BaseRequestHandler) if not name.startswith("_")}
+    assert methods == {"setup", "handle", "finish"}
+    assert not {"setup", "finish"} & {*vars(own_servers.EchoRequestHandler)}
 
 
 # Echo example, threads and processes
+
+
+def test_sequence_of_calls(caplog: pytest.LogCaptureFixture) -> None:
+    """Both ways to process a request call the same methods.
+
+    "This program contains a server and a request handler that accept connections and send back what
+    a client sends."
+
+    "The other methods are overridden to log that they are called, so the output shows the sequence
+    of calls. The program first runs the server in a thread and connects to it. Then it shuts the
+    server down, and processes one more request with handle_request()"
+
+    "The client connects before the server runs."
+
+    "serve_forever() does not call handle_request(). Both call the same methods from get_request()
+    on."
+
+    "shutdown() logs its line when serve_forever() has ended."
+
+    "process_request() calls finish_request() to do the work, then closes the connection."
+    """
+    caplog.set_level(logging.DEBUG)
+    with echo.EchoServer(LOCAL, echo.EchoRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        with connected(server.server_address) as peer:
+            peer.send("Hello, world")
+            thread.start()
+            assert peer.receive() == "Hello, world"
+            server.shutdown()
+            thread.join()
+        first = calls_of(caplog)
+        with connected(server.server_address) as peer:
+            peer.send("Hello, world")
+            server.handle_request()
+            assert peer.receive() == "Hello, world"
+        second = calls_of(caplog)
+    assert first[:4] == ["__init__", "server_bind", "server_activate", "serve_forever"]
+    assert first[-1] == "shutdown"
+    assert second[0] == "handle_request"
+    assert first[4:-1] == second[1:]
+    order = ["get_request", "process_request", "finish_request", "shutdown_request"]
+    assert [name for name in second if name in order] == order
+
+
+def calls_of(log: pytest.LogCaptureFixture) -> list[str]:
+    """Return the methods that the program has logged since the last call."""
+    names = [record.getMessage() for record in log.records if record.name.startswith("Echo")]
+    log.clear()
+    return names
 
 
 def test_no_server_needed_to_connect() -> None:
@@ -521,6 +652,8 @@ def test_no_server_needed_to_connect() -> None:
 
     "From server_activate() on, the operating system accepts connections, and they wait until the
     server processes them."
+
+    "The server deals with the communication: it listens on a socket and accepts connections."
     """
     server = TCPServer(LOCAL, echo.EchoRequestHandler, bind_and_activate=False)
     with server:
@@ -548,10 +681,17 @@ def test_one_connection_at_a_time() -> None:
     """A server without threads serves one client after the other.
 
     "This server handles one connection at a time. While a client is connected, all others wait."
+
+    "Always use a timeout with clients that you do not trust. Otherwise, a silent client keeps its
+    thread or process, and a server without threads serves no other client."
+
+    "This is the same program without logging. It does not need its own server class, and its
+    handler serves all packets of a connection"
     """
     with serving(TCPServer(LOCAL, echo_simple.EchoRequestHandler)) as server:
         with connected(server.server_address) as first, connected(server.server_address) as second:
             assert first.ask("one") == "one"
+            assert first.ask("more") == "more"
             second.send("two")
             assert not second.hears()
             first.close()
@@ -565,6 +705,9 @@ def test_threads() -> None:
     returns at once."
 
     "The response contains the name of the thread that has handled the request"
+
+    "To handle several requests at the same time, add a mix-in to the bases of your server class,
+    before the server class."
     """
     with serving(echo_threaded.ThreadedEchoServer(LOCAL, echo_simple.EchoRequestHandler)) as server:
         with connected(server.server_address) as first, connected(server.server_address) as second:
@@ -580,6 +723,16 @@ def test_threads() -> None:
                 assert text == "hello"
                 names.add(name)
         assert len(names) == 2
+
+    class WrongOrder(TCPServer, ThreadingMixIn):
+        pass
+
+    assert WrongOrder.process_request is TCPServer.process_request
+    with serving(WrongOrder(LOCAL, echo_simple.EchoRequestHandler)) as server:
+        with connected(server.server_address) as first, connected(server.server_address) as second:
+            assert first.ask("one") == "one"
+            second.send("two")
+            assert not second.hears()
 
 
 def test_socket_in_child() -> None:
@@ -608,12 +761,45 @@ with ForkingEchoServer(("127.0.0.1", 0), EchoRequestHandler) as server:
     assert output_of(program) == "waits\n"
 
 
+def test_lock_in_child() -> None:
+    """A lock that another thread holds is locked in the child, whose only thread has forked.
+
+    "The child has only the thread that forked. If another thread holds a lock at the moment of the
+    fork, the lock is never released in the child."
+    """
+    program = """
+import os, threading
+
+lock, over = threading.Lock(), threading.Event()
+
+def hold():
+    with lock:
+        held.set()
+        over.wait()
+
+held = threading.Event()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+if not os.fork():
+    over.set()
+    os.write(1, f"{threading.active_count()} {lock.acquire(timeout=0.02)}".encode())
+    os._exit(0)
+os.wait()
+over.set()
+thread.join()
+"""
+    assert output_of(program, "-W", "ignore") == "1 False"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python does not warn")
 def test_threads_and_processes() -> None:
     """Python warns of a fork beside other threads.
 
     "From version 3.12 on, Python issues a DeprecationWarning when a program with several threads
     forks."
+
+    "The response contains the ID of the process that has handled the request"
     """
     program = f"""
 import threading
@@ -628,10 +814,38 @@ over.set()
     output = output_of(program, "-W", "default")
     assert "DeprecationWarning: " in output
     assert "is multi-threaded, use of fork() may lead to deadlocks in the child" in output
-    assert 'Received: "process ' in output
+    [parent, child] = re.findall(r"process (\d+)(?::|$)", output, re.MULTILINE)
+    assert parent != child
 
 
 # Using handle_request() in your own loop
+
+
+def test_selectors() -> None:
+    """A selector waits for a server like for any other socket.
+
+    "A server has a fileno() method, so you can wait for it with selectors, together with other
+    sockets. When a client connects, the server is ready for reading."
+
+    "Use it if your program has an event loop of its own"
+    """
+    with (
+        own_loop.EchoServer(LOCAL, own_loop.EchoRequestHandler) as server,
+        socket.socket(type=socket.SOCK_DGRAM) as other,
+        selectors.DefaultSelector() as selector,
+    ):
+        other.bind(LOCAL)
+        for file in server, other:
+            selector.register(file, selectors.EVENT_READ)
+        assert selector.select(0) == []
+        other.sendto(b"hello", other.getsockname())
+        assert [key.fileobj for key, _ in selector.select(PATIENCE)] == [other]
+        other.recv(100)
+        with connected(server.server_address) as peer:
+            assert [key.fileobj for key, _ in selector.select(PATIENCE)] == [server]
+            peer.send("hello")
+            server.handle_request()
+            assert peer.receive() == "hello"
 
 
 class NotingTimeouts(own_loop.EchoServer):
@@ -692,6 +906,8 @@ def test_silent_client_in_loop() -> None:
     """The handler of the loop's server gives up after a second.
 
     "The loop stops while a handler works. So this handler waits at most one second for its client."
+
+    "Use ThreadingMixIn if handlers take longer."
     """
     with own_loop.EchoServer(LOCAL, own_loop.EchoRequestHandler) as server:
         with connected(server.server_address) as peer:
@@ -709,6 +925,10 @@ def test_busy_threads_in_loop(timeout: float | None) -> None:
     timeout is None. If none becomes free, it calls handle_timeout() and returns."
 
     "so with timeout = 0 this loop runs without a pause while all threads are busy."
+
+    "With ThreadingMixIn, all threads may be busy."
+
+    "Use a small value instead, for example timeout = 0.05."
     """
 
     class Server(ThreadingMixIn, NotingTimeouts):  # type: ignore[misc]

@@ -81,6 +81,8 @@ def test_client(kind: str, folder: Path) -> None:
 
     "self.client_address is the address of the client, self.server is the server, and self.request
     is the socket."
+
+    "The attributes are those of socketserver.BaseRequestHandler"
     """
     client_class = {"TCPServer": TCPNetworkClient, "UnixStreamServer": UnixStreamClient}[kind]
     server_type = server_class(f"easynetwork.socketserver:{kind}")
@@ -141,6 +143,8 @@ def test_counting_request_handler(capsys: pytest.CaptureFixture[str]) -> None:
     "If you override one of the other methods, call super() there, as this handler does."
 
     "So you can keep a client's data in attributes of self."
+
+    "handle() does the work: it receives requests, processes them, and sends responses."
     """
     handler_class = request_handlers.CountingRequestHandler
     with serving(ThreadingTCPServer(LOCAL, handler_class)) as server:
@@ -201,6 +205,47 @@ def test_packets_until_the_client_disconnects() -> None:
     assert received == [[], [], ["one", "two"]]
 
 
+class LoopOverBytes(Keeping, socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.server.lines.append(line.decode().rstrip())  # type: ignore[attr-defined]
+            self.wfile.write(line.upper())
+
+
+class LoopOverPackets(Keeping, own_servers.EchoRequestHandler):
+    def handle(self) -> None:
+        for packet in self.packets():
+            self.server.lines.append(packet)  # type: ignore[attr-defined]
+            self.send_packet(packet.upper())
+
+
+class OnePacket(Keeping, own_servers.EchoRequestHandler):
+    def handle(self) -> None:
+        for _ in range(2):
+            packet = self.recv_packet()
+            self.server.lines.append(packet)  # type: ignore[attr-defined]
+            self.send_packet(packet.upper())
+
+
+@pytest.mark.parametrize("handler_class", [LoopOverBytes, LoopOverPackets, OnePacket])
+def test_replacements(handler_class: Any) -> None:
+    """Handlers of bytes and of packets do the same.
+
+    "This table shows what replaces the attributes and methods of a handler of socketserver"
+    "for line in self.rfile" "for packet in self.packets()"
+
+    "packet = self.recv_packet() waits for one packet."
+
+    "self.send_packet(packet) sends a packet."
+    """
+    server: Any = keeping(TCPServer(LOCAL, handler_class))
+    server.lines = []
+    with serving(server), connected(server.server_address) as peer:
+        assert peer.ask("one", "two") == "ONE"
+        assert peer.receive() == "TWO"
+    assert server.lines == ["one", "two"]
+
+
 @pytest.mark.parametrize("way", ["packets", "recv_packet"])
 def test_timeout(way: str) -> None:
     """Both ways to receive have a timeout.
@@ -208,6 +253,8 @@ def test_timeout(way: str) -> None:
     "With self.packets(timeout=60), it raises TimeoutError if no packet arrives for 60 seconds."
 
     "It also has a timeout, and it raises a ConnectionError if the client has disconnected."
+
+    "There are two ways to receive packets"
     """
     raised: list[type[BaseException]] = []
 
@@ -297,6 +344,8 @@ def test_changed_handler(handler_class: Any) -> None:
     "A class attribute timeout has no effect"
     "disable_nagle_algorithm = True"
     "Always on"
+
+    "self.recv_packet(timeout=60), self.packets(timeout=60), self.send_packet(packet, timeout=60)"
     """
     server: Any = keeping(TCPServer(LOCAL, handler_class))
     server.lines = []
@@ -319,6 +368,9 @@ def test_incomplete_packet(handler_class: Any) -> None:
 
     "But this packet is incomplete, so packets() ends without it, and recv_packet() raises
     a ConnectionError."
+
+    "A socketserver.StreamRequestHandler reads bytes from self.rfile. Your code has to find the end
+    of each packet, and to check whether the packet is valid."
     """
     server: Any = keeping(TCPServer(LOCAL, handler_class))
     server.lines = []
@@ -399,6 +451,8 @@ def test_datagrams(kind: str, folder: Path) -> None:
 
     "self.packet is the packet that the datagram contains, and self.send_packet() sends a datagram
     to its sender"
+
+    "A DatagramPacketHandler handles one datagram."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
     address = new_address(kind, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import socketserver
 import sys
 import threading
@@ -43,6 +44,7 @@ from tests.docs.socketserver_support import (
     connected,
     entries,
     in_background,
+    noting,
     output_of,
     running,
     serving,
@@ -89,6 +91,8 @@ def test_tls_with_threads(log: pytest.LogCaptureFixture) -> None:
     "The handshake is a part of setup(), so it runs in the handler's thread or process: a client
     that is slow or silent does not delay other clients. It fails after ssl_handshake_timeout
     seconds, by default 60."
+
+    "Pass an ssl.SSLContext with a certificate to the server."
     """
     assert _tls_options._HANDSHAKE_TIMEOUT == 60
     timeout = 10 * SOON
@@ -103,6 +107,20 @@ def test_tls_with_threads(log: pytest.LogCaptureFixture) -> None:
         assert time.monotonic() - begin >= timeout
         assert ask_with_tls(server.server_address, "hello again") == "hello again"
     assert entries(log) == [("DEBUG", False)]
+
+
+def test_handshake_in_setup() -> None:
+    """A client that leaves before the handshake has seen nothing but setup().
+
+    "With TLS, it also does the handshake."
+    """
+    calls: list[str] = []
+    handler_class = noting(tls_server.EchoRequestHandler, calls)
+    with TCPServer(LOCAL, handler_class, ssl=server_context()) as server:
+        with connected(server.server_address):
+            pass
+        server.handle_request()
+    assert calls == ["setup"]
 
 
 def test_tls_without_threads() -> None:
@@ -233,6 +251,24 @@ def test_server_close_waits() -> None:
                 closing.result(PATIENCE)
 
 
+@pytest.mark.parametrize(("name", "value"), [("daemon_threads", True), ("block_on_close", False)])
+def test_server_close_does_not_wait(name: str, value: bool) -> None:
+    """Two attributes of the standard library's mix-in keep it from waiting.
+
+    "If daemon_threads is true or block_on_close is false, server_close() does not wait, and the
+    threads go on."
+    """
+    server_class: Any = type("Server", (ThreadingTCPServer,), {name: value})
+    with server_class(LOCAL, four_servers.GreetingStreamHandler) as server:
+        with connected(server.server_address) as peer:
+            server.handle_request()
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            server.server_close()
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+            peer.socket.shutdown(socket.SHUT_WR)
+            assert peer.ending() == "end of the stream"
+
+
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], ThreadingTCPServer]:
     """Return the class of the page, whose server has less than five seconds for its threads."""
@@ -333,6 +369,8 @@ def test_max_children() -> None:
     "The class attribute max_children changes this limit."
 
     "It does the same, and it limits how many children run at the same time"
+
+    "In your programs, use ForkingMixIn instead."
     """
     server = f"{EXAMPLES}.server_options:ForkingServer"
     with running(server, REPORTING, LOCAL) as program, ExitStack() as stack:
@@ -370,6 +408,7 @@ def test_close_timeout_of_processes() -> None:
     [
         ("ThreadingTCPServer", {"max_threads": 50}),
         ("ThreadingTCPServer", {"close_timeout": 5.0}),
+        ("ThreadingTCPServer", {"ssl": None}),
         ("ForkingTCPServer", {"close_timeout": 5.0}),
     ],
 )
@@ -378,6 +417,8 @@ def test_arguments_of_standard_classes(name: str, options: dict[str, float]) -> 
 
     "The classes of socketserver have neither max_threads nor close_timeout: they start any number
     of threads, and server_close() waits without a limit."
+
+    "They add TLS, bounded threads, a time limit for closing"
     """
     assert not hasattr(getattr(socketserver, name), next(iter(options)))
     with pytest.raises(TypeError, match="unexpected keyword argument"):
@@ -528,6 +569,13 @@ def test_standard_handler(log: pytest.LogCaptureFixture) -> None:
 
     "Handlers of socketserver on the servers of this module: a broken connection is an ERROR with a
     traceback."
+
+    "The module has two parts, which you can use separately"
+
+    "Other combinations of servers and handlers log differently"
+
+    "The server does not know which socket has broken: that of the client, or another one that your
+    handler uses."
     """
     with serving(own_servers.ErrorCountingServer(LOCAL, Reading)) as server:
         with connected(server.server_address) as peer:
@@ -564,8 +612,11 @@ class Exiting(four_servers.GreetingStreamHandler):
 def test_exit_without_threads(exit_class: Any, log: pytest.LogCaptureFixture) -> None:
     """A handler can end its server.
 
-    "Two exceptions are different: SystemExit and KeyboardInterrupt. In a server without threads,
-    they end serve_forever(), as in socketserver."
+    "Two exceptions are different:"
+
+    "SystemExit and KeyboardInterrupt."
+
+    "In a server without threads, they end serve_forever(), as in socketserver."
     """
     servers: list[Any] = [TCPServer(LOCAL, Exiting), socketserver.TCPServer(LOCAL, Exiting)]
     for server in servers:
@@ -680,6 +731,8 @@ def test_limited_log(log: pytest.LogCaptureFixture) -> None:
     """Many errors make few entries.
 
     "If many entries have the same cause, the log is limited: a client cannot flood it."
+
+    "a log that clients cannot flood"
     """
 
     class Handler(request_handlers.EchoDatagramHandler):
@@ -700,6 +753,31 @@ def test_limited_log(log: pytest.LogCaptureFixture) -> None:
                     assert peer.ask("1") == "1"  # so that no datagram gets lost
                 assert 0 < len(log.records) < 50
                 assert sum(bool(record.exc_info) for record in log.records) == (text != "invalid")
+
+
+def test_log_of_processes() -> None:
+    """What a child logs is not limited by what others have logged.
+
+    "With a ForkingMixIn, each process has its own limit, so every connection can add a line or a
+    traceback."
+    """
+    program = f"""
+import logging, socket
+from {EXAMPLES}.own_servers import EchoRequestHandler
+from easynetwork.socketserver import ForkingTCPServer
+
+class Handler(EchoRequestHandler):
+    def handle(self):
+        raise LookupError("on demand")
+
+logging.basicConfig()
+with ForkingTCPServer(("127.0.0.1", 0), Handler) as server:
+    for _ in range(20):
+        with socket.create_connection(server.server_address, timeout={PATIENCE}) as client:
+            server.handle_request()
+            assert client.recv(1) == b""
+"""
+    assert output_of(program).count("LookupError: on demand") == 20
 
 
 def test_handle_error(log: pytest.LogCaptureFixture) -> None:

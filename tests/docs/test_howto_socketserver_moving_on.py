@@ -188,6 +188,31 @@ def test_client_is_kept(greeter: tuple[str, int]) -> None:
         assert client.recv_packet(timeout=PATIENCE) == "Hello, Zoe!"
 
 
+@pytest.mark.anyio
+async def test_threads() -> None:
+    """A server with threads needs one for each client, others have one for all.
+
+    "A thread for each connection is simple, but it has limits: thousands of clients that are mostly
+    silent need thousands of threads. The other servers of this library serve all clients in one
+    thread, and you can keep your protocol object and your clients."
+    """
+    count = 5
+    handler_class = greeting_packets.GreetingRequestHandler
+    with contextlib.ExitStack() as stack, serving(ThreadingTCPServer(LOCAL, handler_class)) as one:
+        before = threading.active_count()
+        for _ in range(count):
+            stack.enter_context(connected(one.server_address))
+        await until(lambda: threading.active_count() == before + count)
+        stack.close()
+    async with serving_async(Moved(set())) as server:
+        before = threading.active_count()
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                stack.enter_context(connected(address_of(server)))
+            await until(lambda: server.get_statistics().clients == count)
+            assert threading.active_count() == before
+
+
 @needs("nc")
 def test_netcat(greeter: tuple[str, int]) -> None:
     """The programs can be tried by hand.
@@ -227,6 +252,8 @@ def test_interrupt(
 
     "greeting_bytes.py waits until nc has disconnected. greeting_packets.py waits for one second,
     because of close_timeout=1.0, then resets the connection. greeting_async.py ends at once."
+
+    "Then press Control-C in the terminal of the server while nc is still connected."
     """
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     with started(text, tmp_path, reserved_port) as process:
@@ -419,6 +446,10 @@ def test_blocking_hooks() -> None:
     "There is one handler object for all clients."
 
     "setup() and finish() are called on_connection(client) and on_disconnection(client)."
+
+    "In the other servers of this library, you cannot."
+
+    "Keep the data of a client in local variables of handle(), not in attributes of self."
     """
     handler = Noting(max_threads=50)
     with standing_alone(handler) as server:
@@ -531,6 +562,28 @@ def test_max_threads(log: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_leaving_the_queue() -> None:
+    """A client that has left before its turn is not served.
+
+    "A client that leaves before its turn without having sent anything is not served."
+    """
+    handler = Noting(max_threads=1)
+    with standing_alone(handler) as server:
+        address = address_of(server)
+        with connected(address) as first:
+            assert first.ask("Zoe") == "Hello, Zoe!"
+            with connected(address) as silent:
+                silent.socket.shutdown(socket.SHUT_WR)
+            with connected(address) as last:
+                last.send("Bob")
+                assert not last.hears()
+                first.close()
+                assert last.receive() == "Hello, Bob!"
+            for _ in range(2):
+                assert handler.gone.acquire(timeout=PATIENCE)
+    assert [name for name, _ in handler.calls].count("handle") == 2
+
+
 @pytest.mark.parametrize("way", ["recv_packet", "send_packet"])
 def test_stop(way: str) -> None:
     """A handler that waits for its client learns that the server stops.
@@ -614,6 +667,7 @@ class Moved(AsyncStreamRequestHandler[str, str]):
         self.refused = refused
         self.servers: list[Any] = []
         self.actions = 0
+        self.tasks: set[int] = set()
         self.timeout = PATIENCE
 
     async def service_init(self, exit_stack: contextlib.AsyncExitStack, server: Any) -> None:
@@ -628,6 +682,7 @@ class Moved(AsyncStreamRequestHandler[str, str]):
             await anyio.sleep(0.001)
 
     async def handle(self, client: AsyncStreamClient[str]) -> AsyncGenerator[float | None, str]:
+        self.tasks.add(anyio.get_current_task().id)
         address = client.extra(INETClientAttribute.remote_address)
         if address.host in self.refused:
             return
@@ -655,11 +710,21 @@ async def test_rows() -> None:
     "A task that service_init() starts"
     "server.get_addresses()"
     "The arguments backlog and reuse_port"
+
+    "This table shows what replaces each part of socketserver if you write an
+    AsyncStreamRequestHandler for AsyncTCPNetworkServer"
+
+    "The server creates a task for each client."
     """
     handler = Moved({"127.0.0.2"})
     async with serving_async(handler, backlog=1, reuse_port=True) as server:
         assert handler.servers == [server]
         async with connected_async(server) as peer:
+            assert await peer.ask("hello") == "hello"
+            assert len(handler.tasks) == 1
+            async with connected_async(server) as other:
+                assert await other.ask("hello") == "hello"
+            assert len(handler.tasks) == 2
             assert int(await peer.ask("thread")) != threading.get_ident()
             assert await peer.receive() == "too late"
             assert await peer.ending() == "end of the stream"
