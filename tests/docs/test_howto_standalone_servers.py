@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import logging
+import multiprocessing
 import re
 import signal
 import socket
@@ -26,6 +28,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import sniffio
 import trio
 
 from docs._include.examples.howto.advanced.standalone_servers import (
@@ -35,9 +38,15 @@ from docs._include.examples.howto.advanced.standalone_servers import (
 from docs._include.examples.howto.tcp_servers.standalone import server as tcp_example
 from docs._include.examples.howto.udp_servers.standalone import server as udp_example
 from easynetwork.exceptions import ServerClosedError
-from easynetwork.protocol import DatagramProtocol, StreamProtocol
+from easynetwork.protocol import BufferedStreamProtocol, DatagramProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
-from easynetwork.servers import StandaloneTCPNetworkServer, StandaloneUDPNetworkServer
+from easynetwork.servers import (
+    AsyncTCPNetworkServer,
+    AsyncUDPNetworkServer,
+    StandaloneTCPNetworkServer,
+    StandaloneUDPNetworkServer,
+)
+from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.threads_helper import NetworkServerThread
 from tests.clients.threads_support import wait_until
 from tests.docs.howto_support import (
@@ -48,7 +57,7 @@ from tests.docs.howto_support import (
     without_addresses,
 )
 from tests.servers.standalone_support import each_loop, loop_options
-from tests.times import PATIENCE
+from tests.times import PATIENCE, SOON
 
 PAGE = "howto/advanced/standalone_servers.rst"
 EXAMPLES = DOCS / "_include/examples/howto"
@@ -119,6 +128,8 @@ def test_programs(path: Path) -> None:
     "serve_forever() then raises KeyboardInterrupt, which the program above suppresses."
 
     "Nothing else changes, neither in the server nor in its clients."
+
+    "Control-C stops the server if it runs in the main thread."
     """
     with program(path) as process:
         assert greeting(kind_of(path)) == "Hello, Zoë!"
@@ -134,6 +145,9 @@ def test_log() -> None:
     """The program logs the lines that the page shows.
 
     "The logger is that of the asynchronous server, which the standalone server runs internally."
+
+    "Then stop nc, and press Control-C to stop the server. The log of the TCP server looks like
+    this"
     """
     page = (DOCS / PAGE).read_text(encoding="utf-8")
     expected = re.findall(r"^ +(INFO:.*)$", page, re.MULTILINE)
@@ -161,10 +175,28 @@ def test_lines_of_the_program() -> None:
         assert lines[26].strip() == "server.serve_forever()"
 
 
+def test_traceback(tmp_path: Path) -> None:
+    """Control-C is an exception for a program that does not catch it.
+
+    "If you do not catch it, the program ends with a traceback."
+    """
+    text = (TCP_FOLDER / "server.py").read_text(encoding="utf-8")
+    path = tmp_path / "server.py"
+    path.write_text(text.replace("(KeyboardInterrupt)", "()").replace("9000", "0"))
+    with program(path) as process:
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == -signal.SIGINT
+    assert "\nTraceback (most recent call last):\n" in errors
+    assert errors.endswith("\nKeyboardInterrupt\n")
+
+
 def test_signal() -> None:
     """A signal stops the program.
 
     "When a process manager sends SIGTERM to this program, the program ends with exit status 0."
+
+    "You can also call it in a signal handler, as this function in stop_on_signal.py does"
     """
     for signum in signal.SIGTERM, signal.SIGINT:
         with program(ADVANCED / "stop_on_signal.py") as process:
@@ -266,6 +298,13 @@ def test_threads() -> None:
     "serve_forever() blocks the thread that calls it. All clients are served in this thread."
 
     "You can call them from any other thread, at any time."
+
+    "The server creates its own event loop and runs it in a thread"
+
+    "The other methods are for other threads, for example to stop the server or to get its
+    addresses."
+
+    "All clients share one thread."
     """
     threads = set()
 
@@ -292,6 +331,8 @@ def test_construction() -> None:
     """The constructors check their arguments, and open no sockets.
 
     "an invalid argument raises an exception there, not when the server starts."
+
+    "The arguments are those of the asynchronous server, in the same order, and runner_options."
     """
     for new_server in tcp_server, udp_server:
         with pytest.raises(TypeError):
@@ -299,6 +340,72 @@ def test_construction() -> None:
         with pytest.raises(TypeError):
             new_server(handler=tcp_example.GreetingRequestHandler)
         assert new_server().get_sockets() == ()
+    for standalone, asynchronous in (
+        (StandaloneTCPNetworkServer, AsyncTCPNetworkServer),
+        (StandaloneUDPNetworkServer, AsyncUDPNetworkServer),
+    ):
+        names = [*inspect.signature(standalone).parameters]
+        names.remove("runner_options")
+        assert names == [*inspect.signature(asynchronous).parameters]
+
+
+def test_no_async() -> None:
+    """Everything but the handler is ordinary code.
+
+    "The code that runs a standalone server does not need async or await."
+
+    "The request handler does not change: it is a class with an asynchronous handle() method"
+
+    "Only the code around the server is ordinary, blocking Python."
+    """
+    for example, server_class in (
+        (tcp_example, StandaloneTCPNetworkServer),
+        (udp_example, StandaloneUDPNetworkServer),
+    ):
+        handler_class: Any = example.GreetingRequestHandler
+        assert inspect.isasyncgenfunction(handler_class.handle)
+        assert not {"async", "await"} & {*inspect.getsource(example.main).split()}
+        methods = inspect.getmembers(server_class, inspect.isfunction)
+        assert methods
+        assert not [name for name, method in methods if inspect.iscoroutinefunction(method)]
+
+
+def test_frameworks() -> None:
+    """Asyncio is the default.
+
+    "By default, the server uses the event loop of asyncio."
+
+    "The backend argument selects the asynchronous framework."
+
+    "The handler runs on the framework that you select."
+    """
+
+    class Handler(tcp_example.GreetingRequestHandler):
+        async def handle(self, client: Any) -> AsyncGenerator[None, str]:
+            yield
+            await client.send_packet(sniffio.current_async_library())
+
+    for backend, expected in (None, "asyncio"), ("asyncio", "asyncio"), ("trio", "trio"):
+        server = tcp_server(Handler(), **({"backend": backend} if backend else {}))
+        with serving(server), connected(server) as peer:
+            assert peer.ask("what are you?") == expected
+
+
+def test_protocol_objects() -> None:
+    """A server takes both kinds of protocol objects, of which one needs another serializer.
+
+    "A TCP server accepts any protocol object for streams. If your serializer is a buffered
+    serializer, you can use a BufferedStreamProtocol."
+    """
+    handler = tcp_example.GreetingRequestHandler()
+    buffered: Any = BufferedStreamProtocol(StringLineSerializer())
+    for protocol in buffered, StreamProtocol(StringLineSerializer()):
+        server = StandaloneTCPNetworkServer("127.0.0.1", 0, protocol, handler)
+        with serving(server), connected(server) as peer:
+            assert peer.ask("Zoe") == "Hello, Zoe!"
+    unbuffered: Any = JSONSerializer()
+    with pytest.raises(TypeError):
+        BufferedStreamProtocol(unbuffered)
 
 
 def test_running_again() -> None:
@@ -330,6 +437,10 @@ def test_runner_options() -> None:
     "the options are passed to asyncio.Runner or to trio.run()."
 
     "They are added to the options of the constructor, and replace those with the same name."
+
+    "You can also pass options to serve_forever()."
+
+    "The backend argument selects the asynchronous framework."
     """
 
     class Note(trio.abc.Instrument):
@@ -384,6 +495,10 @@ def test_shutdown(loop: str) -> None:
 
     "stops the server from any thread. It does not wait, so you can call it even in a request
     handler."
+
+    "You can stop the server in three ways. The effect is always the same"
+
+    "shutdown() stops the server from another thread."
     """
     undone: list[bool] = []
 
@@ -440,6 +555,8 @@ def test_close() -> None:
     "The server then accepts no new clients, but serves the connected clients until they disconnect.
     When the last client has disconnected, serve_forever() returns. A UDP server has no connections,
     so it stops immediately."
+
+    "To let the connected clients finish, call server_close() from another thread instead."
     """
     server = tcp_server()
     with serving(server) as thread:
@@ -457,6 +574,32 @@ def test_close() -> None:
         datagrams.server_close()
         threading.Thread.join(thread, PATIENCE)
         assert not thread.is_alive()
+
+
+def test_grace() -> None:
+    """A client whose request is being handled gets its response.
+
+    "With grace=10, the clients may finish first"
+    """
+    gate, is_busy = threading.Event(), threading.Event()
+
+    class Handler(tcp_example.GreetingRequestHandler):
+        async def handle(self, client: Any) -> AsyncGenerator[None, str]:
+            yield
+            is_busy.set()
+            await anyio.to_thread.run_sync(gate.wait, PATIENCE)
+            await client.send_packet("finished")
+
+    server = tcp_server(Handler())
+    with serving(server), connected(server) as peer:
+        peer.send("hello")
+        assert is_busy.wait(PATIENCE)
+        stop = in_thread(server.shutdown, grace=10)
+        with pytest.raises(TimeoutError):
+            stop.result(SOON)
+        gate.set()
+        assert peer.receive() == "finished"
+        stop.result(PATIENCE)
 
 
 def test_waiting_for_oneself() -> None:
@@ -490,6 +633,10 @@ def test_background_thread() -> None:
 
     "Python does not exit before this thread has ended, and the thread does not end before the
     server is stopped."
+
+    "A standalone server needs its own thread. Use NetworkServerThread to create it"
+
+    "Make sure that join() is always called: put it in a finally block, as above."
     """
     server = tcp_server()
     thread = NetworkServerThread(server)
@@ -530,6 +677,25 @@ def test_port_in_use() -> None:
     )
 
 
+def test_ports_in_use() -> None:
+    """All errors are raised together.
+
+    "If several addresses are in use, it raises an ExceptionGroup of such errors."
+    """
+    protocol = StreamProtocol(StringLineSerializer())
+    handler = tcp_example.GreetingRequestHandler()
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = one.getsockname()[1]
+        stack.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
+        server = StandaloneTCPNetworkServer(["127.0.0.1", "::1"], port, protocol, handler)
+        with pytest.raises(ExceptionGroup) as caught:
+            NetworkServerThread(server).start()
+    assert [exc.errno for exc in caught.value.exceptions if isinstance(exc, OSError)] == (
+        [errno.EADDRINUSE] * 2
+    )
+
+
 def test_later_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """`threading.excepthook()` reports an exception that ends a running server.
 
@@ -566,11 +732,13 @@ class Gate:
         self.is_open = threading.Event()
         self.begun = threading.Semaphore(0)
         self.busy = self.most_busy = 0
+        self.threads: set[str] = set()
         self._lock = threading.Lock()
 
     def work(self, password: str) -> dict[str, Any]:
         with self._lock:
             self.busy += 1
+            self.threads.add(threading.current_thread().name)
             self.most_busy = max(self.most_busy, self.busy)
         self.begun.release()
         assert self.is_open.wait(PATIENCE)
@@ -628,6 +796,8 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     "In this program, at most two of them run at the same time: this is the limit of the limiter on
     line 29. Other requests wait until a thread is free, and do not block the event loop while they
     wait."
+
+    "The threads are worker threads of anyio."
     """
     line = (ADVANCED / "blocking_work.py").read_text(encoding="utf-8").splitlines()[28]
     assert "CapacityLimiter(max_threads)" in line
@@ -648,6 +818,8 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
         gate.is_open.set()
         assert [peer.receive() for peer in peers[:4]] == ['{"password":"secret"}'] * 4
     assert gate.most_busy == 2
+    if loop != "trio":  # which names them after the task that waits
+        assert gate.threads == {"AnyIO worker thread"}
 
 
 @each_loop
@@ -667,6 +839,8 @@ def test_default_threads() -> None:
     """`run_in_thread()` of the backend uses the default limit of anyio.
 
     "It uses the default limit of anyio: 40 threads for the whole event loop."
+
+    "If you do not need your own limit, call client.backend().run_in_thread(func, args) instead."
     """
     limits = []
 
@@ -715,6 +889,8 @@ def test_shutdown_waits_a_second(
 
     "The server then logs one error that names the client, shutdown() returns, and serve_forever()
     returns when the handler has ended."
+
+    "If a handler ignores its cancellation, shutdown() waits for the handler for one second."
     """
     shorten_stop(monkeypatch)
     gate = Gate()
@@ -756,6 +932,57 @@ def test_abandoned_work(loop: str) -> None:
         assert gate.busy == 1
         gate.is_open.set()
     wait_until(lambda: not gate.busy)
+
+
+def test_other_processes() -> None:
+    """Other processes have none of the server's sockets, however they were started.
+
+    "Processes that you start while the server runs do not keep connections or ports open that the
+    server closes. This is true for every start method of multiprocessing."
+    """
+    code = """
+import multiprocessing, socket, time
+from docs._include.examples.howto.tcp_servers.standalone.server import *
+from easynetwork.servers.threads_helper import NetworkServerThread
+
+protocol = StreamProtocol(StringLineSerializer())
+server = StandaloneTCPNetworkServer("127.0.0.1", 0, protocol, GreetingRequestHandler())
+thread = NetworkServerThread(server)
+thread.start()
+address = server.get_addresses()[0].for_connection()
+with socket.create_connection(address, timeout=10) as client:
+    client.sendall(b"Zoe\\n")
+    assert client.recv(100) == b"Hello, Zoe!\\n"
+    processes = [
+        multiprocessing.get_context(method).Process(
+            target=time.sleep, args=(100,), daemon=True
+        )
+        for method in multiprocessing.get_all_start_methods()
+    ]
+    for process in processes:
+        process.start()
+    thread.join()
+    try:
+        print(client.recv(100))
+    except ConnectionResetError:
+        print(b"")
+socket.create_server(address).close()
+for process in processes:
+    print(process.is_alive())
+    process.kill()
+    process.join()
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(
+        command,
+        cwd=DOCS.parent,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    methods = multiprocessing.get_all_start_methods()
+    assert done.stdout == "b''\n" + "True\n" * len(methods), done.stderr
 
 
 def test_work_in_c() -> None:
@@ -809,6 +1036,23 @@ def test_news_after_a_departure(loop: str) -> None:
         stays.receive()
 
 
+def test_broadcast_never_waits() -> None:
+    """A client that does not read does not hold up the thread that publishes.
+
+    "The function here is ClientGroup.broadcast(), which sends to all clients and never waits"
+    """
+    assert not inspect.iscoroutinefunction(ClientGroup.broadcast)
+    handler = calls_from_threads.NewsRequestHandler()
+    server = tcp_server(handler)
+    with serving(server), connected(server) as slow, connected(server) as other:
+        assert other.ask("hello") == "hello"
+        assert slow.receive() == "hello"
+        counts = [handler.publish("x" * 1_000_000) for _ in range(20)]
+        assert counts[0] == 2
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        server.shutdown(timeout=0)
+
+
 @each_loop
 def test_portal_without_waiting(loop: str) -> None:
     """`start_task_soon()` returns before the function has ended.
@@ -854,13 +1098,15 @@ def test_portal_errors(loop: str) -> None:
 
     "A portal raises RuntimeError if it is closed, or if it is used in the thread of the event
     loop."
+
+    "In that thread, await the coroutine function directly."
     """
 
     class Handler(calls_from_threads.NewsRequestHandler):
         async def handle(self, client: Any) -> AsyncGenerator[None, str]:
             news = yield
             with pytest.raises(RuntimeError):
-                self.publish(news)
+                self.portal.call(client.send_packet, news)
             await client.send_packet("refused")
 
     handler = Handler()
