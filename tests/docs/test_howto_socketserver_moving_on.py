@@ -199,18 +199,22 @@ async def test_threads() -> None:
     count = 5
     handler_class = greeting_packets.GreetingRequestHandler
     with contextlib.ExitStack() as stack, serving(ThreadingTCPServer(LOCAL, handler_class)) as one:
-        before = threading.active_count()
         for _ in range(count):
             stack.enter_context(connected(one.server_address))
-        await until(lambda: threading.active_count() == before + count)
+        await until(lambda: threads_of_requests() == count)
         stack.close()
     async with serving_async(Moved(set())) as server:
-        before = threading.active_count()
+        before = {*threading.enumerate()}
         with contextlib.ExitStack() as stack:
             for _ in range(count):
                 stack.enter_context(connected(address_of(server)))
             await until(lambda: server.get_statistics().clients == count)
-            assert threading.active_count() == before
+            assert before.issuperset(threading.enumerate())
+
+
+def threads_of_requests() -> int:
+    names = [thread.name for thread in threading.enumerate()]
+    return sum("process_request_thread" in name for name in names)
 
 
 @needs("nc")

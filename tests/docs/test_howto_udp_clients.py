@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import ipaddress
 import socket
 import sys
 import threading
@@ -507,7 +508,8 @@ async def test_sent(examples: Any) -> None:
     async with pair(examples.Client) as (client, peer):
         await call(client.send_packet, "one")
         await call(client.send_packet, "two")
-        assert peer.socket.recv(100, socket.MSG_DONTWAIT) == b"one"
+        peer.socket.setblocking(False)
+        assert peer.socket.recv(100) == b"one"
         await call(client.send_packet, "three")
         peer.socket.close()  # with two of them
 
@@ -919,6 +921,31 @@ async def test_closed(examples: Any) -> None:
 
 
 @each_variant
+async def test_last_packet(examples: Any) -> None:
+    """A server gets what is sent before, and nothing of the end.
+
+    "If the server has to know, send it a packet before you close the client."
+    """
+    async with pair(examples.Client) as (client, peer):
+        await call(client.send_packet, "goodbye")
+        await close(client)
+        assert await peer.receive() == "goodbye"
+        peer.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.socket.recv(1)
+
+
+def test_group() -> None:
+    """The group of the example is in the range of local scopes.
+
+    "The addresses from 239.255.0.0 to 239.255.255.255 are for uses of your own"
+    """
+    local_scope = ipaddress.ip_network("239.255.0.0/16")  # RFC 2365, section 6.1
+    assert (str(local_scope[0]), str(local_scope[-1])) == ("239.255.0.0", "239.255.255.255")
+    assert ipaddress.ip_address(discovery_multicast.GROUP) in local_scope
+
+
+@each_variant
 async def test_leave(examples: Any) -> None:
     """The end of the block closes the client.
 
@@ -960,6 +987,8 @@ async def test_crowd(examples: Any) -> None:
 
     "One thread or task can receive while another one sends. Several can send at the same time, and
     several can receive at the same time: each packet goes to one of them."
+
+    "It is for programs without async, with one thread or many."
     """
     async with pair(examples.Client) as (client, peer):
         letters = "abcdefgh"

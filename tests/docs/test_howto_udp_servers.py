@@ -1400,6 +1400,61 @@ async def test_failing_service() -> None:
     assert caught.group_contains(LookupError, match="a bug in the task")
 
 
+@once
+async def test_failing_report(log: pytest.LogCaptureFixture) -> None:
+    """A background task that catches its exceptions goes on.
+
+    "Catch the exceptions of your background task inside the task."
+    """
+
+    class Handler(examples.ServiceInitializationHookRequestHandlerWithServerBackend):
+        attempts = 0
+
+        async def report(self, backend: Any) -> None:
+            while True:
+                with contextlib.suppress(LookupError):
+                    self.attempts += 1
+                    raise LookupError("a bug in the task")
+                await backend.coro_yield()
+
+    handler = Handler()
+    async with serve(handler) as server:
+        await until(lambda: handler.attempts > 2)
+        with visiting(server) as peer:
+            assert await peer.ask("hello") == "Response hello"
+    assert not complaints(log)
+
+
+@once
+async def test_attribute_of_the_handler() -> None:
+    """A request that another client sends meanwhile changes an attribute of `self`.
+
+    "Keep the data of a single request in local variables of handle()."
+    """
+    kept: list[tuple[str, str]] = []
+
+    class Handler(WaitingRequestHandler):
+        text = ""
+
+        async def handle(self, client: Client) -> AsyncGenerator[float | None, Request]:
+            request = yield None
+            self.text = text = request.text
+            if text == "wait":
+                await self.go_on.wait()
+            kept.append((text, self.text))
+            await client.send_packet(Response(text))
+
+    handler = Handler()
+    async with serve(handler) as server:
+        with visiting(server) as one, visiting(server) as other:
+            one.send("wait")
+            await until(lambda: handler.text == "wait")
+            await other.ask("hello")
+            handler.go_on.set()
+            await one.receive()
+    assert kept == [("hello", "hello"), ("wait", "hello")]
+
+
 # Per-client variables
 
 
@@ -1591,6 +1646,8 @@ async def test_shutdown() -> None:
 
     "The is_up event is set when the server is ready to handle datagrams. shutdown() stops the
     server and waits until it has stopped. The task then ends normally."
+
+    "serve_forever() can share the event loop with the rest of your program. Run it in a task"
     """
 
     class Handler(WatchedMinimum):

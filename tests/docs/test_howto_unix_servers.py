@@ -388,6 +388,8 @@ async def test_relative_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     "A relative path is looked up in the folder that is current when the server is activated."
 
     "The server removes its file when it closes its socket."
+
+    "Use an absolute path for a service."
     """
     monkeypatch.chdir(folder)
     async with new_server("greeting.sock", Greeter()):
