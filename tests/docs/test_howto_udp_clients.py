@@ -76,6 +76,12 @@ pytestmark = pytest.mark.anyio
 
 each_variant = variants(blocking, asynchronous)
 
+both_kinds = pytest.mark.parametrize(
+    ("anyio_backend", "examples"),
+    [(("asyncio", {}), blocking), (("asyncio", {}), asynchronous)],
+    ids=["blocking", "asyncio"],
+)
+
 once = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 PROTOCOL: DatagramProtocol[str, str] = blocking.protocol
@@ -190,7 +196,7 @@ async def test_faults() -> None:
             assert await packets(client) == arrived
 
 
-@each_variant
+@both_kinds
 async def test_waiting(examples: Any) -> None:
     """A blocking client keeps its thread, the other one only its task.
 
@@ -233,7 +239,7 @@ def test_alias() -> None:
         assert isinstance(module.protocol, DatagramProtocol)
 
 
-@each_variant
+@both_kinds
 async def test_protocol(examples: Any) -> None:
     """The protocol object decides what the bytes mean.
 
@@ -345,7 +351,7 @@ def test_arguments() -> None:
         assert required == [True, True, *[False] * (len(required) - 2)]
 
 
-@each_variant
+@both_kinds
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 async def test_hosts(examples: Any, host: str) -> None:
     """A name is resolved, and the operating system chooses the other address.
@@ -498,7 +504,7 @@ async def test_timeout(examples: Any) -> None:
             assert await call(wait_for_news, client) == "two"
 
 
-@each_variant
+@both_kinds
 async def test_sent(examples: Any) -> None:
     """A packet is one datagram, and the operating system has it, whoever receives it.
 
@@ -625,7 +631,7 @@ async def test_body_does_not_count(examples: Any) -> None:
         assert received == ["one", "two"]
 
 
-@each_variant
+@both_kinds
 async def test_errors_of_ask(examples: Any) -> None:
     """The first version of the function lets errors out.
 
@@ -920,7 +926,7 @@ async def test_closed(examples: Any) -> None:
     assert issubclass(ClientClosedError, ConnectionError)
 
 
-@each_variant
+@both_kinds
 async def test_last_packet(examples: Any) -> None:
     """A server gets what is sent before, and nothing of the end.
 
@@ -1007,7 +1013,7 @@ async def test_crowd(examples: Any) -> None:
         assert sorted(received) == [*letters]
 
 
-@each_variant
+@both_kinds
 async def test_response_for_somebody_else(examples: Any) -> None:
     """A packet goes to the one that waits first, whoever has sent the request.
 
@@ -1226,6 +1232,7 @@ def test_several_addresses() -> None:
             one.send_packet_to("hello", nowhere)
 
 
+@once
 async def test_async_endpoint() -> None:
     """An endpoint receives pairs until it is closed.
 

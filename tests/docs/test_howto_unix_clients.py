@@ -62,6 +62,12 @@ pytestmark = pytest.mark.anyio
 
 each_variant = variants(blocking, asynchronous)
 
+both_kinds = pytest.mark.parametrize(
+    ("anyio_backend", "examples"),
+    [(("asyncio", {}), blocking), (("asyncio", {}), asynchronous)],
+    ids=["blocking", "asyncio"],
+)
+
 Greeter = stream_server.GreetingRequestHandler
 DatagramGreeter = datagram_server.GreetingRequestHandler
 
@@ -415,7 +421,7 @@ async def test_tls(examples: Any, path: str) -> None:
                 await receive(client, ancillary_data=SocketAncillary())
 
 
-@each_variant
+@both_kinds
 async def test_no_tls(examples: Any, path: str) -> None:
     """A client without TLS gets no response from a server with TLS.
 
