@@ -189,6 +189,7 @@ def test_client_is_kept(greeter: tuple[str, int]) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_threads() -> None:
     """A server with threads needs one for each client, others have one for all.
 

@@ -196,6 +196,7 @@ def test_four_servers() -> None:
         assert arguments - only_ip <= {*inspect.signature(server_class).parameters}
 
 
+@once
 async def test_two_kinds(path: str) -> None:
     """One kind of server has sockets for connections, the other for datagrams.
 
@@ -599,10 +600,11 @@ async def test_lock(path: str) -> None:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(server.server_activate)
             await anyio.sleep(SOON)
-            assert server.get_addresses() == ()
+            addresses = server.get_addresses()
             fcntl.flock(file, fcntl.LOCK_UN)
-    assert server.get_addresses()
-    await server.server_close()
+    async with server:
+        assert server.get_addresses()
+    assert addresses == ()
 
 
 @pytest.mark.parametrize("server_class", SERVERS)
