@@ -6,25 +6,29 @@ that), and the test fails if the quoted sentence is wrong.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from docs._include.examples.howto.converters import commands, readings
 from docs._include.examples.howto.converters.readings import Reading, TrustingReadingConverter
 from easynetwork.clients import AsyncTCPNetworkClient
+from easynetwork.converter import AbstractPacketConverter, AbstractPacketConverterComposite
 from easynetwork.exceptions import (
+    DatagramProtocolParseError,
     PacketConversionError,
     ProtocolCrashedError,
     StreamProtocolParseError,
 )
-from easynetwork.protocol import StreamProtocol
+from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import CBORSerializer, JSONSerializer, MessagePackSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.decoding import outcomes
 from tests.docs.howto_support import Echo, check_quotations, complaints, connected, serving
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +39,46 @@ READING = '{"sensor":"kitchen","celsius":21.5}'
 def test_quotations() -> None:
     """Each test quotes the page, word for word."""
     check_quotations("howto/converters.rst", globals())
+
+
+# Introduction
+
+
+def test_plain_objects() -> None:
+    """The serializer cannot write an object that the converter makes plain.
+
+    "A serializer reads and writes plain objects: dictionaries, lists, text, numbers. Your program
+    works with objects of its own, such as readings and commands. A converter translates between the
+    two."
+
+    "create_from_dto_packet() converts a received plain object to one of your objects."
+    """
+    serializer = JSONSerializer()
+    for plain in {"sensor": "kitchen"}, [1, "two"], "text", 21.5:
+        assert serializer.deserialize(serializer.serialize(plain)) == plain
+    objects: list[tuple[Any, Any]] = [
+        (Reading("kitchen", 21.5), readings.ReadingConverter()),
+        (commands.Say("hello"), commands.CommandConverter()),
+    ]
+    for obj, converter in objects:
+        with pytest.raises(TypeError):
+            serializer.serialize(obj)
+        data = serializer.serialize(converter.convert_to_dto_packet(obj))
+        assert converter.create_from_dto_packet(serializer.deserialize(data)) == obj
+
+
+def test_no_converter() -> None:
+    """What is wrong reaches the program.
+
+    "Without a converter, your program works with the plain objects, and must check them wherever it
+    uses them."
+    """
+    data = [READING.encode() + b"\n", b'{"sensor":"kitchen"}\n']
+    plain = outcomes(StreamProtocol(JSONSerializer()), data)
+    assert plain == [{"sensor": "kitchen", "celsius": 21.5}, {"sensor": "kitchen"}]
+    good, error = outcomes(readings.protocol, data)
+    assert good == Reading("kitchen", 21.5)
+    assert error[0] is PacketConversionError
 
 
 # Converting a dataclass
@@ -90,6 +134,9 @@ WRONG: tuple[Any, ...] = (
 async def test_wrong(packet: Any) -> None:
     """Each wrong packet causes one error, and the next packet is received.
 
+    "Valid JSON from a peer can still contain the wrong data. Check it in the converter, with
+    a match statement: first the names and types, then the range"
+
     "For wrong data, raise a PacketConversionError"
 
     "NaN, which Python's JSON accepts, fails every range check."
@@ -107,16 +154,83 @@ async def test_wrong(packet: Any) -> None:
     assert repr(exc.error.error_info) == repr(packet)
 
 
+async def test_error_info() -> None:
+    """The error carries the packet to the handler, and none of it to the client.
+
+    "error_info is for debugging: put data in it that helps you find the mistake. It is not sent to
+    any peer."
+    """
+    infos: list[Any] = []
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
+            try:
+                yield
+            except StreamProtocolParseError as exc:
+                infos.append(exc.error.error_info)
+                raise
+
+    async with serving(Handler(), readings.protocol) as server, connected(server) as peer:
+        await peer.send('{"sensor":"kitchen"}')
+        assert await peer.ending() == "end of the stream"
+    assert infos == [{"sensor": "kitchen"}]
+
+
+def test_validation_library() -> None:
+    """An exception of a library becomes a parse error, and is its cause.
+
+    "You can also use any validation library. Call it in create_from_dto_packet(), and raise
+    a PacketConversionError from its exception."
+    """
+
+    class InvalidError(Exception):
+        """What the library raises."""
+
+    def validate(packet: Any) -> Reading:
+        if type(packet) is not dict or packet.keys() != {"sensor", "celsius"}:
+            raise InvalidError
+        return Reading(**packet)
+
+    class Converter(readings.ReadingConverter):
+        def create_from_dto_packet(self, packet: Any) -> Reading:
+            try:
+                return validate(packet)
+            except InvalidError as exc:
+                raise PacketConversionError("Not a reading") from exc
+
+    protocol = DatagramProtocol(JSONSerializer(), Converter())
+    assert protocol.build_packet_from_datagram(READING.encode()) == Reading("kitchen", 21.5)
+    with pytest.raises(DatagramProtocolParseError) as caught:
+        protocol.build_packet_from_datagram(b"[]")
+    assert type(caught.value.error) is PacketConversionError
+    assert type(caught.value.error.__cause__) is InvalidError
+
+
 def test_whole_numbers() -> None:
     """Integers are accepted, which other languages send for 21.0; so are booleans.
 
     "In Python, bool is a subclass of int: "celsius": true passes the check and becomes 1.0."
+
+    "To reject it, add case {"celsius": bool()} before the other cases and raise the error there."
     """
+
+    class Strict(readings.ReadingConverter):
+        def create_from_dto_packet(self, packet: Any) -> Reading:
+            match packet:
+                case {"celsius": bool()}:
+                    raise PacketConversionError("Not a number")
+                case _:
+                    return super().create_from_dto_packet(packet)
+
     convert = readings.ReadingConverter().create_from_dto_packet
     for number, celsius in (21, 21.0), (True, 1.0):
         reading = convert({"sensor": "kitchen", "celsius": number})
         assert reading == Reading("kitchen", celsius)
         assert type(reading.celsius) is float
+    with pytest.raises(PacketConversionError):
+        Strict().create_from_dto_packet({"sensor": "kitchen", "celsius": True})
+    plain = {"sensor": "kitchen", "celsius": 21}
+    assert Strict().create_from_dto_packet(plain) == Reading("kitchen", 21.0)
 
 
 async def test_trusting() -> None:
@@ -170,7 +284,8 @@ def test_trusting_types() -> None:
 async def test_own_mistake() -> None:
     """An object that cannot be converted is not sent, and the connection can still be used.
 
-    "send_packet() raises a ProtocolCrashedError with that exception as its __cause__, and nothing
+    "An exception in convert_to_dto_packet() only affects your own program: send_packet() raises
+    a ProtocolCrashedError with that exception as its __cause__, and nothing
     is sent."
     """
     async with serving(Echo(), readings.protocol) as server:
@@ -189,7 +304,8 @@ async def test_own_mistake() -> None:
 def test_kinds() -> None:
     """Each packet contains a type name; packets of other types are refused.
 
-    "Put a type name into each packet, and let the receiver choose the class."
+    "Put a type name into each packet, and let the receiver choose the class. Never let the peer
+    choose by the name of any class: list the classes that you allow."
     """
     converter = commands.CommandConverter()
     for command in commands.Login("Zoe"), commands.Say("hello"):
@@ -208,7 +324,9 @@ def test_kinds() -> None:
 async def test_two_directions() -> None:
     """The program's server serves a client with the same converters and one without.
 
-    "write a converter for each type, and combine them, the converter for sent packets first"
+    "A server receives requests and sends responses; its clients send requests and receive
+    responses. If requests and responses have different types, write a converter for each type, and
+    combine them, the converter for sent packets first"
 
     "The last two lines are the responses to the second client. Its connection stays open after both
     mistakes."
@@ -222,6 +340,47 @@ async def test_two_directions() -> None:
             for wrong in '{"type":"say"}', '["hello"]', "not JSON":
                 assert '"ok":false' in await peer.ask(wrong)
             assert '"ok":true' in await peer.ask('{"type":"say","text":"hello"}')
+
+
+def test_program(capsys: pytest.CaptureFixture[str]) -> None:
+    """The program prints what the page shows.
+
+    "The program commands.py uses these protocol objects in a server and a client. A second client
+    has no converter, and sends plain objects"
+    """
+    asyncio.run(commands.main())
+    of_client, of_plain_client = capsys.readouterr().out.splitlines()[1::2]
+    assert of_client == repr(commands.Reply(True, "You said 'hello'"))
+    assert of_plain_client == repr({"ok": False, "text": "Not a command"})
+
+
+class BothConverter(AbstractPacketConverterComposite[commands.Reply, commands.Command, Any, Any]):
+    """One converter for the server's two types."""
+
+    def convert_to_dto_packet(self, obj: commands.Reply) -> Any:
+        return commands.ReplyConverter().convert_to_dto_packet(obj)
+
+    def create_from_dto_packet(self, packet: Any) -> commands.Command:
+        return commands.CommandConverter().create_from_dto_packet(packet)
+
+
+def test_one_converter() -> None:
+    """A converter of the other base class sends one type and receives another one.
+
+    "AbstractPacketConverter is for packets of one type."
+
+    "AbstractPacketConverterComposite is the base class of a single converter for both types."
+    """
+    protocol = DatagramProtocol(JSONSerializer(), BothConverter())
+    reply = protocol.make_datagram(commands.Reply(True, "hello"))
+    assert reply == b'{"ok":true,"text":"hello"}'
+    request = protocol.build_packet_from_datagram(b'{"type":"say","text":"hello"}')
+    assert request == commands.Say("hello")
+    with pytest.raises(DatagramProtocolParseError):
+        protocol.build_packet_from_datagram(reply)
+    base, *_ = vars(AbstractPacketConverter)["__orig_bases__"]
+    sent, received, sent_dto, received_dto = get_args(base)
+    assert (sent, sent_dto) == (received, received_dto)
 
 
 def test_reply() -> None:
