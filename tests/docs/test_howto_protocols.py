@@ -6,17 +6,24 @@ that), and the test fails if the quoted sentence is wrong.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import pickle
 import socket
 from collections.abc import Generator
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
 
+from docs._include.examples.howto.converters import commands
 from docs._include.examples.howto.protocols import reading_protocols as examples
 from docs._include.examples.howto.protocols.reading_protocols import Reading, ReadingConverter
+from docs._include.examples.howto.serializers.writing_your_own import (
+    BufferedMessageSerializer,
+    Message,
+)
+from easynetwork import clients, servers
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.codec import new_decoder_factory
 from easynetwork.decoder import FramedDecoder, GeneratorDecoder
@@ -36,12 +43,18 @@ from easynetwork.serializers import (
     PickleSerializer,
     StringLineSerializer,
 )
-from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
+from easynetwork.serializers.abc import (
+    AbstractIncrementalPacketSerializer,
+    AbstractPacketSerializer,
+)
+from easynetwork.serializers.composite import StapledIncrementalPacketSerializer
+from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
 from easynetwork.servers.handlers import (
     AsyncStreamClient,
 )
 from tests.decoding import outcomes
 from tests.docs.howto_support import (
+    DOCS,
     DatagramEcho,
     Echo,
     check_quotations,
@@ -71,6 +84,64 @@ async def answer(peer: Any, request: bytes, size: int) -> bytes:
 def test_quotations() -> None:
     """Each test quotes the page, word for word."""
     check_quotations("howto/protocols.rst", globals())
+
+
+# Introduction
+
+
+def test_required() -> None:
+    """Servers and clients cannot be created without a protocol object.
+
+    "Each server and client needs one object that describes your packets: the protocol object."
+    """
+    classes = [getattr(module, name) for module in (clients, servers) for name in module.__all__]
+    parameters = [inspect.signature(each).parameters for each in classes if isinstance(each, type)]
+    protocols = [each["protocol"] for each in parameters if "protocol" in each]
+    assert len(protocols) >= 10
+    assert all(each.default is inspect.Parameter.empty for each in protocols)
+
+
+def test_order() -> None:
+    """Each part is called by the other's result.
+
+    "optionally, a converter, which converts these plain objects to your own objects and back"
+
+    "A packet that you send passes through the converter first, then through the serializer.
+    A packet that you receive passes through them in reverse order. Neither part uses a socket, so
+    you can try a protocol object without a network"
+    """
+    calls: list[str] = []
+
+    class Serializer(AbstractPacketSerializer[Any, Any]):
+        def serialize(self, packet: Any) -> bytes:
+            calls.append(f"serialize {packet!r}")
+            return JSONSerializer().serialize(packet)
+
+        def deserialize(self, data: bytes) -> Any:
+            calls.append(f"deserialize {data!r}")
+            return JSONSerializer().deserialize(data)
+
+    class Converter(ReadingConverter):
+        def convert_to_dto_packet(self, obj: Reading) -> Any:
+            calls.append(f"convert {obj!r}")
+            return super().convert_to_dto_packet(obj)
+
+        def create_from_dto_packet(self, packet: Any) -> Reading:
+            calls.append(f"create from {packet!r}")
+            return super().create_from_dto_packet(packet)
+
+    protocol = DatagramProtocol(Serializer(), Converter())
+    data = protocol.make_datagram(READING)
+    assert protocol.build_packet_from_datagram(data) == READING
+    assert calls == [
+        f"convert {READING!r}",
+        "serialize ['kitchen', 21.5]",
+        f"deserialize {data!r}",
+        "create from ['kitchen', 21.5]",
+    ]
+    without = DatagramProtocol(JSONSerializer())
+    assert without.converter is None
+    assert without.build_packet_from_datagram(data) == ["kitchen", 21.5]
 
 
 # Choosing a protocol class
@@ -110,6 +181,49 @@ async def test_stream(protocol: Any, data: bytes) -> None:
         async with AsyncTCPNetworkClient((host, port), protocol) as client:
             await client.send_packet(READING)
             assert await client.recv_packet() == READING
+
+
+def test_three_protocols() -> None:
+    """The same reading is sent in three ways, and comes out of each.
+
+    "Reading is a named tuple, and ReadingConverter creates one from a list of a text and a number."
+
+    "The three protocol objects convert the same reading to these bytes"
+    """
+    assert isinstance(READING, tuple)
+    assert ReadingConverter().create_from_dto_packet(["kitchen", 21.5]) == READING
+    streams: list[Any] = [examples.stream_protocol, examples.buffered_protocol]
+    line, prefixed = (b"".join(each.generate_chunks(READING)) for each in streams)
+    datagram = examples.datagram_protocol.make_datagram(READING)
+    assert line == datagram + b"\n"
+    assert prefixed == len(datagram).to_bytes(4, "big") + datagram
+    for protocol, data in zip(streams, (line, prefixed), strict=True):
+        assert outcomes(protocol, [data]) == [READING]
+    shown = (DOCS / "howto/protocols.rst").read_text(encoding="utf-8")
+    for name, data in ("stream:  ", line), ("buffered:", prefixed), ("datagram:", datagram):
+        assert f"   {name} {data!r}\n" in shown
+
+
+def test_own_buffer() -> None:
+    """Only one of the two classes uses the serializer's buffer.
+
+    "For a stream, use StreamProtocol unless you have a reason not to. BufferedStreamProtocol is for
+    serializers that parse received bytes in their own buffer, such as a serializer that you write
+    for it."
+    """
+    buffers = []
+
+    class Serializer(BufferedMessageSerializer):
+        def create_deserializer_buffer(self, sizehint: int) -> bytearray:
+            buffers.append(super().create_deserializer_buffer(sizehint))
+            return buffers[-1]
+
+    data = b"greeting 5\nhello"
+    message = Message("greeting", b"hello")
+    assert outcomes(StreamProtocol(Serializer()), [data]) == [message]
+    assert not buffers
+    assert outcomes(BufferedStreamProtocol(Serializer()), [data]) == [message]
+    assert [bytes(buffer).rstrip(b"\0") for buffer in buffers] == [data]
 
 
 async def test_datagram() -> None:
@@ -162,14 +276,52 @@ async def test_shared() -> None:
                     assert await answer(peer, data[5:], len(data)) == data
 
 
+def test_mirrored_types() -> None:
+    """What one end sends, the other one receives, with two serializers or two converters.
+
+    "If requests and responses have different types, the two ends have mirrored types: the clients
+    of a server with a StreamProtocol[Response, Request] have a StreamProtocol[Request, Response].
+    The type of sent packets comes first. You can combine two serializers or two converters, one for
+    each direction."
+    """
+    sent, _ = vars(StreamProtocol)["__parameters__"]
+    assert StreamProtocol.generate_chunks.__annotations__["packet"] == sent.__name__
+    types = [
+        get_args(vars(each)["__orig_bases__"][0])
+        for each in (commands.ServerProtocol, commands.ClientProtocol)
+    ]
+    assert types == [
+        (commands.Reply, commands.Command),
+        (commands.Command, commands.Reply),
+    ]
+    lines, json = StringLineSerializer(), JSONSerializer()
+    pairs: list[tuple[Any, Any, Any, Any]] = [
+        (
+            StreamProtocol(StapledIncrementalPacketSerializer(json, lines)),
+            StreamProtocol(StapledIncrementalPacketSerializer(lines, json)),
+            "a line",
+            {"a": "document"},
+        ),
+        (
+            commands.ServerProtocol(),
+            commands.ClientProtocol(),
+            commands.Say("hello"),
+            commands.Reply(True, "hello"),
+        ),
+    ]
+    for server, client, request, response in pairs:
+        assert outcomes(server, client.generate_chunks(request)) == [request]
+        assert outcomes(client, server.generate_chunks(response)) == [response]
+
+
 # Handling invalid data
 
 
 async def test_errors_in_a_stream() -> None:
     """A bad packet raises one error at the yield, and the next packet is received.
 
-    "The result is either a packet or one error, which is raised where you wait for a packet: at the
-    yield of a request handler, or by recv_packet() of a client."
+    "A peer can send any data. The result is either a packet or one error, which is raised where you
+    wait for a packet: at the yield of a request handler, or by recv_packet() of a client."
 
     "If a packet is too large, it is a LimitOverrunError."
 
@@ -214,6 +366,10 @@ async def test_errors_of_datagrams() -> None:
 
     "The error is a StreamProtocolParseError or a DatagramProtocolParseError. The type of its error
     attribute shows which part rejected the data"
+
+    "The serializer: the bytes are not in its format."
+
+    "The converter: for example, the bytes are valid JSON, but not a reading."
     """
     handler = DatagramEcho()
     async with serving(handler, examples.datagram_protocol) as server:
@@ -238,7 +394,8 @@ class BrokenConverter(ReadingConverter):
 async def test_bugs() -> None:
     """A bug of a converter raises an error, and the connection can still be used.
 
-    "It is the __cause__ of a ProtocolCrashedError (a subclass of RuntimeError), which is raised
+    "Any other exception indicates a bug in the serializer or the converter. It is the __cause__ of
+    a ProtocolCrashedError (a subclass of RuntimeError), which is raised
     when you receive or send the packet. If a packet cannot be converted to bytes, it is not sent,
     and the connection can still be used. If a received packet crashes the converter, you can
     receive the next packet."
@@ -258,6 +415,18 @@ async def test_bugs() -> None:
     assert type(caught.value.__cause__) is OverflowError
     assert [type(exc) for exc in handler.errors] == [ProtocolCrashedError]
     assert type(handler.errors[0].__cause__) is ZeroDivisionError
+
+    class BrokenSerializer(AutoSeparatedPacketSerializer[Any, Any]):
+        def serialize(self, packet: Any) -> bytes:
+            raise NotImplementedError
+
+        def deserialize(self, data: bytes) -> Any:
+            raise ZeroDivisionError
+
+    with pytest.raises(ProtocolCrashedError) as raised:
+        outcomes(StreamProtocol(BrokenSerializer(b"\n")), [data])
+    assert type(raised.value.__cause__) is ZeroDivisionError
+    assert isinstance(raised.value, RuntimeError)
 
 
 def test_crash_of_a_parser() -> None:
@@ -302,13 +471,42 @@ def test_process_pool() -> None:
     assert str(error) == str(caught.value)
 
 
+# Defining a protocol class
+
+
+def test_subclass() -> None:
+    """The class of the page sets the limit of its serializer.
+
+    "Servers and clients mention their protocol object in only one place, but its parts can have
+    many options. Define a subclass that sets these options"
+    """
+    protocols: list[Any] = [examples.ReadingProtocol(), examples.stream_protocol]
+    assert [each.serializer.buffer_limit for each in protocols] == [1000, 65_536]
+    assert isinstance(protocols[0].converter, ReadingConverter)
+
+
 # Overriding methods
+
+
+def test_one_packet() -> None:
+    """The generator is sent chunks, and returns what follows the packet.
+
+    "The generator of build_packet_from_chunks() parses one packet: each yield receives bytes, and
+    the generator returns the packet and the bytes that follow it."
+    """
+    parser = examples.stream_protocol.build_packet_from_chunks()
+    next(parser)
+    parser.send(b'["kitchen"')
+    with pytest.raises(StopIteration) as stopped:
+        parser.send(b',21.5]\n["bath')
+    assert stopped.value.value == (READING, b'["bath')
 
 
 async def test_tracing(caplog: pytest.LogCaptureFixture) -> None:
     """A TCP server calls the overridden methods.
 
-    "This class logs each packet that is sent or received"
+    "A protocol class can do more than its two parts. This class logs each packet that is sent or
+    received"
 
     "Servers and clients call these methods, and make_datagram() and build_packet_from_datagram()
     for datagrams, so they also call your overrides."
