@@ -24,8 +24,9 @@ from easynetwork.exceptions import (
     StreamProtocolParseError,
 )
 from easynetwork.protocol import StreamProtocol
-from easynetwork.serializers import StringLineSerializer
+from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.testing import converse, serve, virtual_time
 from tests.docs.howto_support import (
     Lines,
     Peer,
@@ -40,6 +41,8 @@ from tests.docs.howto_support import (
 pytestmark = pytest.mark.anyio
 
 Client = AsyncStreamClient[str]
+
+LINES = StreamProtocol[str, str](StringLineSerializer())
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +119,38 @@ async def test_sign_up() -> None:
         assert await peer.receive() == "Unknown command: bye"
 
 
+def test_who_can_yield() -> None:
+    """A handler has two yields; of two helpers, the one that awaits a packet works.
+
+    "A handler can use several yield expressions"
+
+    "But a function that the handler calls cannot yield on its behalf. In such a function, await
+    client.recv_packet(). It returns the next packet, as a yield does."
+    """
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            first = yield
+            second = yield
+            third = await self.receive(client)
+            await client.send_packet(f"{first} {second} {third}")
+            with pytest.raises(TypeError):
+                await self.receive_by_yield()  # type: ignore[misc]  # the point of it
+
+        async def receive(self, client: Client) -> str:
+            return await client.recv_packet()  # type: ignore[no-any-return]
+
+        async def receive_by_yield(self) -> AsyncGenerator[None, str]:
+            yield
+
+    async def main() -> None:
+        async with converse(Handler(), LINES) as conversation:
+            await conversation.send("one", "two", "three")
+            await conversation.expect("one two three")
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_sign_up_too_slow(log: pytest.LogCaptureFixture) -> None:
     """The example gives up when an answer takes too long.
 
@@ -135,7 +170,8 @@ async def test_sign_up_too_slow(log: pytest.LogCaptureFixture) -> None:
 async def test_no_yield(log: pytest.LogCaptureFixture) -> None:
     """A handle() with recv_packet() alone is not a generator.
 
-    "handle() still needs at least one yield"
+    "handle() still needs at least one yield, because that is where the server waits for the next
+    request."
     """
 
     class Handler(Watched):
@@ -369,6 +405,26 @@ async def test_answer_after_the_end() -> None:
 # Setting a timeout
 
 
+def test_seconds() -> None:
+    """The time is up after this number of seconds.
+
+    "Pass timeout to recv_packet(), in seconds."
+    """
+
+    async def receive(client: Client) -> str:
+        start = anyio.current_time()
+        with pytest.raises(TimeoutError):
+            await client.recv_packet(timeout=5)
+        return f"{anyio.current_time() - start:.3f}"
+
+    async def main() -> None:
+        async with converse(Receiving(receive), LINES) as conversation:
+            await conversation.send("hello")
+            await conversation.expect("5.000", timeout=10)
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_time_of_a_conversation() -> None:
     """A timeout around several calls loses no data.
 
@@ -399,7 +455,8 @@ async def test_time_of_a_conversation() -> None:
 async def test_busy(who_waits: str) -> None:
     """A second task cannot wait for a packet, but it can send.
 
-    "If another task already waits, or the handler's generator waits at its yield, recv_packet()
+    "Only one task may wait for a packet of a client. If another task already waits, or the
+    handler's generator waits at its yield, recv_packet()
     raises BusyResourceError."
 
     "Sending is different: several tasks can send to the same client at the same time."
@@ -423,11 +480,44 @@ async def test_busy(who_waits: str) -> None:
         assert await peer.ask("hello") == "hello"
 
 
+def test_passing_on() -> None:
+    """One task receives, and two others get the packets from it.
+
+    "Let one task receive, and pass the packets on to the others."
+    """
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            send, receive = anyio.create_memory_object_stream[str]()
+            for number in range(2):
+                client.start_soon(self.work, client, number, receive.clone())
+            with send, receive:
+                while True:
+                    await send.send((yield))
+
+        async def work(self, client: Client, number: int, requests: Any) -> None:
+            with requests:
+                async for request in requests:
+                    await client.send_packet(f"{number}: {request}")
+                    await anyio.sleep(1)
+
+    async def main() -> None:
+        async with converse(Handler(), LINES) as conversation:
+            await conversation.send("one", "two", "three")
+            received = [await conversation.receive(timeout=2) for _ in range(3)]
+            assert [line[3:] for line in received] == ["one", "two", "three"]
+            assert {line[0] for line in received} == {"0", "1"}
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 # When packets are parsed
 
 
 async def test_temperatures() -> None:
     """The example's packets are parsed with what the handler has set before.
+
+    "In this program, a converter looks up a context variable that the handler sets"
 
     "The client sends three packets at once. The second one changes the unit of the third one"
 
@@ -442,6 +532,27 @@ async def test_temperatures() -> None:
             assert await peer.receive() == "30.0 degrees Celsius"
             await peer.send("F")
             assert await other.ask("68") == "68.0 degrees Celsius"
+
+
+def test_other_format() -> None:
+    """What follows a packet can be of another format, without a converter.
+
+    "If a packet changes the format of the next ones, you do not need such a converter"
+    """
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: AsyncStreamClient[Any]) -> AsyncGenerator[None, Any]:
+            assert (yield) == "JSON"
+            client.set_protocol(StreamProtocol(JSONSerializer()))
+            await client.send_packet((yield))
+
+    async def main() -> None:
+        async with serve(Handler(), StreamProtocol[Any, Any](StringLineSerializer())) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"JSON\n[1, 2]\n")
+            assert await peer.receive() == b"[1,2]\n"
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 class GeneratorLines(StringLineSerializer):
