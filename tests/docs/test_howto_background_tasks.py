@@ -8,31 +8,40 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from docs._include.examples.howto.background_tasks import reports, searches, ticker
 from easynetwork._tuning import CLOSE_TIMEOUT, HIGH_WATER
+from easynetwork.exceptions import BusyResourceError
+from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.servers.limits import Limits
+from easynetwork.testing import converse, serve, virtual_time
 from tests.docs.howto_support import (
     Peer,
     Watched,
     check_quotations,
     complaints,
     connected,
+    in_thread,
     serving,
     until,
 )
-from tests.times import SOON
+from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
 
 Client = AsyncStreamClient[str]
+
+LINES = StreamProtocol[str, str](StringLineSerializer())
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +59,73 @@ def half_close(peer: Peer) -> None:
     peer.socket.shutdown(socket.SHUT_WR)
 
 
+async def settle() -> None:
+    """Let the other tasks do what they can do without waiting for a time."""
+    await anyio.sleep(0.001)
+
+
 # Starting a task
+
+
+def test_where_to_start() -> None:
+    """A task can be started in two places, and ends with its client only.
+
+    "client.start_soon() runs a coroutine function in a task that belongs to the client. You can
+    call it in handle() and in on_connection()."
+    """
+    ended: list[str] = []
+    tasks: set[int] = set()
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def on_connection(self, client: Client) -> None:
+            client.start_soon(self.run, client, "on_connection")
+
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            tasks.add(anyio.get_current_task().id)
+            yield
+            client.start_soon(self.run, client, "handle")
+
+        async def run(self, client: Client, name: str) -> None:
+            tasks.add(anyio.get_current_task().id)
+            await client.send_packet(name)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ended.append(name)
+
+    async def main() -> None:
+        async with serve(Handler(), LINES) as served:
+            one, other = await served.connect(), await served.connect()
+            assert await other.recv_packet() == await one.recv_packet() == "on_connection"
+            await one.send_packet("hello")
+            assert await one.recv_packet() == "handle"
+            await settle()
+            assert not ended
+            await one.aclose()
+            await settle()
+            assert sorted(ended) == ["handle", "on_connection"]
+            assert len(tasks) == 5
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+def test_one_receives() -> None:
+    """A task and the handler cannot both wait for a packet.
+
+    "Only one task at a time may receive"
+    """
+
+    async def receive(client: Client) -> None:
+        with pytest.raises(BusyResourceError):
+            await client.recv_packet()
+        await client.send_packet("busy")
+
+    async def main() -> None:
+        async with converse(Starting(receive), LINES) as conversation:
+            await conversation.send("hello")
+            await conversation.expect("hello", "busy")
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 async def test_ticker(log: pytest.LogCaptureFixture) -> None:
@@ -228,6 +303,42 @@ async def test_heartbeat(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
+def test_heartbeat_is_quicker() -> None:
+    """A client that says nothing is noticed by the ping that it does not answer.
+
+    "To notice it earlier, send something that the client has to answer."
+
+    "It notices a machine without power only within three minutes, by keepalive."
+
+    "A heartbeat is quicker."
+    """
+
+    class Handler(Watched, ticker.TickerRequestHandler):
+        async def on_connection(self, client: Client) -> None:
+            client.start_soon(self.wait, client)
+
+        async def wait(self, client: Client) -> None:
+            await client.wait_disconnected()
+            self.calls.append("disconnected")
+
+    async def main() -> None:
+        handler = Handler()
+        async with serve(handler, LINES) as served:
+            peer = await served.connect(raw=True)
+            start = anyio.current_time()
+            assert await peer.receive() == b"ping\n"
+            assert anyio.current_time() - start == pytest.approx(30)
+            await settle()
+            assert "disconnected" not in handler.calls
+            with pytest.raises(ConnectionResetError):
+                await peer.receive()
+            seconds = anyio.current_time() - start
+            assert seconds == pytest.approx(60, abs=0.1)
+            assert Limits().keepalive == 60  # the kernel notices it after three times that
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_abort_does_not_wait() -> None:
     """What waits is lost, at once.
 
@@ -273,6 +384,116 @@ class Search(Watched, searches.SearchRequestHandler):
         finally:
             del self.running[text]
         return "found"
+
+
+def test_one_after_the_other() -> None:
+    """Without tasks, a request is received after the response to the one before.
+
+    "Usually, a client's next request waits until handle() has answered the previous one."
+    """
+    events: list[str] = []
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            request = yield
+            events.append(f"received {request}")
+            await anyio.sleep(1)
+            await client.send_packet(request)
+            events.append(f"answered {request}")
+
+    async def main() -> None:
+        async with converse(Handler(), LINES) as conversation:
+            await conversation.send("one", "two")
+            await conversation.expect("one", "two", timeout=2)
+
+    anyio.run(main, backend_options=virtual_time())
+    assert events[:3] == ["received one", "answered one", "received two"]
+
+
+def test_limit_of_searches() -> None:
+    """Of many requests, a few are in work; the client that sends more of them has to wait.
+
+    "Limit their number, because a client can send requests faster than you can answer them"
+
+    "Further requests wait in the connection, and in the end the client has to wait. This limit is
+    for one client."
+    """
+
+    class Unlimited(Search):
+        max_searches = 10**9
+
+    async def main() -> None:
+        handler = Search()
+        async with serve(handler, LINES) as served:
+            one, other = await served.connect(), await served.connect()
+            for number in range(10):
+                await one.send_packet(f"a{number}")
+                await other.send_packet(f"b{number}")
+            await settle()
+            assert sorted(handler.running) == [
+                f"{client}{number}" for client in "ab" for number in range(4)
+            ]
+            with anyio.move_on_after(1) as scope:
+                for _ in range(1000):
+                    await one.send_packet("x" * 1000)
+            assert scope.cancelled_caught
+            assert handler.most == 8
+        handler = Unlimited()
+        async with serve(handler, LINES) as served:
+            client = await served.connect()
+            for number in range(1000):
+                await client.send_packet(f"a{number}")
+            await settle()
+            assert handler.most == 1000
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+class SearchInGroup(Search):
+    """What the page suggests: a task group that the client's end cancels."""
+
+    async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+        free = anyio.Semaphore(self.max_searches)
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(self.give_up, client, task_group.cancel_scope)
+            while True:
+                request = yield
+                await free.acquire()
+                task_group.start_soon(self.answer, client, request, free)
+
+    async def give_up(self, client: Client, scope: anyio.CancelScope) -> None:
+        await client.wait_disconnected()
+        scope.cancel()
+
+
+def test_leaving_a_busy_handler() -> None:
+    """While all searches are running, the end goes unnoticed, unless a task waits for it.
+
+    "While it waits in line 10, nothing shows that the client has left, so they go on until one of
+    them is done. To cancel them immediately in this case as well, wrap the loop in a task group
+    that wait_disconnected() cancels, as the next section does, and start the answers in this task
+    group."
+    """
+
+    async def main() -> None:
+        words = ["one", "two", "three", "four"]
+        for handler_class in Search, SearchInGroup:
+            handler = handler_class()
+            async with serve(handler, LINES) as served:
+                client = await served.connect()
+                for word in (*words, "five"):
+                    await client.send_packet(word)
+                await settle()
+                await client.aclose()
+                await anyio.sleep(1000)
+                if handler_class is Search:
+                    assert list(handler.running) == words
+                    handler.running["two"].set()
+                    await settle()
+                assert not handler.running
+                assert handler.cancelled >= {"one", "three", "four"}
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 async def test_searches(log: pytest.LogCaptureFixture) -> None:
@@ -380,7 +601,7 @@ async def test_report_is_given_up(
     "Await client.wait_disconnected() in another task, and cancel the work"
 
     "It also returns if the client has only ended its sending side, and could still receive the
-    report."
+    report. Do not use it for protocols in which clients do this."
     """
     handler = Report()
     async with serving(handler) as server, connected(server) as peer:
@@ -435,7 +656,8 @@ async def test_not_noticed() -> None:
 async def test_too_much_before_the_end() -> None:
     """Packets that wait hide the end.
 
-    "If more than 64 KiB of packets are waiting for the handler, the connection is not read, and
+    "To see the end, the server must read what comes before it. If more than 64 KiB of packets are
+    waiting for the handler, the connection is not read, and
     wait_disconnected() does not return before the handler has received some of them."
     """
     assert HIGH_WATER == 64 * 1024
@@ -460,7 +682,68 @@ async def test_too_much_before_the_end() -> None:
     assert outcome == [True, True]
 
 
+def test_work_in_a_thread() -> None:
+    """A task that is cancelled still waits for its work in a thread.
+
+    "Work in a thread cannot be cancelled"
+    """
+    may_end = threading.Event()
+    ended: list[str] = []
+
+    async def main() -> None:
+        has_begun = anyio.Event()
+
+        def work() -> None:
+            anyio.from_thread.run_sync(has_begun.set)
+            may_end.wait(PATIENCE)
+            ended.append("work")
+
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(in_thread, work)
+            await has_begun.wait()
+            task_group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                for _ in range(10):
+                    await anyio.lowlevel.checkpoint()
+            assert not ended
+            may_end.set()
+        assert ended == ["work"]
+
+    anyio.run(main)
+
+
 # Sending without waiting
+
+
+def test_send_waits() -> None:
+    """Of two ways to send to a client that does not read, one waits.
+
+    "send_packet() waits for a client that does not read. In a task that must not wait, use these
+    methods"
+    """
+    outcome: list[Any] = []
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            yield
+            with anyio.move_on_after(30) as scope:
+                while True:
+                    await client.send_packet("x" * 10_000)
+            start = anyio.current_time()
+            outcome.append(scope.cancelled_caught)
+            outcome.append(client.try_send_packet("x"))
+            outcome.append(client.get_unsent_size() > HIGH_WATER)
+            client.abort()
+            outcome.append(anyio.current_time() - start)
+
+    async def main() -> None:
+        async with serve(Handler(), LINES) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"hello\n")
+            await anyio.sleep(31)
+
+    anyio.run(main, backend_options=virtual_time())
+    assert outcome == [True, False, True, 0]
 
 
 async def test_try_send() -> None:
@@ -469,7 +752,8 @@ async def test_try_send() -> None:
     "sends the packet, or returns false and sends nothing: if more than 64 KiB are waiting to be
     sent, if other tasks wait for their turn to send, or if the client is closed."
 
-    "returns how many bytes are waiting to be sent"
+    "returns how many bytes are waiting to be sent, for example to send less detail to a slow
+    client."
     """
     outcome: list[Any] = []
     is_read = anyio.Event()
