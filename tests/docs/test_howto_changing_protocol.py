@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tracemalloc
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -17,7 +18,9 @@ import pytest
 
 from docs._include.examples.howto.changing_protocol import documents, upload
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
+from easynetwork.codec import new_decoder_factory
 from easynetwork.exceptions import BusyResourceError
+from easynetwork.parsers import NEED_DATA
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import (
     CBORSerializer,
@@ -31,6 +34,7 @@ from easynetwork.serializers import (
 from easynetwork.serializers.composite import StapledIncrementalPacketSerializer
 from easynetwork.serializers.wrapper import ZlibCompressorSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import (
     Peer,
     check_quotations,
@@ -45,6 +49,7 @@ pytestmark = pytest.mark.anyio
 Client = AsyncStreamClient[Any]
 
 LINES = StreamProtocol[str, str](StringLineSerializer(encoding="utf-8"))
+JSON = StreamProtocol[Any, Any](JSONSerializer(use_lines=False))
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +64,34 @@ def test_quotations() -> None:
 
 
 # Receiving a file after a line of text
+
+
+def test_both_directions() -> None:
+    """What is sent and what is received after the call is of the new format.
+
+    "client.set_protocol() continues the connection with another protocol object, in both
+    directions. It does not wait for anything, so you do not await it."
+
+    "you can change the format of the packets during a connection"
+    """
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, Any]:
+            await client.send_packet((yield))
+            assert client.set_protocol(JSON) is None  # type: ignore[func-returns-value]
+            await client.send_packet((yield))
+            client.set_protocol(LINES)
+
+    async def main() -> None:
+        async with serve(Handler(), LINES) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"[1, 2]\n[1, 2][1, 2]\n")
+            received = b""
+            while received.count(b"]") < 3:
+                received += await peer.receive()
+            assert received == b"[1, 2]\n[1,2][1, 2]\n"
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 @contextlib.asynccontextmanager
@@ -87,6 +120,10 @@ async def test_upload(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_upload_in_one_piece(log: pytest.LogCaptureFixture) -> None:
     """The name and the file may arrive together, and the client may half-close the connection.
+
+    "The file follows, up to the end of the stream."
+
+    "For this part, the handler uses a RawSerializer: a packet is whatever has arrived, as bytes."
 
     "After the end of the stream, recv_packet() raises EndOfStreamError. The client can still
     receive the response: it has only ended its sending side."
@@ -125,7 +162,8 @@ async def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_refused_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that follows a refused name is parsed as lines.
 
-    "Otherwise, the server takes the file for commands."
+    "If the server may refuse the file, the client must wait for the server's response before it
+    sends the file. Otherwise, the server takes the file for commands."
     """
     async with uploading(upload.UploadRequestHandler(), monkeypatch) as server:
         async with connected(server) as peer:
@@ -137,10 +175,77 @@ async def test_refused_file(monkeypatch: pytest.MonkeyPatch) -> None:
 # Receiving a header and a body
 
 
+class Raw(AsyncStreamRequestHandler[Any, Any]):
+    """Receives a line, then bytes; sends the bytes as they came."""
+
+    async def handle(self, client: Client) -> AsyncGenerator[None, Any]:
+        yield
+        client.set_protocol(StreamProtocol(RawSerializer()))
+        await client.send_packet(repr(await client.recv_packet()).encode())
+        client.set_protocol(LINES)
+
+
+def test_raw_has_no_end() -> None:
+    """A packet of raw bytes goes on into the text that follows.
+
+    "To continue with text after a binary part, both sides must know where that part ends.
+    A RawSerializer does not: its packet may contain the beginning of the text."
+    """
+
+    async def main() -> None:
+        async with serve(Raw(), LINES) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"body follows\nbody\0text\n")
+            assert await peer.receive() == rb"b'body\x00text\n'"
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+def test_sizes_of_bodies() -> None:
+    """A body is kept until it is complete, has bytes, and may be received in parts.
+
+    "Check the size before you use it: the server keeps the body in memory until it is complete.
+    A packet has at least one byte, so a body without bytes is no packet: if your protocol allows
+    a size of 0, do not receive one then. To handle a large body in parts, receive several packets,
+    and make the last one smaller."
+    """
+    decoder = new_decoder_factory(documents.body_protocol(1_000_000), 1024)()
+    tracemalloc.start()
+    try:
+        for _ in range(9):
+            decoder.feed(bytes(100_000))
+            assert decoder.take() is NEED_DATA
+        assert tracemalloc.get_traced_memory()[0] > 900_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(ValueError, match="positive"):
+        documents.body_protocol(0)
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, Any]:
+            size = int((yield))
+            parts = []
+            while size:
+                client.set_protocol(documents.body_protocol(min(10, size)))
+                parts.append(await client.recv_packet())
+                size -= len(parts[-1])
+            client.set_protocol(LINES)
+            await client.send_packet(b" ".join(parts).decode())
+
+    async def main() -> None:
+        async with serve(Handler(), LINES) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"25\nabcdefghijklmnopqrstuvwxy")
+            assert await peer.receive() == b"abcdefghij klmnopqrst uvwxy\n"
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both clients exchange documents with the example's server.
 
-    "Use a serializer for packets of the right size."
+    "Use a serializer for packets of the right size. If the header contains the size, as in HTTP,
+    make one for each body"
 
     "A client receives the response in the same way"
     """
@@ -273,14 +378,19 @@ async def test_sent_data() -> None:
 async def test_busy() -> None:
     """The protocol stays as long as a task waits for a packet.
 
-    "While a task waits for a packet, the protocol cannot change: set_protocol() raises
-    BusyResourceError."
+    "While a task waits for a packet, the protocol cannot change"
+
+    "set_protocol() raises BusyResourceError."
+
+    "So call it in the task that receives."
     """
 
     class Handler(AsyncStreamRequestHandler[str, Any]):
         async def handle(self, client: Client) -> AsyncGenerator[None, str]:
             client.start_soon(self.intrude, client)
-            await client.send_packet((yield))
+            packet = yield
+            client.set_protocol(LINES)
+            await client.send_packet(packet)
 
         async def intrude(self, client: Client) -> None:
             await anyio.wait_all_tasks_blocked()
@@ -294,6 +404,42 @@ async def test_busy() -> None:
 
 
 # Changing the protocol after half a packet
+
+
+def test_cancelled_wait() -> None:
+    """A wait that was cancelled leaves half a packet behind, which the next wait completes.
+
+    "Only a wait that has ended without a packet, because of a timeout or a cancellation, can leave
+    half a packet behind"
+    """
+    cbor = StreamProtocol[Any, Any](CBORSerializer())
+
+    class Handler(AsyncStreamRequestHandler[Any, Any]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, Any]:
+            yield
+            client.set_protocol(JSON)
+            with anyio.move_on_after(1) as scope:
+                await client.recv_packet()
+            assert scope.cancelled_caught
+            with pytest.raises(RuntimeError):
+                client.set_protocol(cbor)
+            await client.send_packet(await client.recv_packet())
+            client.set_protocol(cbor)
+            await client.send_packet(await client.recv_packet())
+            client.set_protocol(LINES)
+
+    async def main() -> None:
+        async with serve(Handler(), LINES) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"\n[1, ")
+            await anyio.sleep(2)
+            await peer.send(b"2]\x82")
+            assert await peer.receive() == b"[1,2]"
+            await anyio.sleep(2)
+            await peer.send(b"\1\2")
+            assert await peer.receive() == b"\x82\1\2"
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 class AfterHalf(AsyncStreamRequestHandler[str, Any]):
@@ -364,7 +510,9 @@ async def test_after_half_a_packet(serializer: Any, data: bytes, packet: Any) ->
     "This concerns JSON without lines, MessagePack, CBOR, the compressors, and your own serializers
     that parse with a generator."
 
-    "Directly after a packet, set_protocol() always succeeds, with every serializer."
+    "Directly after a packet, set_protocol() always succeeds, with every serializer. Only a wait
+    that has ended without a packet, because of a timeout or a cancellation, can leave half a packet
+    behind"
     """
     handler = AfterHalf(serializer)
     async with serving(handler) as server, connected(server) as peer:
