@@ -7,8 +7,10 @@ page.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,6 +24,7 @@ from easynetwork.serializers import RawSerializer, StringLineSerializer
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.servers.limits import Limits
+from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import (
     Peer,
     Watched,
@@ -36,6 +39,8 @@ from tests.docs.howto_support import (
 pytestmark = pytest.mark.anyio
 
 Client = AsyncStreamClient[str]
+
+LINES = StreamProtocol[str, str](StringLineSerializer())
 
 PACKET = "x" * 10_000
 SIZE = len(PACKET) + 1
@@ -59,6 +64,8 @@ class Chat(Watched, chat.ChatRequestHandler):
 class Listening(AsyncStreamRequestHandler[str, str]):
     """Has a group of its clients."""
 
+    server: Any = None
+
     def __init__(self, **options: Any) -> None:
         self.group: ClientGroup[str] = ClientGroup(**options)
 
@@ -76,7 +83,7 @@ class Listening(AsyncStreamRequestHandler[str, str]):
 async def test_chat(log: pytest.LogCaptureFixture) -> None:
     """What one client says is sent to the others, as long as they are connected.
 
-    "Its method broadcast() sends a packet to all of them."
+    "A ClientGroup is a set of clients. Its method broadcast() sends a packet to all of them."
 
     "You do not have to remove a client that disconnects: it leaves the group by itself. To remove a
     connected client, call discard()."
@@ -157,7 +164,8 @@ async def test_order(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_loop_that_waits() -> None:
     """The loop that the page warns of is stopped by one client.
 
-    "As soon as one client does not read, send_packet() waits for it, and all clients that follow
+    "Do not write a loop that awaits send_packet() for one client after the other. As soon as one
+    client does not read, send_packet() waits for it, and all clients that follow
     wait, too."
     """
     handler = Listening()
@@ -179,6 +187,7 @@ async def test_loop_that_waits() -> None:
 async def slow_and_quick(handler: Listening) -> AsyncIterator[tuple[Peer, Peer]]:
     """Serve a client that does not read, and one that does."""
     async with serving(handler) as server, connected(server) as slow:
+        handler.server = server
         await until(lambda: len(handler.group) == 1)
         async with connected(server) as quick:
             await until(lambda: len(handler.group) == 2)
@@ -199,10 +208,18 @@ async def fill(handler: Listening, client: Client, quick: Peer) -> int:
 async def test_skip() -> None:
     """A slow client misses packets, and the others get all.
 
+    "you can send a packet to many clients at once, and no slow client delays the others"
+
+    "Data that a client does not read waits in the memory of the server."
+
+    "The operating system buffers more data for each connection, which is not counted here."
+
     "A group does not send to a client if more than high_water bytes are waiting for it, 64 KiB by
     default."
 
-    "The client misses this packet, and may get the next one. This is the default."
+    "The client misses this packet, and may get the next one."
+
+    "This is the default."
 
     "The skipped attribute counts how often this has happened."
 
@@ -217,6 +234,7 @@ async def test_skip() -> None:
         client = next(iter(handler.group))
         count = await fill(handler, client, quick)
         assert handler.group.skipped == 1
+        assert HIGH_WATER < client.get_unsent_size() < count * SIZE
         assert handler.group.broadcast("missed") == 1
         assert await quick.receive() == "missed"
         assert handler.group.skipped == 2
@@ -227,10 +245,82 @@ async def test_skip() -> None:
         assert await slow.receive() == "hello"
 
 
+def test_slow_argument() -> None:
+    """There are two answers.
+
+    "The slow argument says what happens instead"
+    """
+    assert inspect.signature(ClientGroup).parameters["slow"].default == "skip"
+    assert inspect.signature(ClientGroup).parameters["high_water"].default == HIGH_WATER
+    for slow in "skip", "abort":
+        ClientGroup[str](slow=slow)
+    with pytest.raises(ValueError, match="Invalid slow"):
+        ClientGroup[str](slow="wait")  # type: ignore[arg-type]  # on purpose
+
+
+def test_sum_of_skipped() -> None:
+    """The group counts what two clients have missed; a loop can count for each of them.
+
+    "It is the sum for all clients of the group. To count for each client, use try_send_packet() in
+    a loop."
+    """
+
+    async def main() -> None:
+        handler = Listening()
+        async with serve(handler, LINES) as served:
+            peers = [await served.connect(raw=True) for _ in range(2)]
+            await until(lambda: len(handler.group) == 2)
+            while handler.group.broadcast(PACKET):
+                await anyio.sleep(0.001)
+            assert handler.group.skipped == 2
+            handler.group.broadcast(PACKET)
+            assert handler.group.skipped == 4
+            missed = dict.fromkeys(handler.group, 0)
+            for client in handler.group:
+                while not client.try_send_packet(PACKET) and missed[client] < 3:
+                    missed[client] += 1
+            assert list(missed.values()) == [3, 3]
+            assert handler.group.skipped == 4
+            del peers
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+@pytest.mark.parametrize("high_water", [HIGH_WATER, 10_000, 500_000])
+def test_memory(high_water: int) -> None:
+    """Clients that do not read cost as much memory as the group allows.
+
+    "For example, 1,000 clients that do not read cost about 64 MiB with the default and small
+    packets. Choose high_water accordingly: a small value saves memory, a large value tolerates
+    longer interruptions."
+    """
+
+    async def main() -> None:
+        handler = Listening(high_water=high_water)
+        async with serve(handler, LINES) as served:
+            peers = [await served.connect(raw=True) for _ in range(3)]
+            await until(lambda: len(handler.group) == 3)
+            packets = 0
+            while handler.group.broadcast("x" * 999):
+                packets += 1
+                await anyio.sleep(0.001)
+            sizes = [client.get_unsent_size() for client in handler.group]
+            assert all(high_water < size <= high_water + 1000 for size in sizes)
+            assert packets > high_water / 1000
+            if high_water == HIGH_WATER:
+                assert sum(sizes) / 3 * 1000 / 2**20 == pytest.approx(64, abs=2)
+            del peers
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_abort(log: pytest.LogCaptureFixture) -> None:
     """A slow client is disconnected.
 
     "The connection of this client is reset."
+
+    "It is right if a client must not miss a packet: the client can connect again, and ask for what
+    it has missed."
     """
     handler = Listening(slow="abort")
     async with slow_and_quick(handler) as (slow, quick):
@@ -241,6 +331,11 @@ async def test_abort(log: pytest.LogCaptureFixture) -> None:
         with pytest.raises(ConnectionResetError):
             while await slow.receive():
                 pass
+        async with connected(handler.server) as again:
+            await until(lambda: len(handler.group) == 2)
+            assert await again.ask("what did I miss?") == "what did I miss?"
+            assert handler.group.broadcast("hello") == 2
+            assert await again.receive() == "hello"
     assert not complaints(log)
 
 
@@ -285,7 +380,84 @@ async def test_topics() -> None:
             assert await one.ask("publish sports 4:2") == "Sent to 1"
 
 
+def test_own_topics() -> None:
+    """A group that has become empty can be deleted when its last client has left.
+
+    "If your clients create them, limit their number, and delete a group that has become empty: in
+    on_disconnection(), the client has already left its groups."
+    """
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        def __init__(self) -> None:
+            self.topics: dict[str, ClientGroup[str]] = {}
+
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            topic = yield
+            if topic not in self.topics and len(self.topics) == 2:
+                await client.send_packet("too many topics")
+            else:
+                self.topics.setdefault(topic, ClientGroup()).add(client)
+                await client.send_packet("subscribed")
+
+        async def on_disconnection(self, client: Client) -> None:
+            for topic, group in list(self.topics.items()):
+                assert client not in group
+                if not group:
+                    del self.topics[topic]
+
+    async def main() -> None:
+        handler = Handler()
+        async with serve(handler, LINES) as served:
+            one, other = await served.connect(), await served.connect()
+            for client, topic in (one, "weather"), (one, "sports"), (other, "weather"):
+                await client.send_packet(topic)
+                assert await client.recv_packet() == "subscribed"
+            await other.send_packet("gossip")
+            assert await other.recv_packet() == "too many topics"
+            await one.aclose()
+            await anyio.sleep(1)
+            assert list(handler.topics) == ["weather"]
+            await other.aclose()
+            await anyio.sleep(1)
+            assert not handler.topics
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 # Sending from other places
+
+
+def test_any_function() -> None:
+    """A task of the service, and a thread with a portal, send to all clients.
+
+    "You can call broadcast() in any function that runs in the thread of the event loop, for example
+    in a task that service_init() has started."
+
+    "Use a portal there"
+    """
+
+    class Handler(Listening):
+        async def service_init(self, exit_stack: Any, server: Any) -> None:
+            task_group = await exit_stack.enter_async_context(anyio.create_task_group())
+            exit_stack.callback(task_group.cancel_scope.cancel)
+            task_group.start_soon(self.send_news)
+            portal = server.backend().create_threads_portal()
+            self.portal = await exit_stack.enter_async_context(portal)
+
+        async def send_news(self) -> None:
+            await until(lambda: len(self.group) == 1)
+            self.group.broadcast("news")
+
+    async def main() -> None:
+        handler = Handler()
+        async with serve(handler, LINES) as served:
+            client = await served.connect()
+            assert await client.recv_packet() == "news"
+            call = partial(handler.portal.call, handler.group.broadcast, "from a thread")
+            assert await in_thread(call) == 1
+            assert await client.recv_packet() == "from a thread"
+
+    anyio.run(main)
 
 
 async def test_other_thread() -> None:
