@@ -11,6 +11,7 @@ import logging
 import re
 import shutil
 import signal
+import smtplib
 import ssl
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from easynetwork.exceptions import BusyResourceError, ClientClosedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import (
     DOCS,
     Peer,
@@ -123,8 +125,9 @@ async def test_server() -> None:
     handler = Mail()
     async with mailing(handler) as server, connected(server) as peer:
         await peer.send_bytes(b"EHLO localhost\r\nNOOP\r\n")
-        assert await responses(peer, 4) == [
+        assert await responses(peer, 5) == [
             "220 localhost ready",
+            "250-localhost",
             "250-STARTTLS",
             "250 HELP",
             "530 Must issue a STARTTLS command first",
@@ -132,13 +135,82 @@ async def test_server() -> None:
         await peer.send_bytes(b"starttls\r\n")
         assert await responses(peer, 1) == ["220 Ready to start TLS"]
         tls = await encrypt(peer)
-        assert await ask(tls, b"EHLO localhost") == b"250 HELP\r\n"
+        features = await ask(tls, b"EHLO localhost")
+        while not features.endswith(b"250 HELP\r\n"):
+            features += await in_thread(lambda: tls.recv(4096))
+        assert features == b"250-localhost\r\n250 HELP\r\n"
         assert await ask(tls, b"NOOP") == b"250 OK\r\n"
         assert await ask(tls, b"STARTTLS") == b"502 Command not implemented\r\n"
         assert handler.clients[0].extra(TLSAttribute.tls_version) == "TLSv1.3"
         assert await ask(tls, b"QUIT") == b"221 Bye\r\n"
     assert len(handler.clients) == 1
     assert not handler.errors
+
+
+def test_smtp() -> None:
+    """The client of the standard library understands the server.
+
+    "This server implements the beginning of SMTP (3207)."
+    """
+
+    def visit(port: int) -> list[int]:
+        with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+            codes = [client.noop()[0], client.starttls(context=client_context())[0]]
+            return [*codes, client.noop()[0], client.quit()[0]]
+
+    async def main() -> None:
+        async with mailing(Mail()) as server:
+            port = server.get_addresses()[0].port
+            assert await in_thread(lambda: visit(port)) == [530, 220, 250, 221]
+
+    anyio.run(main)
+
+
+def test_learned_before() -> None:
+    """What a handler remembers from the time before the encryption is still there after it.
+
+    "Do not use anything that you learned from the client before start_tls(), such as its name: an
+    attacker may have sent it."
+    """
+
+    class Trusting(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> AsyncGenerator[None, str]:
+            name = yield
+            await client.start_tls(server_context())
+            yield
+            await client.send_packet(name)
+
+    async def main() -> None:
+        async with serve(Trusting(), PROTOCOL) as served:
+            client = await served.connect()
+            await client.send_packet("attacker.example.com")
+            await client.start_tls(client_context(), server_hostname="localhost")
+            await client.send_packet("NOOP")
+            assert await client.recv_packet() == "attacker.example.com"
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+def test_encrypted_from_the_beginning() -> None:
+    """A server that encrypts at once never takes clear text for anything.
+
+    "That is simpler, and nothing can go wrong before the encryption begins."
+    """
+
+    async def main() -> None:
+        handler = Mail()
+        async with serve(handler, PROTOCOL, ssl=server_context()) as served:
+            attacker = await served.connect(raw=True)
+            await attacker.send(INJECTED)
+            with contextlib.suppress(ConnectionResetError):
+                assert b"220" not in await attacker.receive()
+            await anyio.sleep(1)
+            assert not handler.calls
+            client = await served.connect(ssl=client_context(), server_hostname="localhost")
+            assert await client.recv_packet() == "220 localhost ready"
+            assert handler.calls
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 async def test_sent_before() -> None:
@@ -172,6 +244,10 @@ async def test_clients(
     """Both clients encrypt the connection, and stop if the server does not offer that.
 
     "A client asks whether the server offers STARTTLS, and continues only if it does"
+
+    "you can encrypt a connection that begins in clear text, as a server and as a client"
+
+    "Never continue in clear text."
 
     "Without the checks in lines 9 and 14, an attacker between client and server could remove the
     server's offer, and read everything."
@@ -238,11 +314,38 @@ async def test_hostname() -> None:
                         await client.start_tls(client_context(), server_hostname=name)
 
 
+def test_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a context, a client trusts the authorities in OpenSSL's usual file, and no other.
+
+    "To trust the authorities that your operating system trusts, call start_tls() without
+    a context."
+    """
+
+    async def main() -> None:
+        async with mailing(OneHandshake()) as server:
+            address = ("127.0.0.1", server.get_addresses()[0].port)
+            async with AsyncTCPNetworkClient[str, str](address, PROTOCOL) as client:
+                await client.send_packet("STARTTLS")
+                with expected:
+                    await client.start_tls(server_hostname="localhost")
+                    assert await client.recv_packet() == "still encrypted"
+
+    expected: Any = pytest.raises(ssl.SSLCertVerificationError)
+    anyio.run(main)
+    file = ssl.get_default_verify_paths().openssl_cafile_env
+    authority().cert_pem.write_to_path(str(tmp_path / "authorities.pem"))
+    monkeypatch.setenv(file, str(tmp_path / "authorities.pem"))
+    expected = contextlib.nullcontext()
+    anyio.run(main)
+
+
 # What is refused, and why
 
 
 async def test_injection(log: pytest.LogCaptureFixture) -> None:
     """A command that arrives with STARTTLS is never obeyed.
+
+    "An attacker who can write into the connection may append a command to STARTTLS."
 
     "In easynetwork, bytes that were received and not yet delivered when you call start_tls() are
     the beginning of the handshake. They are never parsed as packets. Clear text is not a handshake,
@@ -274,6 +377,28 @@ async def test_injection(log: pytest.LogCaptureFixture) -> None:
 def general(line: str) -> str:
     """Return a line of the log without the port, and without a line number of Python's own."""
     return re.sub(r"\d{3,5}", "N", line.replace("127.0.0.1", "ADDRESS"))
+
+
+def test_log_is_limited(log: pytest.LogCaptureFixture) -> None:
+    """Many clients that inject clear text cause a few lines.
+
+    "A client cannot fill the log"
+    """
+
+    async def main() -> None:
+        handler = Mail()
+        async with serve(handler, PROTOCOL) as served:
+            for _ in range(50):
+                peer = await served.connect(raw=True)
+                await peer.send(INJECTED)
+                with contextlib.suppress(ConnectionResetError):
+                    while await peer.receive():
+                        pass
+            assert len(handler.errors) == 50
+
+    anyio.run(main, backend_options=virtual_time())
+    warnings = [record for record in complaints(log) if "TLS handshake" in record.getMessage()]
+    assert 1 <= len(warnings) <= 15
 
 
 async def test_early_handshake() -> None:
@@ -458,7 +583,12 @@ async def test_meanwhile() -> None:
 def test_programs(tmp_path: Path) -> None:
     """OpenSSL's client and the clients of the page talk to the server, as a reader would try it.
 
-    "The line 250 HELP is the end of the response to OpenSSL's own EHLO."
+    "In another terminal, connect to the server. OpenSSL knows STARTTLS of SMTP and of several other
+    protocols. Then type NOOP and QUIT"
+
+    "The line 250 HELP is the end of the response to OpenSSL's own EHLO. With -quiet, OpenSSL sends
+    every line that you type. Without it, OpenSSL shows the certificate, and a line that begins with
+    Q ends the program."
 
     "mail_client.py runs both clients of this page"
     """
@@ -492,10 +622,24 @@ def test_programs(tmp_path: Path) -> None:
             assert [line for line in printed.splitlines() if line.startswith("2")] == [
                 line for line in expected if line.startswith("2")
             ]
+            assert typed == ["NOOP", "QUIT"]
+            talkative = openssl.replace(" -quiet", "").split()
+            printed = run(talkative, tmp_path, "QUIT\n")
+            assert "BEGIN CERTIFICATE" in printed
+            assert "250 HELP\n" in printed
+            assert "221 Bye" not in printed
         finally:
             server.send_signal(signal.SIGINT)
             server.communicate(timeout=PATIENCE)
     assert server.returncode == 0
+    protocols = subprocess.run(
+        ["openssl", "s_client", "-starttls", "unknown"],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert {"smtp", "imap", "ldap"} <= set(protocols.stderr.split())
 
 
 def run(command: list[str], folder: Path, typed: str = "") -> str:

@@ -27,8 +27,8 @@ class MailRequestHandler(AsyncStreamRequestHandler[str, str]):
 
         command = line.upper().partition(" ")[0]
         is_encrypted = client.extra(TLSAttribute.tls_version, None) is not None
-
         if command == "EHLO":
+            await client.send_packet("250-localhost")
             if not is_encrypted:
                 await client.send_packet("250-STARTTLS")
             await client.send_packet("250 HELP")
