@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 import signal
 import socket
@@ -33,6 +34,7 @@ from twisted.internet import asyncioreactor, defer, interfaces, protocol, task, 
 from twisted.internet.testing import StringTransport
 from twisted.protocols import basic, policies
 
+import easynetwork
 from docs._include.examples.coming_from import clock_handler
 from easynetwork import backends, serializers, servers, testing
 from easynetwork.clients import AsyncTCPNetworkClient
@@ -165,7 +167,11 @@ def join_empty_room(join: Any) -> Member:
 def test_chat(library: str) -> None:
     """All four have one format on the wire, and do the same.
 
-    "Each client works with each server."
+    "All four servers are the same chat"
+
+    "The clients are four variants of another program. Each client works with each server."
+
+    "To try one, start it, and then a client in another terminal"
 
     "The format on the wire does not change, so you can move servers and clients at different
     times."
@@ -503,8 +509,40 @@ def test_clock_handler(caplog: pytest.LogCaptureFixture) -> None:
 def test_counterparts() -> None:
     """What the page sends its readers to exists.
 
-    "The nearest is a RawSerializer, whose packets are the chunks."
+    "Callbacks. There is no method that is called for each chunk of bytes. The nearest is
+    a RawSerializer, whose packets are the chunks."
     """
+    methods = {name for name in dir(AsyncStreamRequestHandler) if not name.startswith("_")}
+    assert methods == {"service_init", "on_connection", "handle", "on_disconnection"}
     assert callable(testing.converse)
     assert serializers.RawSerializer().serialize(b"chunk") == b"chunk"
     assert "StringTransport, Clock" in words(PAGE)
+
+
+def test_no_counterparts() -> None:
+    """The library has no module for other protocols, files or processes.
+
+    "Protocols. There is no HTTP, SSH, IRC or AMP. easynetwork is for protocols of your own, and for
+    those that you implement"
+
+    "Files and subprocesses. Use asyncio or trio for them."
+    """
+    modules = [module.name for module in pkgutil.walk_packages(easynetwork.__path__)]
+    assert "protocol" in modules
+    assert not [name for name in modules if re.search("http|ssh|irc|amp|subprocess", name)]
+    for function in "create_subprocess_exec", "create_subprocess_shell":
+        assert hasattr(asyncio, function)
+        assert not hasattr(backends.AsyncBackend, function)
+
+
+def test_connection_strings() -> None:
+    """A string in place of an address is not taken for one.
+
+    "Connection strings such as tcp:9000:interface=localhost."
+
+    "Pass arguments instead."
+    """
+    protocol: Any = StreamProtocol(StringLineSerializer())
+    server: Any = servers.StandaloneTCPNetworkServer
+    with pytest.raises(TypeError):
+        server("tcp:9000:interface=localhost", protocol, clock_handler.ClockHandler())

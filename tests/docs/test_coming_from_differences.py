@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from twisted.internet import defer
+from twisted.internet import defer, interfaces
 from twisted.internet.testing import StringTransport
 from twisted.protocols import basic
 
@@ -40,6 +40,7 @@ from easynetwork.serializers import (
     NetstringSerializer,
     StringLineSerializer,
 )
+from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
 from easynetwork.serializers.tools import DEFAULT_SERIALIZER_LIMIT
 from easynetwork.servers import (
     AsyncTCPNetworkServer,
@@ -49,7 +50,7 @@ from easynetwork.servers import (
 )
 from easynetwork.servers._core import fault_log
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
-from easynetwork.testing import converse, serve
+from easynetwork.testing import converse, serve, virtual_time
 from tests.docs.howto_support import (
     Echo,
     check_quotations,
@@ -141,6 +142,49 @@ async def test_requests() -> None:
             assert len(calls) == number + 1
 
 
+def test_conversations() -> None:
+    """Two handlers count the requests of each client, and a third one asks twice.
+
+    "For a conversation, yield several times. Data that belongs to a connection is in a dictionary
+    with the client as key, or in the local variables of a handle() with a loop."
+    """
+
+    class WithDictionary(AsyncStreamRequestHandler[str, str]):
+        def __init__(self) -> None:
+            self.counts: dict[Client, int] = {}
+
+        async def handle(self, client: Client) -> Requests:
+            yield None
+            self.counts[client] = self.counts.get(client, 0) + 1
+            await client.send_packet(str(self.counts[client]))
+
+    class WithLoop(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            count = 0
+            while True:
+                yield None
+                count += 1
+                await client.send_packet(str(count))
+
+    class Conversation(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            yield None
+            await client.send_packet("1")
+            yield None
+            await client.send_packet("2")
+
+    async def main() -> None:
+        for handler in WithDictionary(), WithLoop(), Conversation():
+            async with serve(handler, LINES) as served:
+                one, other = await served.connect(), await served.connect()
+                for expected in "1", "2":
+                    for client in one, other:
+                        await client.send_packet("hello")
+                        assert await client.recv_packet() == expected
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_slow_client() -> None:
     """What is sent is bounded, whatever the handler wants to send.
 
@@ -227,7 +271,10 @@ async def test_incomplete_lines(anyio_backend: str) -> None:
 def test_limits() -> None:
     """The defaults are those of the page about limits.
 
-    "Here, limits hold by default, for example for the number of clients."
+    "Limits. start_server() has no limits for its clients. Here, limits hold by default, for example
+    for the number of clients."
+
+    "Limits. Twisted has no limits for the number of clients. Here, limits hold by default."
 
     "Servers have limits by default: for clients, for slow packets, for data that nobody reads, and
     for datagrams."
@@ -236,9 +283,25 @@ def test_limits() -> None:
     assert limits.max_clients == "auto"
     assert limits.packet_timeout
     assert limits.send_timeout
-    assert not {"max_clients", "backlog_clients"} & set(
-        inspect.signature(asyncio.start_server).parameters
-    )
+    for theirs in asyncio.start_server, asyncio.AbstractEventLoop.create_server:
+        assert not re.search("client|max", str([*inspect.signature(theirs).parameters][1:]))
+    twisted: Any = interfaces.IReactorTCP
+    listen = twisted["listenTCP"].getSignatureString()
+    assert listen == "(port, factory, backlog=50, interface='')"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_one_class_of_servers(anyio_backend: str) -> None:
+    """What listens for streams and for protocols is the same object, without limits of its own.
+
+    "See the list for streams above, which holds here, too, as do its points about limits and about
+    stopping."
+    """
+    loop = asyncio.get_running_loop()
+    for_protocols = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    for_streams = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    async with for_protocols, for_streams:
+        assert type(for_protocols) is type(for_streams)
 
 
 async def test_errors(log: pytest.LogCaptureFixture) -> None:
@@ -247,7 +310,9 @@ async def test_errors(log: pytest.LogCaptureFixture) -> None:
     "Here, the client is reset, and of many exceptions of the same kind, one per minute is logged
     with its traceback."
 
-    "The connection is reset. The log gets one ERROR with a traceback."
+    "The connection is reset."
+
+    "The log gets one ERROR with a traceback."
     """
     assert fault_log._TRACEBACK_INTERVAL == 60
     handler = raising(ZeroDivisionError("a bug"))
@@ -317,7 +382,61 @@ async def test_stopping(anyio_backend: str) -> None:
         assert await peer.ending() in ("end of the stream", "connection reset")
 
 
+def test_both_ways_to_stop() -> None:
+    """A handler that works is cancelled, or may finish.
+
+    "server.shutdown() cancels their handlers, and server.shutdown(grace=10) lets them finish first"
+    """
+    outcomes: list[str] = []
+
+    async def work(client: Client, request: str) -> None:
+        try:
+            await anyio.sleep(5)
+        except anyio.get_cancelled_exc_class():
+            outcomes.append("cancelled")
+            raise
+        outcomes.append("finished")
+
+    async def main() -> None:
+        for options in {}, {"grace": 10}:
+            async with serve(Handler(work), LINES) as served:
+                client = await served.connect()
+                await client.send_packet("hello")
+                await anyio.sleep(1)
+                await served.server.shutdown(**options)
+
+    anyio.run(main, backend_options=virtual_time())
+    assert outcomes == ["cancelled", "finished"]
+
+
 # asyncio.Protocol
+
+
+def test_order_of_protocols() -> None:
+    """The response that takes less time is sent first.
+
+    "A callback cannot wait, so responses that take long are sent by tasks, in any order."
+    """
+    sent: list[str] = []
+
+    class Answering(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            self.tasks = [
+                asyncio.ensure_future(self.answer(line)) for line in data.decode().split()
+            ]
+
+        async def answer(self, line: str) -> None:
+            await asyncio.sleep(1 if line == "slow" else 0)
+            sent.append(line)
+
+    async def main() -> None:
+        protocol = Answering()
+        protocol.data_received(b"slow\nfast\n")
+        assert not sent  # it has returned before there was an answer
+        await asyncio.gather(*protocol.tasks)
+
+    anyio.run(main, backend_options=virtual_time())
+    assert sent == ["fast", "slow"]
 
 
 async def test_order() -> None:
@@ -565,7 +684,9 @@ async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
 async def test_timeout(log: pytest.LogCaptureFixture) -> None:
     """It is how one writes an idle limit.
 
-    "The connection is closed. Apart from the line disconnected, nothing is logged above DEBUG."
+    "The connection is closed."
+
+    "Apart from the line disconnected, nothing is logged above DEBUG."
     """
     handler = Handler(timeout=1 * MS)
     async with serving(handler, LINES) as server:
@@ -589,7 +710,9 @@ async def test_bugs(error: BaseException, log: pytest.LogCaptureFixture) -> None
     "It is silent only if it is an error of this client. The ConnectionError of a database driver is
     logged as a bug."
 
-    "It ends this client, and is logged as a bug. The server goes on."
+    "It ends this client, and is logged as a bug."
+
+    "The server goes on."
     """
 
     async def work(client: Client, request: str) -> None:
@@ -621,6 +744,59 @@ async def test_last_packet() -> None:
 
     async with serving(Goodbye(work), LINES) as server, connected(server) as peer:
         assert await peer.ask("hello") == "sorry"
+
+
+def test_remaining_data() -> None:
+    """The packet that follows is not in the error's data, and is delivered anyway.
+
+    "Do not use remaining_data to continue."
+    """
+    handler = Echo()
+    protocol: Any = StreamProtocol(StringLineSerializer(limit=50))
+
+    async def main() -> None:
+        async with serve(handler, protocol) as served:
+            connection = await served.connect(raw=True)
+            await connection.send(b"x" * 80 + b"\nnext\n")
+            assert await connection.receive() == b"next\n"
+            with pytest.raises(TimeoutError), anyio.fail_after(1):
+                await connection.receive()
+
+    anyio.run(main, backend_options=virtual_time())
+    (error,) = handler.errors
+    assert error.remaining_data == error.error.remaining_data == b""
+
+
+def test_lost_connection() -> None:
+    """A client does not connect a second time; a new one does.
+
+    "Reconnecting clients. A client that has lost its connection cannot connect again. Create a new
+    client, as the section about reconnecting in howto/tcp_clients does."
+    """
+
+    class Aborting(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            if (yield None) == "abort":
+                client.abort()
+            else:
+                await client.send_packet("hello")
+
+    async def main() -> None:
+        async with serve(Aborting(), LINES) as served:
+            client = await served.connect()
+            await client.send_packet("abort")
+            with pytest.raises(ConnectionError):
+                await client.recv_packet()
+            await client.wait_connected()
+            with pytest.raises(ConnectionError):
+                await client.send_packet("hello")
+            with pytest.raises(ConnectionError):
+                await client.recv_packet()
+            again = await served.connect()
+            await again.send_packet("hello")
+            assert await again.recv_packet() == "hello"
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 def test_nested_json() -> None:
@@ -756,8 +932,32 @@ async def test_stuck_handler() -> None:
 def test_classes_of_errors() -> None:
     """Whoever caught the base classes still catches them.
 
-    "Both are subclasses of what was raised before: ConnectionAbortedError and RuntimeError."
+    "The end of a stream is an EndOfStreamError, a bug in a serializer a ProtocolCrashedError."
+
+    "Both are subclasses of what was raised before"
+
+    "ConnectionAbortedError and RuntimeError."
     """
+
+    class Broken(AutoSeparatedPacketSerializer[str, str]):
+        def serialize(self, packet: str) -> bytes:
+            return packet.encode()
+
+        def deserialize(self, data: bytes) -> str:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with serve(Echo(), LINES) as served:
+            client = await served.connect(protocol=StreamProtocol(Broken(b"\n")))
+            await client.send_packet("hello")
+            with pytest.raises(ProtocolCrashedError):
+                await client.recv_packet()
+            other = await served.connect()
+            await served.server.shutdown()
+            with pytest.raises(EndOfStreamError):
+                await other.recv_packet()
+
+    anyio.run(main, backend_options=virtual_time())
     assert issubclass(EndOfStreamError, ConnectionAbortedError)
     assert issubclass(ProtocolCrashedError, RuntimeError)
 
@@ -766,6 +966,8 @@ async def test_attributes_of_clients() -> None:
     """Slots save memory.
 
     "You cannot add attributes to them: they have slots."
+
+    "Use a dictionary with the client as key."
     """
     errors: list[str] = []
 
