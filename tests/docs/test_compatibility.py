@@ -6,10 +6,14 @@ page.
 
 from __future__ import annotations
 
+import ast
+import enum
 import importlib
 import importlib.resources
 import re
 import runpy
+import socket
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -18,11 +22,15 @@ from typing import Any
 import pytest
 
 import easynetwork
+from easynetwork import exceptions
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import JSONSerializer
-from easynetwork.servers import AsyncTCPNetworkServer, limits
+from easynetwork.servers import AsyncTCPNetworkServer, CloseReason, limits
+from easynetwork.servers.handlers import AsyncStreamClient
+from easynetwork.sockets import patience
 from tests.conftest import BACKENDS
 from tests.docs.howto_support import DOCS, Echo, check_quotations, table, words
+from tests.times import PATIENCE
 from tests.wasm.selection import SELECTED
 
 PAGE = "compatibility.rst"
@@ -63,11 +71,18 @@ def test_versions_of_python() -> None:
 
 
 def test_types() -> None:
-    """The marker is in the package.
+    """The marker is in the package, and all other files are modules; CI knows one interpreter.
 
-    "the package contains the marker py.typed"
+    "PyPy, free-threaded builds of CPython and subinterpreters have never been tried. easynetwork is
+    written in Python alone, and a type checker finds its annotations: the package contains the
+    marker py.typed."
     """
     assert importlib.resources.files(easynetwork).joinpath("py.typed").is_file()
+    files = [path for path in (REPOSITORY / "src").rglob("*") if path.is_file()]
+    compiled = {".pyc"}
+    assert {path.suffix for path in files} - compiled == {".py", ".typed"}
+    for name in ".ci/run", "noxfile.py", "pyproject.toml":
+        assert not re.search(r"pypy|free.?thread|\b3\.\d+t\b|subinterp", text_of(name), re.I), name
 
 
 def test_event_loops() -> None:
@@ -116,8 +131,27 @@ def test_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert elsewhere["Limits"]().in_force().max_clients == 10_000
 
 
+def test_excluded_platforms() -> None:
+    """Of all modules, those for Unix sockets refuse to be imported on some platform.
+
+    "Nothing in the code excludes them, but expect to find errors there"
+    """
+    refusing = []
+    for file in (REPOSITORY / "src").rglob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        if "sys.platform" in source or "os.name" in source:
+            refusing += [
+                file.name
+                for node in ast.parse(source).body
+                if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise)
+            ]
+    assert refusing == ["unix.py"]
+
+
 def test_webassembly() -> None:
-    """Tests of these run there.
+    """Tests of these run there, and no others.
+
+    "In WebAssembly (Pyodide), there are no sockets."
 
     "Serializers, converters and protocol objects work, and so do converse() and serve() for tests."
     """
@@ -126,6 +160,7 @@ def test_webassembly() -> None:
         *("tests/testing/test_conversation.py", "tests/testing/test_serving.py"),
     ):
         assert name in SELECTED
+    assert not [name for name in SELECTED if re.match(r"tests/(sockets|clients|conform)", name)]
 
 
 def test_dependencies() -> None:
@@ -135,7 +170,9 @@ def test_dependencies() -> None:
 
     "The lower bounds are tested."
 
-    "The optional packages of a clone have names: pip install ".[trio,uvloop,cbor,msgpack]"."
+    "The optional packages of a clone have names: pip install"
+
+    ".[trio,uvloop,cbor,msgpack]"
     """
     extras = PROJECT["optional-dependencies"]
     (required,) = PROJECT["dependencies"]
@@ -152,7 +189,7 @@ def test_dependencies() -> None:
 def test_public_names() -> None:
     """The reference lists no module, and nothing exports a name, that has an underscore in front.
 
-    "A name is public if the reference lists it."
+    "A name is public if the reference lists it. All other names may change without notice"
 
     "modules, classes and attributes whose names begin with an underscore"
 
@@ -172,15 +209,30 @@ def test_public_names() -> None:
     assert "Names that are not listed here are not part of the interface" in words("api/index.rst")
 
 
+def test_classes_in_place_of_texts() -> None:
+    """There are classes for errors, and members of an enumeration for ends.
+
+    "The texts of exceptions and log lines are not part of the interface: errors have classes, and
+    the ends of connections have a CloseReason."
+    """
+    for name in exceptions.__all__:
+        assert issubclass(getattr(exceptions, name), Exception)
+    assert issubclass(CloseReason, enum.Enum)
+    assert AsyncStreamClient.__annotations__["close_reason"] == "CloseReason | None"
+
+
 def test_version() -> None:
     """It begins with 0, and the file of changes says which scheme it follows.
 
-    "easynetwork.__version__ is the version."
+    "The version numbers follow semantic versioning. easynetwork.__version__ is the version."
+
+    "project/changes lists what changed."
 
     "As long as the version begins with 0, a version such as 0.2.0 may change public names."
     """
-    assert easynetwork.__version__.startswith("0.")
-    assert "semver.org" in text_of("CHANGELOG.md")
+    assert re.fullmatch(r"0\.(0|[1-9]\d*)\.(0|[1-9]\d*)", easynetwork.__version__)
+    assert "Versions: [semantic](https://semver.org/)" in text_of("CHANGELOG.md")
+    assert "CHANGELOG.md" in text_of("docs/project/changes.rst")
 
 
 def test_deprecations() -> None:
@@ -192,6 +244,56 @@ def test_deprecations() -> None:
     for file in (REPOSITORY / "src").rglob("*.py"):
         source = file.read_text(encoding="utf-8")
         assert not re.search(r"warnings\.warn\(.*DeprecationWarning|@deprecated", source), file
+
+
+HIDDEN = """
+import types, warnings
+library = types.ModuleType("library")
+exec("import warnings; warnings.warn('old', DeprecationWarning)", vars(library))
+print("hidden")
+"""
+
+
+@pytest.mark.parametrize("option", [None, "error::DeprecationWarning"])
+def test_hidden_warnings(option: str | None) -> None:
+    """What a library deprecates is seen with the option only.
+
+    "Python hides these warnings in libraries; to see them in your tests, run python -W
+    error::DeprecationWarning -m pytest."
+    """
+    options = [] if option is None else ["-W", option]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", *options, "-c", HIDDEN],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    if option is None:
+        assert (done.stdout, done.stderr) == ("hidden\n", "")
+    else:
+        assert "DeprecationWarning: old" in done.stderr
+        assert done.returncode
+
+
+def test_missing_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TCP lacks an option, the others are set.
+
+    "What the operating system does not have is missing there"
+
+    "keepalive sets only the options of TCP that the platform has."
+    """
+    with socket.socket() as listening:
+        if not hasattr(socket, "TCP_KEEPINTVL"):
+            pytest.skip("no such option here either")
+        default = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        idle = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        keep_idle = socket.TCP_KEEPIDLE
+        monkeypatch.delattr(socket, "TCP_KEEPIDLE")
+        patience.limit_silence(listening, default + 10, None)
+        assert listening.getsockopt(socket.IPPROTO_TCP, keep_idle) == idle
+        interval = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        assert interval == (default + 10) // 2
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
