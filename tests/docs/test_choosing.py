@@ -12,9 +12,12 @@ from __future__ import annotations
 import collections
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import re
+import socket
+import socketserver as stdlib
 import stat
 import subprocess
 import sys
@@ -40,9 +43,11 @@ from easynetwork.serializers import (
     JSONSerializer,
     LengthPrefixedSerializer,
     PickleSerializer,
+    RawSerializer,
     StapledPacketSerializer,
     StringLineSerializer,
     ZlibCompressorSerializer,
+    framing,
 )
 from easynetwork.servers import (
     AsyncTCPNetworkServer,
@@ -55,6 +60,8 @@ from easynetwork.servers.blocking import (
     BlockingStreamRequestHandler,
 )
 from easynetwork.servers.threads_helper import NetworkServerThread
+from easynetwork.testing import Faults, serve, virtual_time
+from tests.decoding import outcomes
 from tests.docs.howto_support import (
     DOCS,
     DatagramEcho,
@@ -63,6 +70,7 @@ from tests.docs.howto_support import (
     in_thread,
     serving,
     table,
+    until,
     words,
 )
 from tests.times import PATIENCE
@@ -150,6 +158,55 @@ def test_transports(tmp_path: Path) -> None:
             thread.start()
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
             thread.join()
+
+
+def test_lost_packets() -> None:
+    """Of two packets over UDP, the one that the network loses is not sent again.
+
+    "a lost packet does not matter, or you send it again yourself: discovery, measurements,
+    positions."
+    """
+    protocol: Any = DatagramProtocol(JSONSerializer())
+
+    async def main() -> None:
+        async with serve(DatagramEcho(), protocol) as served:
+            for to_server in Faults(loss=1.0), Faults():
+                client = await served.connect(to_server=to_server)
+                await client.send_packet("hello")
+                with anyio.move_on_after(1000) as scope:
+                    assert await client.recv_packet() == "hello"
+                assert scope.cancelled_caught is (to_server.loss == 1.0)
+
+    anyio.run(main, backend_options=virtual_time())
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
+def test_unix_datagrams(tmp_path: Path) -> None:
+    """Packets arrive as they were sent, each by itself and in order.
+
+    "both programs run on one machine, and each packet stands for itself: log lines, notifications."
+    """
+    requests: list[bytes] = []
+
+    class Handler(DatagramEcho):
+        async def handle(self, client: Any) -> AsyncGenerator[None, Any]:
+            requests.append((yield))
+
+    async def main() -> None:
+        path = str(tmp_path / "s.sock")
+        cls: Any = SERVERS["Unix datagrams", "Asynchronous"]
+        async with cls(path, DatagramProtocol(RawSerializer()), Handler()) as server:
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(server.serve_forever)
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                    sock.bind(str(tmp_path / "c.sock"))
+                    for number in range(3):
+                        sock.sendto(b"line %d" % number, path)
+                    await until(lambda: len(requests) == 3)
+                await server.shutdown()
+
+    anyio.run(main)
+    assert requests == [b"line 0", b"line 1", b"line 2"]
 
 
 # Which server?
@@ -329,8 +386,13 @@ async def test_kinds_of_servers() -> None:
 
     "Asynchronous: for a program that uses async. It serves thousands of clients in one thread."
 
+    "Standalone: for any other program."
+
     "It runs an asynchronous server in an event loop of its own. The code around the server needs no
     async."
+
+    "socketserver: for a program that is written with socketserver, or that needs a process for each
+    request."
 
     "The handler is blocking code."
     """
@@ -350,6 +412,9 @@ async def test_kinds_of_servers() -> None:
     protocol = StreamProtocol(JSONSerializer())
     with StandaloneTCPNetworkServer("127.0.0.1", 0, protocol, Echo()) as standalone:
         assert not inspect.iscoroutinefunction(standalone.serve_forever)
+    for (transport, column), cls in SERVERS.items():
+        assert issubclass(cls, stdlib.BaseServer) is (column == "socketserver")
+        assert has_mixin("Forking")(transport, column) is (column == "socketserver")
 
 
 async def ask(address: tuple[str, int]) -> None:
@@ -370,6 +435,9 @@ def test_one_handler() -> None:
 
     "A standalone server takes the same handlers, too."
 
+    "So it is a small step from one server to another, unless you leave streams for datagrams, or
+    socketserver for the others."
+
     "For the same kind of transport (streams or datagrams), request handlers and protocol objects
     are the same."
     """
@@ -378,6 +446,8 @@ def test_one_handler() -> None:
         for column in "Asynchronous", "Standalone":
             assert takes(transport, column, handlers[transport not in STREAMS])
             assert not takes(transport, column, handlers[transport in STREAMS])
+            assert not takes(transport, column, socketserver.StreamPacketHandler)
+        assert not takes(transport, "socketserver", handlers[transport not in STREAMS])
     assert issubclass(two_servers.Counter, type(handlers[0]).__mro__[2])
 
 
@@ -466,6 +536,21 @@ async def test_blocking_client() -> None:
                 for number in range(8):
                     task_group.start_soon(other.send_packet, number)
             assert sorted([await other.recv_packet() for _ in range(8)]) == [*range(8)]
+
+
+def test_other_programs() -> None:
+    """Bytes that another program has made are a packet.
+
+    "The other end can also be any other program that speaks your protocol."
+    """
+
+    async def main() -> None:
+        async with serve(Echo(), StreamProtocol(JSONSerializer())) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(json.dumps({"celsius": 21.5}).encode() + b"\n")
+            assert json.loads(await peer.receive()) == {"celsius": 21.5}
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 # Which protocol object?
@@ -667,6 +752,56 @@ def test_order_of_questions() -> None:
     AsyncTCPNetworkServer(
         "127.0.0.1", 0, StreamProtocol(JSONSerializer()), Echo(), backend="asyncio"
     )
+
+
+def test_answers() -> None:
+    """Each answer has what its question asks for.
+
+    "People type the packets, or read them. Lines for commands, JSON for data."
+
+    "Packets contain bytes, or are large. MessagePack or CBOR."
+
+    "All packets have the same fields, and each byte counts. A struct."
+    """
+    kinds = {name: kind for name, _, kind, *_ in formats()}
+    text = [name for name, kind in kinds.items() if kind == "text"]
+    assert sorted(text) == ["JSONSerializer", "StringLineSerializer"]
+    pytest.importorskip("msgpack")
+    pytest.importorskip("cbor2")
+    large = [{"x": x, "y": -x} for x in range(1000)]
+    for cls in serializers.MessagePackSerializer, serializers.CBORSerializer:
+        serializer = cls()
+        assert serializer.deserialize(serializer.serialize(b"\xff")) == b"\xff"
+        assert len(serializer.serialize(large)) < 0.7 * len(JSONSerializer().serialize(large))
+        point = len(serializer.serialize({"x": 1, "y": 2}))
+        struct = serializers.NamedTupleStructSerializer(Pair, {"x": "h", "y": "h"})
+        assert len(struct.serialize(Pair(1, 2))) < point
+    with pytest.raises(TypeError):
+        JSONSerializer().serialize(b"\xff")
+
+
+def test_base_classes() -> None:
+    """A format that is not in the table is two methods away.
+
+    "The format is given. Look for it in the table above. If it is not there, write a serializer"
+
+    "For lengths, separators and fixed sizes, there are base classes."
+    """
+
+    class Plain:
+        def serialize(self, packet: bytes) -> bytes:
+            return packet
+
+        def deserialize(self, data: bytes) -> bytes:
+            return bytes(data)
+
+    def check(base: Any, arguments: tuple[Any, ...], data: bytes) -> None:
+        serializer = type("Own", (Plain, base), {})(*arguments)
+        assert outcomes(StreamProtocol(serializer), [data * 2]) == [b"data"] * 2
+
+    check(framing.LengthPrefixedPacketSerializer, ("u8",), b"\4data")
+    check(framing.AutoSeparatedPacketSerializer, (b";",), b"data;")
+    check(framing.FixedSizePacketSerializer, (4,), b"data")
 
 
 class Executed:
