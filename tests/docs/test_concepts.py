@@ -49,7 +49,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
     RecvParams,
 )
-from easynetwork.testing import converse, virtual_time
+from easynetwork.testing import converse, serve, virtual_time
 from tests.docs.howto_support import (
     DOCS,
     Echo,
@@ -103,7 +103,9 @@ async def test_pieces() -> None:
     "The connection cuts the stream into packets. One read may return half a packet, or a hundred
     packets."
 
-    "A socket delivers bytes. Your request handler gets packets."
+    "A socket delivers bytes."
+
+    "Your request handler gets packets."
     """
     requests: list[str] = []
 
@@ -236,7 +238,7 @@ def test_datagrams_pass_less() -> None:
 
     "A datagram passes neither TLS nor the connection, because it has its own end."
 
-    "There is no TLS for datagrams (DTLS) here."
+    "For datagrams that have to be encrypted. There is no TLS for datagrams (DTLS) here."
     """
     DatagramProtocol(PickleSerializer())
     with pytest.raises(TypeError, match="incremental"):
@@ -260,8 +262,12 @@ async def test_call_sequence(
 ) -> None:
     """The program prints the same lines on each event loop.
 
-    "This program shows it. Each method of its request handler, its serializer and its converter
-    prints a line when it is called"
+    "This program shows it."
+
+    "Each method of its request handler, its serializer and its converter prints a line when it is
+    called"
+
+    "The same program shows it, with this request handler"
 
     "python call_sequence.py connection trio prints the same lines."
 
@@ -311,16 +317,24 @@ async def test_steps() -> None:
 
     "The server calls three methods of your request handler"
 
-    "A client connects. The server starts a task for it, and calls on_connection() there."
+    "A client connects."
+
+    "The server starts a task for it, and calls on_connection() there."
 
     "The server calls handle(), which runs up to its yield, and waits there."
 
-    "A request arrives. handle() resumes, sends a response, and returns."
+    "A request arrives."
 
-    "The server calls handle() again. The connection stays open."
+    "handle() resumes, sends a response, and returns."
 
-    "The client disconnects. The server closes the generator, which raises GeneratorExit at the
-    yield. Then it calls on_disconnection(), and the task ends."
+    "The server calls handle() again."
+
+    "The connection stays open."
+
+    "The client disconnects."
+
+    "The server closes the generator, which raises GeneratorExit at the yield. Then it calls
+    on_disconnection(), and the task ends."
 
     "Each connection has one task, and everything that you write for this client runs there:
     on_connection(), each handle(), the decoding of requests, and on_disconnection()."
@@ -773,6 +787,8 @@ async def test_blocking(handler_class: type[Any]) -> None:
     no other client is served. Run such code in a thread, for example with
     anyio.to_thread.run_sync(), or write a blocking handler, whose methods run in a thread of their
     own."
+
+    "For work that needs the processor all the time. The handler would stop all other clients."
     """
     handler = handler_class()
     async with serving(handler) as server, connected(server) as one, connected(server) as two:
@@ -920,6 +936,8 @@ async def test_client_that_sends_too_fast() -> None:
 async def test_client_that_reads_too_slowly() -> None:
     """A handler waits for a client that does not read, and asks for nothing meanwhile.
 
+    "If one side sends faster than the other side reads, data has to wait somewhere."
+
     "What the operating system does not take waits in the server. While more than 64 KiB wait for
     a client, client.send_packet() waits, and the handler with it. So the handler asks for no
     further request, and the client cannot send, either."
@@ -990,16 +1008,68 @@ def sources() -> Iterator[str]:
 def test_no_http() -> None:
     """No other protocol is in the library.
 
-    "easynetwork contains no HTTP."
+    "They are more than packets: use a library for this protocol. easynetwork contains no HTTP."
     """
     modules = r"^\s*(?:import|from) (?:http|urllib|h11|h2|websockets|grpc)\b"
     assert not [text for text in sources() if re.search(modules, text, re.MULTILINE)]
 
 
+def test_one_line() -> None:
+    """A program without the library sends a line to a server.
+
+    "For a program that opens one connection, sends a line and ends. socket.create_connection() is
+    enough."
+    """
+    lines: list[str] = []
+
+    class Handler(Watched, AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            lines.append((yield))
+
+    def send(address: tuple[str, int]) -> None:
+        with socket.create_connection(address) as sock:
+            sock.sendall(b"hello\n")
+
+    async def main() -> None:
+        handler = Handler()
+        async with serving(handler) as server:
+            await in_thread(lambda: send(server.get_addresses()[0][:2]))
+            await handler.gone.wait()
+
+    anyio.run(main)
+    assert lines == ["hello"]
+
+
+def test_no_storage() -> None:
+    """Packets that wait when a server stops are not there when it starts again.
+
+    "For queues that survive a restart, or that several machines share. What waits here waits in the
+    memory of one process"
+    """
+    requests: list[str] = []
+
+    class Handler(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            requests.append((yield))
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        for number in range(2):
+            async with serve(Handler(), StreamProtocol(StringLineSerializer())) as served:
+                client = await served.connect()
+                if number == 0:
+                    for request in "in work", "waiting":
+                        await client.send_packet(request)
+                await anyio.sleep(1)
+
+    anyio.run(main, backend_options=virtual_time())
+    assert requests == ["in work"]
+
+
 async def test_whole_packets() -> None:
     """A handler gets nothing before the last byte of a packet has arrived.
 
-    "A packet is decoded as a whole."
+    "For packets that do not fit into memory. A packet is decoded as a whole."
     """
     requests: list[Any] = []
 
