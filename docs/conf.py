@@ -27,6 +27,9 @@ from sphinx.util import logging
 
 import easynetwork
 
+# The extension below is a module of the repository.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 project = "easynetwork"
 author = "the easynetwork authors"
 copyright = author  # noqa: A001 - Sphinx's name
@@ -42,6 +45,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_tabs.tabs",
+    "docs.values",
 ]
 exclude_patterns = ["_build", "_include"]
 nitpicky = True

@@ -19,6 +19,7 @@ import anyio.to_thread
 import pytest
 import sniffio
 
+from docs.values import with_values
 from easynetwork._tuning import STOP_TIMEOUT
 from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import DatagramProtocolParseError, StreamProtocolParseError
@@ -61,7 +62,8 @@ def words(page: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text without its markup."""
+    """Return text without its markup, with the numbers that it takes from the code."""
+    text = with_values(text)
     text = re.sub(r":([\w:+-]+):`([~!]?)\.?([^`<]+?)(?: <[^`>]*>)?`", shown, text)
     text = re.sub(r"`([^`<]+?) <[^`>]*>`_", r"\1", text)
     return " ".join(re.sub(r"[`*]|^\s*(?:#\.|\*) ", "", text, flags=re.MULTILINE).split())

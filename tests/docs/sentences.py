@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from docs.values import with_values
+
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent.parent / "docs"
 PAGES = [
@@ -38,7 +40,7 @@ _WORD = re.compile(r"\w+")
 
 def sentences(page: Path) -> Iterator[list[str]]:
     """Yield the sentences of a page, as lists of words."""
-    text = page.read_text(encoding="utf-8")
+    text = with_values(page.read_text(encoding="utf-8"))
     text = _CODE_OF_MARKDOWN.sub("\n", text) if page.suffix == ".md" else _NO_PROSE.sub("\n", text)
     for part in _NEW_PART.split(text):
         for sentence in _END.split(" ".join(part.split())):
@@ -49,6 +51,7 @@ def sentences(page: Path) -> Iterator[list[str]]:
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text as its reader sees it: no roles, no targets, no markup."""
+    text = with_values(text)
     text = re.sub(r":[\w:+-]+:`~(?:[^`<]*\.)?([^`.<]+)`", r"\1", text)
     text = re.sub(r":[\w:+-]+:`[!.]?([^`<]+?)(?: <[^`>]*>)?`", r"\1", text)
     text = re.sub(r"`([^`<]+?) <[^`>]*>`_+|\[([^]]+)\]\([^)]*\)", r"\1\2", text)
