@@ -12,7 +12,7 @@ import re
 import sys
 import zlib
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, get_origin
 
@@ -21,14 +21,16 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.config import Config
-from sphinx.directives.code import LiteralInclude
+from sphinx.directives.code import CodeBlock, LiteralInclude
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 import easynetwork
 
-# The extension below is a module of the repository.
+# The modules of this folder are found from that of the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from docs.emphasis import emphasized_lines, read_listing, with_emphasis
 
 project = "easynetwork"
 author = "the easynetwork authors"
@@ -216,12 +218,39 @@ def prepare_tables(app: Sphinx, page: nodes.document, name: str) -> None:
 FIGURE = re.compile(r"[\d.,]+( †)?")
 
 
+def number_emphasized(options: dict[str, Any], listing: Callable[[], list[str]]) -> None:
+    """Put the numbers of the emphasized lines in place of their texts, for Sphinx."""
+    if texts := options.pop("emphasize", ""):
+        numbers = emphasized_lines(listing(), texts)
+        options["emphasize-lines"] = ",".join(map(str, numbers))
+
+
+class Block(CodeBlock):
+    """A block of code of the page itself."""
+
+    option_spec = with_emphasis(CodeBlock)
+
+    def run(self) -> list[nodes.Node]:
+        """Find the emphasized lines."""
+        try:
+            number_emphasized(self.options, lambda: [*self.content])
+        except ValueError as exc:
+            return [self.state.document.reporter.error(str(exc), line=self.lineno)]
+        return super().run()
+
+
 class Listing(LiteralInclude):
     """A listing of an example, with the name of its file and a link to the whole file."""
+
+    option_spec = with_emphasis(LiteralInclude)
 
     def run(self) -> list[nodes.Node]:
         """Add a caption where the page has none, and the link where it shows a part only."""
         file = Path(self.env.relfn2path(self.arguments[0])[1])
+        try:
+            number_emphasized(self.options, lambda: read_listing(file, self.options, self.config))
+        except (OSError, ValueError) as exc:
+            return [self.state.document.reporter.error(str(exc), line=self.lineno)]
         if not file.is_relative_to(EXAMPLES):
             return super().run()
         is_part = not PARTS.isdisjoint(self.options)
@@ -307,6 +336,7 @@ def setup(app: Sphinx) -> None:
     A priority below that of intersphinx (800) or Napoleon (500) runs before it.
     """
     app.add_directive("literalinclude", Listing, override=True)
+    app.add_directive("code-block", Block, override=True)
     app.add_object_type("message", "message", parse_node=parse_message, objname="message")
     # Before pages on which the same words are scattered.
     app.registry.domain_object_types["std"]["message"].attrs["searchprio"] = 0

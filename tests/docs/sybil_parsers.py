@@ -4,9 +4,8 @@ Sybil calls a parser with a document; each region that the parser yields becomes
 directives need more than Sybil has:
 
 * ``literalinclude``: the file exists, can be imported, and has what the options name. Sphinx itself
-  resolves the options, so that the test and the page cannot disagree. ``:emphasize-lines:`` must
-  lie inside the snippet and hit lines with something on them: numbers that were right before the
-  example changed are the commonest mistake.
+  resolves the options, so that the test and the page cannot disagree. Each text of ``:emphasize:``
+  is the beginning of one line of the snippet: see ``docs/emphasis.py``.
 * ``code-block:: console``: its ``$ python FILE`` commands are run in the folder of the example
   that was included last, or that the comment ``.. example-folder: PATH`` names, and must print what
   the page says. Numbers that differ from run to run (see `WILDCARDS`) may differ. A block with a
@@ -28,9 +27,11 @@ from pathlib import Path
 from typing import cast
 
 from sphinx.config import Config
-from sphinx.directives.code import LiteralInclude, LiteralIncludeReader
+from sphinx.directives.code import LiteralInclude
 from sybil import Document, Example, Region
 from sybil.parsers.rest.lexers import DirectiveInCommentLexer, DirectiveLexer
+
+from docs.emphasis import emphasized_lines, read_listing, with_emphasis
 
 __all__ = ["WILDCARDS", "console_blocks", "literal_includes"]
 
@@ -50,6 +51,8 @@ WILDCARDS = (
 COMMAND_TIMEOUT = 30
 
 _literalinclude = DirectiveLexer("literalinclude")
+# An option goes on in lines that are indented further.
+_OPTION = re.compile(r"^( +):([\w-]+):(.*(?:\n\1 +\S.*)*)", re.MULTILINE)
 code_blocks = DirectiveLexer("code-block|code|sourcecode")
 _example_folder = DirectiveInCommentLexer("example-folder")
 
@@ -57,8 +60,17 @@ _example_folder = DirectiveInCommentLexer("example-folder")
 def literal_includes(document: Document) -> Iterator[Region]:
     """Yield one item per ``literalinclude``."""
     for region in _literalinclude(document):
+        region.lexemes["options"] = read_options(document.text[region.start : region.end])
         region.evaluator = check_literal_include
         yield region
+
+
+def read_options(directive: str) -> dict[str, str]:
+    """Return the options of a directive, which may have several lines."""
+    return {
+        name: "\n".join(line.strip() for line in value.splitlines()).strip()
+        for _, name, value in _OPTION.findall(directive)
+    }
 
 
 def console_blocks(document: Document) -> Iterator[Region]:
@@ -99,32 +111,18 @@ def check_literal_include(example: Example) -> str | None:
     if file.suffix == ".py" and (failure := import_failure(file)):
         return f"{file} cannot be imported:\n{failure}"
     try:
-        snippet = read_snippet(file, options)
-        emphasized = [*line_numbers(options.get("emphasize-lines", ""))]
+        emphasized_lines(read_snippet(file, options), options.get("emphasize", ""))
     except (KeyError, ValueError) as exc:
         return f"an option does not fit {file}: {exc}"
-    for number in emphasized:
-        if number > len(snippet):
-            return f":emphasize-lines: {number}, but the snippet has {len(snippet)} lines"
-        if not snippet[number - 1].strip():
-            return f":emphasize-lines: {number} is a blank line"
     return None
-
-
-def line_numbers(spec: str) -> Iterator[int]:
-    """Yield the numbers in "1,3-5", counted from 1."""
-    for part in filter(None, spec.split(",")):
-        first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
 
 
 def read_snippet(file: Path, options: Mapping[str, str]) -> list[str]:
     """Return the lines that Sphinx shows for a file and options, ValueError if there are none."""
-    spec = LiteralInclude.option_spec
     # None stands for an option without a value, as in docutils; the type hint knows only str.
-    converted = {name: spec[name](value or cast("str", None)) for name, value in options.items()}
-    text, _ = LiteralIncludeReader(str(file), converted, Config()).read()
-    return text.splitlines()
+    known = with_emphasis(LiteralInclude)
+    converted = {name: known[name](value or cast("str", None)) for name, value in options.items()}
+    return read_listing(file, converted, Config())
 
 
 @functools.cache

@@ -36,6 +36,7 @@ from twisted.protocols import basic, policies
 
 import easynetwork
 from docs._include.examples.coming_from import clock_handler
+from docs.emphasis import emphasized_lines
 from easynetwork import backends, serializers, servers, testing
 from easynetwork.clients import AsyncTCPNetworkClient
 from easynetwork.protocol import StreamProtocol
@@ -43,6 +44,7 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.testing import serve, virtual_time
 from tests.docs.howto_support import DOCS, check_quotations, table, words
+from tests.docs.sybil_parsers import read_options
 from tests.times import MS, PATIENCE
 
 PAGE = "coming_from.rst"
@@ -337,17 +339,12 @@ def test_emphasis() -> None:
         "twisted": ["registerProducer", "setTimeout", "resetTimeout", "except", "paused"],
     }
     for name, texts in marks.items():
-        options = re.search(rf"{name}_server.py\n +:linenos:\n +:emphasize-lines: (.*)", TEXT)
-        assert options
+        listings = re.findall(rf"{name}_server.py\n(?: +\S.*\n)+", TEXT)
+        [texts_of_page] = (found["emphasize"] for found in map(read_options, listings) if found)
         lines = (FOLDER / f"{name}_server.py").read_text(encoding="utf-8").splitlines()
-        shown = "\n".join(lines[number - 1] for number in numbers(options[1]))
+        emphasized = emphasized_lines(lines, texts_of_page)
+        shown = "\n".join(lines[number - 1] for number in emphasized)
         assert [text for text in texts if text not in shown] == [], shown
-
-
-def numbers(spec: str) -> Iterator[int]:
-    for part in spec.split(","):
-        first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
 
 
 # Moving step by step

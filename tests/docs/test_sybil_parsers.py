@@ -9,6 +9,7 @@ import pytest
 from sybil import Document
 from sybil.example import SybilFailure
 
+from docs.emphasis import emphasized_lines
 from tests.docs.sybil_parsers import console_blocks, generalize, literal_includes
 
 EXAMPLE = '''\
@@ -57,11 +58,14 @@ def test_right_page(site: Path) -> None:
           .. literalinclude:: ../examples/greeter.py
              :pyobject: Greeter.greet
              :dedent:
-             :emphasize-lines: 1-2,4
+             :emphasize:
+                def greet(self) ... print("hello")
+                print("Task-7"
 
     .. literalinclude:: /examples/greeter.py
        :start-at: class Greeter
        :end-at: hello
+       :emphasize: class Greeter
        :linenos:
 
     .. code-block:: console
@@ -85,22 +89,34 @@ def test_right_page(site: Path) -> None:
         ("../examples/greeter.py\n   :start-after: class Nobody", "start-after pattern not found"),
         ("../examples/greeter.py\n   :end-at: farewell", "end-at pattern not found"),
         ("../examples/greeter.py\n   :pyobjects: Greeter", "an option does not fit"),
-        ("../examples/greeter.py\n   :emphasize-lines: 1-two", "an option does not fit"),
-        ("../examples/greeter.py\n   :emphasize-lines: 99", "99, but the snippet has 12 lines"),
-        (
-            "../examples/greeter.py\n   :pyobject: Greeter.greet\n   :emphasize-lines: 2,4-5",
-            "5, but the snippet has 4 lines",
-        ),
-        (
-            "../examples/greeter.py\n   :pyobject: Greeter.greet\n   :emphasize-lines: 3",
-            "3 is a blank line",
-        ),
+        ("../examples/greeter.py\n   :emphasize-lines: 1", "an option does not fit"),
+        ("../examples/greeter.py\n   :emphasize: def leave(", "'def leave\\(' begins no line"),
+        ("../examples/greeter.py\n   :emphasize:\n      class\n      p", "'p' begins lines 6, 8"),
+        ("../examples/greeter.py\n   :emphasize: def ... class", "no line after line 5"),
+        ("../examples/greeter.py\n   :emphasize: if >>> def", "no line after line 11"),
+        ("../examples/greeter.py\n   :pyobject: Greeter.greet\n   :emphasize: class", "no line"),
     ],
 )
 def test_wrong_literal_include(site: Path, directive: str, complaint: str) -> None:
     """An include of what is not there fails, and says what is missing."""
     with pytest.raises(SybilFailure, match=complaint):
         run_page(site, f".. literalinclude:: {directive}\n\nThe end.\n")
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        ("class Greeter", [4]),
+        ("def greet ... print", [5, 6]),
+        ("def greet >>> print ... print", [6, 7, 8]),
+        ('print("hello") >>> print\n  """An example', [8, 1]),
+        ("if __name__ ... Greeter().greet()", [11, 12]),
+        ("Gr", [12]),
+    ],
+)
+def test_emphasis(texts: str, numbers: list[int]) -> None:
+    """A line of a listing is found by its beginning, a range by that of its ends."""
+    assert emphasized_lines(EXAMPLE.splitlines(), texts) == numbers
 
 
 @pytest.mark.parametrize(
