@@ -265,7 +265,7 @@ class Listing(LiteralInclude):
 
 
 # The options that leave lines of a file out.
-PARTS = {"lines", "pyobject", "start-after", "start-at", "end-before", "end-at"}
+PARTS = {"pyobject", "start-after", "start-at", "end-before", "end-at"}
 EXAMPLES = Path(__file__).resolve().parent / "_include/examples"
 
 

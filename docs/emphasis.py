@@ -27,9 +27,9 @@ __all__ = ["emphasized_lines", "read_listing", "with_emphasis"]
 
 def with_emphasis(directive: type[SphinxDirective]) -> dict[str, Callable[[str], Any]]:
     """Return the options of a directive of Sphinx, with texts in place of numbers of lines."""
-    options = {**directive.option_spec, "emphasize": directives.unchanged_required}
-    del options["emphasize-lines"]
-    return options
+    numbers = ("emphasize-lines", "lines")
+    options = {name: new for name, new in directive.option_spec.items() if name not in numbers}
+    return {**options, "emphasize": directives.unchanged_required}
 
 
 def read_listing(file: Path, options: Mapping[str, Any], config: Config) -> list[str]:

@@ -90,6 +90,7 @@ def test_right_page(site: Path) -> None:
         ("../examples/greeter.py\n   :end-at: farewell", "end-at pattern not found"),
         ("../examples/greeter.py\n   :pyobjects: Greeter", "an option does not fit"),
         ("../examples/greeter.py\n   :emphasize-lines: 1", "an option does not fit"),
+        ("../examples/greeter.py\n   :lines: 1", "an option does not fit"),
         ("../examples/greeter.py\n   :emphasize: def leave(", "'def leave\\(' begins no line"),
         ("../examples/greeter.py\n   :emphasize:\n      class\n      p", "'p' begins lines 6, 8"),
         ("../examples/greeter.py\n   :emphasize: def ... class", "no line after line 5"),

@@ -33,10 +33,8 @@ class ReadingConverter(AbstractPacketConverter[Reading, Any]):
 
 stream_protocol = StreamProtocol(JSONSerializer(), ReadingConverter())
 
-buffered_protocol = BufferedStreamProtocol(
-    LengthPrefixedSerializer(JSONSerializer()),
-    ReadingConverter(),
-)
+framed_json = LengthPrefixedSerializer(JSONSerializer())
+buffered_protocol = BufferedStreamProtocol(framed_json, ReadingConverter())
 
 datagram_protocol = DatagramProtocol(JSONSerializer(), ReadingConverter())
 
