@@ -178,6 +178,13 @@ def docs_live(session: nox.Session) -> None:
     )
 
 
+@nox.session(name="mutate-docs")
+def mutate_docs(session: nox.Session) -> None:
+    """Make pages and examples wrong, see which tests notice; ``-- --seed 1 --count 60``."""
+    install(session, "tests", "docs")
+    session.run("python", "-m", "tests.docs.mutate", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout with ruff; ``-- --fix`` mends what can be mended."""
