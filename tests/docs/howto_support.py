@@ -57,8 +57,15 @@ def check_quotations(page: str, module: Mapping[str, Any]) -> None:
 
 
 def words(page: str) -> str:
-    """Return a page of the site as its reader sees it: no roles, no markup, one long line."""
-    return plain((DOCS / page).read_text(encoding="utf-8"))
+    """Return a page of the site as its reader sees it: no roles, no markup, one long line.
+
+    What several pages include is a part of each.
+    """
+    path = DOCS / page
+    text = path.read_text(encoding="utf-8")
+    for part in re.findall(r"^ *\.\. include:: (\S+\.rst)$", text, re.MULTILINE):
+        text += (path.parent / part).read_text(encoding="utf-8")
+    return plain(text)
 
 
 def plain(text: str) -> str:

@@ -71,8 +71,12 @@ _MARKUP = re.compile(
 
 def prose(text: str) -> str:
     """Return the text of a page with blanks in place of what is no prose."""
-    text = re.sub(r"(?<=\n)( *\.\. (?:tab|group-tab|message):: )(.*)", _blank, text)
-    return _MARKUP.sub(_blank, _CODE.sub(_blank, text))
+    return _MARKUP.sub(_blank, prose_with_code(text))
+
+
+def prose_with_code(text: str) -> str:
+    """Return the text of a page with blanks in place of listings, options and headings."""
+    return _CODE.sub(_blank, text)
 
 
 def _blank(match: re.Match[str]) -> str:
