@@ -46,14 +46,20 @@ _T = TypeVar("_T")
 
 
 def check_quotations(page: str, module: Mapping[str, Any]) -> None:
-    """Check that what a module's tests quote is what a page says; each test quotes something."""
+    """Check that what a module's tests quote is what a page says; each test quotes something.
+
+    What a test quotes of a numbered list has the order of the list.
+    """
     tests = {name: test for name, test in module.items() if name.startswith("test_")}
     del tests["test_quotations"]
-    text = words(page)
+    text, lists = words(page), numbered_lists(page)
     for name, test in tests.items():
         quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
         assert quotations, name
         assert [quotation for quotation in quotations if quotation not in text] == [], name
+        for items in lists:
+            order = [n for quote in quotations for n, item in enumerate(items) if quote in item]
+            assert order == sorted(order), name
 
 
 def words(page: str) -> str:
@@ -66,6 +72,19 @@ def words(page: str) -> str:
     for part in re.findall(r"^ *\.\. include:: (\S+\.rst)$", text, re.MULTILINE):
         text += (path.parent / part).read_text(encoding="utf-8")
     return plain(text)
+
+
+def numbered_lists(page: str) -> list[list[str]]:
+    """Return the items of each numbered list of a page, as a reader sees them."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    lists: list[list[str]] = []
+    end = -1
+    for item in re.finditer(r"^( *)#\. (.*\n(?:(?:\1   .*)?\n)*)", text, re.MULTILINE):
+        if item.start() != end:
+            lists.append([])
+        lists[-1].append(plain(item[2]))
+        end = item.end()
+    return lists
 
 
 def plain(text: str) -> str:
