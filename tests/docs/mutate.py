@@ -120,6 +120,8 @@ def tests_of(mutation: Mutation, sources: Sources) -> list[str]:
         texts = {page.relative_to(DOCS).as_posix() for page in pages if page.suffix == ".rst"}
         modules = {test[0] for test in sources.tests() if texts & sources.words(*test)}
         found = found or [test for test in sources.tests() if test[0] in modules]
+        of_all_pages = [test for test in sources.tests() if "*.rst" in sources.words(*test)]
+        found += [test for test in of_all_pages if test not in found]
     else:
         pages = [file] if file in PAGES else [page for page in PAGES if includes(page, file)]
         places = {page.relative_to(DOCS).as_posix() for page in pages if page.suffix == ".rst"}
