@@ -15,12 +15,20 @@ USUAL = {9000, 9001, 9002}
 
 
 def ports(source: str) -> Iterator[int]:
-    """Yield the numbers that come after a host, in a call or a tuple."""
-    for node in ast.walk(ast.parse(source)):
+    """Yield the numbers that come after a host, and the arguments of the main block."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         values = getattr(node, "args" if isinstance(node, ast.Call) else "elts", [])
-        for host, port in pairwise(values):
-            if isinstance(port, ast.Constant) and type(port.value) is int and is_host(host):
-                yield from [port.value] if port.value >= 1024 else []
+        yield from (port for host, value in pairwise(values) if is_host(host) for port in of(value))
+    for block in (node for node in tree.body if isinstance(node, ast.If)):
+        for call in (node for node in ast.walk(block) if isinstance(node, ast.Call)):
+            yield from (port for value in call.args for port in of(value))
+
+
+def of(node: ast.expr) -> list[int]:
+    """Return the number of an expression, if it may be that of a port."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    return [value] if type(value) is int and 1024 <= value < 65536 else []
 
 
 def is_host(node: ast.expr) -> bool:
@@ -46,4 +54,5 @@ def test_ports_of_a_source() -> None:
     """A port is after a host."""
     source = 'Server("localhost", 2001, protocol)\nhost, port = "::1", 2002\nsend(b"", 2003)'
     more = 'f("a b", 2004)\nClient((None, 2005))\nconnect(host, 2006)\npack("u", 2)'
-    assert sorted(ports(f"{source}\n{more}")) == [2001, 2002, 2005, 2006]
+    main = 'if __name__ == "__main__":\n    find_servers(2007, 1.5)'
+    assert sorted(ports(f"{source}\n{more}\n{main}")) == [2001, 2002, 2005, 2006, 2007]
