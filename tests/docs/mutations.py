@@ -303,11 +303,10 @@ def called(statement: ast.stmt) -> tuple[str, str]:
     """Return which method of which object a statement calls, "" for none."""
     call = statement.value if isinstance(statement, ast.Expr) else None
     call = call.value if isinstance(call, ast.Await) else call
-    target = call.func if isinstance(call, ast.Call) else None
-    method = target.attr if isinstance(target, ast.Attribute) else ""
-    while isinstance(target, ast.Attribute):
-        target = target.value
-    return (target.id if isinstance(target, ast.Name) else ""), method
+    function = call.func if isinstance(call, ast.Call) else None
+    if isinstance(function, ast.Attribute):
+        return ast.unparse(function.value), function.attr
+    return (function.id if isinstance(function, ast.Name) else ""), ""
 
 
 # -- all of them

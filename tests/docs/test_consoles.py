@@ -36,8 +36,10 @@ def out_of_order(text: str) -> list[tuple[str, str]]:
     for console in CONSOLE.finditer(text):
         commands = COMMAND.findall(console[0])
         for number, command in enumerate(commands):
-            used = {part for word in WORD.findall(command) for part in (word, word.split("/")[0])}
-            found += [(command, later) for later in commands[number + 1 :] if made_by(later) & used]
+            used = [f"{word}/" for word in WORD.findall(command)]
+            for later in commands[number + 1 :]:
+                made = tuple(f"{name}/" for name in made_by(later))
+                found += [(command, later) for word in used if word.startswith(made)]
     return found
 
 
@@ -52,6 +54,7 @@ def test_order() -> None:
     [
         ("cd echo", "mkdir echo"),
         (". venv/bin/activate", "python3 -m venv venv"),
+        (". ../venv/bin/activate", "python3 -m venv ../venv"),
         ("pip install .", ". venv/bin/activate"),
         ("cat mail.txt", "echo Hello > mail.txt"),
     ],
