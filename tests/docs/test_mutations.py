@@ -212,3 +212,9 @@ def test_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert copy.run("-c", "print(open('page.rst').read())") == (0, "Three\n")
     assert (tmp_path / "copy/page.rst").read_text(encoding="utf-8") == "Two"
     assert copy.run("-c", "import time; time.sleep(60)", limit=0.01)[0] != 0
+
+
+def test_failures() -> None:
+    """The summary of pytest names the tests that failed."""
+    output = "..F\nFAILED tests/a.py::test[a b] - Error: 1 - 2\nERROR tests/b.py\n1 failed\n"
+    assert mutate.failures(output) == ["tests/a.py::test[a b]", "tests/b.py"]
