@@ -281,7 +281,8 @@ def notice(copy: Copy, mutation: Mutation, tests: list[str]) -> str:
 
 def failures(output: str) -> list[str]:
     """Return the tests that failed, from the output of pytest."""
-    return re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
+    summary = re.compile(r"^(?:FAILED|ERROR) ((?:tests|docs|README)\b.+?)(?: - .*)?$", re.MULTILINE)
+    return summary.findall(output)
 
 
 def is_in_role(mutation: Mutation) -> bool:

@@ -216,5 +216,5 @@ def test_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failures() -> None:
     """The summary of pytest names the tests that failed."""
-    output = "..F\nFAILED tests/a.py::test[a b] - Error: 1 - 2\nERROR tests/b.py\n1 failed\n"
+    output = "ERROR   some.log\nFAILED tests/a.py::test[a b] - Error: 1\nERROR tests/b.py"
     assert mutate.failures(output) == ["tests/a.py::test[a b]", "tests/b.py"]
