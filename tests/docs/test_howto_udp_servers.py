@@ -361,6 +361,8 @@ async def test_life_of_a_request(log: pytest.LogCaptureFixture) -> None:
     "A datagram arrives from a client that has no running handle(). The server calls handle() in a
     task and runs it up to the yield."
 
+    "handle() continues, sends a response and returns."
+
     "If more datagrams from this client have arrived in the meantime, the server calls handle()
     again for the next one. Otherwise the server keeps no state for this client until its next
     datagram arrives."
@@ -374,8 +376,6 @@ async def test_life_of_a_request(log: pytest.LogCaptureFixture) -> None:
     "The smallest handler has one yield and sends one response"
 
     "The server handles a request with this handler as follows"
-
-    "handle() continues, sends a response and returns."
 
     "When a datagram arrives, the server calls handle() for that client, and the request is the
     value of the yield expression."
