@@ -50,6 +50,20 @@ def test_at_once() -> None:
     assert asyncio.run(main()) == ["goes on", "resumed", "ends"]
 
 
+def test_debug() -> None:
+    """It goes on in a turn of its own in debug mode, where asyncio logs which task takes long."""
+
+    async def main() -> list[str]:
+        waiting = Waiting()
+        task = asyncio.create_task(waiting.wait())
+        await asyncio.sleep(0)
+        waiting.loop.call_soon(waiting.resume)
+        await task
+        return waiting.notes
+
+    assert asyncio.run(main(), debug=True) == ["resumed", "goes on", "ends"]
+
+
 def test_in_a_task() -> None:
     """Where another task runs, it goes on after that."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import outcome
@@ -35,14 +35,13 @@ class TrioStreamTransport(SocketStreamTransport):
 
     # -- called by the owner
 
-    async def receive(self, deadline: float = math.inf) -> None:
-        if deadline == math.inf:
-            while not await self._receive_chunk():
-                pass
-        elif deadline > trio.current_time():
+    def receive(self, deadline: float = math.inf) -> Awaitable[None]:
+        return self._receive() if deadline == math.inf else self._receive_until(deadline)
+
+    async def _receive_until(self, deadline: float) -> None:
+        if deadline > trio.current_time():
             with trio.CancelScope(deadline=deadline) as scope:
-                while not await self._receive_chunk():
-                    pass
+                await self._receive()
             if scope.cancelled_caught:
                 raise TimeoutError("timed out")
         else:
@@ -50,24 +49,31 @@ class TrioStreamTransport(SocketStreamTransport):
             while not self._receive_now():  # a peer that sends without a break is not alone
                 await trio.lowlevel.checkpoint()
 
-    async def _receive_chunk(self) -> bool:
-        if not self._at_eof and self._fair_queue.must_wait(self):
-            # Most often, a busy connection has data. To wait for it first costs a tenth (measured).
-            with suppress(TimeoutError):
-                return await self._receive_in_turn()
-        if not self._at_eof:
+    async def _receive(self) -> None:
+        is_complete = False
+        while not is_complete:
+            if self._fair_queue.is_exhausted and self._must_wait():
+                # Most often, a busy connection has data. To wait for it costs a tenth (measured).
+                with suppress(TimeoutError):
+                    is_complete = await self._receive_in_turn()
+                    continue
+            if not self._at_eof:
+                try:
+                    await trio.lowlevel.wait_readable(self.socket)
+                except trio.ClosedResourceError:
+                    self._at_eof = True
+                except OSError as exc:  # other code has closed the descriptor
+                    self._break(exc)
             try:
-                await trio.lowlevel.wait_readable(self.socket)
-            except trio.ClosedResourceError:
-                self._at_eof = True
-            except OSError as exc:  # other code has closed the descriptor
-                self._break(exc)
-        try:
-            if not self._at_eof and self._fair_queue.must_wait(self):
-                return await self._receive_in_turn()
-            return self._receive_now()
-        except TimeoutError:
-            return False  # a spurious wake-up
+                if self._fair_queue.is_exhausted and self._must_wait():
+                    is_complete = await self._receive_in_turn()
+                else:
+                    is_complete = self._receive_now()
+            except TimeoutError:
+                pass  # a spurious wake-up
+
+    def _must_wait(self) -> bool:
+        return not self._at_eof and self._fair_queue.must_wait(self)
 
     async def _receive_in_turn(self) -> bool:
         self._task = trio.lowlevel.current_task()

@@ -20,7 +20,7 @@ class TrioSessionTasks(SessionTasks):
     __slots__ = ("_deadline", "_manager", "_nursery", "_observer", "_scopes")
 
     def __init__(self, observer: SessionObserver) -> None:
-        super().__init__(trio.current_time)
+        super().__init__(trio.lowlevel.current_clock().current_time)
         self._observer = observer
         self._manager = trio.open_nursery()
         self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}  # the last of each

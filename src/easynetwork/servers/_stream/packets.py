@@ -198,11 +198,12 @@ class PacketClient(AsyncStreamClient[Any]):
                     self.check_may_wait()
                 if self.waiting_since is None:
                     self.waiting_since, self.sent_before = self.tasks.clock(), self.bytes_sent
-                if (self.decoder.has_rest or self.decoder.has_more) and self.decoder.refill():
-                    await self.transport.give_way()
-                    continue
-                if self.decoder.has_rest and self.supervision is not None:
-                    self.supervision.note_partial()
+                if self.decoder.has_rest or self.decoder.has_more:
+                    if self.decoder.refill():
+                        await self.transport.give_way()
+                        continue
+                    if self.decoder.has_rest and self.supervision is not None:
+                        self.supervision.note_partial()
                 if self.watch is not None:
                     await self.watch.receive(deadline)
                 else:
