@@ -22,8 +22,9 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import anyio
 import hypothesis
@@ -62,6 +63,9 @@ KEPT_THREADS = ("Trio thread",)
 LOOP = re.compile(r"asyncio-eager|eager|uvloop|trio|asyncio")
 ONCE = ("asyncio-eager", "eager", "uvloop")
 VARIANT = re.compile(r"\b(buffer|ipv6|memory|tls|unix)\b")
+
+# More usual cases of a test than run on each version of Python.
+MANY = 4
 
 # Where the system lists this process's open file descriptors, if it does.
 DESCRIPTORS = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
@@ -126,41 +130,57 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the cases whose turn it is on this version of Python, at least one of each group."""
+    """Run the tests whose turn it is on this version of Python."""
     if ALL_TESTS:
         return
-    groups: dict[Group, list[pytest.Item]] = {}
+    groups: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
-        groups.setdefault(group_of(item), []).append(item)
+        groups.setdefault((item.nodeid.partition("[")[0], kind_of(item)), []).append(item)
     chosen: set[pytest.Item] = set()
-    turn = sys.version_info.minor
-    for group, cases in groups.items():
-        chosen.update(cases[turn % group.one_in :: group.one_in] or [cases[turn % len(cases)]])
+    for (function, kind), cases in groups.items():
+        chosen.update(cases_in_turn(function, kind, cases))
     items[:] = [item for item in items if item in chosen]
 
 
-class Group(NamedTuple):
-    """What some cases of a test have in common. One in so many of them runs."""
-
-    function: str
-    loop: str | None
-    variant: tuple[str, ...]
-    one_in: int
-
-
-def group_of(item: pytest.Item) -> Group:
-    """Return the group of cases that a test belongs to."""
-    function, _, parameters = item.nodeid.partition("[")
+def kind_of(item: pytest.Item) -> str:
+    """Return how the versions of Python share the cases of a test: see `cases_in_turn()`."""
+    _, _, parameters = item.nodeid.partition("[")
     found = LOOP.search(parameters)
-    loop = found[0] if found else None
-    # What measures cost runs on one version only.
-    third = 1 if item.get_closest_marker("cost") else 3
-    if FEW_TESTS or item.get_closest_marker("in_turn"):
-        return Group(function, None, (), third)
-    if loop in ONCE:
-        return Group(function, loop, (), sys.maxsize)
-    variant = tuple(VARIANT.findall(parameters))
-    return Group(function, loop, variant, third if loop == "trio" or (loop and variant) else 1)
+    if item.get_closest_marker("cost"):
+        return "all"  # what measures cost runs on one version only
+    if FEW_TESTS:
+        return "few"
+    if found and found[0] in ONCE:
+        return found[0]
+    if item.get_closest_marker("in_turn") or (found and found[0] == "trio"):
+        return "in turn"
+    return "in turn" if found and VARIANT.search(parameters) else "usual"
+
+
+def cases_in_turn(function: str, kind: str, cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Return those of some cases of a test that run on this version of Python.
+
+    Args:
+        function: The test.
+        kind: Which of its cases these are. The usual ones run on all versions, or a third on each
+            if they are many. Others run on one version each. Of those on uvloop, and with eager
+            tasks, there is one.
+        cases: The cases.
+    """
+    minor = sys.version_info.minor
+    third = cases[minor % 3 :: 3] or [cases[minor % len(cases)]]
+    if kind in ONCE:
+        # Python 3.11 has no eager tasks.
+        is_turn = is_turn_of(f"{function} {kind}", 3 if kind == "uvloop" else 2)
+        return [cases[minor % len(cases)]] if is_turn else []
+    if kind == "in turn":
+        return [case for case in cases if is_turn_of(case.nodeid, 3)]
+    return third if kind == "few" or (kind == "usual" and len(cases) > MANY) else cases
+
+
+def is_turn_of(name: str, versions: int) -> bool:
+    """Whether something runs here that runs on one of so many versions of Python."""
+    return zlib.crc32(name.encode()) % versions == sys.version_info.minor % versions
 
 
 @pytest.hookimpl(trylast=True)

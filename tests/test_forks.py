@@ -17,7 +17,10 @@ import pytest
 from tests.robustness.process import ServerProcess
 from tests.times import PATIENCE
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+    pytest.mark.in_turn,
+]
 
 PROGRAM = Path(__file__).parent / "forking.py"
 CHILDREN = ("bare", "fork", "spawn")

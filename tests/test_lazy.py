@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.in_turn
+
 PACKAGES = (
     "easynetwork.clients",
     "easynetwork.serializers",

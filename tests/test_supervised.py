@@ -24,7 +24,10 @@ from tests.networks import own_network
 from tests.supervisor import PROGRAM, Service
 from tests.times import PATIENCE
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system"),
+    pytest.mark.in_turn,
+]
 
 # Each restart takes half a second: another interpreter has to start.
 RESTARTS = 100 if ALL_TESTS else 4

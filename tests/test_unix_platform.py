@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.in_turn
+
 UNIX_MODULES = [
     f"easynetwork.{module}"
     for module in (

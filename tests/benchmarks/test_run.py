@@ -24,6 +24,8 @@ from benchmarks.results import Metric, Results, Sample
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.settings import QUICK, default_cores
 
+pytestmark = pytest.mark.in_turn
+
 FIGURES = Path(__file__).parents[2] / "docs" / "_include" / "performance"
 TINY = dataclasses.replace(
     QUICK,

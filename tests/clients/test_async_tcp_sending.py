@@ -28,7 +28,7 @@ from tests.clients.async_tcp_support import (
     until,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.in_turn]
 
 # More than the kernel and the client keep for a connection that was made `narrow`.
 LARGE = "x" * 2_000_000

@@ -34,7 +34,10 @@ from tests.conftest import ALL_TESTS
 from tests.times import PATIENCE, STUCK
 from tests.tls_peers import client_context, server_context
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer(2)")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer(2)"),
+    pytest.mark.in_turn,
+]
 
 # A lock that one acquire() leaves locked is found once in twelve interrupts (measured).
 INTERRUPTS = 3_000 if ALL_TESTS else 1_000

@@ -28,7 +28,7 @@ from tests.decoding import GeneratorStreamProtocol
 from tests.times import MS
 from tests.tls_peers import client_context, server_context
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.in_turn]
 
 PLACES = "transport", "protocol_class"
 in_memory = pytest.mark.parametrize(PLACES, [("memory", StreamProtocol)], ids=["memory"])

@@ -41,6 +41,7 @@ from tests.interop.support import needs, run
 from tests.times import PATIENCE
 
 pytestmark = [
+    pytest.mark.in_turn,
     pytest.mark.anyio,
     pytest.mark.skipif(os.name != "posix", reason="the queue needs folders that can be synced"),
 ]

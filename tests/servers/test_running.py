@@ -21,7 +21,10 @@ from easynetwork.servers.running import EXIT_STUCK
 from tests.conftest import HAS_TRIO, HAS_UVLOOP
 from tests.times import PATIENCE
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX"),
+    pytest.mark.in_turn,
+]
 
 PROGRAM = Path(__file__).parent / "running_program.py"
 LOOPS = ["asyncio", *(["uvloop"] if HAS_UVLOOP else []), *(["trio"] if HAS_TRIO else [])]

@@ -34,6 +34,8 @@ from tests.servers.standalone_support import (
 )
 from tests.times import PATIENCE
 
+pytestmark = pytest.mark.in_turn
+
 ROOT = Path(__file__).resolve().parents[2]
 
 THREADS = 8

@@ -19,7 +19,10 @@ from tests.robustness.process import ServerProcess
 from tests.socketserver.support import ask, receive_line, reset, wait_until
 from tests.times import MS, PATIENCE, SOON, STUCK
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.in_turn,
+]
 
 PROGRAM = Path(__file__).parent / "served.py"
 MEBIBYTE = 1 << 20

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.in_turn
+
 IMPORTS = """
 import asyncio, os, socket, threading, time
 import anyio, anyio.to_thread, pytest, pytest_asyncio
