@@ -68,26 +68,23 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         except OSError as exc:
             self._break(exc)
             return True
-        if not nbytes:
+        if nbytes:
+            packets = self.feed(view[:nbytes].tobytes())
+            if nbytes >= busy_size or packets > BUSY_PACKETS:
+                self._fair_queue.charge(self, nbytes, packets)
+                self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
+            if not packets:
+                self.on_partial()
+        else:
+            packets = 1  # the end: something that a task waits for, too
             self._at_eof = True
-            waiter, self._waiter = self._waiter, None
-            self._stop_receiving()
-            if waiter is not None:
-                resume(waiter)
-            return True
+            self._stop_reading()
         self._fed += nbytes
-        packets = self.feed(view[:nbytes].tobytes())
-        if nbytes >= busy_size or packets > BUSY_PACKETS:
-            self._fair_queue.charge(self, nbytes, packets)
-            self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
         if packets and (waiter := self._waiter) is not None:
             self._fed = nbytes
             self._waiter = None
             resume(waiter)
-            return True
-        if not packets:
-            self.on_partial()
-        if self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
+        elif self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()
         return True
 
