@@ -392,12 +392,15 @@ async def test_login(log: pytest.LogCaptureFixture) -> None:
     "max_clients, max_clients_per_host and keepalive cannot be changed for one client"
 
     "TypeError is raised."
+
+    "Here, idle_timeout is one second for guests, and there is none for members."
     """
 
     class Handler(Watched, login.AccountRequestHandler):
         pass
 
     assert Limits.public().idle_timeout == 600
+    assert login.LIMITS.idle_timeout == 1
     handler = Handler()
     async with serving(handler, limits=Limits(idle_timeout=200 * MS)) as server:
         async with connected(server) as member, connected(server) as guest:

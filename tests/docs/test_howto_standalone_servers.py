@@ -793,17 +793,15 @@ def test_blocking_handler() -> None:
 def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most two threads work at the same time, while the server serves other clients.
 
-    "In this program, at most two of them run at the same time: this is the limit of the limiter on
-    line 29. Other requests wait until a thread is free, and do not block the event loop while they
-    wait."
+    "In this program, at most two of them run at the same time: this is the limit of self.limiter.
+    Other requests wait until a thread is free, and do not block the event loop while they wait."
 
     "The threads are worker threads of anyio."
     """
-    line = (ADVANCED / "blocking_work.py").read_text(encoding="utf-8").splitlines()[28]
-    assert "CapacityLimiter(max_threads)" in line
     gate = Gate()
     monkeypatch.setattr(blocking_work, "derive_key", gate.work)
     handler = QuickToo(max_threads=2)
+    assert handler.limiter.total_tokens == 2
     server = tcp_server(handler, **loop_options(loop))
     with serving(server), contextlib.ExitStack() as stack:
         peers = [stack.enter_context(connected(server)) for _ in range(5)]
@@ -826,7 +824,7 @@ def test_bounded_threads(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_not_a_password(loop: str, caplog: pytest.LogCaptureFixture) -> None:
     """The example rejects requests that are valid JSON but not a password.
 
-    "Run such code in another thread, and await the result:"
+    "Run such code in another thread with anyio.to_thread.run_sync(), and await the result:"
     """
     server = tcp_server(blocking_work.KeyRequestHandler(1), **loop_options(loop))
     with serving(server), connected(server) as peer:
@@ -1003,6 +1001,9 @@ def test_work_in_c() -> None:
 @each_loop
 def test_news(loop: str) -> None:
     """The handler sends news from clients and from other threads to all clients.
+
+    "because only the thread of the event loop may call them. Use a portal, which
+    create_threads_portal() returns:"
 
     "Its call() method runs a function in the thread of the event loop, awaits it if it is
     a coroutine function, and returns its result. If the function raises an exception, call() raises

@@ -276,8 +276,8 @@ async def test_take_over(examples: Any) -> None:
 
     "Instead of an address, you can pass a connected TCP socket"
 
-    "The client takes over the socket and closes it, even if the constructor fails. If the socket is
-    not connected, OSError is raised. If it is an ssl.SSLSocket, TypeError is raised."
+    "The client takes over sock and closes it, even if the constructor fails. If the socket is not
+    connected, OSError is raised. If it is an ssl.SSLSocket, TypeError is raised."
     """
     async with serving(GreetingRequestHandler()) as server:
         sock = socket.create_connection(server.get_addresses()[0])
@@ -462,6 +462,8 @@ async def test_try_again(examples: Any, capsys: pytest.CaptureFixture[str]) -> N
     "While a server restarts, it refuses connections. Wait longer after each failed attempt, and do
     not catch the error of the last attempt"
 
+    "A blocking client always has a connection, so each attempt creates a new TCPNetworkClient."
+
     "After a failed attempt, call wait_connected() again."
     """
     with deaf() as sock:
@@ -526,11 +528,12 @@ async def test_reconnect(
     "Each pause is a random part of the delay, from one half of it to all of it (jitter). Without
     this, all clients of a server that restarts would connect again at the same time."
 
-    "The delay starts over when a packet has arrived, not when the client has connected. So if the
-    server accepts each connection and closes it at once, the delay still grows."
+    "The delay starts over at first_delay when a packet has arrived, not when the client has
+    connected. So if the server accepts each connection and closes it at once, the delay still
+    grows."
 
-    "The loop over the packets ends without an exception when the connection has ended for any
-    reason. An invalid packet raises StreamProtocolParseError, which ends the function"
+    "The loop over iter_received_packets() ends without an exception when the connection has ended
+    for any reason. An invalid packet raises StreamProtocolParseError, which ends the function"
     """
     is_over = anyio.Event()
     lines: list[str] = []
@@ -703,6 +706,8 @@ async def test_timeout(examples: Any) -> None:
 
     "If recv_packet() times out, no data is lost: if a part of a packet has arrived, the next call
     waits for the rest."
+
+    "Use a timeout of your framework, for example asyncio.timeout() or trio.fail_after()"
     """
     own = "" if is_blocking(examples.Client) else f"_{sniffio.current_async_library()}"
     async with pair(examples.Client, PROTOCOL) as (client, peer):
@@ -1139,7 +1144,8 @@ async def test_chat(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
     "One thread or task can receive while another one sends. This function sends the messages that a
     user types. Meanwhile, the program prints the messages that arrive"
 
-    "print_news() iterates over all packets without a timeout. Closing the client ends the loop"
+    "print_news() iterates over all packets without a timeout (timeout=None). Closing the client ends
+    the loop"
     """
 
     def blocking_messages() -> Iterator[str]:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -65,6 +66,7 @@ from tests.docs.howto_support import (
     turned_away,
     until,
 )
+from tests.docs.unix_support import example
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -316,8 +318,8 @@ async def test_turn_away(log: pytest.LogCaptureFixture) -> None:
 
     "The client gets a connection reset"
 
-    "handle() returns before the first yield. Use this to reject a client. It is not an error, and
-    is not logged as one."
+    "handle() returns before the first yield. Use this to reject a client, here one of the
+    banned_hosts. It is not an error, and is not logged as one."
     """
     refusing = examples.ConnectionCloseBeforeYieldRequestHandler(frozenset({"127.0.0.1"}))
     async with serve(refusing) as server:
@@ -1273,7 +1275,7 @@ async def test_login_left_halfway(log: pytest.LogCaptureFixture) -> None:
     """A client that disconnects during the login leaves nothing to clean up.
 
     "If the client disconnects while on_connection() waits, the generator is closed and
-    on_disconnection() is not called"
+    on_disconnection() is not called: line 11 has not run, so self.names has no entry to remove."
     """
     handler = WatchedLogin()
     async with serve(handler) as server, connected(server) as peer:
@@ -1312,8 +1314,8 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
     """A background task of the backend ends with the server.
 
-    "This handler starts a task that runs while the server serves clients (handle(), not shown,
-    counts the requests)"
+    "This handler starts the task report(), which runs while the server serves clients (handle(), not
+    shown, counts the requests)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
 
@@ -1405,7 +1407,7 @@ async def test_context() -> None:
     (asyncio and trio do)"
 
     "A value set in on_connection() is visible in every handle() of the same client and in its
-    on_disconnection(). It is not visible to other clients."
+    on_disconnection(): self.peer.get() returns it. It is not visible to other clients."
     """
     signatures: list[str] = []
 
@@ -1490,6 +1492,19 @@ def test_async_server() -> None:
             assert visitor.makefile("rb").readline() == b"Hello, Zo\xc3\xab!\n"
 
     check_log_of_program("howto/tcp_servers.rst", FOLDER, 3, visit)
+
+
+def test_server_of_a_path(tmp_path: Path) -> None:
+    """The program of the other tab creates the socket in its folder, and responds to a name.
+
+    "This program contains the handler. It listens on the path greeting.sock instead of a port"
+    """
+    file = DOCS / "_include/examples/howto/unix_servers/stream_server.py"
+    with example(file, tmp_path, "greeting.sock"), socket.socket(socket.AF_UNIX) as visitor:
+        visitor.settimeout(PATIENCE)
+        visitor.connect(str(tmp_path / "greeting.sock"))
+        visitor.sendall("Zoë\n".encode())
+        assert visitor.makefile(encoding="utf-8").readline() == "Hello, Zoë!\n"
 
 
 async def test_listening(log: pytest.LogCaptureFixture) -> None:

@@ -243,7 +243,7 @@ async def test_client_certificate(files: Path) -> None:
     "Load the certificate of the authority that signs your clients' certificates, and require a
     certificate from each client"
 
-    "The client loads its certificate into its own context"
+    "The client loads its certificate into its own context with load_cert_chain()"
     """
     context = examples.context_that_asks_for_certificates()
     mine = examples.client_context_with_certificate()
@@ -256,7 +256,7 @@ async def test_client_certificate(files: Path) -> None:
 async def test_certificate_without_address(files: Path) -> None:
     """A certificate can contain no mail address, but other names.
 
-    "So the handler can rely on the certificate"
+    "So the handler can rely on the certificate, which it reads from TLSAttribute.peercert:"
     """
     mine = new_client_context()
     authority().issue_cert("zoe.example.com").configure_cert(mine)
@@ -350,10 +350,11 @@ async def test_alpn(files: Path, known: list[str], chosen: str) -> None:
     "A client can offer a list of protocols. The server selects the first protocol of its own list
     that the client also offers (ALPN)."
 
-    "So you can introduce a new version of a protocol on the same port"
+    "So you can introduce a new version of a protocol on the same port. Pass the server's list to
+    set_alpn_protocols():"
 
-    "The handler reads the selected protocol. The second argument is the default for clients that do
-    not offer any"
+    "The handler reads the selected protocol from TLSAttribute.alpn_protocol. The second argument is
+    the default for clients that do not offer any"
     """
     mine = new_client_context()
     if known:
@@ -368,7 +369,7 @@ async def test_names() -> None:
     """The server has a certificate for each of its names, and rejects other names.
 
     "A client sends the name of the host that it wants to connect to, so one server can have several
-    names (SNI). A callback of the context selects another context, or rejects the client"
+    names (SNI). The sni_callback of the context selects another context, or rejects the client"
     """
     contexts = []
     for name in "example.com", "example.org":

@@ -467,8 +467,8 @@ async def test_try_again() -> None:
 async def test_take_over(examples: Any) -> None:
     """A client accepts a connected socket, and closes it.
 
-    "Instead of an address, you can pass a connected UDP socket. The client takes over the socket
-    and closes it"
+    "Instead of an address, you can pass a connected UDP socket, here sock. The client takes over the
+    socket and closes it"
     """
     async with serving(GreetingRequestHandler()) as greeter:
         sock = socket.socket(type=socket.SOCK_DGRAM)
@@ -490,7 +490,7 @@ async def test_timeout(examples: Any) -> None:
 
     "Both methods have a timeout argument, in seconds"
 
-    "Use a timeout of your framework"
+    "Use a timeout of your framework, for example asyncio.timeout() or trio.fail_after()"
 
     "Always set a timeout, because the datagram may be lost."
     """
@@ -559,7 +559,7 @@ async def test_ask_again(examples: Any) -> None:
 
     "It never waits without a timeout, and it may have to send a request again."
 
-    "So number the requests, and let the server repeat the number in its response"
+    "So begin each request with a number, and let the server repeat it in its response"
     """
     async with pair(examples.Client) as (client, peer):
 
@@ -1148,7 +1148,8 @@ def test_discovery_by_broadcast() -> None:
 
     "it must only listen on all interfaces"
 
-    "To find the servers of a network, send one request to its broadcast address"
+    "To find the servers of a network, send one request to its broadcast address, and collect the
+    responses with recv_packet_from() for a second:"
 
     "The server needs nothing special: it must only listen on all interfaces, so give the server of
     udp_servers the host"
@@ -1188,6 +1189,8 @@ def test_discovery_by_multicast() -> None:
     """The recipe finds a server that has joined the group.
 
     "Only machines that have joined a multicast group receive what is sent to its address"
+
+    "The socket option IP_MULTICAST_IF sets the interface"
     """
     for handler, answers in (
         (MulticastRequestHandler("127.0.0.1"), ["Hello, Zoë!"]),

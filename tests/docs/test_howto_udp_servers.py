@@ -425,7 +425,8 @@ async def test_first_yield_does_not_wait() -> None:
 async def test_refuse(log: pytest.LogCaptureFixture) -> None:
     """A return before the yield discards one datagram, without a log line.
 
-    "To refuse it, return before the first yield"
+    "To refuse it, return before the first yield. This handler refuses the datagrams of all hosts
+    that are not in allowed_hosts:"
 
     "The server then discards exactly one datagram, without decoding it. The client gets no notice,
     and nothing is logged. The client's next datagram starts a new handle(), which may accept it."
@@ -523,6 +524,8 @@ async def test_protocol_bug(
     subclass of RuntimeError, and the original exception is its __cause__."
 
     "Any other Exception Most likely a bug in the protocol object."
+
+    "If you catch Exception itself, log it, print it with traceback.print_exc(), or raise it again."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         with visiting(server) as peer:
@@ -541,8 +544,7 @@ async def test_protocol_bug(
 async def test_silent_handler(log: pytest.LogCaptureFixture) -> None:
     """A handler that catches everything and tells nobody hides its bugs.
 
-    "If you catch Exception itself, log it or raise it again. A bug is hard to find if its only
-    effect is a response to the client."
+    "A bug is hard to find if its only effect is a response to the client."
     """
 
     class Handler(Handling):
@@ -1255,7 +1257,7 @@ async def test_multicast() -> None:
 
     "On Linux, such a server receives no multicast, but only datagrams that are sent to it alone."
 
-    "Join the group in service_init(), with an option of the server's socket."
+    "Join the group in service_init(), with the option IP_ADD_MEMBERSHIP of the server's socket."
     """
     for host, is_received in (("127.0.0.1", False), ("", True)):
         handler = MulticastRequestHandler("127.0.0.1")
@@ -1311,8 +1313,8 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
     """A background task of the backend ends with the server.
 
-    "This handler starts a task that runs while the server handles requests (handle(), not shown,
-    counts them)"
+    "This handler starts the task report(), which runs while the server handles requests (handle(),
+    not shown, counts them)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
 
@@ -1461,7 +1463,8 @@ async def test_attribute_of_the_handler() -> None:
 async def test_context() -> None:
     """The context variables of a run belong to its client.
 
-    "A value set in handle() is visible in all functions that handle() calls."
+    "A value set in handle() is visible in all functions that handle() calls: in signed(),
+    self.peer.get() returns it."
 
     "Context variables save you from passing client through every function."
     """
@@ -1686,7 +1689,7 @@ async def test_no_response_loop(log: pytest.LogCaptureFixture, datagram: bytes) 
     "The library never sends a datagram by itself, not even in response to an invalid one, so this
     is up to your handler."
 
-    "Do not respond to invalid datagrams."
+    "Do not respond to invalid datagrams, which raise DatagramProtocolParseError."
 
     "A response, an error message in particular, must not look like a request."
 

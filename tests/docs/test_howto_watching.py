@@ -249,8 +249,8 @@ async def test_admin(log: pytest.LogCaptureFixture) -> None:
 
     "This program has a second server, for its administrator"
 
-    "They are the objects that your handler gets, so you can send them packets, close them, and ask
-    client.get_statistics() what they do."
+    "They are the objects that your handler gets, so you can send them packets, disconnect them
+    with abort(), and ask client.get_statistics() what they do."
     """
 
     class Handler(Watched, admin.EchoRequestHandler):
@@ -568,7 +568,8 @@ async def test_datagrams() -> None:
 def test_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Prometheus asks for is collected then, in another thread.
 
-    "The package prometheus-client answers it, in a thread of its own."
+    "The package prometheus-client answers it, in a thread of its own: start_http_server() opens the
+    port."
 
     "A collector gets the statistics of the server when Prometheus asks, so a request costs nothing
     more than without metrics"

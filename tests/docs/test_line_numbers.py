@@ -60,12 +60,6 @@ LINES = [
         {27: "server.serve_forever()"},
     ),
     (
-        "howto/advanced/standalone_servers.rst",
-        "the limit of the limiter on line 29",
-        "blocking_work.py",
-        {29: "limiter"},
-    ),
-    (
         "protocols/dns.rst",
         "create it in place of Zone (line 24)",
         "dns_server.py",
