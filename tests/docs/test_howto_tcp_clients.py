@@ -1144,8 +1144,8 @@ async def test_chat(examples: Any, capsys: pytest.CaptureFixture[str]) -> None:
     "One thread or task can receive while another one sends. This function sends the messages that a
     user types. Meanwhile, the program prints the messages that arrive"
 
-    "print_news() iterates over all packets without a timeout (timeout=None). Closing the client ends
-    the loop"
+    "print_news() iterates over all packets without a timeout (timeout=None). Closing the client
+    ends the loop"
     """
 
     def blocking_messages() -> Iterator[str]:

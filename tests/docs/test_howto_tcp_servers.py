@@ -1314,8 +1314,8 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
     """A background task of the backend ends with the server.
 
-    "This handler starts the task report(), which runs while the server serves clients (handle(), not
-    shown, counts the requests)"
+    "This handler starts the task report(), which runs while the server serves clients (handle(),
+    not shown, counts the requests)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
 

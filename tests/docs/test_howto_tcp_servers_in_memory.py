@@ -560,8 +560,8 @@ async def test_caught_exceptions(
 ) -> None:
     """A handler that swallows the exception leaves no trace; that of the page prints it.
 
-    "If you catch Exception itself, log it, print it with traceback.print_exc(), or raise it again. A
-    bug is hard to find if its only effect is a response to the client."
+    "If you catch Exception itself, log it, print it with traceback.print_exc(), or raise it again.
+    A bug is hard to find if its only effect is a response to the client."
     """
 
     class Swallowing(AsyncStreamRequestHandler[Any, Any]):

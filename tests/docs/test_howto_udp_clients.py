@@ -467,8 +467,8 @@ async def test_try_again() -> None:
 async def test_take_over(examples: Any) -> None:
     """A client accepts a connected socket, and closes it.
 
-    "Instead of an address, you can pass a connected UDP socket, here sock. The client takes over the
-    socket and closes it"
+    "Instead of an address, you can pass a connected UDP socket, here sock. The client takes over
+    the socket and closes it"
     """
     async with serving(GreetingRequestHandler()) as greeter:
         sock = socket.socket(type=socket.SOCK_DGRAM)
