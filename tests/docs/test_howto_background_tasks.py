@@ -131,7 +131,8 @@ def test_one_receives() -> None:
 async def test_ticker(log: pytest.LogCaptureFixture) -> None:
     """The example sends ticks and responses.
 
-    "This server sends ticks to each client, while handle() waits for requests"
+    "This server sends ticks to each client with try_send_packet(), while handle() waits for
+    requests"
     """
 
     class Handler(ticker.TickerRequestHandler):
@@ -504,7 +505,8 @@ async def test_searches(log: pytest.LogCaptureFixture) -> None:
     "The client has asked for the elephant first, so each response must say which request it
     answers."
 
-    "While max_searches tasks are running, handle() waits in line 10 and receives nothing."
+    "While max_searches tasks are running, handle() waits in line 10 and receives nothing, until one
+    of them calls free.release()."
     """
     handler = Search()
     async with serving(handler) as server, connected(server) as peer:
@@ -598,7 +600,7 @@ async def test_report_is_given_up(
 ) -> None:
     """Work for a client ends when the client leaves.
 
-    "Await client.wait_disconnected() in another task, and cancel the work"
+    "Await client.wait_disconnected() in another task, here give_up(), and cancel the work"
 
     "It also returns if the client has only ended its sending side, and could still receive the
     report. Do not use it for protocols in which clients do this."

@@ -244,10 +244,10 @@ def test_sizes_of_bodies() -> None:
 async def test_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both clients exchange documents with the example's server.
 
-    "Use a serializer for packets of the right size. If the header contains the size, as in HTTP,
-    make one for each body"
+    "Use a serializer for packets of the right size, such as BodySerializer. If the header contains
+    the size, as in HTTP, make one for each body, as body_protocol() does"
 
-    "A client receives the response in the same way"
+    "A client calls set_protocol() in the same way, before and after each body"
     """
     async with serving(documents.DocumentRequestHandler(), documents.LINES) as server:
         address = server.get_addresses()[0][:2]

@@ -96,8 +96,8 @@ async def test_sign_up() -> None:
 
     "a handler that asks the client several questions, and move parts of it into functions"
 
-    "This program signs up a new member. handle() receives the first packet, and the two helpers
-    receive the others"
+    "This program signs up a new member. handle() receives the first packet, and the two helpers,
+    ask() and ask_number(), receive the others"
 
     "You can mix both ways freely: each packet is delivered once, in order, to whatever asks for the
     next one."
@@ -517,7 +517,7 @@ def test_passing_on() -> None:
 async def test_temperatures() -> None:
     """The example's packets are parsed with what the handler has set before.
 
-    "In this program, a converter looks up a context variable that the handler sets"
+    "In this program, a converter looks up the context variable unit, which the handler sets"
 
     "The client sends three packets at once. The second one changes the unit of the third one"
 

@@ -134,8 +134,11 @@ WRONG: tuple[Any, ...] = (
 async def test_wrong(packet: Any) -> None:
     """Each wrong packet causes one error, and the next packet is received.
 
-    "Valid JSON from a peer can still contain the wrong data. Check it in the converter, with
-    a match statement: first the names and types, then the range"
+    "Valid JSON from a peer can still contain the wrong data. Check it in the converter, with a
+    match statement: first the names and types, then the range"
+
+    "If celsius is out of range, or anything else is wrong, the converter raises a
+    PacketConversionError"
 
     "For wrong data, raise a PacketConversionError"
 
@@ -304,8 +307,8 @@ async def test_own_mistake() -> None:
 def test_kinds() -> None:
     """Each packet contains a type name; packets of other types are refused.
 
-    "Put a type name into each packet, and let the receiver choose the class. Never let the peer
-    choose by the name of any class: list the classes that you allow."
+    "Put a type name into each packet, here under the key type, and let the receiver choose the
+    class. Never let the peer choose by the name of any class: list the classes that you allow."
     """
     converter = commands.CommandConverter()
     for command in commands.Login("Zoe"), commands.Say("hello"):
@@ -328,8 +331,8 @@ async def test_two_directions() -> None:
     responses. If requests and responses have different types, write a converter for each type, and
     combine them, the converter for sent packets first"
 
-    "The last two lines are the responses to the second client. Its connection stays open after both
-    mistakes."
+    "The last two lines are the responses to the second client. The handler catches each
+    StreamProtocolParseError, so the connection stays open after both mistakes."
     """
     async with serving(commands.CommandHandler(), commands.ServerProtocol()) as server:
         host, port = server.get_addresses()[0][:2]

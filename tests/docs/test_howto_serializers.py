@@ -881,7 +881,8 @@ async def read_binary(peer: Peer) -> binary_format.Packet:
 async def test_binary_format() -> None:
     """A server receives good frames, and responds to bad and oversized frames with an error.
 
-    "The handler responds to an invalid frame with an error, and the connection stays open"
+    "The handler catches the StreamProtocolParseError of an invalid frame and responds with an
+    error, and the connection stays open"
 
     "After a frame with a wrong CRC or an unknown type, the next frame is received as usual. If a
     frame is longer than limit, the handler gets one error as soon as the length has arrived. The
@@ -1195,7 +1196,7 @@ def test_buffers() -> None:
     them there. You can pass it to a BufferedStreamProtocol. It is an incremental serializer with
     two more methods"
 
-    "This buffer has room for the longest valid packet."
+    "This bytearray has room for the longest valid packet."
 
     "Expect a new buffer for each packet, and make it no larger than necessary."
     """

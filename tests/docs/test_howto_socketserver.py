@@ -345,7 +345,8 @@ def test_port(kind: str) -> None:
 
     "The operating system chooses another port at each run."
 
-    "If the server should always listen on the same port, write this port instead of the 0."
+    "If the server should always listen on the same port, pass this port to EchoServer instead of
+    the 0."
     """
     new_server = server_class(f"easynetwork.socketserver:{kind}")
     handler_class = HANDLER_CLASSES[kind]
@@ -507,8 +508,8 @@ def test_process_request() -> None:
 
     "The server closes its own copy of the connection with close_request(), which leaves the
     connection open for the child. The child handles the request, ends the connection with
-    shutdown_request(), and exits. serve_forever() calls service_actions() after each request, and
-    at least every half second: here, it collects the children that have ended."
+    shutdown_request(), and exits with os._exit(). serve_forever() calls service_actions() after
+    each request, and at least every half second: here, it collects the children that have ended."
     """
     handler = "tests.docs.socketserver_program:ReportingRequestHandler"
     with running(f"{EXAMPLES}.own_servers:ProcessServer", handler, LOCAL) as program:
@@ -530,7 +531,8 @@ def test_process_request() -> None:
 def test_process_request_with_error() -> None:
     """A child whose handler raises an exception ends like any other.
 
-    "The child handles the request, ends the connection with shutdown_request(), and exits."
+    "The child handles the request, ends the connection with shutdown_request(), and exits with
+    os._exit()."
     """
     handler = "tests.docs.socketserver_program:ReportingRequestHandler"
     with running(f"{EXAMPLES}.own_servers:ProcessServer", handler, LOCAL) as program:
@@ -608,7 +610,7 @@ def test_sequence_of_calls(caplog: pytest.LogCaptureFixture) -> None:
     of calls. The program first runs the server in a thread and connects to it. Then it shuts the
     server down, and processes one more request with handle_request()"
 
-    "The client connects before the server runs."
+    "The client connects before thread.start() runs the server."
 
     "serve_forever() does not call handle_request(). Both call the same methods from get_request()
     on."
@@ -685,8 +687,8 @@ def test_one_connection_at_a_time() -> None:
     "Always use a timeout with clients that you do not trust. Otherwise, a silent client keeps its
     thread or process, and a server without threads serves no other client."
 
-    "This is the same program without logging. It does not need its own server class, and its
-    handler serves all packets of a connection"
+    "This is the same program without logging. It uses TCPServer instead of its own server class,
+    and its handler serves all packets() of a connection"
     """
     with serving(TCPServer(LOCAL, echo_simple.EchoRequestHandler)) as server:
         with connected(server.server_address) as first, connected(server.server_address) as second:

@@ -159,8 +159,8 @@ def threads_of(process: subprocess.Popen[str]) -> int:
 def test_same_program(greeter: tuple[str, int]) -> None:
     """The four programs answer the same bytes in the same way, several clients at a time.
 
-    "This is the same program, first with socketserver alone, then with packets, then with
-    coroutines"
+    "Compare handle() in the same program, first with socketserver alone, then with packets, then
+    with coroutines"
 
     "keep blocking handlers, and change only the server"
     """

@@ -504,8 +504,8 @@ async def test_directions() -> None:
     """The response is cut off after each of its bytes; the request is not.
 
     "To cut a connection off, pass Faults for one direction: to_client is what the server sends.
-    With reset_after, the connection is reset after this number of bytes. This test tries it after
-    each byte of the response"
+    With reset_after, the connection is reset after this number of bytes. With
+    pytest.mark.parametrize, this test tries it after each byte of the response"
     """
     response = b"error: no value\n"
     source = (FOLDER / "test_client.py").read_text(encoding="utf-8")

@@ -279,7 +279,7 @@ async def test_abstract_name(examples: Any) -> None:
 async def test_take_over(examples: Any, path: str) -> None:
     """A client accepts a connected socket, and closes it.
 
-    "Instead of a path, you can pass a connected socket, for example one of the two that
+    "Instead of a path, you can pass a connected socket (sock), for example one of the two that
     socket.socketpair() returns."
 
     "The client takes over the socket and closes it"
@@ -610,7 +610,7 @@ async def test_like_logger(examples: Any, path: str) -> None:
 async def test_rotate(examples: Any, folder: Path, path: str) -> None:
     """The server writes to the file that the client passes.
 
-    "It passes an open file to the server, which then writes to this file"
+    "With a SocketAncillary, it passes an open file to the server, which then writes to this file"
 
     "This function is the log rotator for the handler in unix_servers."
     """
@@ -684,7 +684,8 @@ async def test_read_received_file(examples: Any, folder: Path, path: str) -> Non
 
     "Pass a SocketAncillary to recv_packet(). What arrives with the packet is added to it"
 
-    "The descriptors belong to you: close each of them, also if recv_packet() raises an error."
+    "The descriptors belong to you: close each of them with os.close(), also if recv_packet() raises
+    an error."
     """
     write(folder / "file", "content")
     fd = os.open(folder / "file", os.O_RDONLY)

@@ -270,8 +270,8 @@ def test_same_handlers() -> None:
 
     "Request handlers and protocol objects are the same as for TCP and UDP."
 
-    "Only the class of the server, which has a module of its own, and its first argument differ from
-    TCP"
+    "Only the class of the server, which has a module of its own, and its first argument, path,
+    differ from TCP"
     """
     tcp = (DOCS / "_include/examples/howto/tcp_servers/standalone/server.py").read_text("utf-8")
     text = (FOLDER / "stream_server_standalone.py").read_text("utf-8")
@@ -351,7 +351,9 @@ def test_curl(folder: Path) -> None:
 
     "Many programs show their status to curl over a Unix socket."
 
-    "The requests are lines of text that end with CRLF, so a small handler is enough"
+    "The requests are lines of text that end with CRLF, so a StringLineSerializer and a small
+    handler are enough. The handler repeats its yield until it receives the empty line at the end of
+    the headers"
     """
     [command] = commands("curl")
     with example(FOLDER / "status_server.py", folder, "status.sock"):
@@ -405,7 +407,7 @@ async def test_abstract_name(folder: Path) -> None:
     "On Linux, text that begins with a null character is an abstract name. It is not in the file
     system, and it disappears together with the socket"
 
-    "An abstract name is shown with an @, for example @greeting."
+    "An abstract name is shown with an @, for example @greeting if name is greeting."
 
     "With an empty path, Linux chooses an abstract name, which server.get_addresses() returns."
     """
@@ -942,7 +944,7 @@ async def test_tls(path: str) -> None:
 
     "A path is no host name."
 
-    "pass a context as for TCP"
+    "pass a context as ssl, as for TCP"
     """
     server = server_explanation.server_with_tls(path, Greeter(), new_server_context())
     async with serving(server):
@@ -1040,8 +1042,8 @@ async def test_what_is_no_file(path: str, log_file: Path, log: pytest.LogCapture
     "Writing to a pipe that no process reads would block the whole server, so rotate() accepts only
     regular files."
 
-    "The descriptors that you receive belong to you: close each of them, also if something fails.
-    The finally clause does this."
+    "The descriptors that you receive belong to you: close each of them with os.close(), also if
+    something fails. The finally clause does this."
 
     "A client can pass any descriptor."
     """
@@ -1437,7 +1439,7 @@ def test_logger(folder: Path) -> None:
 
     "Start the program, and send it a message with logger, in the same folder"
 
-    "The program prints the severity and the message"
+    "The program prints the severity, one of SEVERITIES, and the message"
 
     "This program receives such datagrams on a socket of its own"
     """

@@ -417,7 +417,8 @@ async def test_own_text(log: pytest.LogCaptureFixture) -> None:
 def test_json_program() -> None:
     """The program prints what the page shows, at another time.
 
-    "A formatter makes it, without another package"
+    "A formatter makes it, without another package. Pass it to the handler of the log with
+    setFormatter()"
     """
     printed = output_of("json_lines.py")
     times = r'"time": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"'
@@ -459,8 +460,8 @@ def test_json_traceback() -> None:
 async def test_connection_ids(log: pytest.LogCaptureFixture) -> None:
     """The lines of a client have its ID, those of its threads and of its end as well.
 
-    "The task of a client has its own context variables, so an ID that on_connection() sets is also
-    there when the server itself logs something about this client"
+    "The task of a client has its own context variables, so the connection_id that on_connection()
+    sets is also there when the server itself logs something about this client"
 
     "Accepted new connection comes before on_connection(), and has no ID yet."
 

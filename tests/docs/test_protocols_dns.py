@@ -1009,7 +1009,7 @@ async def test_private(log: pytest.LogCaptureFixture) -> None:
 
     "Shows how to serve only your own network."
 
-    "This handler returns before its first yield if a client is in another network."
+    "This handler returns before its first yield if a client is in none of its networks."
     """
     zone = HANDLER.zone
     own, other = (

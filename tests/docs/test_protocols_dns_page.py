@@ -717,9 +717,9 @@ async def test_tests_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     "They need no port, so they can run anywhere"
 
-    "The client needs a serializer of its own, because that of the server receives only queries.
-    Pass it to connect() as the protocol. With raw=True, the client sends and receives bytes. To
-    test a handler of your own, pass it to ask_udp()."
+    "The client needs a serializer of its own, ClientSerializer, because that of the server receives
+    only queries. Pass it to connect() as the protocol. With raw=True, the client sends and receives
+    bytes. To test a handler of your own, pass it to ask_udp()."
     """
     monkeypatch.syspath_prepend(FOLDER)
     page_tests = importlib.import_module("test_dns")
@@ -755,7 +755,7 @@ async def test_one_datagram_per_run() -> None:
 
     "For UDP, the default limits are enough, because handle() never waits for a second datagram."
 
-    "This handler returns before its first yield if a client is in another network."
+    "This handler returns before its first yield if a client is in none of its networks."
     """
 
     class Sink:

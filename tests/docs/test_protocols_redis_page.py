@@ -445,11 +445,11 @@ def test_speed_of_the_fast_way() -> None:
 def test_expired_keys_in_the_store() -> None:
     """A key goes when it is asked for, and outdated deadlines go when there are many.
 
-    "A key with a deadline is removed as soon as a command asks for it and finds that it has
+    "A key with a deadline is removed as soon as a command asks for it and get() finds that it has
     expired."
 
-    "The heap contains outdated deadlines if a key gets a new one, so it is built anew when too many
-    of them have accumulated."
+    "The heap contains outdated deadlines if a key gets a new one, so it is built anew by
+    heapq.heapify() when too many of them have accumulated."
     """
     session, clock = new_session()
     store = session.store
@@ -504,11 +504,11 @@ def test_decorator(own_commands: dict[bytes, commands.Entry]) -> None:
     the signature: parameters with a default are optional, and keys stands for any number of words.
     If a client sends too few or too many, the handler replies with an error"
 
-    "Session finds the function of a command and calls it"
+    "Session finds the function of a command in COMMANDS and calls it"
 
-    "The second argument of the decorator command is the attribute of the session that the function
-    gets first. By default, this is the store. For the commands of the next sections, it is another
-    object."
+    "The second argument of the decorator command, here entry.attribute, is the attribute of the
+    session that the function gets first. By default, this is the store. For the commands of the
+    next sections, it is another object."
     """
     session, _ = new_session()
     calls: list[Any] = []
@@ -699,7 +699,7 @@ async def test_cleaning_up(how: str) -> None:
     """Nothing is left of a client, however it leaves.
 
     "The generator ends when the client disconnects, whatever it was doing. The finally clause runs
-    in each case, and cleans up."
+    in each case, and cleans up with session.close()."
 
     "So a channel without subscribers is removed"
     """
@@ -754,9 +754,9 @@ def test_limits_of_a_transaction() -> None:
     """A transaction has the limits of a command and of a reply.
 
     "The queue is memory that a client can fill, so it has a limit, too: a transaction as a whole
-    may be as large as a single command. A few short commands can have very long replies. So _run()
-    replaces replies that exceed MAX_REPLY together, and commands such as LRANGE refuse to return
-    such a reply."
+    may be as large as a single command (MAX_COMMAND). A few short commands can have very long
+    replies. So _run() replaces replies that exceed MAX_REPLY together, and commands such as LRANGE
+    refuse to return such a reply."
     """
     session, _ = new_session()
     ask(session, "MULTI")
@@ -873,7 +873,7 @@ async def test_tests_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     "connect() gets the protocol object of the client's end"
 
-    "test_slow_network lets one to three bytes arrive at a time."
+    "test_slow_network lets one to three bytes arrive at a time: chunks=range(1, 4)."
 
     "test_invalid_command sends bytes instead of packets"
 

@@ -453,8 +453,8 @@ async def test_empty_mail(queue: Any) -> None:
 async def test_size(queue: Any) -> None:
     """A message that is too large is read, but not stored.
 
-    "When a message becomes too large, the server writes nothing more, but reads on to the end of
-    the message: that is where the client expects the reply."
+    "When a message becomes larger than max_size, the server writes nothing more, but reads on to
+    the end of the message: that is where the client expects the reply."
     """
     most = b"x" * 498 + b"\r\n" + b"y" * 498 + b"\r\n"
     async with serving_in_memory(queue, settings(max_size=1000)) as served:
@@ -482,8 +482,8 @@ async def test_long_line(queue: Any) -> None:
 def test_slow_content(queue: Any) -> None:
     """A message has to arrive in time, even if each line does.
 
-    "All problems in receive_content() are noted and reported at the end of the message, or they end
-    the connection."
+    "All problems in receive_content() are noted as its problem and reported at the end of the
+    message, or they end the connection."
     """
 
     async def main() -> None:
@@ -629,7 +629,7 @@ def test_leftovers(tmp_path: Path) -> None:
 async def test_state_after_start_tls(queue: Any) -> None:
     """What was said in clear text is forgotten, and what is injected is never parsed.
 
-    "After the handshake, the client begins again: the new session has neither a name nor a message"
+    "After start_tls(), the client begins again: the new session has neither a name nor a message"
 
     "Clear text after STARTTLS makes the handshake fail"
     """

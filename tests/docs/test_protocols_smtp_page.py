@@ -217,9 +217,11 @@ async def test_lines() -> None:
     "A client sends commands, which are lines that end with CRLF. The server answers each of them
     with a reply: a code of three digits and a text."
 
-    "So a request is a line of text, and a response is a Reply. A converter makes the lines"
+    "So a request is a line of text, and a response is a Reply. A converter makes lines of its code
+    and its text"
 
-    "Only CRLF ends a line, and other control characters are an error."
+    "Only CRLF ends a line, and for other control characters the converter raises a
+    PacketConversionError."
 
     "A longer line than the limit, a character that is not ASCII or a control character raises
     StreamProtocolParseError where the handler waits for the command."
@@ -343,7 +345,8 @@ async def test_format_of_the_content(queue: Any, monkeypatch: pytest.MonkeyPatch
 
     "This is another format, so it has a serializer of its own"
 
-    "handle() runs for the whole connection, so the session is a local variable."
+    "handle() runs for the whole connection, with a yield for each command, so the session is a
+    local variable."
 
     "client.set_protocol() changes the format for the content, and back."
     """
@@ -608,7 +611,7 @@ async def test_rules_for_commands(queue: Any, verbs: dict[str, Any]) -> None:
 
     "Keep what belongs to the client in attributes of the session."
 
-    "A function needs no network, so its test needs none either"
+    "A function needs no network, so its test only calls session.reply_to()"
     """
     got: list[str] = []
 
