@@ -369,7 +369,8 @@ def test_both_in_one_loop(module: str, tmp_path: Path) -> None:
     if module == "beside_asyncio":  # it prints a traceback at Control-C, as programs do
         source = source.replace("asyncio.run(main())", SILENT)
     else:
-        source = source.replace("reactor.run()", "reactor.run()\n    assert not new.get_addresses()")
+        closed = "    assert not new.get_addresses()"
+        source = source.replace("reactor.run()", f"reactor.run()\n{closed}")
     (tmp_path / "program.py").write_text(source, encoding="utf-8")
     with running([sys.executable, str(tmp_path / "program.py")]) as program:
         for word, address, answer in zip(

@@ -251,7 +251,8 @@ def test_stream_programs(folder: Path, name: str) -> None:
 def test_datagram_programs(folder: Path, name: str) -> None:
     """Both programs respond to a client with a name.
 
-    "This is the same server for datagrams"
+    "This is the same server for datagrams, an AsyncUnixDatagramServer or a
+    StandaloneUnixDatagramServer"
 
     "A client needs a name of its own to receive responses."
     """

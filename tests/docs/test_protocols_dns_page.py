@@ -283,6 +283,8 @@ def test_zone_file(tmp_path: Path) -> None:
 
     "The server reads the file only when it starts, so restart it after a change."
 
+    "Zone.find() looks up one name, and returns the Kind of the answer with its records."
+
     "and does not reload the zone file: restart it."
     """
     lines = ["mail A 192.0.2.1", "www.example.com. A 192.0.2.2", "www.example.com A 192.0.2.3"]
@@ -502,7 +504,8 @@ def test_main(monkeypatch: pytest.MonkeyPatch) -> None:
 
     "Runs a UDP server and a TCP server."
 
-    "run() runs several servers in one event loop. Both get the same handler object"
+    "run() runs several servers in one event loop. Both get the same handler object, and the TCP
+    server gets LIMITS"
 
     "The port of DNS is 53, which only the administrator may open. So the program listens on port
     5300 by default"
@@ -529,6 +532,7 @@ def test_main(monkeypatch: pytest.MonkeyPatch) -> None:
     assert no_options == {}
     port = dns.resolver.Resolver(configure=False).port
     assert port == 53 < socket.IPPORT_RESERVED <= 5300
+    assert options["limits"] is program.LIMITS
     limits, public = dataclasses.asdict(options["limits"]), dataclasses.asdict(Limits.public())
     shorter = {name for name in limits if limits[name] != public[name]}
     assert shorter == {"first_packet_timeout", "idle_timeout"}

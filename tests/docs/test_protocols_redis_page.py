@@ -701,7 +701,7 @@ async def test_cleaning_up(how: str) -> None:
     "The generator ends when the client disconnects, whatever it was doing. The finally clause runs
     in each case, and cleans up with session.close()."
 
-    "So a channel without subscribers is removed"
+    "So a channel without subscribers is removed from topics"
     """
     handler = Noting()
     async with serve(handler, SERVER_PROTOCOL) as served:
