@@ -124,7 +124,7 @@ def tests_of(mutation: Mutation, sources: Sources) -> list[str]:
         of_all_pages = [test for test in sources.tests() if "*.rst" in sources.words(*test)]
         found += [test for test in of_all_pages if test not in found]
     else:
-        pages = [file] if file in PAGES else [page for page in PAGES if includes(page, file)]
+        pages = [page for page in PAGES if page == file or includes(page, file)]
         places = {page.relative_to(DOCS).as_posix() for page in pages if page.suffix == ".rst"}
         texts = {*places, "*.rst", *(page.name for page in pages if page.suffix == ".md")}
         found = [test for test in sources.tests() if texts & sources.words(*test)]

@@ -329,9 +329,8 @@ def examples() -> list[Path]:
 def candidates(kind: str) -> tuple[list[list[Mutation]], list[list[Mutation]]]:
     """Return the changes of a kind to pages and to examples, those of each file together."""
     of_page, of_example = KINDS[kind]
-    pages = [*PAGES, *sorted((DOCS / "_include").glob("*.rst"))]
     return (
-        [mutations(kind, page, lambda text, p=page: of_page(text, p)) for page in pages]  # type: ignore[misc]
+        [mutations(kind, page, lambda text, p=page: of_page(text, p)) for page in PAGES]  # type: ignore[misc]
         if of_page
         else [],
         [mutations(kind, file, of_example) for file in examples()] if of_example else [],

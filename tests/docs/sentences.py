@@ -2,7 +2,8 @@
 
 Prints the share, of each page and of all; for pages that are named, the sentences that none does.
 A sentence counts as quoted if quotations in docstrings of tests have at least half of its words.
-Not counted: the reference, which is made from docstrings, and what is less than five words long.
+Not counted: the reference, which is made from docstrings, code, the messages that the page about
+troubleshooting explains, and what is less than five words long.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from docs.values import with_values
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent.parent / "docs"
+# What several pages include.
+PARTS = sorted((DOCS / "_include").glob("*.rst"))
 PAGES = [
     DOCS.parent / "README.md",
+    *PARTS,
     *sorted(
         path
         for path in DOCS.rglob("*.rst")
@@ -28,8 +32,9 @@ PAGES = [
 
 # Directives whose content is not prose, or not the site's own.
 _NO_PROSE = re.compile(
-    r"^( *)\.\. (?!note|tip|important|warning|caution|seealso|list-table|tabs|tab|group-tab"
-    r"|glossary|message)[^\n]*\n(?:\1 +[^\n]*\n|\n)*",
+    r"^ *>>> (?:.*\S.*\n)+|^ *\.\. message::\n(?:.*\S.*\n)+"
+    r"|^( *)\.\. (?!note|tip|important|warning|caution|seealso|list-table|tabs|tab|group-tab"
+    r"|glossary)[^\n]*\n(?:\1 +[^\n]*\n|\n)*",
     re.MULTILINE,
 )
 _CODE_OF_MARKDOWN = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -38,15 +43,20 @@ _END = re.compile(r"(?<=[.:?!]) (?=[A-Z`*:])")
 _WORD = re.compile(r"\w+")
 
 
-def sentences(page: Path) -> Iterator[list[str]]:
-    """Yield the sentences of a page, as lists of words."""
+def sentences(page: Path) -> list[list[str]]:
+    """Return the sentences of a page, as lists of words."""
+    return [words for words, counts in pieces(page) if counts]
+
+
+def pieces(page: Path) -> Iterator[tuple[list[str], bool]]:
+    """Yield the words of each piece of a page, and whether it counts as a sentence."""
     text = with_values(page.read_text(encoding="utf-8"))
     text = _CODE_OF_MARKDOWN.sub("\n", text) if page.suffix == ".md" else _NO_PROSE.sub("\n", text)
     for part in _NEW_PART.split(text):
         for sentence in _END.split(" ".join(part.split())):
-            words = words_of(sentence)
-            if len(words) > 4 and sentence.rstrip("*`) ").endswith((".", ":", "?")):
-                yield words
+            if words := words_of(sentence):
+                ends = sentence.rstrip("*`) ").endswith((".", ":", "?"))
+                yield words, ends and len(words) > 4
 
 
 def words_of(text: str) -> list[str]:
@@ -70,20 +80,19 @@ def quotations() -> Iterator[str]:
 
 def not_quoted(page: Path, quoted: set[str]) -> tuple[int, list[str]]:
     """Return how many sentences a page has, and those that no test quotes."""
-    found = list(sentences(page))
-    whole = " ".join(["", *(word for sentence in found for word in sentence), ""])
+    found = [(" ".join(words), counts) for words, counts in pieces(page)]
+    whole = " ".join(["", *(text for text, _ in found), ""])
     covered = bytearray(len(whole))
     for quotation in filter(None, quoted):
         start = -1
         while (start := whole.find(f" {quotation} ", start + 1)) >= 0:
             covered[start + 1 : start + 1 + len(quotation)] = b"\1" * len(quotation)
     rest, position = [], 1
-    for sentence in found:
-        text = " ".join(sentence)
-        if sum(covered[position : position + len(text)]) < len(text) / 2:
+    for text, counts in found:
+        if counts and sum(covered[position : position + len(text)]) < len(text) / 2:
             rest.append(text)
         position += len(text) + 1
-    return len(found), rest
+    return sum(counts for _, counts in found), rest
 
 
 def main(names: list[str]) -> float:

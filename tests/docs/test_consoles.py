@@ -7,14 +7,13 @@ from itertools import pairwise
 
 import pytest
 
-from tests.docs.sentences import DOCS, PAGES
+from tests.docs.sentences import PAGES
 
 CONSOLE = re.compile(
     r"^( *)\.\. code-block:: console\n(?:\1 +\S.*\n|\n)*|^```console\n(?s:.*?)^```", re.MULTILINE
 )
 COMMAND = re.compile(r"^ *\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
 WORD = re.compile(r"[^\s\"']+")
-TEXTS = [*PAGES, *sorted((DOCS / "_include").glob("*.rst"))]
 
 
 def made_by(command: str) -> set[str]:
@@ -45,7 +44,7 @@ def out_of_order(text: str) -> list[tuple[str, str]]:
 
 def test_order() -> None:
     """No command of a console needs what a later one makes."""
-    for page in TEXTS:
+    for page in PAGES:
         assert out_of_order(page.read_text(encoding="utf-8")) == [], page
 
 

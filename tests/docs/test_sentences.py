@@ -28,27 +28,50 @@ A server has a limit of :term:`clients <client>`. It refuses :meth:`~.Server.acc
 * Too short.
 
 * In a list, there are sentences as well.
+
+Python says no. The next value is another one.
+
+>>> print("This is no sentence either.")
+This is no sentence either.
+
+.. message::
+   ValueError: this is a message that the page explains.
+
+   Another test has to see the message.
 """
 
 
 def test_sentences(tmp_path: Path) -> None:
-    """Headings, code and fragments are not counted; words are what a reader sees."""
+    """Headings, code, messages and fragments are not counted; words are what a reader sees."""
     page = tmp_path / "page.rst"
     page.write_text(PAGE)
     assert [" ".join(words) for words in sentences.sentences(page)] == [
         "a server has a limit of clients",
         "each of them is counted in statistics",
         "in a list there are sentences as well",
+        "the next value is another one",
+        "another test has to see the message",
     ]
 
 
 def test_not_quoted(tmp_path: Path) -> None:
-    """Quotations count together, and where they are in the page only."""
+    """Quotations count together, where they are in the page only, also across a short sentence."""
     page = tmp_path / "page.rst"
     page.write_text(PAGE)
     quoted = {"a server has", "of clients", "each of", "and of others"}
     rest = ["each of them is counted in statistics", "in a list there are sentences as well"]
-    assert sentences.not_quoted(page, quoted) == (3, rest)
+    last = ["the next value is another one", "another test has to see the message"]
+    assert sentences.not_quoted(page, quoted) == (5, rest + last)
+    quoted.add("python says no the next value is another one")
+    assert sentences.not_quoted(page, quoted) == (5, rest + last[1:])
+
+
+def test_parts() -> None:
+    """All claims of the parts that several pages include are quoted."""
+    quoted = set(sentences.quotations())
+    assert {page.name for page in sentences.PARTS} >= {"tutorial-setup.rst"}
+    for page in sentences.PARTS:
+        assert sentences.not_quoted(page, quoted)[1] == [], page.name
 
 
 def test_share(capsys: pytest.CaptureFixture[str]) -> None:
