@@ -1606,6 +1606,36 @@ async def test_program_at_the_port() -> None:
     assert f"pid={os.getpid()}," in printed[1]
 
 
+@pytest.mark.skipif(shutil.which("lsof") is None, reason="lsof is not installed")
+async def test_program_at_the_port_on_macos() -> None:
+    """The tool of macOS, which other systems have as well, shows the process that listens.
+
+    "On macOS, run lsof -nP -iTCP:9000 -sTCP:LISTEN."
+    """
+    command = ["lsof", "-nP", "-iTCP:9000", "-sTCP:LISTEN"]
+    async with AsyncTCPNetworkServer("127.0.0.1", 9000, protocol(), WatchedMinimum()):
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+            command, capture_output=True, encoding="utf-8", check=True
+        )
+    _, line = done.stdout.splitlines()
+    assert line.split()[1] == str(os.getpid())
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="that of Windows has other options")
+async def test_program_at_the_port_on_windows() -> None:
+    """The tool of Windows shows the process that listens.
+
+    "On Windows, run netstat -ano: the last column of the line with :9000 and LISTENING is the
+    process ID."
+    """
+    async with AsyncTCPNetworkServer("127.0.0.1", 9000, protocol(), WatchedMinimum()):
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+            ["netstat", "-ano"], capture_output=True, encoding="utf-8", check=True
+        )
+    lines = [line.split() for line in done.stdout.splitlines() if ":9000 " in line]
+    assert [line[-1] for line in lines if "LISTENING" in line] == [str(os.getpid())]
+
+
 async def test_restart() -> None:
     """A server can start again although the connections of its last run are in TIME_WAIT.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -195,13 +196,42 @@ def test_complete_datagrams() -> None:
 def test_programs_that_listen() -> None:
     """A tool shows what listens.
 
-    "ss -ltnp shows the programs that listen."
+    "These commands show the programs that listen: On Linux: ss -ltnp"
     """
     with socket.create_server(("127.0.0.1", 0)) as sock:
         shown = subprocess.run(["ss", "-ltnp"], capture_output=True, encoding="utf-8", check=True)
         port = sock.getsockname()[1]
         [line] = [line for line in shown.stdout.splitlines() if f"127.0.0.1:{port} " in line]
         assert "users:" in line
+
+
+@pytest.mark.skipif(shutil.which("lsof") is None, reason="lsof is not installed")
+def test_programs_that_listen_on_macos() -> None:
+    """The tool of macOS, which other systems have as well, shows what listens.
+
+    "On macOS: lsof -nP -iTCP -sTCP:LISTEN"
+    """
+    command = ["lsof", "-nP", "-iTCP", "-sTCP:LISTEN"]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    [line] = [line for line in done.stdout.splitlines() if f":{port} " in line]
+    assert line.split()[1] == str(os.getpid())
+    assert line.endswith("(LISTEN)")
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="that of Windows has other options")
+def test_programs_that_listen_on_windows() -> None:
+    """The tool of Windows shows what listens, and the process.
+
+    "On Windows: netstat -ano"
+    """
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        done = subprocess.run(["netstat", "-ano"], capture_output=True, text=True, check=True)
+        port = sock.getsockname()[1]
+    lines = [line.split() for line in done.stdout.splitlines() if f"127.0.0.1:{port} " in line]
+    assert [line[-1] for line in lines if "LISTENING" in line] == [str(os.getpid())]
 
 
 # -- what is the difference between a reset and a clean end?
