@@ -90,7 +90,7 @@ def numbered_lists(page: str) -> list[list[str]]:
 def plain(text: str) -> str:
     """Return text without its markup, with the numbers that it takes from the code."""
     text = with_values(text)
-    text = re.sub(r":([\w:+-]+):`([~!]?)\.?([^`<]+?)(?: <[^`>]*>)?`", shown, text)
+    text = re.sub(r":([\w:+-]+):`([~!]?)\.?([^`<]+?)(?:\s+<[^`>]*>)?`", shown, text)
     text = re.sub(r"`([^`<]+?) <[^`>]*>`_", r"\1", text)
     return " ".join(re.sub(r"[`*]|^\s*(?:#\.|\*) ", "", text, flags=re.MULTILINE).split())
 

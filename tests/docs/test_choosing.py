@@ -141,7 +141,9 @@ CLIENTS = {
 
 
 def test_transports(tmp_path: Path) -> None:
-    """TCP can use TLS, and a Unix socket is a file with permissions.
+    """TCP can use TLS, and is for another machine; a Unix socket is a file with permissions.
+
+    "the two programs run on different machines, or you do not know yet."
 
     "It can use TLS." "The permissions of a file decide who may connect."
 
@@ -149,6 +151,8 @@ def test_transports(tmp_path: Path) -> None:
     """
     assert [row[0] for row in table(PAGE, "Transport", "Packets")] == [*TRANSPORTS]
     assert "ssl" in inspect.signature(SERVERS["TCP", "Asynchronous"]).parameters
+    has_host = [name for name in STREAMS if "host" in parameters_of(SERVERS[name, "Asynchronous"])]
+    assert has_host == ["TCP"]
     for transport in "Unix streams", "Unix datagrams":
         cls: Any = SERVERS[transport, "Standalone"]
         handler = Echo() if transport in STREAMS else DatagramEcho()
@@ -158,6 +162,10 @@ def test_transports(tmp_path: Path) -> None:
             thread.start()
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
             thread.join()
+
+
+def parameters_of(server: type) -> Iterable[str]:
+    return inspect.signature(server).parameters
 
 
 def test_lost_packets() -> None:

@@ -142,6 +142,9 @@ def test_objects_of_one_loop() -> None:
 
     "Do not use an object of one event loop in the other, such as a client or a ClientGroup. Use the
     portal of the server to which it belongs"
+
+    "It must not call the methods of the clients directly, because only the thread of the event loop
+    may call them."
     """
     assert "Another thread of your program may need to send packets to the clients." in words(PAGE)
     handler = Handler(lambda: None)
