@@ -1026,3 +1026,52 @@ def test_elsewhere() -> None:
         file, _, name = place.partition("::")
         source = (REPOSITORY / file).read_text(encoding="utf-8")
         assert re.search(rf"^(?:async )?def {name or 'test_'}", source, re.MULTILINE), place
+
+
+# The exceptions in the tables
+
+
+async def test_exceptions() -> None:
+    """Each counterpart of another library's exception is raised where the tables say.
+
+    "GeneratorExit at a yield, EndOfStreamError in client.recv_packet()"
+
+    "limit of the serializer, StreamProtocolParseError" "StreamProtocolParseError at the yield"
+    """
+    found: list[type[BaseException]] = []
+    over = anyio.Event()
+
+    class Noting(AsyncStreamRequestHandler[str, str]):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                if (yield None) == "receive":
+                    while True:
+                        await client.recv_packet()
+            except BaseException as exc:
+                found.append(type(exc))
+                over.set()
+                raise
+
+    rows = {
+        left: right
+        for name in ("asyncio streams", "Twisted")
+        for left, right in table(PAGE, name, "easynetwork")
+    }
+    protocol: Any = StreamProtocol(StringLineSerializer(limit=50))
+    for data, expected, left in (
+        (b"", GeneratorExit, "StreamReader.at_eof(), asyncio.IncompleteReadError"),
+        (b"receive\n", EndOfStreamError, "StreamReader.at_eof(), asyncio.IncompleteReadError"),
+        (b"x" * 80, StreamProtocolParseError, "limit, asyncio.LimitOverrunError"),
+        (b"x" * 80, StreamProtocolParseError, "LineReceiver.lineLengthExceeded()"),
+    ):
+        over = anyio.Event()
+        async with serve(Noting(), protocol) as served:
+            connection = await served.connect(raw=True)
+            if data:
+                await connection.send(data)
+            await anyio.wait_all_tasks_blocked()
+            if len(data) < 80:
+                connection.close()
+            await over.wait()
+        assert found.pop() is expected
+        assert expected.__name__ in rows[left]
