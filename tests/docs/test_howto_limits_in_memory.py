@@ -184,7 +184,7 @@ async def test_proxy() -> None:
     """All clients in memory have one address, as those of a proxy.
 
     "If your clients come through a proxy or a load balancer, all of them have its address. Then set
-    max_clients_per_host=None"
+    max_clients_per_host=None, and limit the clients of each host in the proxy."
 
     "A server behind a proxy. There is no max_clients_per_host by default."
     """

@@ -132,6 +132,8 @@ async def test_tcp(reason: CloseReason) -> None:
 async def test_tls(reason: CloseReason) -> None:
     """A client is reset before the handshake, or after it.
 
+    "Which of its calls fails depends on the transport"
+
     "TLS. A server that is full does not begin the handshake, so connecting always fails. A client
     that handle() refuses has connected, and its first call fails."
     """

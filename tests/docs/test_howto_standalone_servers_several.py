@@ -7,6 +7,7 @@ of the page.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -22,7 +23,7 @@ from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, run
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import AsyncStreamClient
-from tests.docs.howto_support import check_quotations, words
+from tests.docs.howto_support import DOCS, check_quotations, words
 from tests.docs.test_howto_standalone_servers import (
     PAGE,
     connected,
@@ -168,8 +169,12 @@ def test_one_loop() -> None:
     """Both handlers run in one thread.
 
     "If the handlers share more than a counter, run the servers in one event loop: there, only one
-    handler runs at a time, and you do not need locks. run() takes several asynchronous servers"
+    handler runs at a time, and you do not need locks. run() takes several asynchronous servers, and
+    /choosing has a program with two of them."
     """
+    program = (DOCS / "_include/examples/choosing/two_servers.py").read_text(encoding="utf-8")
+    assert "choosing/two_servers.py" in (DOCS / "choosing.rst").read_text(encoding="utf-8")
+    assert len(re.findall(r"Async\w+Server\(", program)) == 2
     handlers = [Handler(lambda: None), Handler(lambda: None)]
     created: list[AsyncTCPNetworkServer[str, str]] = []
 

@@ -172,6 +172,10 @@ def test_windows() -> None:
     "On Windows, the first two commands are py -m venv ..\tutorials\venv and
     ..\tutorials\venv\Scripts\activate."
 
+    "Get a clone of this repository, change into it, and install it in a virtual environment:"
+
+    "Get a clone of its repository, change into it, and install it in a virtual environment:"
+
     "On Windows, type ..\venv\Scripts\activate instead."
     """
     count = 0
@@ -186,6 +190,9 @@ def test_windows() -> None:
             assert block
             count += 1
     assert count == 5
+    install = r"\$ python3 -m venv venv\n *\$ \. venv/bin/activate\n *\$ pip install \.\n"
+    for page in "README.md", "docs/index.rst":
+        assert re.search(install, TEXTS[page].partition("Get a clone of")[2])
 
 
 def test_setup() -> None:
@@ -209,9 +216,8 @@ def test_setup() -> None:
     assert any(each.startswith("trio") for each in project["optional-dependencies"]["trio"])
     for page, text in TEXTS.items():
         if setup.name in text:
-            assert {*re.findall(r":caption: (Terminal \d)", text)} <= {"Terminal 1", "Terminal 2"}
-            assert "the second terminal" in text
-            assert "third terminal" not in text
+            captions = {*re.findall(r":caption: (\w+ terminal)", text)}
+            assert captions == {"First terminal", "Second terminal"}
             files = (EXAMPLES / "tutorials" / Path(page).stem).glob("*.py")
             with_trio = {each.stem for each in files if re.search(r"\btrio\b", each.read_text())}
             assert with_trio
@@ -344,7 +350,8 @@ def test_fixtures() -> None:
 def test_same_handler() -> None:
     """One handler object is right for both kinds of servers.
 
-    "The request handler does not change: it is a class with an asynchronous handle() method"
+    "The request handler does not change: it is a class with an asynchronous handle() method, and
+    everything that the two other pages say about request handlers also applies here."
     """
     protocol: Any = StreamProtocol(StringLineSerializer())
     handler = Echo()
@@ -367,3 +374,89 @@ async def test_no_bytes() -> None:
         assert await client.recv_packet() == {"name": "Zoë"}
         await raw.send(b'{"name": "x"}\n')
         assert isinstance(await raw.receive(), bytes)
+
+
+# The reference
+
+
+def documented(page: str) -> tuple[set[str], set[str]]:
+    """Return the modules and the classes whose members a page of the reference has."""
+    text = (DOCS / f"api/{page}.rst").read_text(encoding="utf-8")
+    found: dict[str, set[str]] = {"module": set(), "class": set()}
+    for kind, name, options in re.findall(
+        r"^\.\. auto(module|class|function):: ([\w.]+).*\n((?:   :.*\n)*)", text, re.MULTILINE
+    ):
+        if ":members:" in options or kind == "function":
+            found.setdefault(kind, set()).add(name)
+    return found["module"], found["class"] | found.get("function", set())
+
+
+def test_reference() -> None:
+    """The reference has all members of these classes and modules.
+
+    "All parameters and methods of the server." "All parameters and methods of the servers."
+
+    "All parameters and methods of the clients."
+
+    "All methods of the client object." "All methods and errors." "All attributes."
+
+    "All functions, with their parameters and errors." "The base classes." "All methods."
+    """
+    folder = ROOT / "src/easynetwork"
+    for page, pattern in (
+        ("servers/async_servers", "servers/async_[tu]*.py"),
+        ("servers/standalone_servers", "servers/standalone_[tu]*.py"),
+        ("clients", "clients/[atu]*_*.py"),
+    ):
+        modules = {
+            ".".join(file.relative_to(folder.parent).with_suffix("").parts)
+            for file in folder.glob(pattern)
+        }
+        assert len(modules) >= 4
+        assert modules <= documented(page)[0], page
+    classes = {name.rpartition(".")[2] for name in documented("servers/handlers")[1]}
+    modules, statistics = documented("servers/async_servers")
+    attributes = {name.rpartition(".")[2] for name in statistics | documented("servers/abc")[1]}
+    assert {"StreamStatistics", "CloseReason"} <= attributes
+    everything = "".join(file.read_text() for file in (DOCS / "api").rglob("*.rst"))
+    for name in "AsyncStreamClient", "ClientGroup", "ClientStatistics":
+        assert re.search(rf"\.{name}(?:\(\))?\n   :members:", everything) or name in classes
+    text = (DOCS / "api/testing.rst").read_text(encoding="utf-8")
+    named = re.findall(r"^\.\. auto\w+:: easynetwork\.\w+\.(\w+)", text, re.MULTILINE)
+    assert {*named} >= {*importlib.import_module("easynetwork.testing").__all__}
+    assert documented("protocol")[0] >= {"easynetwork.converter", "easynetwork.protocol"}
+
+
+# The tutorials
+
+
+def test_terminals() -> None:
+    """Each command is in the terminal that the sentence before it names.
+
+    "Run the client in the second terminal:"
+
+    "Leave the server running, and start Python in the second terminal (python,
+    without a file name). You use the client from there, as a client program would."
+
+    "Continue in the same Python interpreter"
+
+    "Now press Control-C in the first terminal:" "Press Control-C in the first terminal:"
+    """
+    for page, text in TEXTS.items():
+        if "docs/tutorials/" in page:
+            parts = text.split("Run the client in the second terminal")[1:]
+            assert len(parts) == 3
+            for part in parts:
+                block = re.search(r":caption: (.*)\n\n +(.*)\n", part)
+                assert block is not None
+                assert block[1] == "Second terminal"
+                assert re.match(r"\$ python client_", block[2])
+            for sentence, terminal, prompt in (
+                ("Leave the server running, and start", "Second terminal", ">>> "),
+                ("Continue in the same Python interpreter", "Second terminal", ">>> "),
+                ("ress :kbd:`Control-C` in the first terminal", "First terminal", "^C"),
+            ):
+                block = re.search(r":caption: (.*)\n\n((?: +.*\n)+)", text.partition(sentence)[2])
+                assert block is not None, sentence
+                assert block[1] == terminal
+                assert re.search(rf"^ +{re.escape(prompt)}", block[2], re.MULTILINE)

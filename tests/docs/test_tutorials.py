@@ -144,7 +144,13 @@ def test_other_pages() -> None:
     ],
 )
 def test_line_numbers(page: str, words_of_page: str, file: str, line: str) -> None:
-    """The line that a page names is the one that it means."""
+    """The line that a page names is the one that it means.
+
+    "Read line 16 as" "wait for the next request of this client"
+
+    "Read line 19 as" "take the request of this client" "Line 15 sets a timeout, because the request
+    or the response may be lost, and no error reports the loss."
+    """
     number = re.search(r"\d+", words_of_page)
     assert number
     assert words_of_page in words(page)
