@@ -142,7 +142,7 @@ def uses(sources: Sources, test: tuple[str, str], files: set[Path]) -> bool:
         package = f"docs._include.examples.{name.replace('/', '.')}"
         if folder == EXAMPLES:
             named = {each for each in files if any(f"examples/{each.name}" in w for w in words)}
-        elif any(f"{name}/" in f"{word}/" or word.startswith(package) for word in words):
+        elif names_folder(name, words) or any(word.startswith(package) for word in words):
             named = {
                 file for file in folder.glob("*.py") if is_named(file, package, words)
             } or files
@@ -151,6 +151,14 @@ def uses(sources: Sources, test: tuple[str, str], files: set[Path]) -> bool:
         if named & files:
             return True
     return False
+
+
+def names_folder(name: str, words: frozenset[str]) -> bool:
+    """Return whether a test names a folder of examples, or its parent and the page of its name."""
+    parent = name.rpartition("/")[0]
+    return any(f"{name}/" in f"{word}/" for word in words) or (
+        f"{name}.rst" in words and f"_include/examples/{parent}" in words
+    )
 
 
 def is_named(file: Path, package: str, words: frozenset[str]) -> bool:

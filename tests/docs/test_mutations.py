@@ -175,6 +175,9 @@ def test_all_programs():
 
 def test_other_page():
     howto_support.words("howto/limits.rst")
+
+def test_page_and_folder():
+    run("tutorials/echo_client_server_tcp.rst", "_include/examples/tutorials")
 """
 
 
@@ -185,6 +188,7 @@ def test_other_page():
         (DOCS / "howto/limits.rst", ["test_other_page"]),
         (EXAMPLES / "howto/many_clients/chat.py", ["test_chat", "test_all_programs"]),
         (EXAMPLES / "howto/many_clients/topics.py", ["test_topics", "test_all_programs"]),
+        (EXAMPLES / "tutorials/echo_client_server_tcp/client_trio.py", ["test_page_and_folder"]),
     ],
 )
 def test_tests_of(file: Path, tests: list[str], tmp_path: Path) -> None:
@@ -194,10 +198,9 @@ def test_tests_of(file: Path, tests: list[str], tmp_path: Path) -> None:
     found = mutate.tests_of(Mutation("", file, 0, "", ""), mutate.Sources(tmp_path))
     *items, page = found
     assert items == [f"tests/docs/test_pages.py::{test}" for test in tests]
-    assert page == (f"docs/{file.relative_to(DOCS)}" if file.suffix == ".rst" else PLACE)
-
-
-PLACE = "docs/howto/many_clients.rst"
+    if file.suffix == ".py":
+        file = DOCS / f"{file.parent.relative_to(EXAMPLES)}.rst"
+    assert page == f"docs/{file.relative_to(DOCS)}"
 
 
 def test_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
