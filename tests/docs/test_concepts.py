@@ -442,8 +442,8 @@ def test_limits_count_while_it_waits(backend: str) -> None:
 async def test_cleanup() -> None:
     """The end of the connection leaves the blocks that are open.
 
-    "When the client has left, the server closes the generator: its finally blocks and with blocks
-    run, and you do not check for the end of the stream."
+    "It is cleaned up. When the client has left, the server closes the generator: its finally blocks
+    and with blocks run, and you do not check for the end of the stream."
     """
     left: list[str] = []
 

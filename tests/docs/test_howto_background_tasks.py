@@ -284,7 +284,8 @@ async def test_heartbeat(log: pytest.LogCaptureFixture) -> None:
     "handle() sends ping if the client is silent for 30 seconds. If the client does not respond in
     the next 30 seconds, handle() resets the connection with client.abort()."
 
-    "The operating system of the server notices it within three minutes"
+    "The operating system of the server notices it within three minutes: see keepalive in
+    limits."
     """
     assert Limits().keepalive == 60  # and three times that at most, see `test_howto_limits`
     assert ticker.TickerRequestHandler.patience == 30

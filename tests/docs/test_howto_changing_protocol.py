@@ -503,7 +503,8 @@ class OwnGenerator(StringLineSerializer):
 async def test_after_half_a_packet(serializer: Any, data: bytes, packet: Any) -> None:
     """A generator that has got half a packet keeps it.
 
-    "the first half of a packet has arrived, and a serializer that finds the end of a packet only by
+    "In one situation, bytes cannot be parsed again: the first half of a packet has arrived, and a
+    serializer that finds the end of a packet only by
     parsing it has already received these bytes. set_protocol() then raises RuntimeError, and the
     old protocol object remains in use."
 

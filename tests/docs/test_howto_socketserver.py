@@ -926,7 +926,8 @@ def test_busy_threads_in_loop(timeout: float | None) -> None:
     "Then handle_request() waits for a free one for at most timeout seconds, or half a second if
     timeout is None. If none becomes free, it calls handle_timeout() and returns."
 
-    "so with timeout = 0 this loop runs without a pause while all threads are busy."
+    "The server is still ready for reading, so with timeout = 0 this loop runs without a pause while
+    all threads are busy."
 
     "With ThreadingMixIn, all threads may be busy."
 

@@ -408,7 +408,7 @@ async def test_status(examples: Any) -> None:
 
     "The name cannot be resolved: the host does not exist, or no DNS server responded."
 
-    "The host did not respond."
+    "TimeoutError The host did not respond."
 
     "For example, there is no route to the host. Put this except clause last: the other classes are
     subclasses of OSError."

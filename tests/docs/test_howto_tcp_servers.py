@@ -338,8 +338,8 @@ async def test_parse_error() -> None:
 
     "If a request cannot be received, the error is raised at the yield."
 
-    "The client sent data that is not a valid request. The connection stays open: the next yield
-    reads the data that follows."
+    "StreamProtocolParseError The client sent data that is not a valid request. The connection stays
+    open: the next yield reads the data that follows."
     """
     async with serve(examples.ErrorHandlingInRequestHandler()) as server:
         async with connected(server) as peer:
@@ -546,8 +546,8 @@ async def test_timeout_of_the_framework() -> None:
 
     "Put the yield inside a timeout block of your asynchronous framework."
 
-    "its cancellation exception is raised at the yield, and the with block converts this exception
-    into a timeout error."
+    "When the time is up, the framework cancels the wait: its cancellation exception is raised at
+    the yield, and the with block converts this exception into a timeout error."
     """
     variant = of_framework(
         asyncio=examples.TimeoutContextRequestHandlerAsyncIO,
@@ -569,7 +569,7 @@ async def test_idle_limit(log: pytest.LogCaptureFixture) -> None:
 
     "To disconnect idle clients, do not catch the error:"
 
-    "No request arrived within the number of seconds that you yielded"
+    "TimeoutError No request arrived within the number of seconds that you yielded"
 
     "If you do not catch this error, the connection is closed in the same way. Apart from the line
     disconnected, the server logs the timeout at level DEBUG only."

@@ -32,7 +32,10 @@ from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
-PAGES = "howto/tcp_servers.rst", "howto/udp_servers.rst"
+PAGES = (
+    *("../README.md", "howto/tcp_servers.rst", "howto/udp_servers.rst", "howto/socketserver.rst"),
+    "howto/advanced/standalone_servers.rst",
+)
 LINES: Any = StreamProtocol(StringLineSerializer())
 TEXTS: Any = DatagramProtocol(StringLineSerializer())
 JSON: Any = StreamProtocol(JSONSerializer())
@@ -124,6 +127,14 @@ async def test_blocking_handler() -> None:
 
     "If the whole handler blocks, write a BlockingStreamRequestHandler instead, and pass it to this
     server. Its methods are ordinary methods, which run in a thread for each client"
+
+    "The handler can do without async, too: a BlockingStreamRequestHandler has ordinary methods,
+    which run in a thread for each client."
+
+    "The handler can also be blocking code: a BlockingStreamRequestHandler has ordinary methods,
+    which run in a thread for each client."
+
+    "You can take a smaller step: keep blocking handlers, and change only the server."
     """
     together = threading.Barrier(2, timeout=PATIENCE)
     threads = []

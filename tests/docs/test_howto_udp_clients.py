@@ -1188,7 +1188,8 @@ def test_other_responses(capsys: pytest.CaptureFixture[str]) -> None:
 def test_discovery_by_multicast() -> None:
     """The recipe finds a server that has joined the group.
 
-    "Only machines that have joined a multicast group receive what is sent to its address"
+    "Only machines that have joined a multicast group receive what is sent to its address,
+    so other machines are not disturbed"
 
     "The socket option IP_MULTICAST_IF sets the interface"
     """

@@ -484,7 +484,8 @@ async def test_forged_address() -> None:
 async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
     """A handler can catch the error of an invalid request and continue.
 
-    "The datagram is not a valid request. It is discarded; later datagrams are unaffected."
+    "DatagramProtocolParseError The datagram is not a valid request. It is discarded; later
+    datagrams are unaffected."
 
     "If a request cannot be received, the error is raised at the yield."
 
@@ -599,7 +600,7 @@ async def test_crash(log: pytest.LogCaptureFixture) -> None:
 async def test_timeout_let_out(log: pytest.LogCaptureFixture) -> None:
     """A timeout that the handler does not catch ends its generator, without a warning.
 
-    "No datagram arrived within the number of seconds that you yielded"
+    "TimeoutError No datagram arrived within the number of seconds that you yielded"
 
     "If you do not catch this error, handle() ends, and the server logs the timeout at level DEBUG
     only."
@@ -747,8 +748,8 @@ async def test_yielded_timeout() -> None:
 async def test_timeout_of_the_framework() -> None:
     """A timeout block of the framework works around a yield.
 
-    "its cancellation exception is raised at the yield, and the with block converts this exception
-    into a timeout error."
+    "When the time is up, the framework cancels the wait: its cancellation exception is raised at
+    the yield, and the with block converts this exception into a timeout error."
 
     "For the others, you can set a timeout in two ways."
 

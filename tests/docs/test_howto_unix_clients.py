@@ -236,7 +236,7 @@ async def test_backlog(examples: Any, path: str) -> None:
     "A connection is made at once, unless the server has so many new connections to accept that its
     backlog is full. Then the client tries again until there is room."
 
-    "The backlog of the server was full until the timeout."
+    "TimeoutError The backlog of the server was full until the timeout."
 
     "To limit this time, put wait_connected(), or the whole async with, into a timeout."
     """

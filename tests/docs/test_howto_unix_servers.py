@@ -221,7 +221,8 @@ def test_stream_programs(folder: Path, name: str) -> None:
     "The server creates the file greeting.sock when it opens its socket, and removes the file when
     it closes the socket."
 
-    "So on Linux, the log shows the process, the user and the group of each client."
+    "Most clients have no name. So on Linux, the log shows the process, the user and the group of
+    each client."
 
     "A Unix socket connects programs on the same machine. Its address is usually a path: the socket
     appears as a file."
@@ -233,6 +234,7 @@ def test_stream_programs(folder: Path, name: str) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(str(folder / "greeting.sock"))
+            assert sock.getsockname() == ""
             assert (folder / "greeting.sock").is_socket()
             sock.sendall("Zoë\n".encode())
             assert sock.recv(100).decode() == "Hello, Zoë!\n"

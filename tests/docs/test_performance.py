@@ -126,7 +126,7 @@ def test_tables() -> None:
 
     "The tables below contain these figures and all others."
 
-    "one command repeats the measurements on your machine."
+    "The benchmarks are in the repository: one command repeats the measurements on your machine."
     """
     shown = {(scenario, key) for _, columns in page.TABLES for _, scenario, key in columns}
     for figures in FIGURES.values():

@@ -531,8 +531,8 @@ async def test_pipeline(log: pytest.LogCaptureFixture) -> None:
 
     "A TCP client may send many queries without waiting for the responses"
 
-    "queries that have arrived together are answered one after the other, and their responses leave
-    together"
+    "You do not have to do anything about it: queries that have arrived together are answered one
+    after the other, and their responses leave together"
 
     "The handler can tell the client, because it knows the ID of the query."
 

@@ -443,7 +443,7 @@ async def test_sizes_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     "A client with EDNS (6891) says how many it accepts, but the server sends at most 1,232 bytes"
 
     "A response over UDP never has more than 1,232 bytes. Set MAX_UDP_SIZE to 512 to reduce this
-    further: longer responses then need TCP"
+    further: longer responses then need TCP, where the address cannot be forged."
 
     "pool.example.com has 100 addresses, too many for a datagram. The response that arrives over UDP
     is empty and has the flag tc."

@@ -671,7 +671,8 @@ async def test_one_generator() -> None:
     about the client is in a local variable."
 
     "If a client sends something that is not a command, StreamProtocolParseError is raised at the
-    yield. The server tells the client what is wrong, and closes the connection"
+    yield. The server tells the client what is wrong, and closes the connection, because it cannot
+    know where the next command begins."
 
     "The request handler receives commands and sends the replies"
     """

@@ -415,7 +415,8 @@ async def test_two_loopback_addresses() -> None:
 
     "The server listens at another address than the one to which the client connects."
 
-    "a server at 127.0.0.1 does not serve clients that connect to ::1"
+    "127.0.0.1 and ::1 are two addresses: a server at 127.0.0.1 does not serve clients that connect
+    to ::1"
 
     "as the host."
 

@@ -164,7 +164,8 @@ def test_port_in_use(page: str, tmp_path: Path) -> None:
 
     "Before you try another variant, stop this server: only one program at a time can use the port."
 
-    "If the port is in use, the server ends with the error Address already in use."
+    "If the port is in use, the server ends with the error Address already in use. If another
+    program is using it, choose a different port in echo_protocol.py."
     """
     Tutorial(page, tmp_path)
     with terminals(tmp_path, "asyncio") as reader:
@@ -173,13 +174,20 @@ def test_port_in_use(page: str, tmp_path: Path) -> None:
         second = reader.start("Second terminal", "python server_trio.py")
         assert "Address already in use" in end(second)
         assert second.returncode == 1
+        file = tmp_path / "echo_protocol.py"
+        other = TCP if page == UDP else UDP
+        (tmp_path / "other").mkdir()
+        port = Tutorial(other, tmp_path / "other").port
+        file.write_text(re.sub(r"\b\d{4,5}\b", str(port), file.read_text(), count=1))
+        third = reader.start("Third terminal", "python server_trio.py")
+        assert f"{port})" in next_lines(third, 1)
 
 
 @pytest.mark.anyio
 async def test_limit() -> None:
     """The limit of a line is what the page says, and so is what happens if only one end changes it.
 
-    "the line was longer than the default limit of 65,536 bytes"
+    "This was JSON, but the line was longer than the default limit of 65,536 bytes"
 
     "The limit applies to received data, at both ends: with a larger limit in the server only, the
     client would reject the response."
