@@ -615,7 +615,8 @@ def test_compression() -> None:
 def test_bzip2() -> None:
     """A packet compressed with bzip2 has half the bytes for the same result.
 
-    "with bzip2, a peer needs half as many bytes to make your program decompress 64 KiB"
+    "Prefer zlib if you do not trust your peers: with bzip2, a peer needs half as many bytes to make
+    your program decompress 64 KiB"
     """
     data = b'"%s"' % (b"x" * 65_534)
     by_bzip2, by_zlib = bz2.compress(data), zlib.compress(data, 9)

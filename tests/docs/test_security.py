@@ -78,12 +78,13 @@ tests/conformance/test_peer_faults.py: test_flood, test_flood_of_crashes
 def test_promises() -> None:
     """Whole modules of tests are about each of them.
 
-    "What a client sends, and what your code raises while it serves this client, ends at most this
-    one connection."
+    "One client does not reach another. What a client sends, and what your code raises while it
+    serves this client, ends at most this one connection."
 
-    "Each queue and each buffer that a client can fill has a limit"
+    "Everything is bounded. Each queue and each buffer that a client can fill has a limit"
 
-    "Lines that clients can cause are limited per second, and the rest is counted."
+    "The log is bounded. Lines that clients can cause are limited per second, and the rest is
+    counted."
     """
     check_tests(ELSEWHERE)
     assert "Two lines in the log do not have a limit" in words("howto/limits.rst")

@@ -293,7 +293,26 @@ def test_counts() -> None:
     "There are two classes of UDP clients." "There are two clients for TCP:"
 
     "Here are three bugs that tests on real sockets seldom find:"
+
+    "Follow two rules:" "Follow five rules:" "These are the three most useful ones."
+
+    "Forking has two traps:" "It has two parts:" "It has two methods:"
     """
+    for page, sentence, count in (
+        ("howto/advanced/standalone_servers", "Follow two rules:", 2),
+        ("howto/serializers", "Follow five rules:", 5),
+        ("howto/socketserver", "Forking has two traps:", 2),
+        ("howto/protocols", "It has two parts:", 2),
+        ("howto/converters", "It has two methods:", 2),
+    ):
+        after = TEXTS[f"docs/{page}.rst"].partition(sentence)[2]
+        assert after, sentence
+        items = re.match(r"\n\n(?:\* .*\n(?: {2}.*\n|\n)*)+", after)
+        assert items is not None, sentence
+        assert len(re.findall(r"^\* ", items[0], re.MULTILINE)) == count
+    own_servers = TEXTS["docs/howto/socketserver.rst"].partition("the three most useful ones")[2]
+    listings = own_servers.partition("\n====")[0]
+    assert len({*re.findall(r":pyobject: (\w+)", listings)}) >= 3
     for page in "tcp", "udp":
         names = {
             name
