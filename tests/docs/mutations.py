@@ -3,7 +3,8 @@
 There are five kinds: a number is changed, a sentence is negated, the emphasis moves to the line
 beside it, two steps change places, a default is swapped. Each one is another statement by
 construction: two statements of an example change places only if the second one uses what the first
-one makes, or both call the same object; numbers are not looked for in code that is quoted.
+one makes, or both call the same object, but not ``self``; numbers are not looked for in code that
+is quoted.
 """
 
 from __future__ import annotations
@@ -296,7 +297,8 @@ def is_ordered(first: ast.stmt, second: ast.stmt) -> bool:
     awaited = all(
         isinstance(x, ast.Expr) and isinstance(x.value, ast.Await) for x in (first, second)
     )
-    return bool(one) and one == other and (awaited or method != other_method or one == "print")
+    same = bool(one) and one == other != "self"  # whose methods may have nothing in common
+    return same and (awaited or method != other_method or one == "print")
 
 
 def called(statement: ast.stmt) -> tuple[str, str]:

@@ -47,6 +47,8 @@ def greet(client, timeout: float = 2.5):
     client.send("Zoë")
     client.close()
     other = 0x10
+    self.count()
+    self.report()
     try:
         third = None
     except TimeoutError:
@@ -104,7 +106,10 @@ def test_names() -> None:
 
 
 def test_example() -> None:
-    """In an example, numbers, values and exceptions change, and statements that need each other."""
+    """In an example, numbers, values and exceptions change, and statements that need each other.
+
+    Two methods of ``self`` may have nothing in common.
+    """
     assert changes(mutations.numbers_of_example(EXAMPLE), EXAMPLE) == [
         ("2.5", "5.0"),
         ("30", "60"),
