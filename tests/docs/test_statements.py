@@ -272,13 +272,14 @@ def test_elsewhere() -> None:
 
     "For socketserver, there is a page of its own."
 
-    "Before the messages, there are answers to common questions."
+    "Before the messages, there are answers to common questions." "These are the common reasons:"
 
     "howto-address-in-use has the details, and howto-stale-paths is about Unix sockets, whose files
     stay when a process is killed."
     """
     assert "\nsocketserver" in TEXTS["docs/howto/socketserver.rst"].partition("***")[2]
     text = TEXTS["docs/troubleshooting.rst"]
+    assert text.partition("These are the common reasons:")[2].startswith("\n\n* ")
     assert text.index("\n-----", text.index("?\n---")) < text.index(".. message::")
     assert ".. _howto-address-in-use:" in TEXTS["docs/howto/tcp_servers.rst"]
     section = TEXTS["docs/howto/unix_servers.rst"].partition(".. _howto-stale-paths:")[2]

@@ -256,8 +256,8 @@ def test_what_is_lost() -> None:
 def test_end_of_serve_forever(how: str) -> None:
     """Two things end a server.
 
-    "serve_forever() returns when shutdown() is called in another task or thread, or when its task
-    is cancelled."
+    "The server still serves. serve_forever() returns when shutdown() is called in another task or
+    thread, or when its task is cancelled."
     """
 
     async def main() -> None:
@@ -341,8 +341,8 @@ def test_server_threads() -> None:
 def test_waiting_clients() -> None:
     """A client that waits.
 
-    "A thread that waits in recv_packet() without a timeout waits as long as the connection is open.
-    Pass a timeout, or close the client in another thread."
+    "A client is not closed. A thread that waits in recv_packet() without a timeout waits as long as
+    the connection is open. Pass a timeout, or close the client in another thread."
     """
     errors: list[BaseException] = []
 
