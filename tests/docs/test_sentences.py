@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,33 @@ def test_share(capsys: pytest.CaptureFixture[str]) -> None:
     share = sentences.main([])
     assert "docs/howto/tcp_servers.rst" in capsys.readouterr().out
     assert share >= SHARE
+
+
+def without_negations(sentence: list[str]) -> str:
+    """Return a sentence without the words with which its contrary is said."""
+    words = ("can" if word == "cannot" else word for word in sentence)
+    return " ".join(word for word in words if word not in ("not", "never", "always"))
+
+
+def contradictions(pages: Iterable[Path]) -> list[set[str]]:
+    """Return sentences that say the contrary of each other."""
+    found = collections.defaultdict[str, set[str]](set)
+    for page in pages:
+        for sentence in sentences.sentences(page):
+            found[without_negations(sentence)].add(" ".join(sentence))
+    return [same for same in found.values() if len(same) > 1]
+
+
+def test_no_contradictions() -> None:
+    """What is said twice is said in the same way: a quotation is only looked for on one page."""
+    assert contradictions(sentences.PAGES) == []
+
+
+def test_contradictions(tmp_path: Path) -> None:
+    """The contrary of a sentence is found, on the same page or another one."""
+    for name, verb in ("one", "is"), ("other", "is not"), ("third", "is"):
+        (tmp_path / f"{name}.rst").write_text(f"A program {verb} using the port.\n")
+    assert contradictions([tmp_path / "one.rst", tmp_path / "third.rst"]) == []
+    assert contradictions(sorted(tmp_path.glob("*.rst"))) == [
+        {"a program is using the port", "a program is not using the port"}
+    ]
