@@ -169,8 +169,8 @@ def test_one_loop() -> None:
     """Both handlers run in one thread.
 
     "If the handlers share more than a counter, run the servers in one event loop: there, only one
-    handler runs at a time, and you do not need locks. run() takes several asynchronous servers, and
-    /choosing has a program with two of them."
+    handler runs at a time, and what it does between two await or yield expressions needs no lock.
+    run() takes several asynchronous servers, and /choosing has a program with two of them."
     """
     program = (DOCS / "_include/examples/choosing/two_servers.py").read_text(encoding="utf-8")
     assert "choosing/two_servers.py" in (DOCS / "choosing.rst").read_text(encoding="utf-8")
