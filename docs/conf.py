@@ -200,19 +200,26 @@ def adjust_page(app: Sphinx, page: nodes.document) -> None:
 def prepare_tables(app: Sphinx, page: nodes.document, name: str) -> None:
     """Repeat the headings of wide tables in their cells, and mark the cells that hold a figure.
 
-    On a phone the cells of a row are below each other, and the heading row is hidden (custom.css).
+    On a phone the cells of a row are below each other, and most headings are hidden (custom.css).
+    Figures as code are arguments, for which others are no numbers. Long paths may take two lines.
     """
     for table in page.findall(nodes.table):
         rows = [*table.findall(nodes.row)]
         headings = rows[0].children if any(table.findall(nodes.thead)) else []
         for row, column in itertools.product(rows[1:], range(1, len(headings))):
             cell = row[column]
-            if FIGURE.fullmatch(cell.astext()):
+            if FIGURE.fullmatch(cell.astext()) and not any(cell.findall(nodes.literal)):
                 cell["classes"].append("figure")
             if len(headings) > 2 and cell.children:
                 heading = nodes.inline(classes=["column-heading"])
                 heading += nodes.Text(headings[column].astext())
                 cell[0].insert(0, heading)
+        for code in [*table.findall(nodes.literal)]:
+            parts = re.split("(?<=/)(?=[^/])", code.astext())
+            if len(parts) > 2:
+                code.children = []
+                for part in parts:
+                    code += [nodes.Text(part), nodes.raw("", "<wbr>", format="html")]
 
 
 FIGURE = re.compile(r"[\d.,]+( †)?")

@@ -42,7 +42,7 @@ STYLE = (
     ".diagram .box{stroke:currentColor;stroke-opacity:.5;fill:currentColor;fill-opacity:.06}"
     ".diagram .yours{stroke:#2f7bff;fill:#2f7bff;fill-opacity:.16}"
     ".diagram .run{stroke:#2f7bff;fill:#2f7bff}"
-    ".diagram .wait{stroke:#2f7bff;fill:none;stroke-dasharray:3 3}"
+    ".diagram .wait{stroke:#2f7bff;fill:none;stroke-width:1.6;stroke-dasharray:3 3}"
     ".diagram .task{stroke:currentColor;stroke-opacity:.5;fill:none;stroke-dasharray:2 4}"
 )
 

@@ -42,3 +42,27 @@ def test_pages() -> None:
         assert re.search(program, text, re.MULTILINE), name
         sections = re.findall(r"^(\w.*)\n=+$", text, re.MULTILINE)
         assert (sections[1], sections[-1]) == (first, last)
+
+
+def test_parts() -> None:
+    """Pages have what the list says of them: sections, or words.
+
+    "dns One request handler for UDP and TCP, and many queries at once."
+
+    "redis Commands that a serializer parses by hand, transactions, publish and subscribe."
+
+    "smtp Commands and replies, STARTTLS and passwords, and a queue that loses nothing."
+    """
+    parts = {
+        "dns": ["One handler for UDP and TCP\n=", "Many queries at once\n="],
+        "redis": ["parses the stream by hand", "Transactions\n=", "Publish and subscribe\n="],
+        "smtp": [
+            "Commands and replies\n=",
+            "STARTTLS",
+            "Passwords\n=",
+            "A queue that loses nothing\n=",
+        ],
+    }
+    for name in PAGES:
+        text = (FOLDER / f"{name}.rst").read_text(encoding="utf-8")
+        assert [part for part in parts[name] if part not in text] == []
