@@ -263,6 +263,9 @@ class Listing(LiteralInclude):
         is_part = not PARTS.isdisjoint(self.options)
         self.options.setdefault("caption", f"{file.name} (excerpt)" if is_part else file.name)
         listing = super().run()
+        for block in (block for node in listing for block in node.findall(nodes.literal_block)):
+            block.rawsource = f"{block.astext().rstrip()}\n"  # no blank lines at the end
+            block[:] = [nodes.Text(block.rawsource)]
         if is_part:
             address = self.env.app.builder.get_relative_uri(self.env.docname, page_of(file))
             link = nodes.reference("", "whole file", refuri=address, internal=True)

@@ -425,7 +425,7 @@ async def test_login(log: pytest.LogCaptureFixture) -> None:
 def test_attacks() -> None:
     """The tests that the page names exist, and so do the settings and numbers.
 
-    "The last column names a test in the repository that makes this attack."
+    "The column Test names a test in the repository that makes this attack."
 
     "The client is closed after 60 seconds, and one second more for each KiB."
 

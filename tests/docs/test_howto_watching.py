@@ -430,7 +430,7 @@ def test_when(name: str) -> None:
 
     "The server was shut down without a grace, or the grace was over."
 
-    "Where the column on the right has only a name, the client reached this limit"
+    "Where the column When has only a name, the client reached this limit"
     """
     [when] = [row[2] for row in table(PAGE, "Reason") if row[0] == name]
     limits = dict.fromkeys(re.findall(r"^\w+_timeout", when), 5)
@@ -473,7 +473,7 @@ def test_full(limits: Limits, scripts: list[Script]) -> None:
 def test_failed_handshakes(script: Script) -> None:
     """A handshake fails in more than one way.
 
-    "Or the client left during the handshake, or it took too long."
+    "The handshake failed or took too long, or the client left during it."
     """
     stage = Stage(ssl=server_context())
     stage.play((*script, 1))

@@ -258,7 +258,7 @@ async def test_cost_of_not_reading() -> None:
 def test_attacks() -> None:
     """The tests that the page names exist, and the defaults are as it says.
 
-    "The last column names tests in the repository that make this attack."
+    "The column Test names tests in the repository that make this attack."
 
     "Decompression stops at the limit of the serializer."
 
