@@ -279,9 +279,9 @@ async def test_log(serve: Serve, log: Records) -> None:
         await service.server.shutdown(grace=20)
     lines = [line for line in log.messages() if "rain" in line and "disconnected" not in line]
     assert lines == [
-        "Draining for at most 20 seconds, 2 clients are left",
-        "Still draining, 1 clients are left",
-        "Drained, 0 clients are left",
+        "Draining for at most 20 seconds, clients left: 2",
+        "Still draining, clients left: 1",
+        "Drained, clients left: 0",
     ]
 
 

@@ -111,8 +111,8 @@ def test_program() -> None:
     answer, status, log = run_program("jobs.py", "laundry", 9000)
     assert (answer, status) == ("laundry is done\n", 0)
     assert "Traceback" not in log
-    assert "Draining for at most 10 seconds, 1 clients are left" in log
-    assert log.count("Drained, 0 clients are left") == 2
+    assert "Draining for at most 10 seconds, clients left: 1" in log
+    assert log.count("Drained, clients left: 0") == 2
 
 
 @pytest.mark.in_turn
@@ -639,11 +639,11 @@ def test_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """
     caplog.set_level(logging.INFO)
     assert drain(b"12\n", grace=20)[0] == 12
-    lines = [message for message in caplog.messages if "clients are left" in message]
+    lines = [message for message in caplog.messages if "clients left" in message]
     assert lines == [
-        "Draining for at most 20 seconds, 1 clients are left",
-        *["Still draining, 1 clients are left"] * 2,
-        "Drained, 0 clients are left",
+        "Draining for at most 20 seconds, clients left: 1",
+        *["Still draining, clients left: 1"] * 2,
+        "Drained, clients left: 0",
     ]
 
 

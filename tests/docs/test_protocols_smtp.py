@@ -879,7 +879,7 @@ def test_program_stops(backend: str, tmp_path: Path) -> None:
         with Client(program.port) as client:
             assert client.ask(ENVELOPE, 5).startswith("354")
             program.process.terminate()
-            program.wait_for("Draining for at most 30 seconds, 1 clients are left")
+            program.wait_for("Draining for at most 30 seconds, clients left: 1")
             with pytest.raises(ConnectionRefusedError):
                 while True:  # what the backlog holds is accepted before the port is closed
                     Client(program.port).close()

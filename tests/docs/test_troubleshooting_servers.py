@@ -1007,11 +1007,11 @@ def test_lost_descriptor(log: pytest.LogCaptureFixture) -> None:
 def test_draining(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that drains says how far it is.
 
-    INFO: "Draining for at most ... seconds, ... clients are left"
+    INFO: "Draining for at most ... seconds, clients left: ..."
 
-    INFO: "Still draining, ... clients are left"
+    INFO: "Still draining, clients left: ..."
 
-    INFO: "Drained, ... clients are left"
+    INFO: "Drained, clients left: ..."
 
     "shutdown(grace=...) waits for clients that have a request in work"
 

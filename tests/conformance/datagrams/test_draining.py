@@ -89,7 +89,7 @@ async def test_grace(serve: Serve, log: Records, grace: float, seconds: float) -
         if grace > seconds:
             assert await peer.receive() == "worked"
     left = "0" if grace > seconds else "1"
-    assert not grace or f"Drained, {left} clients are left" in log.messages()
+    assert not grace or f"Drained, clients left: {left}" in log.messages()
 
 
 async def test_shutdown_by_a_client(serve: Serve) -> None:

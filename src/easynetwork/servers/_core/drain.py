@@ -82,7 +82,7 @@ class Drain:
         """Drain the server, and stop it."""
         left, grace = self._count_clients(), self._deadline - anyio.current_time()
         self._log.log(
-            logging.INFO, "Draining for at most %.3g seconds, %d clients are left", grace, left
+            logging.INFO, "Draining for at most %.3g seconds, clients left: %d", grace, left
         )
         try:
             with tasks.scope():
@@ -91,7 +91,7 @@ class Drain:
         except Exception as exc:
             self._log.error("Draining ends early", exc=exc)
         finally:
-            self._log.log(logging.INFO, "Drained, %d clients are left", self._count_clients())
+            self._log.log(logging.INFO, "Drained, clients left: %d", self._count_clients())
             self._stop()  # also after an error: `shutdown()` returns in any case
 
     async def _wait_for_clients(self) -> None:
@@ -104,6 +104,6 @@ class Drain:
                 break
             if now >= next_report:
                 next_report = now + _REPORT_INTERVAL
-                self._log.log(logging.INFO, "Still draining, %d clients are left", left)
+                self._log.log(logging.INFO, "Still draining, clients left: %d", left)
             with anyio.CancelScope(deadline=min(next_look, next_report, self._deadline)):
                 await self._changed.wait()
