@@ -14,6 +14,8 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
+from tests.backends.pairs import Pair, open_pair
+from tests.times import PATIENCE
 
 
 class Waiting:
@@ -169,3 +171,44 @@ def test_turns_of_a_request() -> None:
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(main())
+
+
+class Busy:
+    """A flow that uses the budget of a turn of the event loop."""
+
+    finish_tag = 0
+
+
+async def wait_for_its_turn(transport: Any) -> None:
+    """Let a transport be busy, and receive when its turn has come."""
+    transport.finish_tag = 1 << 80
+
+    def exhaust() -> None:
+        transport._fair_queue.charge(Busy(), 1 << 40)
+
+    exhaust()
+    asyncio.get_running_loop().call_soon(exhaust)  # after the budget is renewed, before reading
+    await transport.receive()
+
+
+def test_interrupted_in_its_turn() -> None:
+    """A connection whose task raises KeyboardInterrupt there is still read, if that is caught."""
+
+    async def interrupted(pair: Pair) -> None:
+        await wait_for_its_turn(pair.transport)
+        raise KeyboardInterrupt
+
+    async def received(pair: Pair) -> bytes:
+        await pair.peer_sends(b"more\n")
+        async with asyncio.timeout(PATIENCE):
+            await pair.transport.receive()
+        return bytes(pair.fed)
+
+    with asyncio.Runner() as runner:
+        manager = open_pair()
+        pair = runner.run(manager.__aenter__())
+        runner.run(pair.peer_sends(b"first\n"))
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(interrupted(pair))
+        assert runner.run(received(pair)) == b"first\nmore\n"
+        runner.run(manager.__aexit__(None, None, None))

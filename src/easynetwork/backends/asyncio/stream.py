@@ -100,9 +100,12 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._check_so_error()
 
     def _take_turn(self) -> None:
-        self._read()
-        if self._is_reading:
-            self._start_reading()  # after reading, which finds out if the descriptor is still open
+        try:
+            self._read()
+        finally:  # KeyboardInterrupt may end the task that goes on, and the connection stay in use
+            if self._is_reading:
+                # After reading, which finds out if the descriptor is still open.
+                self._start_reading()
 
     def _check_so_error(self) -> None:
         self._so_error_checked = True
