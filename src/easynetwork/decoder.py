@@ -52,7 +52,7 @@ class StreamDecoder(ABC):
     def succeed(self, other: StreamDecoder) -> None:
         """Take over from another decoder, which is not used any more: see `unread()`."""
         data, self._overrun = other.unread()
-        self.has_rest = self._overrun is not None
+        self.has_rest = self._is_dropping()
         self._found, self.received = other.taken, other.received - len(data)
         if data:
             self.feed(data)
@@ -97,6 +97,10 @@ class StreamDecoder(ABC):
             self._rest += data
         else:
             self._rest = bytearray(data)
+
+    def _is_dropping(self) -> bool:
+        """Whether bytes have to come that are dropped."""
+        return self._overrun is not None and self._overrun.is_in_frame
 
     def _drop(self, overrun: Overrun, data: bytes) -> bytes:
         """Return what follows the frame that is being dropped."""
@@ -247,14 +251,15 @@ class FramedDecoder(StreamDecoder):
         """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
         self._is_cut = False
         self._overrun = self._framer.overrun_after(frame)
-        self.has_rest = True
+        # After the CR of a line, an LF may come, or nothing: that is no packet that takes too long.
+        self.has_rest = bool(self._rest) or self._is_dropping()
 
     def refill(self) -> bool:
         if self._frames:
             return True
         if self._overrun is not None and self._rest:
             self._rest = bytearray(self._drop(self._overrun, bytes(self._rest)))
-            self.has_rest = self._overrun is not None
+            self.has_rest = self._is_dropping()
         if len(self._rest) > self._scanned:
             frames, rest = self._framer.resume(self._rest, self._scanned)
             if frames:
@@ -335,7 +340,7 @@ class GeneratorDecoder(StreamDecoder):
         self.refill()  # a chunk is fed in a turn of its own
         if self._overrun is not None:
             data = self._drop(self._overrun, data)
-            self.has_rest = self._overrun is not None
+            self.has_rest = self._is_dropping()
         if self._leftover or self._rest or len(data) > PARSER_CHUNK:
             self._append(data)
         else:
@@ -389,7 +394,7 @@ class GeneratorDecoder(StreamDecoder):
         if self._overrun is not None:
             rest, self._rest = self._rest, b""
             self._rest = bytearray(self._drop(overrun, bytes(rest)))
-        self.has_rest = self._overrun is not None
+        self.has_rest = self._is_dropping()
 
     def _next_chunk(self) -> bytes:
         chunk = bytes(self._rest[:PARSER_CHUNK])

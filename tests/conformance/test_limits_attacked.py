@@ -17,6 +17,7 @@ import anyio.to_thread
 import pytest
 
 from easynetwork.protocol import StreamProtocol
+from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import RecvAncillaryDataParams, RecvParams
 from easynetwork.servers.limits import Limits
@@ -99,6 +100,32 @@ async def test_packet_after_an_oversized_frame(serve: Serve) -> None:
         await anyio.sleep(3)
         begin = anyio.current_time()
         peer.send_bytes(b"h")
+        await closed_after(peer, begin, 1)
+
+
+@in_memory
+async def test_line_that_ends_with_cr(serve: Serve) -> None:
+    """Nothing has to follow a CR, though an LF may: the client is idle."""
+
+    class Handler(Noted):
+        async def greet(self, client: Client) -> None:
+            client.set_protocol(StreamProtocol(StringLineSerializer("any", limit=100)))
+            await client.send_packet("hello")
+
+    async with serve(Handler(), limits=only(packet_timeout=1)) as service:
+        peer = await service.connect()
+        assert await peer.receive() == "hello\r"
+        peer.send_bytes(b"one\r")
+        assert await peer.receive() == "one\r"
+        await anyio.sleep(2)
+        peer.send_bytes(b"\n" + b"x" * 200)
+        assert "StreamProtocolParseError" in await peer.receive()
+        peer.send_bytes(b"x\r")
+        await anyio.sleep(2)
+        peer.send_bytes(b"two\r")
+        assert await peer.receive() == "two\r"
+        begin = anyio.current_time()
+        peer.send_bytes(b"\nth")
         await closed_after(peer, begin, 1)
 
 

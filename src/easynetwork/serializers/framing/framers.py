@@ -58,6 +58,11 @@ class Overrun:
         """Whether everything is dropped."""
         return self._missing is None and not self._separator
 
+    @property
+    def is_in_frame(self) -> bool:
+        """Whether more of the frame has to come."""
+        return True
+
     def cut(self, data: bytes) -> tuple[bytes, Overrun | None]:
         """Return what follows the frame in `data`, and what is still to be dropped."""
         end = self.end_in(data)
@@ -104,6 +109,10 @@ class LineOverrun(Overrun):
 
     def __init__(self, *, is_in_line: bool) -> None:
         self._is_in_line = is_in_line
+
+    @property
+    def is_in_frame(self) -> bool:
+        return self._is_in_line
 
     def end_in(self, data: bytes | bytearray) -> int | None:
         start = 0
