@@ -7,12 +7,14 @@ from typing import Any
 import anyio
 import pytest
 
-from easynetwork.exceptions import BusyResourceError
+from easynetwork.exceptions import BusyResourceError, EndOfStreamError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
+from easynetwork.serializers.framing.framers import MAX_BATCH
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import RecvAncillaryDataParams, RecvParams
 from tests.conformance.support import Client, Recorder, Records, Requests, serving
+from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +73,70 @@ async def test_generator_while_a_task_waits(unix_path: str, log: Records) -> Non
         peer.send("for the task", "for the generator")
         assert await peer.receive() == "for the generator"
     assert "for the task" in handler.notes
+
+
+async def test_task_that_comes_first(unix_path: str, log: Records) -> None:
+    """A task that begins to receive while the generator lets others run is the one that does."""
+
+    class Handler(Receiver):
+        async def handle(self, client: Client) -> Requests:
+            client.start_soon(self.ask, client)
+            yield
+            for _ in range(MAX_BATCH - 1):
+                await client.recv_packet()
+            self.released.set()
+            params = RecvParams(recv_with_ancillary=RecvAncillaryDataParams(lambda _: None))
+            with pytest.raises(BusyResourceError):
+                yield params
+            await anyio.sleep_forever()
+
+        async def ask(self, client: Client) -> None:
+            await self.released.wait()
+            while True:
+                self.note(await client.recv_packet())
+
+    handler = Handler()
+    async with serving(new_server(unix_path, handler)) as service:
+        peer = await service.connect()
+        peer.send_bytes(b"\n" * MAX_BATCH + b"next\n")
+        await handler.noted("next")
+        peer.send("last")
+        await handler.noted("last")
+
+
+async def test_drained_while_a_task_waits(
+    unix_path: str, log: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refused generator does not make the task's packet a next request, which may not come."""
+    silence = 10 * SOON
+    monkeypatch.setattr("easynetwork.servers._stream.drain.SILENCE", silence)
+
+    class Handler(Receiver):
+        async def handle(self, client: Client) -> Requests:
+            try:
+                yield RecvParams(recv_with_ancillary=RecvAncillaryDataParams(lambda _: None))
+            except BusyResourceError:
+                self.note("busy")
+                await anyio.sleep_forever()
+            client.start_soon(self.ask, client)
+            await anyio.wait_all_tasks_blocked()
+
+        async def ask(self, client: Client) -> None:
+            with pytest.raises(EndOfStreamError):
+                await client.recv_packet()
+            await client.aclose()
+
+    handler = Handler()
+    async with serving(new_server(unix_path, handler)) as service:
+        peer = await service.connect()
+        peer.send("hello")
+        await handler.noted("busy")
+        begin = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: service.server.shutdown(grace=PATIENCE))
+            await peer.rest()
+            assert anyio.current_time() - begin >= silence
+            tasks.cancel_scope.cancel()
 
 
 async def test_wait_disconnected(unix_path: str, log: Records) -> None:

@@ -87,14 +87,23 @@ class ServedClient(PacketClient):
             raise UnsupportedOperation("This transport does not have ancillary data support.")
 
     async def receive_with_ancillary(
-        self, bufsize: int, received: AncillaryCallback, timeout: float | None
+        self, bufsize: int, received: AncillaryCallback, timeout: float | None, stage: Stage
     ) -> None:
         """Read once, for a packet that is not at hand.
+
+        Args:
+            bufsize: The most bytes of ancillary data.
+            received: Called with the ancillary data.
+            timeout: How many seconds to wait.
+            stage: What the packet is.
 
         Raises:
             DisconnectedError: Nothing more will arrive.
             TimeoutError: The time is up.
+            Exception: What `check_ancillary()` raises.
         """
+        self.check_ancillary()  # again: `take_received()` may have let other tasks run
+        self.stage = stage
         if self.is_closed or self.is_over or self.tasks.is_ending:
             self.check_may_wait()
         deadline = math.inf

@@ -192,12 +192,11 @@ class StreamSession:
     def _next_packet(self, yielded: Yielded, stage: Stage) -> Coroutine[Any, Any, Any]:
         timeout = timeout_of(yielded)
         if isinstance(yielded, RecvParams) and yielded.recv_with_ancillary is not None:
-            self.client.stage = stage
-            return self._next_with_ancillary(yielded.recv_with_ancillary, timeout)
+            return self._next_with_ancillary(yielded.recv_with_ancillary, timeout, stage)
         return self.client.next_packet(timeout, stage)
 
     async def _next_with_ancillary(
-        self, params: RecvAncillaryDataParams, timeout: float | None
+        self, params: RecvAncillaryDataParams, timeout: float | None, stage: Stage
     ) -> Any:
         """Return the next packet; read once for it, if it is not here yet."""
         client, bufsize = self.client, self._options.ancillary_bufsize
@@ -209,7 +208,7 @@ class StreamSession:
         undelivered = client.undelivered = list(client.undelivered)
         packet = await take_received(client.decoder, client.transport)
         if packet is NEED_DATA and not undelivered:
-            await client.receive_with_ancillary(bufsize, undelivered.extend, timeout)
+            await client.receive_with_ancillary(bufsize, undelivered.extend, timeout, stage)
             client.undelivered = ()
             deliver_ancillary(params, undelivered)
             packet = await take_received(client.decoder, client.transport)
