@@ -13,6 +13,7 @@ import weakref
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -360,6 +361,28 @@ async def test_server_that_was_busy(serve: Serve, limit: str) -> None:
         for peer in peers:
             assert (await peer.receive()).endswith("llo")
         assert service.server.get_statistics().closed == {}
+
+
+@on_tcp
+async def test_server_that_is_busy_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same if it is busy once more, after its timer was due and before it reads."""
+    checkpoint = anyio.lowlevel.checkpoint
+    is_busy = False
+
+    async def be_busy_once() -> None:
+        nonlocal is_busy
+        if not is_busy:
+            is_busy = True
+            service.peers[0].send("hello")
+            time.sleep(800 * MS)  # noqa: ASYNC251 - nothing runs meanwhile
+        else:
+            await checkpoint()
+
+    async with serve(Noted(), limits=only(first_packet_timeout=400 * MS)) as service:
+        monkeypatch.setattr("anyio.lowlevel.checkpoint", be_busy_once)
+        peer = await service.connect()
+        assert await peer.receive() == "hello"
+        assert is_busy
 
 
 # -- Unix sockets

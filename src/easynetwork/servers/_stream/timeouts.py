@@ -246,15 +246,17 @@ class Timeouts:
                     due = min(self._looks)
                     with anyio.CancelScope(deadline=due / _LOOKS_PER_SECOND):
                         await self._woken.wait()
-                    if self.now() * _LOOKS_PER_SECOND >= due:
-                        # If the loop was busy, what has come meanwhile is read first.
+                    now = self.now()
+                    if now * _LOOKS_PER_SECOND >= due:
+                        # If the loop was busy, what has come until now is read first. Meanwhile,
+                        # it may be busy again.
                         await anyio.lowlevel.checkpoint()
-                        self._look_at_all(due)
+                        self._look_at_all(due, now)
         finally:
             self._is_running = False
 
-    def _look_at_all(self, due: int) -> None:  # not in `_run()`, which would keep the last one
-        now = self.now()
+    def _look_at_all(self, due: int, now: float) -> None:
+        # Not in `_run()`, which would keep the last one.
         for supervision in self._looks.pop(due, ()):
             supervision.due = None
             self._look_now(supervision, now)
