@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from easynetwork._tuning import HIGH_WATER, SEND_BUDGET_BYTES
+from tests.conformance.changes_support import Upper
 from tests.conformance.support import Client, Narrow, Recorder, Requests, Serve, on_ip
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +104,34 @@ async def test_gathered_and_sent_elsewhere(serve: Serve) -> None:
         peer.send("one", "two")
         expected = ["one", "behind one", "two", "behind two"]
         assert await peer.receive_lines(4) == expected
+
+
+async def test_sent_by_a_converter(serve: Serve) -> None:
+    """What a converter sends to the same client, as a log may, leaves before its packet."""
+
+    class Talkative(Upper):
+        __slots__ = ()
+
+        def convert_to_dto_packet(self, obj: str) -> str:
+            [client] = handler.clients
+            if obj.startswith("answer"):
+                client.try_send_packet(f"log of {obj}")
+            return super().convert_to_dto_packet(obj)
+
+    class Handler(Pausing):
+        async def handle(self, client: Client) -> Requests:
+            request = yield
+            await client.send_packet(f"answer to {request}")
+
+    handler = Handler()
+    async with serve(handler, converter=Talkative()) as service:
+        peer = await service.connect()
+        peer.send("one", "two", "three")
+        assert [(await peer.receive()).lower() for _ in range(6)] == [
+            *("log of answer to one", "answer to one"),
+            *("log of answer to two", "answer to two"),
+            *("log of answer to three", "answer to three"),
+        ]
 
 
 @pytest.mark.in_turn

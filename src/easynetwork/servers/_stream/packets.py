@@ -282,7 +282,8 @@ class PacketClient(AsyncStreamClient[Any]):
         transport = self.transport
         try:
             if self.gathered:
-                self.gathered.append(data := self.encode(packet))
+                data = self.encode(packet)  # first: a serializer or a converter may send, too
+                self.gathered.append(data)
                 if len(data) > _SMALL:
                     self._large_size += len(data)
                 if (
