@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from easynetwork.backends.stream_transport import SocketStreamTransport
 from easynetwork.exceptions import BusyResourceError, EndOfStreamError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -75,16 +76,19 @@ async def test_generator_while_a_task_waits(unix_path: str, log: Records) -> Non
     assert "for the task" in handler.notes
 
 
-async def test_task_that_comes_first(unix_path: str, log: Records) -> None:
+async def test_task_that_comes_first(
+    unix_path: str, log: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task that begins to receive while the generator lets others run is the one that does."""
 
     class Handler(Receiver):
-        async def handle(self, client: Client) -> Requests:
+        async def greet(self, client: Client) -> None:
             client.start_soon(self.ask, client)
+
+        async def handle(self, client: Client) -> Requests:
             yield
             for _ in range(MAX_BATCH - 1):
                 await client.recv_packet()
-            self.released.set()
             params = RecvParams(recv_with_ancillary=RecvAncillaryDataParams(lambda _: None))
             with pytest.raises(BusyResourceError):
                 yield params
@@ -95,7 +99,12 @@ async def test_task_that_comes_first(unix_path: str, log: Records) -> None:
             while True:
                 self.note(await client.recv_packet())
 
+    async def give_way(transport: SocketStreamTransport) -> None:
+        handler.released.set()
+        await anyio.wait_all_tasks_blocked()
+
     handler = Handler()
+    monkeypatch.setattr(SocketStreamTransport, "give_way", give_way)
     async with serving(new_server(unix_path, handler)) as service:
         peer = await service.connect()
         peer.send_bytes(b"\n" * MAX_BATCH + b"next\n")

@@ -22,8 +22,7 @@ PACKET = 60_000
 
 def unsent(client: Any) -> int:
     """Return how many bytes wait for a client, those of TLS's records included."""
-    gathered: int = len(client.gathered)
-    return gathered + int(client.transport.get_unsent_size())
+    return int(client.gathered_size()) + int(client.transport.get_unsent_size())
 
 
 def close_timeout(seconds: float) -> dict[str, Any]:
