@@ -270,8 +270,7 @@ class FramedDecoder(StreamDecoder):
                 self._found += len(frames)
                 self.has_more = True
             else:
-                self._scanned = len(self._rest)
-                self.has_rest = True
+                self._scanned, self.has_rest = len(self._rest), True
         return self.has_more
 
     def end_of_stream(self) -> bool:
@@ -280,8 +279,7 @@ class FramedDecoder(StreamDecoder):
             if self._frames:
                 self._found += len(self._frames)
                 self._chunk, self._rest, self._scanned = self._rest, b"", 0
-                self.has_rest = False
-                self.has_more = True
+                self.has_rest, self.has_more = False, True
         return self.has_more
 
     def _keep(self, frames: list[Frame], rest: bytes | None) -> None:
@@ -325,8 +323,7 @@ class GeneratorDecoder(StreamDecoder):
 
     def clear(self) -> None:
         self._rest = self._leftover = b""
-        self._parser = None
-        self.has_rest = False
+        self._parser, self.has_rest = None, False
 
     def unread(self) -> tuple[bytes, Overrun | None]:
         if self._parser is not None:
@@ -389,11 +386,9 @@ class GeneratorDecoder(StreamDecoder):
     def _drop_rest(self, overrun: Overrun) -> None:
         """Drop what is at hand, too, in one go: each byte is looked at once."""
         self._overrun = overrun
-        leftover, self._leftover = self._leftover, b""
-        self._leftover = self._drop(overrun, leftover)
+        self._leftover = self._drop(overrun, self._leftover)
         if self._overrun is not None:
-            rest, self._rest = self._rest, b""
-            self._rest = bytearray(self._drop(overrun, bytes(rest)))
+            self._rest = bytearray(self._drop(overrun, bytes(self._rest)))
         self.has_rest = self._is_dropping()
 
     def _next_chunk(self) -> bytes:

@@ -81,8 +81,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._stop_reading()
         self._fed += nbytes
         if packets and (waiter := self._waiter) is not None:
-            self._fed = nbytes
-            self._waiter = None
+            self._fed, self._waiter = nbytes, None
             resume(waiter)
         elif self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
             self._stop_reading()
@@ -205,15 +204,17 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._selector.remove_writer(self._fd)
 
 
-def resume(waiter: asyncio.Future[None]) -> None:
+def resume(waiter: asyncio.Future[None] | None) -> None:
     """Set the result of a future, unless it is done, and go on at once with the task that waits.
+
+    Do nothing without a future.
 
     `set_result()` alone would have it go on at the next turn of the event loop: then, a request
     with no others in flight takes two turns, and a quarter more instructions (measured).
 
     The caller is to be done: the task may do anything, such as closing the connection.
     """
-    if waiter.done():
+    if waiter is None or waiter.done():
         return
     callbacks = waiter._callbacks
     if (
