@@ -64,9 +64,6 @@ LOOP = re.compile(r"asyncio-eager|eager|uvloop|trio|asyncio")
 ONCE = ("asyncio-eager", "eager", "uvloop")
 VARIANT = re.compile(r"\b(buffer|ipv6|memory|tls|unix)\b")
 
-# More usual cases of a test than run on each version of Python.
-MANY = 4
-
 # Where the system lists this process's open file descriptors, if it does.
 DESCRIPTORS = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
 
@@ -162,9 +159,9 @@ def cases_in_turn(function: str, kind: str, cases: list[pytest.Item]) -> list[py
 
     Args:
         function: The test.
-        kind: Which of its cases these are. The usual ones run on all versions, or a third on each
-            if they are many. Others run on one version each. Of those on uvloop, and with eager
-            tasks, there is one.
+        kind: Which of its cases these are. Of the usual ones, each version runs a third, and at
+            least one. Others run on one version each. Of those on uvloop, and with eager tasks,
+            there is one.
         cases: The cases.
     """
     minor = sys.version_info.minor
@@ -175,7 +172,7 @@ def cases_in_turn(function: str, kind: str, cases: list[pytest.Item]) -> list[py
         return [cases[minor % len(cases)]] if is_turn else []
     if kind == "in turn":
         return [case for case in cases if is_turn_of(case.nodeid, 3)]
-    return third if kind == "few" or (kind == "usual" and len(cases) > MANY) else cases
+    return cases if kind == "all" else third
 
 
 def is_turn_of(name: str, versions: int) -> bool:

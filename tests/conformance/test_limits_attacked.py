@@ -357,7 +357,7 @@ async def test_server_that_was_busy(serve: Serve, limit: str) -> None:
             await anyio.sleep(50 * MS)
         for peer in peers:
             peer.send_bytes(b"llo\n")
-        time.sleep(1500 * MS)  # noqa: ASYNC251 - nothing runs meanwhile
+        time.sleep(900 * MS)  # noqa: ASYNC251 - nothing runs meanwhile
         for peer in peers:
             assert (await peer.receive()).endswith("llo")
         assert service.server.get_statistics().closed == {}

@@ -111,9 +111,10 @@ def is_open(pid: int, socket_name: str) -> bool:
     with contextlib.suppress(OSError):
         inodes = {os.readlink(link).strip("socket:[]") for link in descriptors.iterdir()}
     for line in Path("/proc/net/unix").read_text().splitlines():
-        _, _, _, flags, kind, _, inode, *path = line.split()
-        if inode in inodes and path[-1:] == [socket_name]:
-            return flags == "00010000" or kind == "0002"  # it listens, or it is for datagrams
+        fields = line.split()  # fewer, or others, if another socket's name has a line end
+        if len(fields) > 7 and fields[6] in inodes and fields[-1] == socket_name:
+            # It listens, or it is for datagrams.
+            return fields[3] == "00010000" or fields[4] == "0002"
     return False
 
 
