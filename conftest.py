@@ -51,6 +51,15 @@ docstrings = Sybil(parsers=REST, path="src", pattern="*.py")
 pytest_collect_file = SybilCollection([readme, pages, docstrings]).pytest()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that several processes end at the same time.
+
+    That is the examples, all of which one process runs, and files with slow tests.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("in_turn")}
+    items.sort(key=lambda item: (not item.nodeid.startswith(EXAMPLES), item.path not in slow))
+
+
 class Collection(list[str]):
     """The tests that a worker has found. Each of them is looked up once."""
 
@@ -63,11 +72,15 @@ class Collection(list[str]):
 
 
 class Scheduling(LoadScopeScheduling):
-    """How pytest-xdist shares the work.
+    """How pytest-xdist shares the work: in the order in which the tests were found.
 
     The superclass searches all tests for each one that it hands out, and counts all that a worker
     has ever been given, several times for each that ends: seconds, where there are 20,000.
     """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # the number of tests says little of their time
 
     def add_node_collection(self, node: Any, collection: Any) -> None:
         """Note what tests a worker has found."""
