@@ -163,7 +163,7 @@ def docs(session: nox.Session) -> None:
 
     Then print how many of its sentences a test quotes.
     """
-    install(session, "docs")
+    install(session, "docs", "tests")
     session.run("sphinx-build", *SPHINX, "docs/_build/html", *session.posargs)
     session.run("python", "-m", "tests.docs.sentences")
     session.log("Open docs/_build/html/index.html in a browser")

@@ -123,8 +123,9 @@ def imported(parts: list[str]) -> tuple[Any, list[str]]:
     for end in range(len(parts), 0, -1):
         try:
             return importlib.import_module(".".join(parts[:end])), parts[end:]
-        except ModuleNotFoundError:
-            pass
+        except ModuleNotFoundError as exc:
+            if exc.name and not f"{'.'.join(parts)}.".startswith(f"{exc.name}."):
+                raise ValueError(f"{'.'.join(parts[:end])} needs {exc.name}") from None
     raise ValueError(f"there is no module {parts[0]}")
 
 
