@@ -83,18 +83,11 @@ class PacketClient(AsyncStreamClient[Any]):
     """
 
     __slots__ = (
-        *("_options", "address", "bytes_sent", "close_reason", "connected", "decoder", "encode"),
-        *("ended_by", "flush_is_scheduled", "gathered", "is_closed", "is_greeted", "is_over"),
-        *(
-            "_large_size",
-            "is_receiving",
-            "packets_sent",
-            "protocol",
-            "sent_before",
-            "stage",
-            "supervision",
-        ),
-        *("take", "tasks", "transport", "undelivered", "waiting_since", "watch"),
+        *("_large_size", "_options", "address", "bytes_sent", "close_reason", "connected"),
+        *("decoder", "encode", "ended_by", "flush_is_scheduled", "gathered", "is_closed"),
+        *("is_greeted", "is_over", "is_receiving", "packets_sent", "protocol", "sent_before"),
+        *("stage", "supervision", "take", "tasks", "transport", "undelivered", "waiting_since"),
+        "watch",
     )
 
     def __init__(
