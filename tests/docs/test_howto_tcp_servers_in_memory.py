@@ -844,11 +844,12 @@ async def test_sending() -> None:
         await anyio.sleep(30)
         assert handler.notes == [start]
         assert not client.try_send_packet("another one")
-        assert anyio.current_time() == start + 30
+        now = anyio.current_time()
+        assert now >= start + 30
         size = 0
         while size < 13 * 50_000:
             size += len(await raw.receive())
-        assert anyio.current_time() == handler.notes[1] == start + 30
+        assert anyio.current_time() == handler.notes[1] == now
 
 
 @virtual
