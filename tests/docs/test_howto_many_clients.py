@@ -226,7 +226,7 @@ async def test_skip() -> None:
 
     "So for each client, at most high_water bytes and one packet are waiting."
 
-    "A client that reads nothing for 60 seconds is reset"
+    "A client that reads nothing for 60 seconds is reset: see send_timeout"
     """
     assert Limits().send_timeout == 60
     assert HIGH_WATER == 64 * 1024
