@@ -14,6 +14,17 @@ from tests.docs.mutations import prose_with_code
 from tests.docs.sentences import PAGES
 from tests.docs.sybil_parsers import literal_includes, locate, read_snippet
 
+# The first lines of functions and classes that a page emphasizes by themselves: what it is about is
+# their name or their base class. Elsewhere, that is what they do.
+DEFINITIONS = {
+    "changing_protocol.rst": ("class BodySerializer(",),
+    "socketserver.rst": ("class Greeting",),
+    "tcp_servers.rst": (
+        *("async def on_connection(", "async def on_disconnection(", "async def service_init("),
+    ),
+    "udp_servers.rst": ("async def service_init(",),
+}
+
 _CODE = re.compile(r"``(.+?)``|:\w[\w:-]*:`~?([^`<]+)", re.DOTALL)
 _HEADING = re.compile(r"^.+\n([=*~^-])\1{2,}$", re.MULTILINE)
 # Names that say nothing of a line.
@@ -46,7 +57,11 @@ def not_named(page: Path) -> Iterator[str]:
         listing = read_snippet(locate(document, region), options)
         for entry in options.get("emphasize", "").splitlines():
             lines = [listing[number - 1] for number in emphasized_lines(listing, entry)]
-            if section.isdisjoint(names("\n".join(lines))):
+            is_definition = len(lines) == 1 and re.match(r"\s*(async def|def|class) ", lines[0])
+            if section.isdisjoint(names("\n".join(lines))) or (
+                is_definition
+                and not lines[0].lstrip().startswith(DEFINITIONS.get(page.name, ("\n",)))
+            ):
                 yield f"{page.name}: {entry}"
 
 
