@@ -34,6 +34,7 @@ from easynetwork.exceptions import (
 from easynetwork.protocol import AnyStreamProtocolType
 from easynetwork.servers._core.verdict import without
 from easynetwork.servers._stream.background import Background
+from easynetwork.servers._stream.census import Traffic
 from easynetwork.servers._stream.drain import Stage
 from easynetwork.servers._stream.errors import (
     DisconnectedError,
@@ -203,11 +204,8 @@ class ServedClient(PacketClient):
             state=self._state(),
             seconds=now - self.connected,
             idle=0.0 if waits_since is None else now - waits_since,
-            packets_received=self.decoder.taken,
-            packets_sent=self.packets_sent + len(self.gathered),
-            bytes_received=self.decoder.received,
-            bytes_sent=self.bytes_sent + self.gathered_size(),
             unsent=self.get_unsent_size(),
+            **Traffic().plus(self)._asdict(),
         )
 
     def _state(self) -> str:
