@@ -20,7 +20,9 @@ DEFINITIONS = {
     "changing_protocol.rst": ("class BodySerializer(",),
     "socketserver.rst": ("class Greeting",),
     "tcp_servers.rst": (
-        *("async def on_connection(", "async def on_disconnection(", "async def service_init("),
+        "async def on_connection(",
+        "async def on_disconnection(",
+        "async def service_init(",
     ),
     "udp_servers.rst": ("async def service_init(",),
 }

@@ -38,46 +38,42 @@ class Waiting:
         self.notes.append("resumed")
 
 
-def test_at_once() -> None:
-    """The task runs until it waits again, before the callback returns."""
+def notes(*, tasks: int = 1, in_task: bool = False, debug: bool = False) -> list[str]:
+    """Resume tasks that wait for one future; return what happens."""
 
     async def main() -> list[str]:
         waiting = Waiting()
-        task = asyncio.create_task(waiting.wait())
-        await asyncio.sleep(0)
-        waiting.loop.call_soon(waiting.resume)
-        await task
+        async with asyncio.TaskGroup() as group:
+            for _ in range(tasks):
+                group.create_task(waiting.wait())
+            await asyncio.sleep(0)
+            if in_task:
+                waiting.resume()
+            else:
+                waiting.loop.call_soon(waiting.resume)
         return waiting.notes
 
-    assert asyncio.run(main()) == ["goes on", "resumed", "ends"]
+    return asyncio.run(main(), debug=debug)
+
+
+def test_at_once() -> None:
+    """The task runs until it waits again, before the callback returns."""
+    assert notes() == ["goes on", "resumed", "ends"]
 
 
 def test_debug() -> None:
     """It goes on in a turn of its own in debug mode, where asyncio logs which task takes long."""
-
-    async def main() -> list[str]:
-        waiting = Waiting()
-        task = asyncio.create_task(waiting.wait())
-        await asyncio.sleep(0)
-        waiting.loop.call_soon(waiting.resume)
-        await task
-        return waiting.notes
-
-    assert asyncio.run(main(), debug=True) == ["resumed", "goes on", "ends"]
+    assert notes(debug=True) == ["resumed", "goes on", "ends"]
 
 
 def test_in_a_task() -> None:
     """Where another task runs, it goes on after that."""
+    assert notes(in_task=True) == ["resumed", "goes on", "ends"]
 
-    async def main() -> list[str]:
-        waiting = Waiting()
-        task = asyncio.create_task(waiting.wait())
-        await asyncio.sleep(0)
-        waiting.resume()
-        await task
-        return waiting.notes
 
-    assert asyncio.run(main()) == ["resumed", "goes on", "ends"]
+def test_two_tasks() -> None:
+    """Both go on, if two tasks wait for one future."""
+    assert notes(tasks=2) == ["resumed", "goes on", "goes on", "ends", "ends"]
 
 
 def test_nobody_waits() -> None:
@@ -90,21 +86,6 @@ def test_nobody_waits() -> None:
         return waiting.notes
 
     assert asyncio.run(main()) == ["resumed", "goes on", "ends"]
-
-
-def test_two_tasks() -> None:
-    """Both go on, if two tasks wait for one future."""
-
-    async def main() -> list[str]:
-        waiting = Waiting()
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(2):
-                tasks.create_task(waiting.wait())
-            await asyncio.sleep(0)
-            waiting.loop.call_soon(waiting.resume)
-        return waiting.notes
-
-    assert asyncio.run(main()) == ["resumed", "goes on", "goes on", "ends", "ends"]
 
 
 def test_error() -> None:
