@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,16 +50,27 @@ def check_quotations(page: str, module: Mapping[str, Any]) -> None:
 
     What a test quotes of a numbered list has the order of the list.
     """
-    tests = {name: test for name, test in module.items() if name.startswith("test_")}
-    del tests["test_quotations"]
-    text, lists = words(page), numbered_lists(page)
-    for name, test in tests.items():
-        quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-        assert quotations, name
-        assert [quotation for quotation in quotations if quotation not in text] == [], name
+    check_quotations_in([words(page)], module)
+    lists = numbered_lists(page)
+    for name, quotations in quotations_of(module):
         for items in lists:
             order = [n for quote in quotations for n, item in enumerate(items) if quote in item]
             assert order == sorted(order), name
+
+
+def check_quotations_in(texts: Sequence[str], module: Mapping[str, Any]) -> None:
+    """Check that what a module's tests quote is in one of several texts; each quotes something."""
+    for name, quotations in quotations_of(module):
+        assert quotations, name
+        missing = [said for said in quotations if not any(said in text for text in texts)]
+        assert missing == [], name
+
+
+def quotations_of(module: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the tests of a module, but the one that checks this, with what they quote."""
+    for name, test in module.items():
+        if name.startswith("test_") and name != "test_quotations":
+            yield name, re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
 
 
 def words(page: str) -> str:

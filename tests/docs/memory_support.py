@@ -23,9 +23,9 @@ LINES: Any = StreamProtocol(StringLineSerializer(encoding="utf-8"))
 Script: TypeAlias = tuple[bytes | float | str, ...]
 
 
-def play(main: Callable[[], Awaitable[Any]]) -> None:
+def play(main: Callable[[], Awaitable[Any]], backend: str = "asyncio") -> None:
     """Run a coroutine function in virtual time."""
-    anyio.run(main, backend_options=virtual_time())
+    anyio.run(main, backend=backend, backend_options=virtual_time(backend))
 
 
 class Obedient(AsyncStreamRequestHandler[str, str]):

@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 import tomllib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple
 
 import anyio
@@ -49,17 +49,19 @@ from easynetwork.serializers.framing import (
 )
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
-from easynetwork.testing import Faults, check_serializer, serve, virtual_time
+from easynetwork.testing import Faults, check_serializer, serve
 from tests.docs.howto_support import (
     DOCS,
     DatagramEcho,
     Echo,
+    check_quotations_in,
     check_tests,
     complaints,
     serving,
     words,
 )
-from tests.docs.test_readme import PROGRAMS, check_quotations_of_first_pages
+from tests.docs.memory_support import play
+from tests.docs.test_readme import PROGRAMS, SAID
 from tests.times import PATIENCE
 
 REPOSITORY = DOCS.parent
@@ -78,11 +80,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_quotations() -> None:
     """Check that one of the pages contains each quotation, and that each test quotes one."""
-    check_quotations_of_first_pages(globals())
-
-
-def in_virtual_time(main: Callable[[], Awaitable[None]]) -> None:
-    anyio.run(main, backend_options=virtual_time())
+    check_quotations_in(SAID, globals())
 
 
 # What it is
@@ -151,7 +149,7 @@ def test_copes_with_clients(log: pytest.LogCaptureFixture) -> None:
             await slow.send(b"ished\n")
             assert await slow.receive() == b"NEVER FINISHED\n"
 
-    in_virtual_time(main)
+    play(main)
     [complaint] = complaints(log)
     assert "sent invalid data" in complaint.getMessage()
 
@@ -221,7 +219,7 @@ def test_any_client_may_send_anything(log: pytest.LogCaptureFixture) -> None:
             await latecomer.send_packet("hello")
             assert await latecomer.recv_packet() == "HELLO"
 
-    in_virtual_time(main)
+    play(main)
     assert "a bug" in log.text
 
 
@@ -418,7 +416,7 @@ def test_errors_where_the_handler_waits() -> None:
                 client.close()
                 await anyio.wait_all_tasks_blocked()
 
-    in_virtual_time(main)
+    play(main)
     first = [StreamProtocolParseError, "hello", TimeoutError, GeneratorExit]
     assert outcomes[: len(first)] == first
     assert outcomes[len(first) :][:3] == [StreamProtocolParseError, "bye", EndOfStreamError]
@@ -457,7 +455,7 @@ def test_bounded_memory_and_log(log: pytest.LogCaptureFixture) -> None:
             await anyio.wait_all_tasks_blocked()
             assert served.server.get_statistics().clients == 0
 
-    in_virtual_time(main)
+    play(main)
     assert 1 <= len(complaints(log)) < 20
 
 
@@ -600,7 +598,7 @@ def test_tests_without_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.perf_counter() - begin < 5  # of ten minutes; on a slow machine
         monkeypatch.undo()
 
-    in_virtual_time(main)
+    play(main)
 
 
 def test_dependencies() -> None:

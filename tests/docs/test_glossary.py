@@ -44,9 +44,10 @@ from easynetwork.servers.handlers import (
     AsyncStreamClient,
     AsyncStreamRequestHandler,
 )
-from easynetwork.testing import MemoryNetwork, serve, virtual_time
+from easynetwork.testing import MemoryNetwork, serve
 from tests.conftest import HAS_TRIO
 from tests.docs.howto_support import DatagramEcho, Echo, check_quotations
+from tests.docs.memory_support import play
 
 JSON: Any = StreamProtocol(JSONSerializer())
 
@@ -54,10 +55,6 @@ JSON: Any = StreamProtocol(JSONSerializer())
 def test_quotations() -> None:
     """Check that the page contains all quotations, and that each test quotes it."""
     check_quotations("glossary.rst", globals())
-
-
-def in_virtual_time(main: Any) -> None:
-    anyio.run(main, backend_options=virtual_time())
 
 
 # Frameworks
@@ -111,7 +108,7 @@ def test_virtual_time() -> None:
                 tasks.start_soon(sleep, begin, seconds)
 
     begin = time.perf_counter()
-    in_virtual_time(main)
+    play(main)
     assert woken == pytest.approx([1, 300, 600])
     assert time.perf_counter() - begin < 5  # on a slow machine
 
@@ -162,7 +159,7 @@ def test_packets() -> None:
             assert await other.receive() == b"20\n40\n"
 
     assert inspect.isasyncgenfunction(Doubling.handle)
-    in_virtual_time(main)
+    play(main)
 
 
 def test_datagrams() -> None:
@@ -194,7 +191,7 @@ def test_datagrams() -> None:
             received = [await client.recv_packet() for _ in texts]
             assert sorted(received) == texts != received
 
-    in_virtual_time(main)
+    play(main)
 
 
 # Serializers
@@ -352,7 +349,7 @@ def test_protocol_object() -> None:
             with pytest.raises((ConnectionError, StreamProtocolParseError)):
                 await stranger.recv_packet()
 
-    in_virtual_time(main)
+    play(main)
 
 
 def test_handlers_of_both_kinds() -> None:

@@ -15,7 +15,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import anyio
@@ -26,7 +26,6 @@ from easynetwork import clients
 from easynetwork.clients import AsyncTCPNetworkClient, TCPNetworkClient
 from easynetwork.exceptions import ProtocolCrashedError
 from easynetwork.protocol import StreamProtocol
-from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
 from easynetwork.servers.handlers import AsyncStreamRequestHandler
 from easynetwork.testing import serve
@@ -34,7 +33,7 @@ from tests.clients.threads_support import InThread, wait_until
 from tests.clients.unix_support import fill
 from tests.docs.client_support import silent
 from tests.docs.howto_support import DOCS, check_quotations
-from tests.docs.virtual_support import LINES, Client, virtual
+from tests.docs.virtual_support import LINES, Client, FragileSerializer, virtual
 from tests.times import SOON
 from tests.tls_peers import TLSSocket, authority, client_context, server_context
 
@@ -537,28 +536,13 @@ def test_order_of_except_clauses() -> None:
             assert chosen is first
 
 
-class Packets(AbstractIncrementalPacketSerializer[bytes, bytes]):
-    """Fails in the middle of a packet, where no framing knows where the next one begins."""
-
-    __slots__ = ()
-
-    def incremental_serialize(self, packet: bytes) -> Generator[bytes]:
-        yield packet
-
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
-        data = yield
-        if data.startswith(b"trap"):
-            raise ZeroDivisionError("a bug")
-        return data, b""
-
-
 def test_error_in_the_serializer() -> None:
     """Nothing of what follows is received.
 
     "After an error in the serializer, the client may discard all further data, because it cannot
     find the beginning of the next packet."
     """
-    protocol: StreamProtocol[bytes, bytes] = StreamProtocol(Packets())
+    protocol: StreamProtocol[bytes, bytes] = StreamProtocol(FragileSerializer())
     with connected(protocol) as (client, peer):
         peer.sendall(b"good")
         assert client.recv_packet() == b"good"

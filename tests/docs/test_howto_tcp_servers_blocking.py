@@ -7,7 +7,6 @@ page.
 from __future__ import annotations
 
 import inspect
-import re
 import threading
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -27,7 +26,7 @@ from easynetwork.servers.handlers import (
     AsyncStreamRequestHandler,
 )
 from easynetwork.testing import serve
-from tests.docs.howto_support import connected, serving, words
+from tests.docs.howto_support import check_quotations_in, connected, serving, words
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -43,12 +42,7 @@ JSON: Any = StreamProtocol(JSONSerializer())
 
 def test_quotations() -> None:
     """One of the pages contains each quotation, and each test quotes it."""
-    said = [words(page) for page in PAGES]
-    for name, test in globals().items():
-        if name.startswith("test_") and name != "test_quotations":
-            quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-            assert quotations, name
-            assert [text for text in quotations if not any(text in page for page in said)] == []
+    check_quotations_in([words(page) for page in PAGES], globals())
 
 
 class Noting:

@@ -14,7 +14,7 @@ import re
 import socket
 import socketserver
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -27,7 +27,6 @@ from easynetwork.converter import AbstractPacketConverterComposite
 from easynetwork.exceptions import ProtocolCrashedError
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
-from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, Limits, StandaloneTCPNetworkServer
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.servers.handlers import AsyncStreamRequestHandler, INETClientAttribute
@@ -43,7 +42,7 @@ from tests.docs.howto_support import (
     until,
     words,
 )
-from tests.docs.virtual_support import LINES, Client, ending, virtual
+from tests.docs.virtual_support import LINES, Client, FragileSerializer, ending, virtual
 
 PAGE = "howto/tcp_servers.rst"
 FOLDER = DOCS / "_include/examples/howto/tcp_servers"
@@ -471,21 +470,6 @@ async def test_faults_of_clients(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-class Fragile(AbstractIncrementalPacketSerializer[bytes, bytes]):
-    """Fails in the middle of a packet, where no framing knows where the next one begins."""
-
-    __slots__ = ()
-
-    def incremental_serialize(self, packet: bytes) -> Generator[bytes]:
-        yield packet
-
-    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
-        data = yield
-        if data.startswith(b"trap"):
-            raise ZeroDivisionError("a bug")
-        return data, b""
-
-
 @virtual
 async def test_bug_in_a_serializer() -> None:
     """The handler waits for the next packet in vain.
@@ -504,7 +488,7 @@ async def test_bug_in_a_serializer() -> None:
                 self.notes.append(type(exc))
 
     handler = Handler()
-    protocol: Any = StreamProtocol(Fragile())
+    protocol: Any = StreamProtocol(FragileSerializer())
     async with serve(handler, protocol) as served:
         raw = await served.connect(raw=True)
         for data in b"good", b"trap", b"good":

@@ -32,7 +32,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers.handlers import AsyncStreamClient, AsyncStreamRequestHandler
 from easynetwork.servers.statistics import CloseReason
-from tests.docs.howto_support import DOCS, Watched, connected, serving, words
+from tests.docs.howto_support import DOCS, Watched, check_quotations, connected, serving
 from tests.times import PATIENCE
 from tests.tls_peers import (
     TLSSocket,
@@ -105,13 +105,7 @@ def complaints(log: pytest.LogCaptureFixture) -> list[str]:
 
 def test_quotations() -> None:
     """Check that the page contains all quotations, and that each test quotes it."""
-    page = words("howto/tcp_servers.rst")
-    tests = {name: test for name, test in globals().items() if name.startswith("test_")}
-    del tests["test_quotations"]
-    for name, test in tests.items():
-        quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-        assert quotations, name
-        assert [quotation for quotation in quotations if quotation not in page] == [], name
+    check_quotations("howto/tcp_servers.rst", globals())
 
 
 # Encrypting connections with SSL/TLS

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import types
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,14 @@ import pytest
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import JSONSerializer
 from easynetwork.servers import run
-from tests.docs.howto_support import DOCS, complaints, connected, plain, serving
+from tests.docs.howto_support import (
+    DOCS,
+    check_quotations_in,
+    complaints,
+    connected,
+    plain,
+    serving,
+)
 from tests.times import PATIENCE
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
@@ -41,18 +48,9 @@ PROGRAMS = dict(
 SAID = plain(re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", README)), plain(FIRST_PAGE)
 
 
-def check_quotations_of_first_pages(module: Mapping[str, Any]) -> None:
-    """Check that what a module's tests quote is what a page says; each test quotes something."""
-    for name, test in module.items():
-        if name.startswith("test_") and name != "test_quotations":
-            quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-            assert quotations, name
-            assert [text for text in quotations if not any(text in page for page in SAID)] == []
-
-
 def test_quotations() -> None:
     """Check that one of the pages contains each quotation, and that each test quotes one."""
-    check_quotations_of_first_pages(globals())
+    check_quotations_in(SAID, globals())
 
 
 # -- the programs

@@ -29,7 +29,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.servers import AsyncTCPNetworkServer, StandaloneTCPNetworkServer
 from easynetwork.testing import serve
-from tests.docs.howto_support import DOCS, Echo, plain
+from tests.docs.howto_support import DOCS, Echo, check_quotations_in, plain
 from tests.docs.sentences import PAGES, PARTS
 
 ROOT = DOCS.parent
@@ -39,12 +39,7 @@ TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for
 
 def test_quotations() -> None:
     """A page says what the tests quote; each test quotes something."""
-    said = [plain(text) for text in TEXTS.values()]
-    for name, test in globals().items():
-        if name.startswith("test_") and name != "test_quotations":
-            quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-            assert quotations, name
-            assert [text for text in quotations if not any(text in page for page in said)] == []
+    check_quotations_in([plain(text) for text in TEXTS.values()], globals())
 
 
 # Files

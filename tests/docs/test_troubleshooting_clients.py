@@ -33,7 +33,7 @@ from easynetwork.servers.handlers import AsyncStreamClient
 from easynetwork.testing import serve, virtual_time
 from tests.clients.threads_support import wait_until
 from tests.docs.howto_support import check_quotations
-from tests.docs.memory_support import LINES, Obedient
+from tests.docs.memory_support import LINES, Obedient, play
 from tests.docs.message_support import Seen
 from tests.networks import own_network
 from tests.times import PATIENCE
@@ -48,10 +48,6 @@ DATAGRAMS: Any = DatagramProtocol(StringLineSerializer())
 def test_quotations() -> None:
     """Whatever the tests quote is what the page says."""
     check_quotations(PAGE, globals())
-
-
-def play(main: Any) -> None:
-    anyio.run(main, backend_options=virtual_time())
 
 
 def closed_port() -> int:

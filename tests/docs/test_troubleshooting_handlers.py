@@ -39,9 +39,9 @@ from easynetwork.servers.handlers import (
     RecvAncillaryDataParams,
     RecvParams,
 )
-from easynetwork.testing import serve, virtual_time
+from easynetwork.testing import serve
 from tests.docs.howto_support import check_quotations, until
-from tests.docs.memory_support import LINES, Obedient, Script, Stage
+from tests.docs.memory_support import LINES, Obedient, Script, Stage, play
 from tests.docs.message_support import Seen
 from tests.times import PATIENCE
 from tests.tls_peers import client_context, server_context
@@ -63,10 +63,6 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Return the log, with all levels."""
     caplog.set_level(logging.DEBUG, "easynetwork")
     return caplog
-
-
-def play(main: Any) -> None:
-    anyio.run(main, backend_options=virtual_time())
 
 
 class Doing(Obedient):

@@ -42,10 +42,10 @@ from easynetwork.servers.handlers import (
 )
 from easynetwork.servers.statistics import CloseReason
 from easynetwork.servers.threads_helper import NetworkServerThread
-from easynetwork.testing import MemoryNetwork, serve, virtual_time
+from easynetwork.testing import MemoryNetwork, serve
 from tests.clients.threads_support import wait_until
 from tests.docs.howto_support import check_quotations
-from tests.docs.memory_support import LINES, Obedient, Stage
+from tests.docs.memory_support import LINES, Obedient, Stage, play
 from tests.times import PATIENCE
 
 PAGE = "troubleshooting.rst"
@@ -55,10 +55,6 @@ DATAGRAMS: Any = DatagramProtocol(StringLineSerializer())
 def test_quotations() -> None:
     """Whatever the tests quote is what the page says."""
     check_quotations(PAGE, globals())
-
-
-def play(main: Any) -> None:
-    anyio.run(main, backend_options=virtual_time())
 
 
 class Echo(AsyncStreamRequestHandler[Any, Any]):

@@ -50,7 +50,7 @@ from tests.docs.howto_support import (
     serving,
     until,
 )
-from tests.docs.memory_support import LINES, Obedient, Stage
+from tests.docs.memory_support import LINES, Obedient, Stage, play
 from tests.docs.message_support import Seen
 from tests.times import PATIENCE
 from tests.tls_peers import authority, client_context, server_context
@@ -71,10 +71,6 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Return the log, with all levels."""
     caplog.set_level(logging.DEBUG, "easynetwork")
     return caplog
-
-
-def play(main: Any) -> None:
-    anyio.run(main, backend_options=virtual_time())
 
 
 def level_of(log: pytest.LogCaptureFixture, text: str) -> str:

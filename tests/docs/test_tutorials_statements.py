@@ -41,9 +41,10 @@ from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import JSONSerializer, StringLineSerializer
 from easynetwork.servers import run
 from easynetwork.servers.handlers import AsyncDatagramClient, AsyncStreamClient
-from easynetwork.testing import Faults, serve, virtual_time
+from easynetwork.testing import Faults, serve
 from tests.conftest import HAS_TRIO
-from tests.docs.howto_support import DOCS, in_thread, serving, words
+from tests.docs.howto_support import DOCS, check_quotations_in, in_thread, serving, words
+from tests.docs.memory_support import play
 from tests.docs.test_tutorials import EXAMPLES, PAGES, TCP, UDP
 from tests.times import PATIENCE, SOON
 
@@ -72,16 +73,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_quotations() -> None:
     """A page says what the tests quote; each test quotes something."""
-    said = [words(page) for page in PAGES]
-    for name, test in globals().items():
-        if name.startswith("test_") and name != "test_quotations":
-            quotations = re.findall(r'"(.+?)"', " ".join(str(test.__doc__).split()))
-            assert quotations, name
-            assert [text for text in quotations if not any(text in page for page in said)] == []
-
-
-def in_virtual_time(main: Any, backend: str = "asyncio") -> None:
-    anyio.run(main, backend=backend, backend_options=virtual_time(backend))
+    check_quotations_in([words(page) for page in PAGES], globals())
 
 
 # The files
@@ -422,7 +414,7 @@ def test_handlers() -> None:
                 await raw.send(b'{"a":1}\n')
                 assert (await raw.receive()).strip() == b'{"a":1}'
 
-    in_virtual_time(main)
+    play(main)
     for handler in tcp_example.EchoRequestHandler, udp_example.EchoRequestHandler:
         [base] = vars(handler)["__orig_bases__"]
         assert get_args(base) == (Any, Any)
@@ -500,7 +492,7 @@ def test_course_of_a_request() -> None:
             assert await slow.receive() == b"[1,2]\n"
             await anyio.wait_all_tasks_blocked()
 
-    in_virtual_time(main)
+    play(main)
     index = events.index("the slow one")
     assert events[index + 1 :][:2] == [[1, 2], "call"]
     assert "meanwhile" in events[events.index("the other one") : index]
@@ -532,7 +524,7 @@ def test_course_of_datagrams() -> None:
                     await client.send_packet([name, number])
             await anyio.sleep(10)
 
-    in_virtual_time(main)
+    play(main)
     start = begun[0][0]
     for name in "ab":
         times = [time - start for time, request in begun if request[0] == name]
@@ -742,7 +734,7 @@ def test_timeouts(backend: str) -> None:
                         assert await late.recv_packet() == "complete"
                 assert anyio.current_time() - begin == pytest.approx(min(latency, 5))
 
-    in_virtual_time(main, backend)
+    play(main, backend)
 
 
 def test_timeouts_of_blocking_clients() -> None:
@@ -812,7 +804,7 @@ def test_any_number_of_clients() -> None:
                 for number, client in enumerate(clients):
                     assert await client.recv_packet() == {"number": number}
 
-    in_virtual_time(main)
+    play(main)
 
 
 # Make the programs fail
@@ -852,7 +844,7 @@ def test_data_that_is_not_json(log: pytest.LogCaptureFixture) -> None:
             await other.send_packet("still there")
             assert await other.recv_packet() == "still there"
 
-    in_virtual_time(main)
+    play(main)
     messages = [record.getMessage() for record in log.records]
     [closed] = [message for message in messages if "(the client sent invalid data" in message]
     [reason] = [message for message in messages if "sent invalid data: Incremental" in message]
@@ -888,7 +880,7 @@ def test_datagram_that_is_not_json(log: pytest.LogCaptureFixture) -> None:
                 await sender.send_packet("[]")
                 assert await sender.recv_packet() == "[]"
 
-    in_virtual_time(main)
+    play(main)
 
 
 def test_handlers_that_catch_the_error() -> None:
@@ -933,7 +925,7 @@ def test_handlers_that_catch_the_error() -> None:
                 await client.send_packet("[1]")
                 assert await client.recv_packet() == "[1]"
 
-    in_virtual_time(main)
+    play(main)
     for page in "tcp_servers", "udp_servers":
         assert "Error handling" in words(f"howto/{page}.rst")
 
@@ -966,7 +958,7 @@ def test_memory_of_a_line() -> None:
                 await good.send_packet(packet)
                 assert await good.recv_packet() == packet
 
-    in_virtual_time(main)
+    play(main)
     assert taken[65_536] < 100_000
     assert 900_000 < taken[1_000_000] < 1_100_000
 
@@ -1039,7 +1031,7 @@ def test_draining() -> None:
                 with pytest.raises(EndOfStreamError):
                     await client.recv_packet()
 
-    in_virtual_time(main)
+    play(main)
 
 
 def test_server_that_is_gone() -> None:

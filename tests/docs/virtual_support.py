@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import anyio
 
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
+from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.servers.handlers import AsyncStreamClient
 from easynetwork.testing import RawConnection, virtual_time
 
@@ -37,3 +38,18 @@ async def ending(connection: RawConnection) -> str:
     except ConnectionResetError:
         return "reset"
     return f"end after {rest!r}" if rest else "end"
+
+
+class FragileSerializer(AbstractIncrementalPacketSerializer[bytes, bytes]):
+    """Fails in the middle of a packet, where no framing knows where the next one begins."""
+
+    __slots__ = ()
+
+    def incremental_serialize(self, packet: bytes) -> Generator[bytes]:
+        yield packet
+
+    def incremental_deserialize(self) -> Generator[None, bytes, tuple[bytes, bytes]]:
+        data = yield
+        if data.startswith(b"trap"):
+            raise ZeroDivisionError("a bug")
+        return data, b""
