@@ -126,9 +126,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests whose turn it is on this version of Python."""
-    if ALL_TESTS:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the tests whose turn it is on this version of Python, or all that somebody has named."""
+    is_named = config.getoption("lf", False) or any("::" in name for name in config.args)
+    if ALL_TESTS or is_named:
         return
     groups: dict[tuple[str, str], list[pytest.Item]] = {}
     for item in items:
@@ -168,16 +169,16 @@ def cases_in_turn(function: str, kind: str, cases: list[pytest.Item]) -> list[py
     third = cases[minor % 3 :: 3] or [cases[minor % len(cases)]]
     if kind in ONCE:
         # Python 3.11 has no eager tasks.
-        is_turn = is_turn_of(f"{function} {kind}", 3 if kind == "uvloop" else 2)
+        is_turn = is_turn_of(function, 2, 3) if kind == "uvloop" else is_turn_of(function, 0, 2)
         return [cases[minor % len(cases)]] if is_turn else []
     if kind == "in turn":
-        return [case for case in cases if is_turn_of(case.nodeid, 3)]
+        return [case for number, case in enumerate(cases) if is_turn_of(function, number, 3)]
     return cases if kind == "all" else third
 
 
-def is_turn_of(name: str, versions: int) -> bool:
-    """Whether something runs here that runs on one of so many versions of Python."""
-    return zlib.crc32(name.encode()) % versions == sys.version_info.minor % versions
+def is_turn_of(function: str, number: int, versions: int) -> bool:
+    """Whether case `number` of a test that runs on one of so many versions of Python runs here."""
+    return (zlib.crc32(function.encode()) + number - sys.version_info.minor) % versions == 0
 
 
 @pytest.hookimpl(trylast=True)
