@@ -285,6 +285,29 @@ def test_silent_client(library: str) -> None:
         assert join().receive() == ""
 
 
+def test_timeout_of_twisted() -> None:
+    """A line that arrives in time makes the client wait for the whole time again.
+
+    "With Twisted, resetTimeout() restarts the timeout that setTimeout() has set."
+    """
+    clock = task.Clock()
+    ended = []
+
+    class Client(policies.TimeoutMixin):
+        def callLater(self, period: Any, func: Any) -> Any:  # noqa: N802
+            return clock.callLater(period, func)
+
+        def timeoutConnection(self) -> None:  # noqa: N802
+            ended.append(clock.seconds())
+
+    client = Client()
+    client.setTimeout(300)
+    clock.advance(200)
+    client.resetTimeout()
+    clock.pump([100] * 5)
+    assert ended == [500]
+
+
 def test_lines_of_code() -> None:
     """They are counted as the page says.
 
@@ -356,10 +379,11 @@ def test_both_in_one_loop(module: str, tmp_path: Path) -> None:
 
     "So you can move one port at a time, and both servers share their data"
 
-    "Twisted can run on the event loop of asyncio. Install its asyncioreactor before anything
+    "Twisted can run on the event loop of asyncio. Call asyncioreactor.install() before anything
     imports the reactor"
 
-    "addSystemEventTrigger() closes the new server before the reactor stops."
+    "loop.create_task() starts serve_forever() beside the reactor. addSystemEventTrigger() closes
+    the new server before the reactor stops."
     """
     source = (FOLDER / f"{module}.py").read_text(encoding="utf-8")
     addresses = [free_address(), free_address()]

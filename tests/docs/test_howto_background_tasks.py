@@ -506,8 +506,8 @@ async def test_searches(log: pytest.LogCaptureFixture) -> None:
     "The client has asked for the elephant first, so each response must say which request it
     answers."
 
-    "While max_searches tasks are running, handle() waits in line 10 and receives nothing, until one
-    of them calls free.release()."
+    "While max_searches tasks are running, handle() waits in line 10, in free.acquire(), and
+    receives nothing, until one of them calls free.release()."
     """
     handler = Search()
     async with serving(handler) as server, connected(server) as peer:

@@ -107,7 +107,8 @@ async def test_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     "This handler receives the name of a file, which is a line of text. The file follows, up to the
     end of the stream."
 
-    "The clients of easynetwork have the same method"
+    "The clients of easynetwork have the same method. set_protocol(RAW) is for the file, and
+    set_protocol(LINES) for the response"
     """
     async with uploading(upload.UploadRequestHandler(), monkeypatch):
         zeros = bytes(1_000_000)

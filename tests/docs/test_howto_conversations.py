@@ -517,7 +517,8 @@ def test_passing_on() -> None:
 async def test_temperatures() -> None:
     """The example's packets are parsed with what the handler has set before.
 
-    "In this program, a converter looks up the context variable unit, which the handler sets"
+    "In this program, a converter looks up the context variable unit with unit.get(). The handler
+    sets it with unit.set()"
 
     "The client sends three packets at once. The second one changes the unit of the third one"
 

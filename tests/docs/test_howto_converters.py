@@ -137,8 +137,8 @@ async def test_wrong(packet: Any) -> None:
     "Valid JSON from a peer can still contain the wrong data. Check it in the converter, with a
     match statement: first the names and types, then the range"
 
-    "If celsius is out of range, or anything else is wrong, the converter raises a
-    PacketConversionError"
+    "If celsius is not in the range -273.15 <= celsius <= 1000, or anything else is wrong, the
+    converter raises a PacketConversionError"
 
     "For wrong data, raise a PacketConversionError"
 

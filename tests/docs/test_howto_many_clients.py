@@ -84,7 +84,7 @@ async def test_chat(log: pytest.LogCaptureFixture) -> None:
     """What one client says is sent to the others, as long as they are connected.
 
     "A ClientGroup is a set of clients. Its method add() adds a client, and broadcast() sends a
-    packet to all of them."
+    packet to all of them, except those in exclude."
 
     "You do not have to remove a client that disconnects: it leaves the group by itself. To remove a
     connected client, call discard()."
@@ -362,8 +362,9 @@ async def test_high_water() -> None:
 async def test_topics() -> None:
     """Messages reach the subscribers of their topic.
 
-    "Use one ClientGroup for each topic. A client can be in several groups. This handler calls add()
-    for the request subscribe, discard() for unsubscribe, and broadcast() for publish"
+    "Use one ClientGroup for each topic. A client can be in several groups. This handler calls
+    group.add() for the request subscribe, group.discard() for unsubscribe, and group.broadcast()
+    for publish"
     """
     handler = topics.NewsRequestHandler("weather", "sports")
     async with serving(handler) as server:

@@ -104,6 +104,19 @@ def test_programs() -> None:
     assert len(shown) == len(set(shown))
 
 
+def test_thread_of_a_server() -> None:
+    """The program's main thread is that of its clients.
+
+    "Its function serving() runs a server in a thread"
+    """
+    before = {*threading.enumerate()}
+    with four_servers.serving(TCPServer(LOCAL, four_servers.GreetingStreamHandler)) as address:
+        [thread] = {*threading.enumerate()} - before
+        with connected(address) as peer:
+            assert peer.ask("Ada") == "Hello, Ada!"
+    assert not thread.is_alive()
+
+
 def test_standard_classes_in_a_program(tmp_path: Path) -> None:
     """The servers of the standard library serve the same handlers.
 
@@ -827,7 +840,7 @@ def test_selectors() -> None:
     """A selector waits for a server like for any other socket.
 
     "A server has a fileno() method, so you can wait for it with selectors, together with other
-    sockets. When a client connects, the server is ready for reading."
+    sockets: pass it to register(). When a client connects, the server is ready for reading."
 
     "Use it if your program has an event loop of its own"
     """

@@ -427,7 +427,7 @@ def test_invalid_packet(way: str, log: pytest.LogCaptureFixture) -> None:
 def test_patient_request_handler(log: pytest.LogCaptureFixture) -> None:
     """The handler answers what is not a packet, and goes on; it does not wait forever.
 
-    "With recv_packet(), you can respond, and continue with the next packet"
+    "With recv_packet(), you can respond with send_packet(), and continue with the next packet"
     """
 
     class Impatient(request_handlers.PatientRequestHandler):

@@ -256,7 +256,8 @@ def test_interrupt(
     """Control-C ends a program in another way if there is a client.
 
     "greeting_bytes.py waits until nc has disconnected. greeting_packets.py waits for one second,
-    because of close_timeout=1.0, then resets the connection. greeting_async.py ends at once."
+    because its ThreadingTCPServer has close_timeout=1.0, then resets the connection.
+    greeting_async.py ends at once."
 
     "Then press Control-C in the terminal of the server while nc is still connected."
     """
@@ -446,7 +447,8 @@ class Noting(Greeter):
 def test_blocking_hooks() -> None:
     """One object has all clients, each of which has a thread.
 
-    "A BlockingStreamRequestHandler has ordinary methods, which run in a thread for each client."
+    "A BlockingStreamRequestHandler has ordinary methods, which run in a thread for each client, and
+    get a BlockingClient."
 
     "There is one handler object for all clients."
 

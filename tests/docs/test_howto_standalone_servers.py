@@ -123,7 +123,8 @@ def kind_of(path: Path) -> socket.SocketKind:
 def test_programs(path: Path) -> None:
     """Each program serves until Control-C is pressed, then exits with status 0.
 
-    "This program is a complete server. It receives a name and sends back a greeting:"
+    "This program is a complete server, a StandaloneTCPNetworkServer or a
+    StandaloneUDPNetworkServer. It receives a name and sends back a greeting:"
 
     "serve_forever() then raises KeyboardInterrupt, which the program above suppresses."
 

@@ -120,7 +120,7 @@ async def test_server() -> None:
 
     "It returns when the connection is encrypted. handle() then continues with the same client: all
     packets that you send and receive from now on are encrypted. TLSAttribute describes the
-    encryption, and tells you whether there is one"
+    encryption, and tls_version tells whether there is one"
     """
     handler = Mail()
     async with mailing(handler) as server, connected(server) as peer:

@@ -707,7 +707,8 @@ async def test_timeout(examples: Any) -> None:
     "If recv_packet() times out, no data is lost: if a part of a packet has arrived, the next call
     waits for the rest."
 
-    "Use a timeout of your framework, for example asyncio.timeout() or trio.fail_after()"
+    "Use a timeout of your framework, for example asyncio.timeout() or trio.fail_after(), or
+    client.backend().timeout(), which works with both"
     """
     own = "" if is_blocking(examples.Client) else f"_{sniffio.current_async_library()}"
     async with pair(examples.Client, PROTOCOL) as (client, peer):

@@ -256,7 +256,8 @@ async def test_close_with_context(ending: str) -> None:
     """The client is closed however the generator ends.
 
     "the connection is closed when the generator ends: when it returns, when it raises an exception
-    or when the server closes it because the client has disconnected."
+    or when the server closes it because the client has disconnected. contextlib.aclosing(client)
+    calls client.aclose()."
     """
 
     class Handler(Watched, examples.ConnectionCloseWithContextRequestHandler):

@@ -355,7 +355,8 @@ async def test_greetings() -> None:
 
     "To greet new clients, use on_connection() instead."
 
-    "Returning from handle() does not close the connection. To close it, close the client"
+    "Returning from handle() does not close the connection. To close it, call client.aclose() after
+    the response"
     """
 
     class InHandle(Echo):

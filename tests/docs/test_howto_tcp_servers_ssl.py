@@ -137,7 +137,7 @@ async def test_files(
     """A server needs only a certificate from an authority; its clients need none.
 
     "For your own service, get a certificate from an authority that your clients trust. It consists
-    of two files, the certificate chain and the private key."
+    of two files, the certificate chain (fullchain.pem) and the private key (privkey.pem)."
 
     "Your clients then pass ssl=True, which trusts the authorities that their operating system
     trusts."
@@ -237,7 +237,7 @@ async def test_client_certificate(files: Path) -> None:
     "Load the certificate of the authority that signs your clients' certificates, and require a
     certificate from each client"
 
-    "The client loads its certificate into its own context with load_cert_chain()"
+    "The client loads its certificate, employee.pem, into its own context with load_cert_chain()"
     """
     context = examples.context_that_asks_for_certificates()
     mine = examples.client_context_with_certificate()

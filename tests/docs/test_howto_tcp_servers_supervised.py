@@ -86,7 +86,7 @@ def test_restart(sock: socket.socket) -> None:
     "inherited_sockets() returns the sockets by name, and AsyncTCPNetworkServer.from_sockets()
     serves on them"
 
-    "notify_systemd() tells the supervisor that the server is ready."
+    "notify_systemd() tells the supervisor that the server is ready, and later that it stops."
     """
     address = sock.getsockname()
     for _ in range(2):
@@ -152,7 +152,7 @@ def new_privileged_socket() -> socket.socket:
 def test_without_supervisor() -> None:
     """Without a supervisor the example says what is missing.
 
-    "Without a supervisor that expects this message, it does nothing."
+    "Without a supervisor that expects these messages, it does nothing."
 
     "inherited_sockets() returns nothing if the environment variable LISTEN_PID names another
     process"
@@ -177,7 +177,7 @@ def test_units() -> None:
     """The unit files fit the program and each other.
 
     "Two unit files describe the socket and the service to systemd. FileDescriptorName is the name
-    of the socket in the program"
+    of the socket in the result of inherited_sockets()"
 
     "With TimeoutStopSec=30, systemd kills it after 30 seconds."
     """

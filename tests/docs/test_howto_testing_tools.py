@@ -386,7 +386,7 @@ async def test_no_failure(caplog: pytest.LogCaptureFixture) -> None:
 async def test_raw() -> None:
     """Bytes are sent, and their receipt is waited for.
 
-    "To send what no client of this library sends, connect with raw=True. You get a RawConnection,
+    "To send what no client of this library sends, use connect(raw=True). You get a RawConnection,
     which sends and receives bytes. Send half a packet, and the rest when the server has read it"
 
     "anyio.wait_all_tasks_blocked() returns when the server has read what has arrived, and waits for

@@ -490,7 +490,8 @@ async def test_timeout(examples: Any) -> None:
 
     "Both methods have a timeout argument, in seconds"
 
-    "Use a timeout of your framework, for example asyncio.timeout() or trio.fail_after()"
+    "Use a timeout of your framework, for example asyncio.timeout() or trio.fail_after(), or
+    client.backend().timeout(), which works with both"
 
     "Always set a timeout, because the datagram may be lost."
     """
@@ -559,7 +560,8 @@ async def test_ask_again(examples: Any) -> None:
 
     "It never waits without a timeout, and it may have to send a request again."
 
-    "So begin each request with a number, and let the server repeat it in its response"
+    "So begin each request with a number when you pass it to send_packet(), and let the server
+    repeat the number in its response"
     """
     async with pair(examples.Client) as (client, peer):
 
@@ -691,8 +693,8 @@ async def test_server_is_down(examples: Any) -> None:
 async def test_restart_before_request(examples: Any) -> None:
     """An error from an earlier datagram does not end the function.
 
-    "Then the client can get a ConnectionRefusedError, which concerns an earlier datagram. This
-    version of ask() counts such a datagram as lost."
+    "Then the client can get a ConnectionRefusedError, which concerns an earlier datagram. With
+    contextlib.suppress(), this version of ask() counts such a datagram as lost."
 
     "If send_packet() raises the error, the request may not have been sent. It is sent again in the
     next attempt."
@@ -847,7 +849,7 @@ async def test_crash(examples: Any) -> None:
 async def test_refused(examples: Any) -> None:
     """The operation after a refused datagram raises the error, and the client can still be used.
 
-    "An OSError concerns one datagram. You can continue to use the client"
+    "An OSError concerns one datagram. After the except clause, you can continue to use the client"
 
     "No program listens at the port. The remote host reports this for an earlier datagram, and the
     next operation raises the error, whether it is send_packet() or recv_packet(). If it is
@@ -1242,8 +1244,9 @@ async def test_async_endpoint() -> None:
 
     "AsyncUDPNetworkEndpoint, and its blocking twin UDPNetworkEndpoint, send packets to any address
     and receive packets from any address, over one socket. send_packet_to() takes the address as a
-    second argument, and recv_packet_from() returns a pair: the packet and its sender's address. You
-    can also iterate over an endpoint to receive such pairs until it is closed."
+    second argument, and recv_packet_from() returns a pair, here response and sender: the packet and
+    its sender's address. You can also iterate over an endpoint to receive such pairs until it is
+    closed."
     """
     async with AsyncUDPNetworkEndpoint(PROTOCOL, local_address=("127.0.0.1", 0)) as endpoint:
         address = endpoint.get_local_address()

@@ -93,7 +93,8 @@ class Noting(Watched, AsyncStreamRequestHandler[str, str]):
 async def test_seats(log: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     """The example tells players who leave from those whose connection breaks.
 
-    "In this server, a player keeps the seat if the connection broke"
+    "In this server, a player keeps the seat if the connection broke, that is, if the reason is in
+    MAY_RETURN"
 
     "client.close_reason is set to a CloseReason before on_disconnection() is called. Until then, it
     is None."

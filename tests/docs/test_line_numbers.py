@@ -25,7 +25,7 @@ LINES = [
     ),
     (
         "howto/background_tasks.rst",
-        "handle() waits in line 10 and receives nothing",
+        "handle() waits in line 10, in free.acquire(), and receives nothing",
         "searches.py",
         {10: "await free.acquire()"},
     ),

@@ -460,8 +460,8 @@ def test_json_traceback() -> None:
 async def test_connection_ids(log: pytest.LogCaptureFixture) -> None:
     """The lines of a client have its ID, those of its threads and of its end as well.
 
-    "The task of a client has its own context variables, so the connection_id that on_connection()
-    sets is also there when the server itself logs something about this client"
+    "The task of a client has its own context variables, so the ContextVar connection_id that
+    on_connection() sets is also there when the server itself logs something about this client"
 
     "Accepted new connection comes before on_connection(), and has no ID yet."
 
@@ -823,8 +823,8 @@ def attached(log_handler: logging.Handler) -> Iterator[None]:
 def test_filters_of_loggers() -> None:
     """A filter of a logger sees only what is logged to this logger.
 
-    "Pass the filter to the handler of the log, not to a logger: filters of loggers do not see the
-    lines of other loggers."
+    "Pass the filter to addFilter() of the log's handler, not of a logger: filters of loggers do not
+    see the lines of other loggers."
 
     "For the lines of your own handlers, use a logger of your program, as connection_ids.py below
     does."

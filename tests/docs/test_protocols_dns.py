@@ -323,7 +323,7 @@ async def test_sizes(host: str) -> None:
 
     "farm.example.com fits into a datagram only if the client has EDNS."
 
-    "Over TCP, all responses fit."
+    "Over TCP, with an AsyncStreamClient, all responses fit."
 
     "+noedns turns it off, and +bufsize changes the size that dig accepts"
 
@@ -1009,7 +1009,8 @@ async def test_private(log: pytest.LogCaptureFixture) -> None:
 
     "Shows how to serve only your own network."
 
-    "This handler returns before its first yield if a client is in none of its networks."
+    "This handler returns before its first yield if the address of a client is in none of its
+    networks."
     """
     zone = HANDLER.zone
     own, other = (

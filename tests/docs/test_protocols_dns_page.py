@@ -759,7 +759,8 @@ async def test_one_datagram_per_run() -> None:
 
     "For UDP, the default limits are enough, because handle() never waits for a second datagram."
 
-    "This handler returns before its first yield if a client is in none of its networks."
+    "This handler returns before its first yield if the address of a client is in none of its
+    networks."
     """
 
     class Sink:

@@ -781,8 +781,8 @@ WRONG = {
 async def test_wrong_commands(data: bytes) -> None:
     """A client that does not follow the protocol is told why, and disconnected.
 
-    "The server tells the client what is wrong, and closes the connection, because it cannot know
-    where the next command begins."
+    "The server tells the client in an Error what is wrong, and closes the connection, because it
+    cannot know where the next command begins."
     """
     async with serve(RedisRequestHandler(), SERVER_PROTOCOL) as served:
         connection = await served.connect(raw=True)

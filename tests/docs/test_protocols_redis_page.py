@@ -346,7 +346,7 @@ def test_numbers_of_commands() -> None:
     command occupies 1 MiB plus the small objects of 10,000 words."
 
     "Python's int also accepts +1, 1_0 and numbers of any length. parse_length() accepts at most ten
-    digits."
+    digits, and no word that is longer than room, the part of MAX_COMMAND that is left."
 
     "If something is wrong, the parser raises IncrementalDeserializeError."
     """
@@ -445,8 +445,8 @@ def test_speed_of_the_fast_way() -> None:
 def test_expired_keys_in_the_store() -> None:
     """A key goes when it is asked for, and outdated deadlines go when there are many.
 
-    "A key with a deadline is removed as soon as a command asks for it and get() finds that it has
-    expired."
+    "A key with a deadline is removed as soon as a command asks for it: get() finds that it has
+    expired, and calls remove()."
 
     "The heap contains outdated deadlines if a key gets a new one, so it is built anew by
     heapq.heapify() when too many of them have accumulated."
@@ -671,8 +671,8 @@ async def test_one_generator() -> None:
     about the client is in a local variable."
 
     "If a client sends something that is not a command, StreamProtocolParseError is raised at the
-    yield. The server tells the client what is wrong, and closes the connection, because it cannot
-    know where the next command begins."
+    yield. The server tells the client in an Error what is wrong, and closes the connection, because
+    it cannot know where the next command begins."
 
     "The request handler receives commands and sends the replies"
     """
@@ -784,6 +784,8 @@ async def test_groups_and_slow_subscribers() -> None:
 
     "Each channel is a ClientGroup, and so is each pattern, such as news."
 
+    "A message goes to the topic.group of its channel, and of each pattern that matches"
+
     "broadcast() does not wait for any client, so one slow subscriber delays neither the publisher
     nor the other subscribers. A subscriber that does not read as fast as messages are published is
     disconnected when a message is published and more than high_water bytes already wait for it. It
@@ -842,8 +844,9 @@ def test_names_of_channels() -> None:
 def test_fast_way_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's own test would notice a mistake in one of both ways.
 
-    "check_serializer() splits the commands at each position. So it also checks that the fast way
-    and the slow way to parse a command return the same words."
+    "check_serializer() splits the commands at each position, between the ClientSerializer and the
+    ServerSerializer. So it also checks that the fast way and the slow way to parse a command return
+    the same words."
     """
     chunks: set[int] = set()
     original = resp.split_command
@@ -872,7 +875,7 @@ async def test_tests_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     "The tests run on a network in memory"
 
-    "connect() gets the protocol object of the client's end"
+    "served.connect() gets CLIENT_PROTOCOL, the protocol object of the client's end"
 
     "test_slow_network lets one to three bytes arrive at a time: chunks=range(1, 4)."
 

@@ -629,7 +629,8 @@ def test_leftovers(tmp_path: Path) -> None:
 async def test_state_after_start_tls(queue: Any) -> None:
     """What was said in clear text is forgotten, and what is injected is never parsed.
 
-    "After start_tls(), the client begins again: the new session has neither a name nor a message"
+    "After start_tls(), the client begins again: the session that new_session() returns has neither
+    a name nor a message"
 
     "Clear text after STARTTLS makes the handshake fail"
     """

@@ -254,7 +254,7 @@ def test_serializer() -> None:
     """What JSON has comes back as it was.
 
     "Your program works with dictionaries, lists and strings. A serializer converts one to the
-    other"
+    other, with serialize() and deserialize()"
 
     "JSONSerializer converts every object that JSON can represent."
 
@@ -291,7 +291,7 @@ def test_stream() -> None:
     arrive in one piece, or in seven. The receiver therefore has to find where one packet ends and
     the next one begins."
 
-    "The protocol object does this."
+    "The protocol object does this, here a StreamProtocol from easynetwork.protocol."
 
     "Each packet now ends with"
 
