@@ -33,16 +33,16 @@ async def receive_with_ancillary(
     reader = MessageReader(transport.socket, bufsize, received)
 
     def feed_once(data: bytes) -> bool:
-        transport.feed, transport._recv_into = feed, transport.socket.recv_into
+        transport.feed, transport._source = feed, transport.socket
         feed(data)
         return True  # whether or not a packet is complete
 
-    transport.feed, transport._recv_into = feed_once, reader.recv_into
+    transport.feed, transport._source = feed_once, reader
     try:
         while transport.feed is feed_once:  # receive() returns when the connection ends, too
             await transport.receive(deadline)
     finally:
-        transport._recv_into = transport.socket.recv_into
+        transport._source = transport.socket
         if transport.feed is feed_once:  # nothing came; and not `discard`, after aclose()
             transport.feed = feed
     if reader.error is not None:
@@ -92,7 +92,7 @@ def _watch(transport: SocketStreamTransport) -> None:
     transport._unsent = memoryview(b"")
     transport._all_sent = anyio.Event()
     transport._send_later()
-    transport.on_unsent()
+    transport.observer.note_unsent()
 
 
 def _check_supported(transport: SocketStreamTransport) -> None:

@@ -16,6 +16,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any, Final
 
 import anyio
@@ -34,12 +35,13 @@ from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._attributes import socket_attributes
 from easynetwork.addresses._unix import AnySocketAddress, typed_address
 from easynetwork.backends.abc import StreamTransport, broken_connection
-from easynetwork.backends.abc.stream import Farewell, Feed, nothing
+from easynetwork.backends.abc.stream import UNOBSERVED, Farewell, Feed, PaceObserver
 from easynetwork.backends.ancillary import receive_with_ancillary, send_with_ancillary
 from easynetwork.backends.fair_queue import QUANTUM, fair_queue
 from easynetwork.backends.lingering import has_unread, linger
 from easynetwork.backends.phases import Phase
 from easynetwork.backends.receive_buffer import receive_view
+from easynetwork.sockets.messages import MessageReader
 from easynetwork.sockets.patience import unacknowledged
 
 _LOW_WATER: Final = HIGH_WATER // 4
@@ -47,6 +49,10 @@ _LOW_WATER: Final = HIGH_WATER // 4
 
 
 _FLUSHING: Final = Phase.FLUSHING  # looked up once: write() compares with it
+
+
+_local_address: Final = lru_cache(maxsize=8)(typed_address)
+"""Makes the address of this end, which is one object for many connections."""
 
 
 class SocketStreamTransport(StreamTransport):
@@ -58,20 +64,19 @@ class SocketStreamTransport(StreamTransport):
 
     __slots__ = (
         *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
-        *("_fair_queue", "_fd", "_linger_done", "_phase", "_queued", "_recv_into"),
-        *("_so_error_checked", "_taken", "_turns", "_unsent", "_view", "_wants_linger"),
+        *("_fair_queue", "_fd", "_linger_done", "_phase", "_queued", "_so_error_checked"),
+        *("_source", "_taken", "_turns", "_unsent", "_view", "_wants_linger"),
         *("address", "congested", "feed", "finish_tag", "has_given_up", "has_lost_descriptor"),
-        *("local_address", "on_partial", "on_unsent", "socket"),
+        *("local_address", "socket"),
     )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
         # OSError: the peer has reset the connection.
         self.address: AnySocketAddress = typed_address(sock.getpeername(), sock.family)
-        self.local_address: AnySocketAddress = typed_address(sock.getsockname(), sock.family)
+        self.local_address: AnySocketAddress = _local_address(sock.getsockname(), sock.family)
         self.close_timeout: float = CLOSE_TIMEOUT
         self.feed: Feed = feed
-        self.on_partial: Callable[[], object] = nothing
-        self.on_unsent: Callable[[], object] = nothing
+        self.observer: PaceObserver = UNOBSERVED
         self.socket: socket.socket = sock
         self._fd = sock.fileno()
         own_descriptor(sock, self)
@@ -81,7 +86,7 @@ class SocketStreamTransport(StreamTransport):
         self.finish_tag: int = 0  # see `Flow`
         self._fair_queue = fair_queue()
         self._view = receive_view(max_recv_size)
-        self._recv_into: Callable[[memoryview], int] = sock.recv_into
+        self._source: socket.socket | MessageReader = sock
         self._phase = Phase.OPEN
         self._at_eof = False  # nothing will be received any more
         self._error: OSError | None = None  # what broke the connection
@@ -171,7 +176,7 @@ class SocketStreamTransport(StreamTransport):
             self._unsent = memoryview(data)[sent:]
             self._all_sent = anyio.Event()
             self._send_later()
-            self.on_unsent()
+            self.observer.note_unsent()
         else:
             if isinstance(self._unsent, memoryview):
                 self._unsent = bytearray(self._unsent)

@@ -22,7 +22,7 @@ from easynetwork._typevars import _T
 from easynetwork.addresses import TLSAttribute
 from easynetwork.addresses._unix import AnySocketAddress
 from easynetwork.backends.abc import StreamTransport, broken_connection, discard
-from easynetwork.backends.abc.stream import Farewell, Feed
+from easynetwork.backends.abc.stream import Farewell, Feed, PaceObserver
 from easynetwork.exceptions import TypedAttributeLookupError, UnsupportedOperation
 from easynetwork.serializers.framing.framers import Overrun
 from easynetwork.tls import PIECE_SIZE, pieces
@@ -112,20 +112,12 @@ class TLSStreamTransport(StreamTransport):
         return self._inner.has_lost_descriptor
 
     @property
-    def on_partial(self) -> Callable[[], object]:
-        return self._inner.on_partial
+    def observer(self) -> PaceObserver:
+        return self._inner.observer
 
-    @on_partial.setter
-    def on_partial(self, callback: Callable[[], object]) -> None:
-        self._inner.on_partial = callback
-
-    @property
-    def on_unsent(self) -> Callable[[], object]:
-        return self._inner.on_unsent
-
-    @on_unsent.setter
-    def on_unsent(self, callback: Callable[[], object]) -> None:
-        self._inner.on_unsent = callback
+    @observer.setter
+    def observer(self, observer: PaceObserver) -> None:
+        self._inner.observer = observer
 
     @property
     def has_partial(self) -> bool:
@@ -207,7 +199,7 @@ class TLSStreamTransport(StreamTransport):
                 raise broken_connection(self._session.error)
             raise EOFError
         if self._session.is_peer_sending:  # may have come together with something complete
-            self._inner.on_partial()
+            self._inner.observer.note_partial()
         try:
             await self._inner.receive(deadline)
         except EOFError:

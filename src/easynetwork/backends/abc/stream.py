@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["Incoming", "Listener", "StreamTransport", "broken_connection", "discard", "nothing"]
+__all__ = [
+    "UNOBSERVED",
+    "Incoming",
+    "Listener",
+    "PaceObserver",
+    "StreamTransport",
+    "broken_connection",
+    "discard",
+]
 
 import errno
 import math
@@ -11,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from easynetwork.addresses._ancillary import AncillaryCallback, RawAncillary
 from easynetwork.addresses._unix import AnySocketAddress
@@ -37,13 +45,24 @@ def broken_connection(error: BaseException | None) -> ConnectionError:
     return exc
 
 
-def nothing() -> None:
-    """Do nothing: what a transport calls whose owner does not want to know."""
-
-
 def discard(data: bytes, /) -> bool:
     """Drop a chunk: the feed function of a transport whose owner does not want data."""
     return False
+
+
+class PaceObserver:
+    """What a transport tells about the pace of its peer. This one does not want to know."""
+
+    __slots__ = ()
+
+    def note_partial(self) -> None:
+        """Take note that a chunk has arrived, and the feed function says: nothing is complete."""
+
+    def note_unsent(self) -> None:
+        """Take note that bytes begin to wait to be sent, because the kernel does not take them."""
+
+
+UNOBSERVED: Final = PaceObserver()
 
 
 class StreamTransport(ABC):
@@ -58,18 +77,15 @@ class StreamTransport(ABC):
     a `ConnectionError`; nothing else of the operating system's errors is hidden.
     """
 
-    __slots__ = ("__weakref__", "close_timeout")
+    __slots__ = ("__weakref__", "close_timeout", "observer")
 
     feed: Feed
     """Called with each chunk that arrives, in order, in the event loop's thread; returns how many
     packets are at hand, about: if there are any, `receive()` returns now. Never called before the
     first `receive()`. May be replaced at any time."""
 
-    on_partial: Callable[[], object]
-    """Called when a chunk has arrived and the feed function says that nothing is complete."""
-
-    on_unsent: Callable[[], object]
-    """Called when bytes begin to wait to be sent, because the kernel does not take them."""
+    observer: PaceObserver
+    """Told when the peer is slow. May be replaced at any time."""
 
     local_address: AnySocketAddress
     """This end's address."""

@@ -62,7 +62,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             view = self._fair_queue.limited(view)
             busy_size = len(view)
         try:
-            nbytes = self._recv_into(view)
+            nbytes = self._source.recv_into(view)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -74,7 +74,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
                 self._fair_queue.charge(self, nbytes, packets)
                 self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
             if not packets:
-                self.on_partial()
+                self.observer.note_partial()
         else:
             packets = 1  # the end: something that a task waits for, too
             self._at_eof = True

@@ -102,7 +102,7 @@ class TrioStreamTransport(SocketStreamTransport):
             view = self._fair_queue.limited(view)
             busy_size = len(view)
         try:
-            nbytes = self._recv_into(view)
+            nbytes = self._source.recv_into(view)
         except BlockingIOError:
             raise TimeoutError("timed out") from None
         except OSError as exc:
@@ -114,7 +114,7 @@ class TrioStreamTransport(SocketStreamTransport):
                 self._fair_queue.charge(self, nbytes, packets)
                 self._budget = SEND_BUDGET_BYTES  # the answers are paid with the requests
             if not packets:
-                self.on_partial()
+                self.observer.note_partial()
             return packets > 0
         self._at_eof = True
         return True

@@ -25,7 +25,7 @@ import anyio
 import anyio.lowlevel
 
 from easynetwork.backends.abc import SessionTasks
-from easynetwork.backends.abc.stream import nothing
+from easynetwork.backends.abc.stream import UNOBSERVED, PaceObserver
 from easynetwork.servers._core.fault_log import ServerLog
 from easynetwork.servers.limits import Limits
 from easynetwork.servers.statistics import CloseReason
@@ -55,7 +55,7 @@ class _Progress(NamedTuple):
     unacknowledged: int
 
 
-class Supervision:
+class Supervision(PaceObserver):
     """What is known of the pace of one client.
 
     Attributes:
@@ -81,8 +81,7 @@ class Supervision:
         self._pushed = 0, client.connected  # bytes sent while it waited, and when they were seen
         self.due: int | None = None
         self.limits: Limits = limits
-        client.transport.on_partial = self.note_partial
-        client.transport.on_unsent = self.note_unsent
+        client.transport.observer = self
         if limits.first_packet_timeout is not None or limits.idle_timeout is not None:
             self._timeouts.look(self, client.connected)
 
@@ -93,8 +92,7 @@ class Supervision:
 
     def end(self) -> None:
         """Do not look at the client any more."""
-        transport = self._client.transport
-        transport.on_partial = transport.on_unsent = nothing
+        self._client.transport.observer = UNOBSERVED
         self._timeouts.forget(self)
 
     # -- what happens

@@ -60,7 +60,7 @@ class MemoryStreamTransport(SocketStreamTransport):
         if self._at_eof:  # closed meanwhile
             return True
         try:
-            nbytes = self._recv_into(self._view)
+            nbytes = self._source.recv_into(self._view)
         except BlockingIOError:
             if is_late:
                 raise TimeoutError("timed out") from None
@@ -71,7 +71,7 @@ class MemoryStreamTransport(SocketStreamTransport):
         if nbytes:
             is_complete = self.feed(self._view[:nbytes].tobytes()) > 0
             if not is_complete:
-                self.on_partial()
+                self.observer.note_partial()
             return is_complete
         self._at_eof = True
         return True
