@@ -1,6 +1,7 @@
 """A stream socket on trio.
 
-The task that wants data pulls: `receive` waits until the socket is readable and feeds one chunk.
+The task that wants data pulls: `receive` waits until the socket is readable and feeds a chunk. What
+waits for the socket is the task itself, or `Readiness` for many of them, which then reads for it.
 What the kernel does not take at once is sent by a system task, which lives until nothing is left,
 so that `write` needs no task of its own and never leaves bytes behind.
 """
@@ -11,6 +12,7 @@ import math
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import outcome
 import trio
@@ -20,23 +22,36 @@ from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
 from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE
 from easynetwork.backends.stream_transport import SocketStreamTransport
+from easynetwork.backends.trio.readiness import Readiness, readiness
 
 
 class TrioStreamTransport(SocketStreamTransport):
     """A connected stream socket under trio's care."""
 
-    __slots__ = ("_sending", "_task", "_token")
+    __slots__ = (
+        *("_is_quiet", "_is_watched", "_looks_twice", "_readiness"),
+        *("_sending", "_task", "_token"),
+    )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
         super().__init__(sock, feed, max_recv_size)
         self._sending: trio.CancelScope | None = None  # while bytes wait to be sent
-        self._task: trio.lowlevel.Task | None = None  # while it waits for its turn to read
+        # While it waits for its turn to read, or for something to read, if the socket is watched.
+        self._task: trio.lowlevel.Task | None = None
         self._token = trio.lowlevel.current_trio_token()
+        self._is_quiet = False  # nothing is left to read, and `on_ready()` tells when that changes
+        # Whether a read that does not fill the buffer may leave something: on a Unix socket, before
+        # bytes with other ancillary data.
+        self._looks_twice = sock.family == getattr(socket, "AF_UNIX", None)
+        self._readiness: Readiness | None = readiness()
+        self._is_watched = self._readiness.join(self._fd, self)
 
     # -- called by the owner
 
-    def receive(self, deadline: float = math.inf) -> Awaitable[None]:
-        return self._receive() if deadline == math.inf else self._receive_until(deadline)
+    def receive(self, deadline: float = math.inf) -> Awaitable[Any]:
+        if deadline < math.inf:
+            return self._receive_until(deadline)
+        return self._wait() if self._is_quiet and not self._at_eof else self._receive()
 
     async def _receive_until(self, deadline: float) -> None:
         if deadline > trio.current_time():
@@ -52,12 +67,17 @@ class TrioStreamTransport(SocketStreamTransport):
     async def _receive(self) -> None:
         is_complete = False
         while not is_complete:
-            if self._fair_queue.is_exhausted and self._must_wait():
+            if self._must_wait():
                 # Most often, a busy connection has data. To wait for it costs a tenth (measured).
                 with suppress(TimeoutError):
                     is_complete = await self._receive_in_turn()
                     continue
-            if not self._at_eof:
+            if self._is_quiet and not self._at_eof:
+                is_complete = await self._wait()
+                continue
+            if self._is_watched:
+                await trio.lowlevel.checkpoint()
+            elif not self._at_eof:
                 try:
                     await trio.lowlevel.wait_readable(self.socket)
                 except trio.ClosedResourceError:
@@ -65,7 +85,7 @@ class TrioStreamTransport(SocketStreamTransport):
                 except OSError as exc:  # other code has closed the descriptor
                     self._break(exc)
             try:
-                if self._fair_queue.is_exhausted and self._must_wait():
+                if self._must_wait():
                     is_complete = await self._receive_in_turn()
                 else:
                     is_complete = self._receive_now()
@@ -73,24 +93,53 @@ class TrioStreamTransport(SocketStreamTransport):
                 pass  # a spurious wake-up
 
     def _must_wait(self) -> bool:
-        return not self._at_eof and self._fair_queue.must_wait(self)
+        fair_queue = self._fair_queue
+        return fair_queue.is_exhausted and not self._at_eof and fair_queue.must_wait(self)
 
-    async def _receive_in_turn(self) -> bool:
-        self._task = trio.lowlevel.current_task()
+    def _receive_in_turn(self) -> Awaitable[bool]:
         self._fair_queue.enter(self, self, self._take_turn)
-        is_complete: bool = await trio.lowlevel.wait_task_rescheduled(self._abandon_turn)
-        return is_complete
+        return self._wait()
+
+    def _wait(self) -> Awaitable[bool]:
+        """Wait until something complete has been fed, or it is worth trying to receive."""
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abandon_wait)  # noqa: ASYNC105 - by callers
+
+    def _abandon_wait(self, _: object) -> trio.lowlevel.Abort:
+        self._fair_queue.leave(self)
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def on_ready(self, *, is_plain: bool) -> None:
+        """Implement `Watched`."""
+        self._is_quiet = False
+        # After the end, nothing else will tell; and reading stops at urgent data (tcp(7)).
+        self._looks_twice = self._looks_twice or not is_plain
+        if self._task is None:
+            pass  # it will look by itself
+        elif self._must_wait():
+            self._fair_queue.enter(self, self, self._take_turn)
+        else:
+            self._fair_queue.leave(self)
+            self._take_turn()
 
     def _take_turn(self) -> None:
         task, self._task = self._task, None
         assert task is not None
         # Not in the task: what is read has to be charged before the next one is served.
-        trio.lowlevel.reschedule(task, outcome.capture(self._receive_now))
-
-    def _abandon_turn(self, _: object) -> trio.lowlevel.Abort:
-        self._fair_queue.leave(self)
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        try:
+            is_complete = self._receive_now()
+        except TimeoutError:
+            is_complete = False
+        except BaseException as exc:
+            trio.lowlevel.reschedule(task, outcome.Error(exc))
+            return
+        if is_complete or self._at_eof or not self._is_watched:
+            trio.lowlevel.reschedule(task, outcome.Value(is_complete))
+            return
+        self._task = task  # it goes on waiting
+        if not self._is_quiet:
+            self._fair_queue.enter(self, self, self._take_turn)
 
     def _receive_now(self) -> bool:
         if self._at_eof:
@@ -104,11 +153,14 @@ class TrioStreamTransport(SocketStreamTransport):
         try:
             nbytes = self._source.recv_into(view)
         except BlockingIOError:
+            self._is_quiet = self._is_watched
             raise TimeoutError("timed out") from None
         except OSError as exc:
             self._break(exc)
             raise broken_connection(exc) from None
         if nbytes:
+            if self._is_watched and nbytes < len(view):  # nothing is left: epoll(7)
+                self._is_quiet = not (self._looks_twice and self._has_something())
             packets = self.feed(view[:nbytes].tobytes())
             if nbytes >= busy_size or packets > BUSY_PACKETS:
                 self._fair_queue.charge(self, nbytes, packets)
@@ -117,6 +169,16 @@ class TrioStreamTransport(SocketStreamTransport):
                 self.observer.note_partial()
             return packets > 0
         self._at_eof = True
+        return True
+
+    def _has_something(self) -> bool:
+        """Whether reading would not block: bytes are there, or the end, or an error."""
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError as exc:  # which the socket has forgotten now
+            self._break_sending(exc)
         return True
 
     def limit_sending(self, timeout: float) -> None:
@@ -147,9 +209,13 @@ class TrioStreamTransport(SocketStreamTransport):
         self._sending = None
 
     def _stop_receiving(self) -> None:
-        if self._fair_queue.leave(self):
+        if self._task is not None:
+            self._fair_queue.leave(self)
             self._take_turn()
         trio.lowlevel.notify_closing(self.socket)
 
     def _unregister(self) -> None:
+        if self._readiness is not None:
+            self._readiness.leave(self._fd, is_watched=self._is_watched)
+            self._readiness = None
         trio.lowlevel.notify_closing(self.socket)

@@ -1,0 +1,158 @@
+"""Connections that one task of trio watches, because they are many."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from easynetwork.backends import ensure_backend
+from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair
+from tests.times import PATIENCE, SOON
+
+readiness = pytest.importorskip("easynetwork.backends.trio.readiness", exc_type=ImportError)
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["trio"]),
+    pytest.mark.skipif(not readiness._EVENTS, reason="this system has no epoll(7)"),
+]
+
+
+@pytest.fixture
+async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+    monkeypatch.setattr(readiness, "FEW", 0)
+    async with open_pair() as pair:
+        yield pair
+
+
+def watched() -> int:
+    """Return how many connections are watched."""
+    return len(readiness.readiness()._watched)
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    with anyio.fail_after(PATIENCE):
+        yield
+
+
+async def test_first_few(anyio_backend: str) -> None:
+    """They wait as trio has them do; others are watched, as long as there are so many."""
+    tasks = len(anyio.get_running_tasks())
+    async with AsyncExitStack() as stack, AsyncExitStack() as first_one:
+        pairs = [await first_one.enter_async_context(open_pair())]
+        for _ in range(readiness.FEW + 1):
+            pairs.append(await stack.enter_async_context(open_pair()))
+        assert watched() == 2
+        assert len(anyio.get_running_tasks()) == tasks + 1
+        for pair in pairs:
+            await pair.peer_sends(b"hello\n")
+            await pair.transport.receive()
+            assert pair.fed == b"hello\n"
+        await first_one.aclose()
+        async with open_pair():
+            assert watched() == 2
+    assert watched() == 0
+    with patience():
+        while len(anyio.get_running_tasks()) > tasks:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_closed_by_what_is_fed(pair: Pair) -> None:
+    """The last connection may end while the task that watches reads for it."""
+
+    def feed(data: bytes) -> bool:
+        pair.transport.abort()
+        return True
+
+    pair.transport.feed = feed
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pair.receive)
+        await anyio.wait_all_tasks_blocked()
+        await pair.peer_sends(b"hello\n")
+    with pytest.raises(EOFError), patience():
+        await pair.transport.receive()
+    assert watched() == 0
+
+
+async def test_end_that_comes_with_data(pair: Pair) -> None:
+    """The kernel tells of both at once, and never again of the end."""
+    await pair.peer_sends(b"hello\n")
+    pair.peer.close()
+    await anyio.sleep(SOON)
+    with patience():
+        await pair.transport.receive()
+        assert pair.fed == b"hello\n"
+        with pytest.raises(EOFError):
+            await pair.receive_to_end()
+
+
+async def test_urgent_data(pair: Pair) -> None:
+    """A read stops at it, though more is there (tcp(7))."""
+    async with anyio.create_task_group() as tasks:
+        for part in (b"be", b"fore\n"):
+            tasks.start_soon(pair.receive)
+            await anyio.wait_all_tasks_blocked()
+            pair.peer.send(part[:-1], socket.MSG_OOB)
+            await pair.peer_sends(part[-1:] + b"after\n")
+            with patience():
+                while not pair.fed.endswith(b"after\n"):
+                    await anyio.sleep(SOON / 10)
+
+
+async def test_more_than_one_read(pair: Pair) -> None:
+    """What fills the buffer leaves more, of which the kernel does not tell again."""
+    data = b"x" * (3 * MAX_RECV_SIZE) + b"\n"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pair.receive)
+        await anyio.wait_all_tasks_blocked()
+        await pair.peer_sends(data)
+    assert pair.fed == data
+
+
+async def test_other_ancillary_data(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
+    """On a Unix socket, a read stops where other descriptors come (unix(7))."""
+    monkeypatch.setattr(readiness, "FEW", 0)
+    sock, peer = socket.socketpair()
+    sock.setblocking(False)
+    pair = Pair(peer)
+    with peer:
+        transport = ensure_backend(None).wrap_stream_socket(sock, pair.feed, MAX_RECV_SIZE)
+        async with anyio.create_task_group() as tasks:
+
+            async def receive() -> None:
+                while len(pair.fed) < 6:
+                    await transport.receive()
+
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            fds = array.array("i", [peer.fileno()]).tobytes()
+            for part in (b"ab", b"cd", b"e\n"):
+                peer.sendmsg([part], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            with patience():
+                while len(pair.fed) < 6:
+                    await anyio.sleep(SOON / 10)
+        await transport.aclose()
+    assert pair.chunks == [2, 2, 2]
+
+
+async def test_copy_in_another_process(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the descriptor stays open, and what comes there wakes up nobody."""
+    events: list[object] = []
+    with socket.socket(fileno=os.dup(pair.sock.fileno())) as copy:
+        async with open_pair():
+            pair.transport.abort()
+            monkeypatch.setattr(
+                readiness.Readiness, "_tell", lambda _, epoll: events.extend(epoll.poll(0))
+            )
+            await pair.peer_sends(b"hello\n")
+            assert copy.recv(10, socket.MSG_PEEK) == b"hello\n"
+            await anyio.sleep(SOON)
+    assert events == []
