@@ -47,12 +47,8 @@ from easynetwork.sockets.patience import unacknowledged
 _LOW_WATER: Final = HIGH_WATER // 4
 """As in asyncio's transports: a producer goes on while there is still something to send."""
 
-
 _FLUSHING: Final = Phase.FLUSHING  # looked up once: write() compares with it
-
-
-_local_address: Final = lru_cache(maxsize=8)(typed_address)
-"""Makes the address of this end, which is one object for many connections."""
+_local_address: Final = lru_cache(maxsize=8)(typed_address)  # one object for many connections
 
 
 class SocketStreamTransport(StreamTransport):
@@ -63,11 +59,10 @@ class SocketStreamTransport(StreamTransport):
     """
 
     __slots__ = (
-        *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error"),
-        *("_fair_queue", "_fd", "_linger_done", "_phase", "_queued", "_so_error_checked"),
-        *("_source", "_taken", "_turns", "_unsent", "_view", "_wants_linger"),
-        *("address", "congested", "feed", "finish_tag", "has_given_up", "has_lost_descriptor"),
-        *("local_address", "socket"),
+        *("_all_sent", "_at_eof", "_below_low_water", "_budget", "_deadline", "_error", "_fd"),
+        *("_fair_queue", "_linger_done", "_phase", "_queued", "_so_error_checked", "_source"),
+        *("_taken", "_turns", "_unsent", "_view", "_wants_linger", "address", "congested", "feed"),
+        *("finish_tag", "has_given_up", "has_lost_descriptor", "local_address", "socket"),
     )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:

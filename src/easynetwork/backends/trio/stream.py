@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import outcome
@@ -39,69 +38,63 @@ class TrioStreamTransport(SocketStreamTransport):
         # While it waits for its turn to read, or for something to read, if the socket is watched.
         self._task: trio.lowlevel.Task | None = None
         self._token = trio.lowlevel.current_trio_token()
-        self._is_quiet = False  # nothing is left to read, and `on_ready()` tells when that changes
+        self._readiness: Readiness | None = readiness()
+        self._is_watched = self._readiness.join(self._fd, self)
+        # Nothing is left to read. If the socket is watched, `on_ready()` tells when that changes.
+        self._is_quiet = True
         # Whether a read that does not fill the buffer may leave something: on a Unix socket, before
         # bytes with other ancillary data.
         self._looks_twice = sock.family == getattr(socket, "AF_UNIX", None)
-        self._readiness: Readiness | None = readiness()
-        self._is_watched = self._readiness.join(self._fd, self)
 
     # -- called by the owner
 
     def receive(self, deadline: float = math.inf) -> Awaitable[Any]:
         if deadline < math.inf:
             return self._receive_until(deadline)
-        return self._wait() if self._is_quiet and not self._at_eof else self._receive()
+        if not self._is_watched or self._at_eof:
+            return self._receive()
+        return self._wait() if self._is_quiet else self._receive_in_turn()
 
     async def _receive_until(self, deadline: float) -> None:
         if deadline > trio.current_time():
             with trio.CancelScope(deadline=deadline) as scope:
-                await self._receive()
+                await self.receive()
             if scope.cancelled_caught:
                 raise TimeoutError("timed out")
         else:
             await trio.lowlevel.checkpoint()
-            while not self._receive_now():  # a peer that sends without a break is not alone
-                await trio.lowlevel.checkpoint()
+            while not (found := self._receive_now()):
+                if found is None:
+                    raise TimeoutError("timed out")
+                await trio.lowlevel.checkpoint()  # a peer that sends without a break is not alone
 
     async def _receive(self) -> None:
-        is_complete = False
+        is_complete: bool | None = False
         while not is_complete:
-            if self._must_wait():
-                # Most often, a busy connection has data. To wait for it costs a tenth (measured).
-                with suppress(TimeoutError):
-                    is_complete = await self._receive_in_turn()
-                    continue
-            if self._is_quiet and not self._at_eof:
-                is_complete = await self._wait()
-                continue
-            if self._is_watched:
-                await trio.lowlevel.checkpoint()
-            elif not self._at_eof:
+            # Most often, a busy connection has data. To wait for it costs a tenth (measured).
+            if (self._is_quiet or not self._must_wait()) and not self._at_eof:
                 try:
                     await trio.lowlevel.wait_readable(self.socket)
                 except trio.ClosedResourceError:
                     self._at_eof = True
                 except OSError as exc:  # other code has closed the descriptor
                     self._break(exc)
-            try:
-                if self._must_wait():
-                    is_complete = await self._receive_in_turn()
-                else:
-                    is_complete = self._receive_now()
-            except TimeoutError:
-                pass  # a spurious wake-up
+                self._is_quiet = False
+            if self._must_wait():
+                is_complete = await self._receive_in_turn()
+            else:
+                is_complete = self._receive_now()
 
     def _must_wait(self) -> bool:
         fair_queue = self._fair_queue
         return fair_queue.is_exhausted and not self._at_eof and fair_queue.must_wait(self)
 
-    def _receive_in_turn(self) -> Awaitable[bool]:
+    def _receive_in_turn(self) -> Awaitable[bool | None]:
         self._fair_queue.enter(self, self, self._take_turn)
         return self._wait()
 
-    def _wait(self) -> Awaitable[bool]:
-        """Wait until something complete has been fed, or it is worth trying to receive."""
+    def _wait(self) -> Awaitable[bool | None]:
+        """Wait until it was the turn of the socket, or what is watched has something complete."""
         self._task = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._abandon_wait)  # noqa: ASYNC105 - by callers
 
@@ -115,33 +108,28 @@ class TrioStreamTransport(SocketStreamTransport):
         self._is_quiet = False
         # After the end, nothing else will tell; and reading stops at urgent data (tcp(7)).
         self._looks_twice = self._looks_twice or not is_plain
-        if self._task is None:
-            pass  # it will look by itself
-        elif self._must_wait():
-            self._fair_queue.enter(self, self, self._take_turn)
-        else:
-            self._fair_queue.leave(self)
-            self._take_turn()
+        if self._task is not None:
+            if self._must_wait():
+                self._fair_queue.enter(self, self, self._take_turn)
+            else:
+                self._fair_queue.leave(self)
+                self._take_turn()
 
     def _take_turn(self) -> None:
         task, self._task = self._task, None
         assert task is not None
         # Not in the task: what is read has to be charged before the next one is served.
-        try:
-            is_complete = self._receive_now()
-        except TimeoutError:
-            is_complete = False
-        except BaseException as exc:
-            trio.lowlevel.reschedule(task, outcome.Error(exc))
-            return
-        if is_complete or self._at_eof or not self._is_watched:
-            trio.lowlevel.reschedule(task, outcome.Value(is_complete))
-            return
-        self._task = task  # it goes on waiting
-        if not self._is_quiet:
-            self._fair_queue.enter(self, self, self._take_turn)
+        result = outcome.capture(self._receive_now)
+        is_partial = isinstance(result, outcome.Value) and not result.value
+        if not (is_partial and self._is_watched) or self._at_eof:
+            trio.lowlevel.reschedule(task, result)
+        else:
+            self._task = task  # it goes on waiting
+            if not self._is_quiet:
+                self._fair_queue.enter(self, self, self._take_turn)
 
-    def _receive_now(self) -> bool:
+    def _receive_now(self) -> bool | None:
+        """Read once; return whether something is complete, or at its end; None for nothing."""
         if self._at_eof:
             if self._error is not None:
                 raise broken_connection(self._error)
@@ -153,8 +141,8 @@ class TrioStreamTransport(SocketStreamTransport):
         try:
             nbytes = self._source.recv_into(view)
         except BlockingIOError:
-            self._is_quiet = self._is_watched
-            raise TimeoutError("timed out") from None
+            self._is_quiet = True
+            return None
         except OSError as exc:
             self._break(exc)
             raise broken_connection(exc) from None
