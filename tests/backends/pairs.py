@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -168,3 +169,14 @@ def tls_options(
     tls = new_server_tls(server_context(), options)
     assert tls is not None
     return tls
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Turn the garbage collector off, so that what is in a cycle stays."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

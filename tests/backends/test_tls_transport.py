@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
-import gc
 import socket
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from tests.backends.pairs import (
     do_handshake,
     open_pair,
     tls_options,
+    without_garbage_collection,
 )
 from tests.times import SOON
 from tests.tls_forger import APPLICATION_DATA, Forger13
@@ -420,16 +419,6 @@ async def test_data_with_the_handshake(anyio_backend: object) -> None:
 
 
 # -- Memory ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 ENDS: dict[str, Callable[[TLSSocket], object]] = {

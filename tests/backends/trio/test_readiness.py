@@ -5,15 +5,16 @@ from __future__ import annotations
 import array
 import os
 import socket
+import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from easynetwork.backends import ensure_backend
-from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair
+from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair, without_garbage_collection
 from tests.times import PATIENCE, SOON
 
 readiness = pytest.importorskip("easynetwork.backends.trio.readiness", exc_type=ImportError)
@@ -156,3 +157,24 @@ async def test_copy_in_another_process(pair: Pair, monkeypatch: pytest.MonkeyPat
             assert copy.recv(10, socket.MSG_PEEK) == b"hello\n"
             await anyio.sleep(SOON)
     assert events == []
+
+
+async def receive_error(pair: Pair) -> None:
+    with suppress(ConnectionError):
+        await pair.receive_to_end()
+
+
+async def test_no_garbage(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
+    """What a connection that breaks leaves behind is freed at once."""
+    monkeypatch.setattr(readiness, "FEW", 0)
+    with without_garbage_collection():
+        async with open_pair() as pair:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(receive_error, pair)
+                await anyio.wait_all_tasks_blocked()
+                pair.reset()
+            known = weakref.ref(pair.transport)
+            pair.transport.feed = len  # not that of the pair
+        del pair
+        await anyio.wait_all_tasks_blocked()
+        assert known() is None

@@ -127,6 +127,7 @@ class TrioStreamTransport(SocketStreamTransport):
             self._task = task  # it goes on waiting
             if not self._is_quiet:
                 self._fair_queue.enter(self, self, self._take_turn)
+        del result  # the traceback of its exception refers to this frame
 
     def _receive_now(self) -> bool | None:
         """Read once; return whether something is complete, or at its end; None for nothing."""
