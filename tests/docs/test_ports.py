@@ -25,10 +25,33 @@ def ports(source: str) -> Iterator[int]:
             yield from (port for value in call.args for port in of(value))
 
 
-def of(node: ast.expr) -> list[int]:
+def of(node: ast.expr, least: int = 1024) -> list[int]:
     """Return the number of an expression, if it may be that of a port."""
     value = node.value if isinstance(node, ast.Constant) else None
-    return [value] if type(value) is int and 1024 <= value < 65536 else []
+    return [value] if type(value) is int and least <= value < 65536 else []
+
+
+def privileged(source: str) -> list[int]:
+    """Return the numbers below 1024 that come after an address or "localhost", but for 0."""
+    sequences = (
+        getattr(node, "args" if isinstance(node, ast.Call) else "elts", [])
+        for node in ast.walk(ast.parse(source))
+    )
+    found = [
+        port
+        for values in sequences
+        for host, value in pairwise(values)
+        if is_address(host)
+        for port in of(value, least=1)
+    ]
+    return [port for port in found if port < 1024]
+
+
+def is_address(node: ast.expr) -> bool:
+    """Return whether an expression is an IP address, or the name that stands for one."""
+    text = node.value if isinstance(node, ast.Constant) else None
+    address = re.compile(r"localhost|[\d.]+|[\da-f]*:[\da-f:]*")
+    return isinstance(text, str) and bool(address.fullmatch(text))
 
 
 def is_host(node: ast.expr) -> bool:
@@ -48,6 +71,21 @@ def test_ports() -> None:
             if example.suffix == ".py":
                 found = {*ports(example.read_text(encoding="utf-8"))}
                 assert found <= named, example.name
+
+
+def test_privileged_ports() -> None:
+    """No example needs the privilege to listen at a port below 1024: port 0 is any free one."""
+    for page in PAGES:
+        for example in shown_on(page):
+            if example.suffix == ".py":
+                assert privileged(example.read_text(encoding="utf-8")) == [], example.name
+
+
+def test_privileged_ports_of_a_source() -> None:
+    """Such a port is after an address; after another text, a number may be anything."""
+    source = 'Server("localhost", 25, protocol)\nsock.bind(("127.0.0.1", 1))\nClient(("::1", 1023))'
+    more = 'Server("localhost", 0)\nClient(("127.0.0.1", 1024))\npack("u", 2)\nsend(b"", 3)'
+    assert sorted(privileged(f"{source}\n{more}")) == [1, 25, 1023]
 
 
 def test_ports_of_a_source() -> None:
