@@ -131,8 +131,7 @@ def test_one_receives() -> None:
 async def test_ticker(log: pytest.LogCaptureFixture) -> None:
     """The example sends ticks and responses.
 
-    "This server sends ticks to each client with try_send_packet(), while handle() waits for
-    requests"
+    "while handle() waits for requests"
     """
 
     class Handler(ticker.TickerRequestHandler):
@@ -147,6 +146,23 @@ async def test_ticker(log: pytest.LogCaptureFixture) -> None:
         lines.remove("You said hello")
         assert lines == [f"tick {number}" for number in range(1, len(lines) + 1)]
     assert not complaints(log)
+
+
+def test_ticks() -> None:
+    """The ticks of the example have this interval.
+
+    "This server sends a tick to each client every 0.1 seconds, with try_send_packet()"
+    """
+
+    async def main() -> None:
+        async with serve(ticker.TickerRequestHandler(), LINES) as served:
+            peer = await served.connect(raw=True)
+            start = anyio.current_time()
+            for number in 1, 2, 3:
+                assert await peer.receive() == f"tick {number}\n".encode()
+                assert anyio.current_time() - start == pytest.approx(number * 0.1)
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 class Starting(Watched, AsyncStreamRequestHandler[str, str]):
@@ -613,6 +629,23 @@ async def test_report_is_given_up(
         await handler.gone.wait()
     assert capsys.readouterr().out == "The client has left\n"
     assert not complaints(log)
+
+
+def test_time_of_a_report() -> None:
+    """The example's work takes so long that a client may leave before its end.
+
+    "Here, the work takes a minute"
+    """
+
+    async def main() -> None:
+        async with converse(reports.ReportRequestHandler(), LINES) as conversation:
+            await conversation.send("elephants")
+            await conversation.expect("Please wait")
+            start = anyio.current_time()
+            await conversation.expect("All about elephants", timeout=PATIENCE + 60)
+            assert anyio.current_time() - start == pytest.approx(60)
+
+    anyio.run(main, backend_options=virtual_time())
 
 
 async def test_report(capsys: pytest.CaptureFixture[str]) -> None:

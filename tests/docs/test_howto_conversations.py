@@ -425,6 +425,26 @@ def test_seconds() -> None:
     anyio.run(main, backend_options=virtual_time())
 
 
+def test_time_for_an_answer() -> None:
+    """The example does not wait longer for a member that is silent.
+
+    "In the program above, a client has a minute for each answer."
+    """
+
+    async def main() -> None:
+        async with converse(sign_up.SignUpRequestHandler(), LINES) as conversation:
+            await conversation.send("sign up")
+            await conversation.expect("What is your name?")
+            await anyio.sleep(59)
+            await conversation.send("Ada")
+            await conversation.expect("In which year were you born?")
+            start = anyio.current_time()
+            await conversation.expect("Too late. Please start again.", timeout=100)
+            assert anyio.current_time() - start == pytest.approx(60)
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_time_of_a_conversation() -> None:
     """A timeout around several calls loses no data.
 

@@ -240,8 +240,8 @@ async def test_happy_eyeballs(resolver: Any) -> None:
     "the client tries the next address after 0.25 seconds, or at once if the previous one has
     failed, while earlier attempts continue. The first attempt that succeeds wins."
 
-    "Use happy_eyeballs_delay to change the delay; with math.inf, the client tries one address after
-    the other."
+    "Use happy_eyeballs_delay to change the delay, as above to 0.1 seconds; with math.inf, the
+    client tries one address after the other."
 
     "client.backend().timeout() works on every framework."
     """
@@ -521,9 +521,9 @@ async def test_reconnect(
     "This function prints all packets that it receives, and connects again whenever the connection
     has ended"
 
-    "The delay doubles after each attempt, up to longest_delay. A server that is down for an hour
-    does not cause thousands of attempts. When it is up again, the next attempt follows within
-    longest_delay seconds."
+    "The delay begins with half a second, and doubles after each attempt, up to longest_delay. A
+    server that is down for an hour does not cause thousands of attempts. When it is up again, the
+    next attempt follows within longest_delay seconds."
 
     "Each pause is a random part of the delay, from one half of it to all of it (jitter). Without
     this, all clients of a server that restarts would connect again at the same time."

@@ -2059,7 +2059,7 @@ async def test_never_requests() -> None:
 async def test_statistics(capsys: pytest.CaptureFixture[str]) -> None:
     """A task can watch the counters.
 
-    "This handler reads the counters at regular intervals (handle() is not shown)"
+    "This handler reads the counters once a minute (handle() is not shown)"
     """
 
     class Handler(examples.StatisticsRequestHandler):

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -583,6 +584,28 @@ async def test_log_warning(examples: Any, path: str, capsys: pytest.CaptureFixtu
         await until(lambda: server.get_statistics().received == 1)
         await until(lambda: server.get_statistics().peers == 0)
     assert capsys.readouterr().out == "warning: 'example: The disk is full.'\n"
+
+
+@each_variant
+async def test_log_that_is_not_read(examples: Any, path: str) -> None:
+    """The function waits for a log that is busy, but not for one that hangs.
+
+    "No response is expected, so send_packet() is enough. If the log does not read for a second, and
+    its queue is full, the function raises TimeoutError."
+    """
+    with peer_at(path, socket.SOCK_DGRAM) as server:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            other.connect(path)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.send(b"<12>other: hello")
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await call(examples.log_warning, "hello", path)
+        assert time.monotonic() - start > 0.9
+        assert server.recv(1000) == b"<12>other: hello"
+        await call(examples.log_warning, "hello", path)
 
 
 @needs("logger")

@@ -269,7 +269,7 @@ def test_settings_and_greeting() -> None:
     "STARTTLS (3207), and AUTH with PLAIN and LOGIN over TLS (4954)."
 
     "Further limits are in Settings: bytes and recipients of a message, invalid commands, commands
-    without a message, the time for a command and for a whole message."
+    without a message, five minutes for a command and ten minutes for a whole message."
     """
     users = mail_auth.Users({})
     options = settings(hostname="mx.example.com", tls=server_context(), users=users)
@@ -295,6 +295,7 @@ def test_settings_and_greeting() -> None:
         *("max_size", "max_recipients", "max_errors", "max_commands"),
         *("command_timeout", "content_timeout"),
     ]
+    assert [options.command_timeout, options.content_timeout] == [5 * 60, 10 * 60]
 
 
 @pytest.mark.anyio

@@ -48,8 +48,8 @@ def report() -> None:
         # These packets arrive together, and are parsed one by one.
         for line in ["20", "F", "68"]:
             client.send_packet(line)
-        print(client.recv_packet(timeout=10))
-        print(client.recv_packet(timeout=10))
+        print(client.recv_packet(timeout=5))
+        print(client.recv_packet(timeout=5))
 
 
 async def main() -> None:

@@ -44,7 +44,7 @@ def main() -> None:
         ("127.0.0.1", 0),
         EchoRequestHandler,
         ssl=server_context,
-        ssl_handshake_timeout=10.0,
+        ssl_handshake_timeout=5.0,
     ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 

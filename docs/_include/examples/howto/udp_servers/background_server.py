@@ -33,7 +33,7 @@ async def ask(message: str) -> None:
         await client.send_packet({"message": message})
 
         # A datagram can get lost, so set a timeout.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(5):
             response = await client.recv_packet()
         print(f"From server: {response}")
 

@@ -45,7 +45,7 @@ def ask(password: str) -> None:
 
     with TCPNetworkClient(("localhost", 9000), protocol) as client:
         client.send_packet(password)
-        print(f"From server: {client.recv_packet(timeout=10)}")
+        print(f"From server: {client.recv_packet(timeout=5)}")
 
 
 def main() -> None:

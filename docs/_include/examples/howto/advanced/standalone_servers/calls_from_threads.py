@@ -53,11 +53,11 @@ def main() -> None:
         try:
             with TCPNetworkClient(("localhost", 9000), protocol) as client:
                 client.send_packet("A client has connected")
-                print(f"From server: {client.recv_packet(timeout=10)}")
+                print(f"From server: {client.recv_packet(timeout=5)}")
 
                 count = handler.publish("It is raining")
                 print(f"{threading.current_thread().name} has told {count} client")
-                print(f"From server: {client.recv_packet(timeout=10)}")
+                print(f"From server: {client.recv_packet(timeout=5)}")
         finally:
             server_thread.join()
 

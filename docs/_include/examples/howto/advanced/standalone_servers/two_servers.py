@@ -51,7 +51,7 @@ def main() -> None:
         for port in (9000, 9001):
             with TCPNetworkClient(("localhost", port), protocol) as client:
                 client.send_packet("hello")
-                print(f"Port {port}: {client.recv_packet(timeout=10)}")
+                print(f"Port {port}: {client.recv_packet(timeout=5)}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def ask(message: str) -> None:
 
     with TCPNetworkClient(("localhost", 9000), protocol) as client:
         client.send_packet({"message": message})
-        response = client.recv_packet(timeout=10)
+        response = client.recv_packet(timeout=5)
         print(f"From server: {response}")
 
 

@@ -33,7 +33,7 @@ def ask(message: str) -> None:
         client.send_packet({"message": message})
 
         # A datagram can be lost, so limit the time to wait for the response.
-        response = client.recv_packet(timeout=10)
+        response = client.recv_packet(timeout=5)
         print(f"From server: {response}")
 
 
