@@ -20,9 +20,23 @@ def ports(source: str) -> Iterator[int]:
     for node in ast.walk(tree):
         values = getattr(node, "args" if isinstance(node, ast.Call) else "elts", [])
         yield from (port for host, value in pairwise(values) if is_host(host) for port in of(value))
+        yield from (port for value in named(node) for port in of(value))
     for block in (node for node in tree.body if isinstance(node, ast.If)):
         for call in (node for node in ast.walk(block) if isinstance(node, ast.Call)):
             yield from (port for value in call.args for port in of(value))
+
+
+def named(node: ast.AST) -> Iterator[ast.expr]:
+    """Yield the defaults of parameters and of options of a program that are ports."""
+    if isinstance(node, ast.arguments):
+        parameters = [*node.posonlyargs, *node.args][::-1]
+        defaults = [
+            *zip(parameters, node.defaults[::-1], strict=False),
+            *zip(node.kwonlyargs, node.kw_defaults, strict=True),
+        ]
+        yield from (value for name, value in defaults if value and name.arg == "port")
+    elif isinstance(node, ast.Call) and "'--port'" in map(ast.unparse, node.args):
+        yield from (keyword.value for keyword in node.keywords if keyword.arg == "default")
 
 
 def of(node: ast.expr, least: int = 1024) -> list[int]:
@@ -94,3 +108,10 @@ def test_ports_of_a_source() -> None:
     more = 'f("a b", 2004)\nClient((None, 2005))\nconnect(host, 2006)\npack("u", 2)'
     main = 'if __name__ == "__main__":\n    find_servers(2007, 1.5)'
     assert sorted(ports(f"{source}\n{more}\n{main}")) == [2001, 2002, 2005, 2006, 2007]
+
+
+def test_default_ports_of_a_source() -> None:
+    """A port is the default of a parameter of this name, or of an option."""
+    source = "def serve(size=2001, port=2002, *, limit=2003): pass\ndef ask(*, port=2004): pass"
+    more = 'add_argument("--port", default=2005)\nadd_argument("--size", default=2006)'
+    assert sorted(ports(f"{source}\n{more}")) == [2002, 2004, 2005]
