@@ -1378,6 +1378,27 @@ def test_kit(test: Any) -> None:
     test()
 
 
+@pytest.mark.parametrize(
+    ("module", "test"),
+    [(examples, "test_readings"), (examples, "test_messages"), (binary_format, "test_frames")],
+)
+def test_oversized(module: Any, test: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests of the page call too large is so by its last byte.
+
+    "oversized must result in exactly one error"
+    """
+    refused = []
+
+    def check(serializer: Any, packets: Any, oversized: Any = (), **options: Any) -> None:
+        for data in oversized:
+            assert outcomes(StreamProtocol(serializer), [data[:-1]]) == []
+            refused.extend(outcomes(StreamProtocol(serializer), [data]))
+
+    monkeypatch.setattr(module, "check_serializer", check)
+    getattr(module, test)()
+    assert refused
+
+
 def test_kit_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test of the binary format sees hundreds of bad frames.
 

@@ -139,7 +139,7 @@ def test_frames() -> None:
             b"\x00\x00",  # no type
             b"\x00\x05\x01\x00\x00\x00\x00",  # a wrong CRC
         ],
-        oversized=[b"\x04\x01" + bytes(1025)],
+        oversized=[b"\x04\x01"],  # the beginning of 1,025 bytes
     )
 
 

@@ -141,7 +141,7 @@ def test_readings() -> None:
         ReadingLineSerializer(),
         readings,
         malformed=[b"kitchen\n", b"kitchen warm\n"],
-        oversized=[b"x" * 2000],
+        oversized=[b"x" * 1001],
     )
 
 
@@ -151,5 +151,5 @@ def test_messages() -> None:
             serializer,
             [Message("greeting", b"hello\n"), Message("nothing", b"")],
             malformed=[b"greeting\n", b"greeting -1\n"],
-            oversized=[b"x" * 200, b"greeting 1001\n"],
+            oversized=[b"x" * 101, b"greeting 1001\n"],
         )
