@@ -19,7 +19,7 @@ class Thermometer(AsyncDatagramRequestHandler[str, str]):
         await client.send_packet(f"{number} 21.5")
 
 
-request_numbers = itertools.count(1)
+request_numbers = itertools.count()
 
 
 async def measure(client: AsyncUDPNetworkClient[str, str], attempts: int = 10) -> float:

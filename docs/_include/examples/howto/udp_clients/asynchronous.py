@@ -64,7 +64,7 @@ async def wait_for_news(client: Client, patience: float = 30.0) -> str:
         return "no news"
 
 
-request_numbers = itertools.count(1)
+request_numbers = itertools.count()
 
 
 async def ask(

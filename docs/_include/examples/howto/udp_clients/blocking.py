@@ -42,7 +42,7 @@ def wait_for_news(client: Client, patience: float = 30.0) -> str:
         return "no news"
 
 
-request_numbers = itertools.count(1)
+request_numbers = itertools.count()
 
 
 def ask(
