@@ -956,7 +956,10 @@ def test_limits_of_replies() -> None:
     for large in b"$%d\r\n" % (resp.MAX_REPLY + 1), b"*2\r\n$%d\r\n" % resp.MAX_REPLY:
         assert parse(CLIENT_PROTOCOL, [large]) == ["the reply is too long"]
     assert parse(CLIENT_PROTOCOL, [b"?1\r\n"]) == ["unknown type b'?'"]
-    assert parse(CLIENT_PROTOCOL, [b":x\r\n"]) == ["not an integer"]
+    smallest = -(2**63)
+    assert parse(CLIENT_PROTOCOL, [b":%d\r\n" % smallest]) == [smallest]
+    for text in b"x", b"1" * len(str(smallest)) + b"1":
+        assert parse(CLIENT_PROTOCOL, [b":%s\r\n" % text]) == ["not an integer"]
 
 
 def test_errors_stay_on_their_line() -> None:
@@ -1059,6 +1062,8 @@ SCRIPTS = {
         GET n -> b'9223372036854775807'
         SET n -9223372036854775808 -> 'OK'
         DECR n -> OVERFLOW
+        INCR n -> -9223372036854775807
+        DECR n -> -9223372036854775808
         INCRBY n 9223372036854775808 -> NOT_AN_INTEGER
         INCRBY n +1 -> NOT_AN_INTEGER
         INCRBY n 1_0 -> NOT_AN_INTEGER
