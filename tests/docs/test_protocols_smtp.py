@@ -323,6 +323,7 @@ def test_session() -> None:
         ("DATA", "503 5.5.1"),
         ("MAIL FROM:<>", "250 2.1.0"),
         ("EHLO again", "250 localhost"),
+        ("MAIL FROM:<> COLOR=RED", "555 5.5.4"),
         ("MAIL FROM:<> BODY=7BIT", "250 2.1.0"),
         ('RCPT TO:<"b o b"@example.com>', "250 2.1.5"),
         ("DATA", "354 "),

@@ -551,6 +551,21 @@ def test_file_of_users(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert "lovelace" not in repr(vars(users))
 
 
+def test_hash_of_a_file() -> None:
+    """A file of users stays valid: it does not contain how its passwords were hashed.
+
+    "The server stores hashes of the passwords only."
+    """
+    stored = (
+        "00112233445566778899aabbccddeeff$"
+        "1fe39387016dabffea5dc945ae0ebe7b9926716e082d95d16e5a48c52eb9eba1"
+        "0eb84c1087986d78274da1e8a50f525e3f6dc961353ef3c80d96ef1238136962"
+    )
+    users = mail_auth.Users({"ada": stored})
+    assert users.check("ada", "lovelace")
+    assert not users.check("ada", "Lovelace")
+
+
 # Commands of one's own
 
 
