@@ -10,7 +10,9 @@ import contextlib
 import inspect
 import logging
 import re
+import runpy
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -284,6 +286,32 @@ async def test_call_sequence(
     with anyio.fail_after(PATIENCE):
         await getattr(call_sequence, kind)()
     assert capsys.readouterr().out == console(f"call_sequence.py {kind}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["connection"], ("connection", "asyncio")),
+        (["datagrams"], ("datagrams", "asyncio")),
+        (["connection", "trio"], ("connection", "trio")),
+    ],
+)
+def test_arguments_of_the_program(
+    arguments: list[str], expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program runs one of its functions on an event loop, as its arguments say.
+
+    "python call_sequence.py connection trio"
+    """
+    calls: list[tuple[str, str]] = []
+
+    def run(func: Any, *, backend: str) -> None:
+        calls.append((func.__name__, backend))
+
+    monkeypatch.setattr(anyio, "run", run)
+    monkeypatch.setattr(sys, "argv", [str(call_sequence.__file__), *arguments])
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    assert calls == [expected]
 
 
 class Tasks(Watched, Echo):
