@@ -9,6 +9,7 @@ page.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import importlib
 import inspect
@@ -850,10 +851,16 @@ def test_options_of_event_loops() -> None:
     """A standalone server takes the arguments of the table.
 
     "runner_options={"loop_factory": uvloop.new_event_loop}" "the default"
+
+    "from Python 3.12 on"
     """
     protocol = StreamProtocol(JSONSerializer())
     rows = {row[0]: row[1:] for row in table(PAGE, "Event loop", "Asynchronous server or client")}
     assert [*rows] == ["asyncio", "uvloop", "trio"]
+    first = re.search(r"loop_factory=.* from Python (\d+)\.(\d+) on", rows["uvloop"][0])
+    assert first is not None
+    has_factory = "loop_factory" in inspect.signature(asyncio.run).parameters
+    assert has_factory == (sys.version_info >= (int(first[1]), int(first[2])))
     for name, (_, standalone) in rows.items():
         if name != "asyncio":
             module = pytest.importorskip(name)

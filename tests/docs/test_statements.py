@@ -293,7 +293,11 @@ def test_counts() -> None:
     "Follow two rules:" "Follow five rules:" "These are the three most useful ones."
 
     "Forking has two traps:" "It has two parts:" "It has two methods:"
+
+    "Create a certificate in the folder of the two programs"
     """
+    text = TEXTS["docs/howto/starttls.rst"]
+    assert len({*re.findall(r"literalinclude:: .*/(\w+\.py)$", text, re.MULTILINE)}) == 2
     for page, sentence, count in (
         ("howto/advanced/standalone_servers", "Follow two rules:", 2),
         ("howto/serializers", "Follow five rules:", 5),
