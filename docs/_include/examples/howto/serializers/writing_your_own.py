@@ -150,6 +150,6 @@ def test_messages() -> None:
         check_serializer(
             serializer,
             [Message("greeting", b"hello\n"), Message("nothing", b"")],
-            malformed=[b"greeting\n", b"greeting -1\n"],
+            malformed=[b"\n", b"greeting\n", b"greeting -1\n"],
             oversized=[b"x" * 101, b"greeting 1001\n"],
         )
