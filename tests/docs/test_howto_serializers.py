@@ -589,6 +589,17 @@ def test_base64() -> None:
         other.deserialize(data.replace(data[1:2], b"_", 1))
 
 
+def test_limit_of_a_compressor() -> None:
+    """The example raises the limit: a packet that compresses well may be large.
+
+    "The packets of the example may have 1,000,000 bytes before compression."
+    """
+    compressor, text = combinations.compressed, "x" * (1_000_000 - len('""'))
+    assert compressor.deserialize(compressor.serialize(text)) == text
+    with pytest.raises(DeserializeError):
+        compressor.deserialize(compressor.serialize(f"{text}x"))
+
+
 def test_compression() -> None:
     """Compression makes large packets shorter and small packets longer.
 
