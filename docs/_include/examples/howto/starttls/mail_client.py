@@ -36,17 +36,17 @@ async def check_async(context: ssl.SSLContext) -> None:
 
 def check_blocking(context: ssl.SSLContext) -> None:
     with TCPNetworkClient[str, str](ADDRESS, PROTOCOL) as client:
-        print(client.recv_packet(timeout=30))
+        print(client.recv_packet(timeout=5))
 
         client.send_packet("EHLO client.example.com")
-        features = [client.recv_packet(timeout=30)]
+        features = [client.recv_packet(timeout=5)]
         while features[-1].startswith("250-"):
-            features.append(client.recv_packet(timeout=30))
+            features.append(client.recv_packet(timeout=5))
         if "250-STARTTLS" not in features:
             raise ConnectionError("The server does not offer STARTTLS")
 
         client.send_packet("STARTTLS")
-        response = client.recv_packet(timeout=30)
+        response = client.recv_packet(timeout=5)
         if not response.startswith("220"):
             raise ConnectionError(f"The server refuses STARTTLS: {response}")
 
@@ -54,7 +54,7 @@ def check_blocking(context: ssl.SSLContext) -> None:
         print("The connection is encrypted")
 
         client.send_packet("NOOP")
-        print(client.recv_packet(timeout=30))
+        print(client.recv_packet(timeout=5))
 
 
 if __name__ == "__main__":
