@@ -948,13 +948,16 @@ def test_types_of_replies() -> None:
 def test_limits_of_replies() -> None:
     """The client's end refuses what is nested too deeply, or too large.
 
-    "Replies can be nested, so it limits their depth."
+    "Replies can be nested, so it limits their depth to eight."
     """
     depth = resp.MAX_DEPTH
+    assert depth == 8
     assert parse(CLIENT_PROTOCOL, [b"*1\r\n" * depth + b":1\r\n"]) != ["too deep"]
     assert parse(CLIENT_PROTOCOL, [b"*1\r\n" * (depth + 1) + b":1\r\n"]) == ["too deep"]
     for large in b"$%d\r\n" % (resp.MAX_REPLY + 1), b"*2\r\n$%d\r\n" % resp.MAX_REPLY:
         assert parse(CLIENT_PROTOCOL, [large]) == ["the reply is too long"]
+    # A reply in an array counts as one byte more.
+    assert parse(CLIENT_PROTOCOL, [b"*1\r\n$%d\r\n" % (resp.MAX_REPLY - 1)]) == []
     assert parse(CLIENT_PROTOCOL, [b"?1\r\n"]) == ["unknown type b'?'"]
     smallest = -(2**63)
     assert parse(CLIENT_PROTOCOL, [b":%d\r\n" % smallest]) == [smallest]
