@@ -34,6 +34,7 @@ from tests.docs.howto_support import (
     plain,
     serving,
 )
+from tests.docs.sentences import words_of
 from tests.times import PATIENCE
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
@@ -282,6 +283,22 @@ def test_figures(page: str, scenario: str, key: str, figures: dict[str, str]) ->
     text = " ".join(re.sub(r":\w+:`(?:[^`<]*<)?([^`>]*)>?`", r"\1", page).replace("`", "").split())
     for contender, sentence in figures.items():
         assert sentence.format(median(scenario, contender, key)) in text
+
+
+def test_same_reasons() -> None:
+    """The README and the first page give the same reasons.
+
+    "Whatever one client sends, the server and the other clients go on."
+    """
+    in_readme, on_first_page = (
+        [
+            words_of(reason)
+            for reason in re.findall(r"^\* (\*\*.*\n(?:  .*\n)*)", page, re.MULTILINE)
+        ]
+        for page in (README, FIRST_PAGE)
+    )
+    assert [reason[0] for reason in on_first_page] == ["fast", "safe", "small", "fair"]
+    assert all(reason in in_readme for reason in on_first_page)
 
 
 def test_conditions_of_the_figures() -> None:
