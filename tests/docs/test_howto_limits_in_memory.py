@@ -6,8 +6,10 @@ The rest of the page is in `test_howto_limits`, which explains the quotations.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
+import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -527,6 +529,27 @@ def test_sum() -> None:
     )
     idle = int(rows["is idle"].split()[0])
     assert round((idle + HIGH_WATER // 1024) * 10_000 / 1024, -2) == 700
+
+
+def test_idle_clients() -> None:
+    """The page on security has the same costs, rounded up; the benchmarks measure less.
+
+    "The memory of the process for each client, measured with CPython 3.13"
+    """
+    [idle] = [row for row in table(PAGE, "The client", "without TLS") if row[0] == "is idle"]
+    most = dict(table("security.rst", "A client that", "costs at most"))
+    figures = json.loads((DOCS / "_include/performance/python-3.13.json").read_text("utf-8"))
+    measured = {each["scenario"]: each["rows"] for each in figures["tables"]}
+    for cell, scenario, client in (
+        (idle[1], "tcp-idle", "is connected and silent"),
+        (idle[2], "tls-idle", "is connected over TLS and silent"),
+    ):
+        low, high = map(int, re.findall(r"\d+", cell))
+        assert low < high <= int(most[client].split()[0]) <= high + 5
+        for row in measured[scenario]:
+            costs = [sample["figures"]["kib"] for sample in row["samples"]]
+            if re.match(r"easynetwork-(?!socketserver)", row["contender"]):
+                assert statistics.median(costs) < high, row["contender"]
 
 
 # Changing the limits of one client
