@@ -167,6 +167,16 @@ class Trip(AbstractPacketConverterComposite[Any, Any, Any, Any]):
         return list(obj)
 
 
+def test_own_layers() -> None:
+    """The diagram has the layers that a program writes in another color.
+
+    "You write the upper three, in blue, or choose them from what easynetwork has"
+    """
+    diagram = (DOCS / "_include/diagrams/packet.svg").read_text(encoding="utf-8")
+    boxes = re.findall(r'class="(box[^"]*)"', diagram)
+    assert boxes == ["box yours"] * 3 + ["box"] * 3
+
+
 async def test_layers() -> None:
     """A request is decoded, then converted; a response the other way round.
 

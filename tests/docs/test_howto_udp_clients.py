@@ -558,7 +558,8 @@ async def test_ask_again(examples: Any) -> None:
 
     "In this function, the loop discards late responses."
 
-    "It never waits without a timeout, and it may have to send a request again."
+    "So a UDP client differs from a TCP client in two ways. It never waits without a timeout, and it
+    may have to send a request again."
 
     "So begin each request with a number when you pass it to send_packet(), and let the server
     repeat the number in its response"

@@ -494,6 +494,17 @@ async def test_connection_ids(log: pytest.LogCaptureFixture) -> None:
     assert ids == {"Accepted": "-", **dict.fromkeys(TEXTS[1:], "c1")}
 
 
+def test_ids_of_the_program() -> None:
+    """Each client of the program has an ID, and both are there before one of them leaves.
+
+    "The program has two clients at the same time"
+    """
+    ids = re.findall(r"^INFO (\w+): (.*)$", console_of("connection_ids.py"), re.MULTILINE)
+    assert {name for name, _ in ids} == {"c1", "c2"}
+    assert [name for name, _ in ids[:2]] == ["c1", "c2"]
+    assert "disconnected" not in ids[0][1] + ids[1][1]
+
+
 def test_no_ids_of_timeouts(log: pytest.LogCaptureFixture) -> None:
     """The supervision of timeouts runs in another task.
 

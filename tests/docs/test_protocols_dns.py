@@ -215,7 +215,8 @@ def test_transcript(backend: str, host: str, tmp_path: Path) -> None:
 
     "Without +ignore, dig repeats the query over TCP, as every resolver does"
 
-    "It sends each of them 50 times from four sockets"
+    "It sends each of them 50 times from four sockets, at most 40 at a time, over UDP and then over
+    TCP"
 
     "Each of them runs on asyncio and on trio"
 
@@ -231,6 +232,9 @@ def test_transcript(backend: str, host: str, tmp_path: Path) -> None:
         reader.close()
     assert {command.split()[0] for command in reader.commands} == {"python", "dig", "dnsperf"}
     assert len(reader.commands) == 13
+    options = [command for command in reader.commands if command.startswith("dnsperf ")]
+    assert len(options) == 2
+    assert all("-n 50 -c 4 -q 40" in each for each in options)
     assert reader.server is not None
     assert reader.server.returncode == 0
 
