@@ -14,6 +14,7 @@ import errno
 import inspect
 import ipaddress
 import logging
+import os
 import re
 import selectors
 import socket
@@ -557,6 +558,34 @@ def test_process_request_with_error() -> None:
             text += program.line()
         with connected(program.address) as peer:
             assert peer.ask("hello").endswith(" hello")
+
+
+@pytest.mark.parametrize(("text", "status"), [("hello", 0), ("crash", 1)])
+def test_status_of_a_child(
+    text: str, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a program does, a child tells by its exit status whether it has succeeded.
+
+    "The child handles the request, ends the connection with shutdown_request(), and exits with
+    os._exit()."
+    """
+
+    class Server(own_servers.ProcessServer):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            if text == "crash":
+                raise LookupError("on demand")
+
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "fork", lambda: 0, raising=False)
+    monkeypatch.setattr(os, "_exit", leave)
+    ours, theirs = socket.socketpair()
+    with Server(LOCAL, own_servers.EchoRequestHandler) as server, ours, theirs:
+        with pytest.raises(SystemExit) as caught:
+            server.process_request(ours, ("127.0.0.1", 1))
+    assert caught.value.code == status
+    assert ("on demand" in caplog.text) == (status == 1)
 
 
 def test_finish_request() -> None:
