@@ -148,6 +148,7 @@ def test_files(page: str) -> None:
         assert (EXAMPLES / path).is_file()
         assert Path(path).name == caption
     assert Path(listings[0][0]).parent.name == "step_1"
+    assert "the file of step 1 is in its subfolder :file:`step_1`" in text_of(page)
     assert {Path(path).parent.name for path, _ in listings[1:]} == {folder(page).name}
     programs = [*folder(page).glob("server_*.py"), *folder(page).glob("client_*.py")]
     assert len(programs) == 6
