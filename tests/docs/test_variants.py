@@ -83,6 +83,19 @@ def test_blocking_variants() -> None:
     assert count > 20
 
 
+def test_standalone_variants() -> None:
+    """A program with a standalone server has the numbers of the asynchronous one."""
+    count = 0
+    for example in examples():
+        other = example.parent / "standalone" / example.name
+        if other.exists():
+            standalone = dict(functions(other.read_text(encoding="utf-8")))
+            for name, found in functions(example.read_text(encoding="utf-8")):
+                assert found <= standalone.get(name, found), (example, name)
+                count += found.total()
+    assert count > 5
+
+
 def examples() -> list[Path]:
     """Return the modules and programs that pages show, and what these import."""
     shown = {file for page in PAGES for file in shown_on(page) if is_program(file)}
