@@ -61,6 +61,7 @@ from tests.docs.howto_support import (
     words,
 )
 from tests.docs.memory_support import play
+from tests.docs.sentences import PAGES
 from tests.docs.test_readme import PROGRAMS, SAID
 from tests.times import PATIENCE
 
@@ -232,6 +233,10 @@ def test_versions_of_python() -> None:
     "easynetwork needs Python 3.11 or newer."
     """
     assert PROJECT["requires-python"] == ">=3.11"
+    needed = re.compile(r"\bneeds? C?Python (\S+) or newer")
+    versions = [version for page in PAGES for version in needed.findall(page.read_text("utf-8"))]
+    assert len(versions) > 3
+    assert {f">={version}" for version in versions} == {PROJECT["requires-python"]}
     assert "sys.version_info < (3, 11)" in (REPOSITORY / "run.py").read_text(encoding="utf-8")
 
 
