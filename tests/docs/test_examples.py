@@ -64,3 +64,105 @@ def test_argument(source: str, is_useless: bool) -> None:
     """None is a value where it turns off what is on by default."""
     [argument] = arguments(source)
     assert says_nothing(*argument) is is_useless
+
+
+# Names
+
+_SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def used_too_early(source: str) -> list[str]:
+    """Return the names that a module, class or function uses above their first assignment."""
+    found: list[str] = []
+    for scope in ast.walk(ast.parse(source)):
+        if not isinstance(scope, (ast.Module, *_SCOPES)):
+            continue
+        names = [name for statement in scope.body for name in in_order(statement)]
+        assigned = {name for name, is_assigned in names if is_assigned}
+        known = known_before(scope)
+        for name, is_assigned in names:
+            if is_assigned:
+                known.add(name)
+            elif name in assigned - known:
+                found.append(name)
+    return found
+
+
+def known_before(scope: ast.AST) -> set[str]:
+    """Return the arguments of a function, and what it calls global or nonlocal."""
+    known: set[str] = set()
+    if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+        known = {node.arg for node in ast.walk(scope.args) if isinstance(node, ast.arg)}
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            known.update(node.names)
+    return known
+
+
+def in_order(node: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Yield the names in a statement, each with whether it is assigned, in the order of their use.
+
+    Names in a function or class are not yielded: they are another scope's.
+    """
+    if isinstance(node, ast.Name):
+        yield node.id, isinstance(node.ctx, ast.Store)
+    elif isinstance(node, ast.alias):
+        yield (node.asname or node.name).partition(".")[0], True
+    elif isinstance(node, _SCOPES):
+        for decorator in node.decorator_list:
+            yield from in_order(decorator)
+        yield node.name, True
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        yield from in_order(node.value)
+        yield from ((node.target.id, is_assigned) for is_assigned in (False, True))
+    else:
+        if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            yield node.name, True
+        for part in parts_in_order(node):
+            yield from in_order(part)
+
+
+def parts_in_order(node: ast.AST) -> list[ast.AST]:
+    """Return the parts of a statement in the order in which Python evaluates them."""
+    if isinstance(node, ast.Lambda):
+        return []
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        return [node.generators[0].iter]
+    if isinstance(node, ast.AnnAssign):
+        return [node.value, node.target] if node.value else []
+    parts = list(ast.iter_child_nodes(node))
+    first = getattr(node, "value" if isinstance(node, ast.Assign | ast.NamedExpr) else "iter", None)
+    return sorted(parts, key=lambda part: part is not first)
+
+
+def test_names() -> None:
+    """An example uses no name above its first value, also where no test runs it."""
+    for file in examples():
+        assert used_too_early(file.read_text(encoding="utf-8")) == [], file.name
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("line = yield\nprint(line)", []),
+        ("print(line)\nline = input()", ["line"]),
+        ("line = line.strip()", ["line"]),
+        ("size += 1", ["size"]),
+        ("for line in lines: print(line)", []),
+        ("for line in line: print(line)", ["line"]),
+        ("task_group.start_soon(work)\nasync with create() as task_group: pass", ["task_group"]),
+        ("task_group.start_soon(lambda: work(task))\ntask = 1", []),
+        ("print([word for word in words])\nword = 1", []),
+        ("print([word for word in words])\nwords = [1]", ["words"]),
+        ("@cache\ndef cache(): pass", ["cache"]),
+        ("def work(size):\n size += 1\n print(size)", []),
+        ("def work():\n print(size)\n size = 1", ["size"]),
+        ("def work():\n global size\n size += 1", []),
+        ("try: pass\nexcept OSError as exc: print(exc)", []),
+        ("match command:\n case [name, *rest]: print(name, rest)", []),
+        ("import os.path\nos.path.exists('')", []),
+    ],
+)
+def test_name(source: str, names: list[str]) -> None:
+    """What a function does when it is called later is not too early."""
+    assert used_too_early(source) == names
