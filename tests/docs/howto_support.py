@@ -119,16 +119,19 @@ def table(page: str, *headings: str) -> list[list[str]]:
     raise LookupError(f"{page} has no table with {headings}")
 
 
-def check_tests(names: str) -> None:
-    """Check that the tests that a cell names exist."""
-    file, count = "", 0
+def check_tests(names: str) -> str:
+    """Check that the tests that a cell names exist; return their source."""
+    file, sources = "", list[str]()
     for name in re.findall(r"tests/[\w/]+\.py|test_\w+", names):
         if name.endswith(".py"):
             file = (DOCS.parent / name).read_text(encoding="utf-8")
         else:
-            assert re.search(rf"^(?:async )?def {name}\(", file, re.MULTILINE), name
-            count += 1
-    assert count
+            test = rf"^(?:async )?def {name}\((?:.*\n)(?:[ )].*\n|\n)*"
+            found = re.search(test, file, re.MULTILINE)
+            assert found, name
+            sources.append(found[0])
+    assert sources
+    return "\n".join(sources)
 
 
 def shown(role: re.Match[str]) -> str:

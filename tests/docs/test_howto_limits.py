@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import socket
 import sys
 from collections.abc import AsyncGenerator
@@ -423,7 +424,7 @@ async def test_login(log: pytest.LogCaptureFixture) -> None:
 
 
 def test_attacks() -> None:
-    """The tests that the page names exist, and so do the settings and numbers.
+    """The tests that the page names exist, and set the limits that it names beside them.
 
     "The column Test names a test in the repository that makes this attack."
 
@@ -448,8 +449,10 @@ def test_attacks() -> None:
     assert (fault_log._LINES_PER_SECOND, fault_log._TRACEBACK_INTERVAL) == (3, 60)
     rows = table(PAGE, "Attack", "By default")
     assert len(rows) == 9
-    for *_, tests in rows:
-        check_tests(tests)
+    limits = {field.name for field in fields(Limits)}
+    for *_, settings, tests in rows:
+        tried = set(re.findall(r"\w+", check_tests(tests)))
+        assert limits & set(settings.split(", ")) == limits & tried, settings
 
 
 async def test_lines_of_connections(log: pytest.LogCaptureFixture) -> None:
