@@ -35,6 +35,7 @@ from tests.docs.howto_support import (
     complaints,
     connected,
     serving,
+    table,
     turned_away,
 )
 
@@ -42,6 +43,7 @@ pytestmark = pytest.mark.anyio
 
 Client = AsyncStreamClient[str]
 
+PAGE = "howto/conversations.rst"
 LINES = StreamProtocol[str, str](StringLineSerializer())
 
 
@@ -53,7 +55,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def test_quotations() -> None:
     """Check that the page contains all quotations, and that each test quotes it."""
-    check_quotations("howto/conversations.rst", globals())
+    check_quotations(PAGE, globals())
 
 
 class Receiving(AsyncStreamRequestHandler[str, str]):
@@ -235,8 +237,20 @@ async def test_login_refused(how: str) -> None:
 # What is raised, and where
 
 
+def raised(what_happened: str, handler: type[Receiving]) -> str:
+    """Return the name of the exception that the page's table has for a handler."""
+    [row] = [row for row in table(PAGE, "What happened") if row[0] == what_happened]
+    return row[1 if handler is AtYield else 2]
+
+
 def half_close(peer: Peer) -> None:
     peer.socket.shutdown(socket.SHUT_WR)
+
+
+ROW_OF_END = {
+    half_close: "The client has ended the connection",
+    Peer.reset: "The client has reset the connection",
+}
 
 
 @pytest.mark.parametrize("leave", [half_close, Peer.reset])
@@ -264,6 +278,7 @@ async def test_end_at_yield(leave: Callable[[Peer], None], log: pytest.LogCaptur
         leave(peer)
         await handler.is_done.wait()
     assert type(handler.outcome) is GeneratorExit
+    assert raised(ROW_OF_END[leave], AtYield) == "GeneratorExit"
     assert not complaints(log)
 
 
@@ -283,6 +298,8 @@ async def test_end_in_helper(leave: Callable[[Peer], None], log: pytest.LogCaptu
     assert isinstance(handler.outcome, ConnectionError)
     if leave is half_close:
         assert type(handler.outcome) is EndOfStreamError
+    expected = EndOfStreamError if leave is half_close else ConnectionError
+    assert raised(ROW_OF_END[leave], Receiving) == expected.__name__
     assert not complaints(log)
 
 
@@ -301,19 +318,20 @@ async def test_closed_in_helper() -> None:
         await peer.send("hello")
         await handler.is_done.wait()
     assert type(handler.outcome) is ClientClosedError
+    assert raised("You have closed the client", Receiving) == "ClientClosedError"
 
 
 @pytest.mark.parametrize("handler_class", [AtYield, Receiving])
 @pytest.mark.parametrize(
-    ("data", "error"),
+    ("data", "what_happened", "error"),
     [
-        (b"", TimeoutError),
-        (b"\xff\n", StreamProtocolParseError),
-        (b"trap\n", ProtocolCrashedError),
+        (b"", "The time is up", TimeoutError),
+        (b"\xff\n", "The data is not a packet", StreamProtocolParseError),
+        (b"trap\n", "The protocol object has a bug", ProtocolCrashedError),
     ],
 )
 async def test_same_errors(
-    handler_class: type[Receiving], data: bytes, error: type[Exception]
+    handler_class: type[Receiving], data: bytes, what_happened: str, error: type[Exception]
 ) -> None:
     """All other errors are the same in both places.
 
@@ -326,6 +344,7 @@ async def test_same_errors(
         await peer.send_bytes(b"hello\n" + data)
         await handler.is_done.wait()
     assert type(handler.outcome) is error
+    assert raised(what_happened, handler_class) == error.__name__
 
 
 @pytest.mark.parametrize("handler_class", [AtYield, Receiving])
