@@ -779,6 +779,54 @@ def test_threads() -> None:
             assert not second.hears()
 
 
+@pytest.mark.parametrize("example", ["echo", "echo_simple", "echo_threaded", "tls_server"])
+def test_failing_client(example: str) -> None:
+    """An exception of the client ends the examples, whose server nobody shuts down.
+
+    "With daemon=True, the program also ends if the client raises an exception."
+    """
+    program = f"""
+from {EXAMPLES} import {example}
+
+def fail(client):
+    raise LookupError("the client fails")
+
+{example}.TCPNetworkClient.recv_packet = fail
+{example}.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stderr.endswith("LookupError: the client fails\n")
+
+
+def test_thread_keeps_program_alive() -> None:
+    """A thread that is not a daemon thread has to end before the program does.
+
+    "Otherwise the thread of the server keeps it alive."
+    """
+    program = f"""
+import os, threading
+from easynetwork.socketserver import TCPServer
+from {EXAMPLES}.echo_simple import EchoRequestHandler
+
+def give_up():
+    print("still alive")
+    os._exit(0)
+
+with TCPServer(("127.0.0.1", 0), EchoRequestHandler) as server:
+    threading.Thread(target=server.serve_forever).start()
+    timer = threading.Timer({SOON}, give_up)
+    timer.daemon = True
+    timer.start()
+"""
+    assert output_of(program) == "still alive\n"
+
+
 def test_socket_in_child() -> None:
     """A child has the sockets of its parent, and keeps a connection open.
 
