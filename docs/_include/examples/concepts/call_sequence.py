@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import anyio
 
 from easynetwork.clients import AsyncTCPNetworkClient, AsyncUDPNetworkClient
 from easynetwork.converter import AbstractPacketConverterComposite
+from easynetwork.exceptions import EndOfStreamError
 from easynetwork.protocol import DatagramProtocol, StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.serializers.framing import AutoSeparatedPacketSerializer
@@ -121,8 +122,8 @@ async def connection() -> None:
             await ask(client, "4")
             print("The client disconnects")
             await client.send_eof()
-            async for _ in client.iter_received_packets(timeout=None):
-                pass  # until the server has disconnected, too
+            with suppress(EndOfStreamError):
+                await client.recv_packet()  # until the server has disconnected, too
             await anyio.wait_all_tasks_blocked()
 
 
