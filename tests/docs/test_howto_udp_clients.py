@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import inspect
 import ipaddress
+import runpy
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from docs._include.examples.howto.udp_servers.multicast_request_handler import (
     MulticastRequestHandler,
 )
 from docs._include.examples.howto.udp_servers.simple_request_handler import GreetingRequestHandler
+from easynetwork import clients
 from easynetwork.addresses import IPv4SocketAddress, SocketAddress
 from easynetwork.clients import (
     AsyncUDPNetworkClient,
@@ -55,7 +57,7 @@ from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.servers import StandaloneUDPNetworkServer
 from easynetwork.servers.threads_helper import NetworkServerThread
-from easynetwork.testing import MemoryNetwork, serve
+from easynetwork.testing import MemoryNetwork, serve, virtual_time
 from tests.clients.threads_support import InThread
 from tests.docs.client_support import (
     call,
@@ -69,7 +71,7 @@ from tests.docs.client_support import (
     variants,
     warns_when_forgotten,
 )
-from tests.docs.howto_support import Lines, check_quotations, in_thread, serving
+from tests.docs.howto_support import DOCS, Lines, check_quotations, in_thread, serving
 from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +86,7 @@ both_kinds = pytest.mark.parametrize(
 
 once = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
+EXAMPLES = DOCS / "_include/examples/howto/udp_clients"
 PROTOCOL: DatagramProtocol[str, str] = blocking.protocol
 
 
@@ -1203,6 +1206,39 @@ def test_discovery_by_multicast() -> None:
         with Discovered(handler) as port:
             found = asyncio.run(discovery_multicast.find_servers(port, SOON, "127.0.0.1"))
         assert list(found.values()) == answers
+
+
+@pytest.mark.parametrize("name", ["discovery_broadcast", "discovery_multicast"])
+def test_discovery_ends(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs do not wait for longer, even if no server responds.
+
+    "collect the responses with recv_packet_from() for a second"
+    """
+
+    class Silent(AsyncUDPNetworkEndpoint[str, str]):
+        async def send_packet_to(self, *_: Any) -> None:
+            pass
+
+        async def recv_packet_from(self, **_: Any) -> Any:
+            await anyio.sleep_forever()
+
+        async def __anext__(self) -> Any:
+            await anyio.sleep_forever()
+
+    def run(search: Coroutine[Any, Any, Any]) -> Any:
+        async def measured() -> Any:
+            begin = anyio.current_time()
+            found = await search
+            seconds.append(anyio.current_time() - begin)
+            return found
+
+        return anyio.run(measured, backend_options=virtual_time())
+
+    seconds: list[float] = []
+    monkeypatch.setattr(clients, "AsyncUDPNetworkEndpoint", Silent)
+    monkeypatch.setattr(asyncio, "run", run)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert seconds == [pytest.approx(1)]
 
 
 @each_variant
