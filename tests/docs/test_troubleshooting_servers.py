@@ -26,6 +26,7 @@ import pytest
 import trustme
 
 from easynetwork import _episode, socketserver as ours
+from easynetwork.backends.asyncio import readiness
 from easynetwork.clients.async_unix_stream import AsyncUnixStreamClient
 from easynetwork.protocol import DatagramProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -953,6 +954,39 @@ def test_failing_accept(log: pytest.LogCaptureFixture, monkeypatch: pytest.Monke
     handle_once(Receiver, b"hello\n")
     seen.logged(log.records, "accept() failed")
     seen.check(test_failing_accept)
+
+
+@pytest.mark.parametrize(
+    ("backend", "max_clients", "is_said"),
+    [("asyncio", None, True), ("asyncio", 2, False), ("trio", None, False)],
+)
+def test_loop_without_readers(
+    backend: str,
+    max_clients: int | None,
+    is_said: bool,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An event loop as on Windows, which can watch fewer sockets than there are clients.
+
+    "On Windows, some event loops of asyncio cannot watch more. Use trio, or lower max_clients."
+    """
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            server = await stack.enter_async_context(
+                serving(Echo(), limits=Limits(max_clients=max_clients))
+            )
+            for _ in range(5):
+                with contextlib.suppress(ConnectionError):
+                    peer = await stack.enter_async_context(connected(server))
+                    await peer.ask("hello")
+
+    monkeypatch.setattr(readiness, "_watches", lambda loop: False)
+    monkeypatch.setattr(readiness, "_watched", set())
+    monkeypatch.setattr(readiness, "_MAX_SOCKETS", 4)
+    anyio.run(main, backend=backend)
+    assert any("can watch at most 4 sockets" in line for line in log.messages) is is_said
 
 
 def test_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
