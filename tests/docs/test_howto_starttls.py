@@ -374,6 +374,25 @@ async def test_injection(log: pytest.LogCaptureFixture) -> None:
     assert general(f"{record.name}:{record.getMessage()}") == general(shown)
 
 
+@pytest.mark.parametrize(("size", "error"), [(4, TimeoutError), (5, ssl.SSLError)])
+def test_short_injection(size: int, error: type[Exception]) -> None:
+    """A record of TLS has a header of five bytes, for which the handshake waits.
+
+    "Fewer than five bytes do not show that they are no handshake: if nothing follows them, it ends
+    with a TimeoutError."
+    """
+
+    async def main() -> None:
+        handler = Mail()
+        async with serve(handler, PROTOCOL) as served:
+            peer = await served.connect(raw=True)
+            await peer.send(b"STARTTLS\r\n" + b"NOOP\n"[:size])
+            await handler.gone.wait()
+        assert [type(exc) for exc in handler.errors] == [error]
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 def general(line: str) -> str:
     """Return a line of the log without the port, and without a line number of Python's own."""
     return re.sub(r"\d{3,5}", "N", line.replace("127.0.0.1", "ADDRESS"))
