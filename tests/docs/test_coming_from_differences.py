@@ -684,6 +684,8 @@ async def test_parse_error(log: pytest.LogCaptureFixture) -> None:
 async def test_timeout(log: pytest.LogCaptureFixture) -> None:
     """It is how one writes an idle limit.
 
+    "The TimeoutError of a yield leaves a handler"
+
     "The connection is closed."
 
     "Apart from the line disconnected, nothing is logged above DEBUG."

@@ -235,11 +235,12 @@ def test_work() -> None:
 def test_auto(descriptors: int, clients: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default depends on what the process may open.
 
-    "max_clients="auto" is 80 % of the number of descriptors that the process may open when the
-    server starts, but at most 10,000. With ulimit -n at 1,024, that is 819."
+    "the default of max_clients, is 80 % of the number of descriptors that the process may open when
+    the server starts, but at most 10,000. With ulimit -n at 1,024, that is 819."
     """
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert Limits().max_clients == "auto"
     assert Limits().in_force().max_clients == clients
 
 
@@ -249,6 +250,8 @@ async def test_keepalive() -> None:
 
     "if its machine has vanished. After this time of silence, the operating system begins to ask for
     a sign of life."
+
+    "the operating system of a silent client answers to keepalive"
     """
 
     class Handler(Watched, Echo):

@@ -147,6 +147,8 @@ async def test_lower_limits() -> None:
     "If your machine has less, lower max_clients and limit."
 
     "Set the limit of the serializer to the size of your largest request."
+
+    "Set max_clients to what your machine can serve, if each client costs as much as it can."
     """
 
     class Handler(Echo):
