@@ -191,8 +191,8 @@ def test_chat(library: str) -> None:
     with chatting(library) as join:
         check_clients(join)
         check_room(join)
-        for line in b"x" * 2048, b"\xff":
-            check_invalid_line(join, line)
+        for data in b"x" * 2048 + b"\n", b"x" * 2048, b"\xff\n":
+            check_invalid_line(join, data)
         check_slow_client(join)
 
 
@@ -246,12 +246,13 @@ def check_room(join: Any) -> None:
         member.__exit__()
 
 
-def check_invalid_line(join: Any, line: bytes) -> None:
-    """One connection ends, and the other goes on."""
+def check_invalid_line(join: Any, data: bytes) -> None:
+    """One connection ends, and the other goes on. A line is too long before its end arrives."""
     ada, grace = join_empty_room(join), join()
     assert ada.say(b"x" * 1000) == "sent to 1\n"
     assert len(grace.receive()) == 1001
-    assert ada.say(line) == ""
+    ada.socket.sendall(data)
+    assert ada.receive() == ""
     while (answer := grace.say("hello")) == "sent to 1\n":
         pass
     assert answer == "sent to 0\n"
