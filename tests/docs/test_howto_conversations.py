@@ -169,6 +169,28 @@ async def test_sign_up_too_slow(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
+def test_time_for_each_answer() -> None:
+    """The time starts again with each question.
+
+    "A client has 60 seconds for each answer, however many questions there are."
+    """
+
+    async def main() -> None:
+        async with converse(sign_up.SignUpRequestHandler(), sign_up.PROTOCOL) as conversation:
+            await conversation.send("sign up")
+            await conversation.expect("What is your name?")
+            for answer in "Ada", "long ago":
+                await anyio.sleep(59)
+                await conversation.send(answer)
+                if answer == "long ago":
+                    await conversation.expect("That is not a number.")
+                await conversation.expect("In which year were you born?")
+            await anyio.sleep(61)
+            await conversation.expect("Too late. Please start again.")
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 async def test_no_yield(log: pytest.LogCaptureFixture) -> None:
     """A handle() with recv_packet() alone is not a generator.
 
@@ -572,6 +594,21 @@ async def test_temperatures() -> None:
             assert await peer.receive() == "30.0 degrees Celsius"
             await peer.send("F")
             assert await other.ask("68") == "68.0 degrees Celsius"
+
+
+async def test_wrong_temperature(log: pytest.LogCaptureFixture) -> None:
+    """What is no temperature is an error of the client, and no bug of the converter.
+
+    "The data is not a packet"
+    """
+    protocol = StreamProtocol(StringLineSerializer(), temperatures.TemperatureConverter())
+    handler = temperatures.TemperatureRequestHandler()
+    async with serving(handler, protocol) as server, connected(server) as peer:
+        await peer.send("warm")
+        assert await peer.ending() == "end of the stream"
+    [record] = complaints(log)
+    assert record.levelno == logging.WARNING
+    assert "neither a number nor a unit" in record.getMessage()
 
 
 def test_other_format() -> None:
