@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +67,82 @@ def test_argument(source: str, is_useless: bool) -> None:
     """None is a value where it turns off what is on by default."""
     [argument] = arguments(source)
     assert says_nothing(*argument) is is_useless
+
+
+def imported(module: ast.Module) -> dict[str, Any]:
+    """Return what a program imports, but for its own modules and packages that are missing."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [(f"{node.module}:{alias.name}", alias) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [(alias.name, alias) for alias in node.names if "." not in alias.name]
+        else:
+            continue
+        for place, alias in names:
+            source, _, attribute = place.partition(":")
+            if source == "pytest":
+                continue  # its `mark` fails for the marks of another configuration
+            try:
+                value = importlib.import_module(source)
+                value = getattr(value, attribute) if attribute else value
+            except (ImportError, AttributeError):
+                continue
+            found[alias.asname or alias.name] = value
+    return found
+
+
+def useless_arguments(source: str) -> Iterator[str]:
+    """Yield the arguments that are the defaults of the imported functions that get them."""
+    module = ast.parse(source)
+    names = imported(module)
+    for call in ast.walk(module):
+        if not isinstance(call, ast.Call):
+            continue
+        first, *attributes = ast.unparse(call.func).split(".")
+        function = names.get(first)
+        for attribute in attributes:
+            function = getattr(function, attribute, None)
+        if function is None:
+            continue
+        try:
+            parameters = inspect.signature(function).parameters
+        except (TypeError, ValueError):  # written in C
+            continue
+        for keyword in call.keywords:
+            parameter = parameters.get(str(keyword.arg))
+            if parameter is not None and isinstance(keyword.value, ast.Constant):
+                value = keyword.value.value
+                if (type(value), value) == (type(parameter.default), parameter.default):
+                    yield f"{ast.unparse(call.func)}({ast.unparse(keyword)})"
+
+
+def test_defaults() -> None:
+    """An argument is there because it changes something: it is not the default."""
+    for file in examples():
+        assert list(useless_arguments(file.read_text(encoding="utf-8"))) == [], file.name
+
+
+@pytest.mark.parametrize(
+    ("source", "useless"),
+    [
+        ("import os\nos.dup2(1, 2, inheritable=False)", []),
+        ("import os\nos.dup2(1, 2, inheritable=True)", ["os.dup2(inheritable=True)"]),
+        ("from os import dup2 as copy\ncopy(1, 2, inheritable=True)", ["copy(inheritable=True)"]),
+        ("os.dup2(1, 2, inheritable=True)", []),
+        ("from .os import dup2\ndup2(1, 2, inheritable=True)", []),
+        ("import missing\nmissing.call(inheritable=True)", []),
+        ("from os import path\npath.missing(inheritable=True)", []),
+        ("from easynetwork.servers import Limits\nLimits(idle_timeout=1)", []),
+        (
+            "from easynetwork.servers import Limits\nLimits(idle_timeout=None)",
+            ["Limits(idle_timeout=None)"],
+        ),
+    ],
+)
+def test_useless_arguments(source: str, useless: list[str]) -> None:
+    """Only what the program imports from elsewhere has defaults that are known here."""
+    assert list(useless_arguments(source)) == useless
 
 
 # Names
