@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import difflib
+import email.utils
 import errno
 import logging
 import os
@@ -17,6 +19,7 @@ import shutil
 import smtplib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -352,13 +355,31 @@ def test_trace(greeting: str, is_encrypted: bool, has_user: bool, protocol: str)
 
     "SMTP after HELO, and ESMTP after EHLO, with an S for TLS and an A for a login"
 
-    "Session.trace() returns the header line Received. It names the protocol as 3848 says"
+    "It names the protocol as 3848 says"
     """
     session = mail_session.Session(settings(), is_encrypted=is_encrypted)
     assert session.reply_to(greeting, "client").code == 250
     session.user = "ada" if has_user else None
     assert session.trace("127.0.0.1", "1").startswith("Received: from client ")
     assert f" with {protocol} id 1; " in session.trace("127.0.0.1", "1")
+
+
+def test_date_of_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of the mail sees when it was where the server is.
+
+    "Session.trace() returns the header line Received, whose date has the time zone of the server"
+    """
+    session = mail_session.Session(settings(), is_encrypted=False)
+    for zone, offset in ("XST-5", 5), ("UTC0", 0):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            date = email.utils.parsedate_to_datetime(session.trace("::1", "1").partition("; ")[2])
+        finally:
+            monkeypatch.delenv("TZ")
+            time.tzset()
+        assert date.utcoffset() == datetime.timedelta(hours=offset)
+        assert abs(date.timestamp() - time.time()) < PATIENCE
 
 
 async def test_replies(queue: Any) -> None:
