@@ -56,7 +56,7 @@ from docs._include.examples.protocols.redis.miniredis.resp import (
 from docs._include.examples.protocols.redis.miniredis.store import Store
 from easynetwork.exceptions import IncrementalDeserializeError, StreamProtocolParseError
 from easynetwork.serializers.tools import GeneratorStreamReader
-from easynetwork.servers import CloseReason, run as server_run
+from easynetwork.servers import CloseReason, Limits, run as server_run
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
 from easynetwork.servers.groups import ClientGroup
 from easynetwork.testing import serve, virtual_time
@@ -1088,22 +1088,30 @@ async def test_memory_of_a_client() -> None:
     """A client that does not read has one reply in the server, and the next command waits.
 
     "A client can make the server keep a command and a reply: at most MAX_COMMAND and MAX_REPLY
-    bytes, in addition to the high-water mark of 64 KiB."
+    bytes, in addition to the high-water mark of 64 KiB. Multiply this by max_clients, and choose
+    smaller values if that is too much."
 
     "Its own next command is not executed until then. Other clients are not affected."
     """
     handler = RedisRequestHandler()
     handler.store.put(b"l", deque([b"x" * (resp.MAX_COMMAND - 8)] * 16))
-    async with serve(handler, SERVER_PROTOCOL) as served:
-        greedy, other = [await served.connect(raw=True) for _ in range(2)]
-        await greedy.send(encode_command([b"LRANGE", b"l", b"0", b"-1"]) * 5 + b"INCR n\r\n")
+    limits = Limits(max_clients=3)
+    async with serve(handler, SERVER_PROTOCOL, limits=limits) as served:
+        *greedy, other = [await served.connect(raw=True) for _ in range(3)]
+        for client in greedy:
+            await client.send(encode_command([b"LRANGE", b"l", b"0", b"-1"]) * 5 + b"INCR n\r\n")
         await anyio.wait_all_tasks_blocked()
-        unsent = max(each.get_statistics().unsent for each in served.server.get_clients())
+        unsent = [each.get_statistics().unsent for each in served.server.get_clients()]
         overhead = 16 * len(b"$1048568\r\n\r\n") + len(b"*16\r\n")
-        assert resp.MAX_REPLY / 2 < unsent <= resp.MAX_REPLY + overhead + 64 * 1024
+        most = resp.MAX_REPLY + overhead + 64 * 1024
+        assert sorted(size > resp.MAX_REPLY / 2 for size in unsent) == [False, True, True]
+        assert max(unsent) <= most
+        with pytest.raises(ConnectionResetError):  # there is no fourth one that could have as much
+            await (await served.connect(raw=True)).receive()
         await other.send(b"INCR n\r\n")
         assert await other.receive() == b":1\r\n"
-        greedy.reset()
+        for client in greedy:
+            client.reset()
 
 
 def test_no_limit_of_the_store(own_commands: dict[bytes, commands.Entry]) -> None:
