@@ -67,6 +67,7 @@ from tests.docs.howto_support import (
     until,
 )
 from tests.docs.unix_support import example
+from tests.docs.virtual_support import serve_for
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -1315,10 +1316,27 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
     """A background task of the backend ends with the server.
 
-    "This handler starts the task report(), which runs while the server serves clients (handle(),
-    not shown, counts the requests)"
+    "while the server serves clients (handle(), not shown, counts the requests)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_interval_of_reports(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The task waits for a minute.
+
+    "This handler starts the task report(), which prints the number of requests every 60 seconds"
+    """
+    variants = {
+        "asyncio": examples.ServiceInitializationHookRequestHandlerAsyncIO,
+        "trio": examples.ServiceInitializationHookRequestHandlerTrio,
+    }
+    for variant in (
+        variants[backend],
+        examples.ServiceInitializationHookRequestHandlerWithServerBackend,
+    ):
+        serve_for(179, variant(), protocol(), backend)
+        assert capsys.readouterr().out == "Requests so far: 0\n" * 3 + "Service stopped\n"
 
 
 async def test_service_init() -> None:

@@ -75,6 +75,7 @@ from tests.docs.howto_support import (
     until,
     visiting,
 )
+from tests.docs.virtual_support import serve_for
 from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
@@ -1314,10 +1315,31 @@ async def test_service_of_the_framework(capsys: pytest.CaptureFixture[str]) -> N
 async def test_service_of_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
     """A background task of the backend ends with the server.
 
-    "This handler starts the task report(), which runs while the server handles requests (handle(),
-    not shown, counts them)"
+    "while the server handles them (handle(), not shown, counts the requests)"
     """
     await check_service(examples.ServiceInitializationHookRequestHandlerWithServerBackend, capsys)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_interval_of_reports(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tasks wait for a minute.
+
+    "This handler starts the task report(), which prints the number of requests every 60 seconds"
+
+    "This handler reads the counters every 60 seconds (handle() is not shown)"
+    """
+    variants = {
+        "asyncio": examples.ServiceInitializationHookRequestHandlerAsyncIO,
+        "trio": examples.ServiceInitializationHookRequestHandlerTrio,
+    }
+    for variant in (
+        variants[backend],
+        examples.ServiceInitializationHookRequestHandlerWithServerBackend,
+    ):
+        serve_for(179, variant(), protocol(), backend)
+        assert capsys.readouterr().out == "Requests so far: 0\n" * 3 + "Service stopped\n"
+    serve_for(179, examples.StatisticsRequestHandler(), protocol(), backend)
+    assert capsys.readouterr().out == "0 of 0 datagrams were dropped\n" * 3
 
 
 async def test_service_init() -> None:
@@ -2059,7 +2081,7 @@ async def test_never_requests() -> None:
 async def test_statistics(capsys: pytest.CaptureFixture[str]) -> None:
     """A task can watch the counters.
 
-    "This handler reads the counters once a minute (handle() is not shown)"
+    "The server counts dropped datagrams."
     """
 
     class Handler(examples.StatisticsRequestHandler):

@@ -12,7 +12,7 @@ from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
 from easynetwork.serializers.abc import AbstractIncrementalPacketSerializer
 from easynetwork.servers.handlers import AsyncStreamClient
-from easynetwork.testing import RawConnection, virtual_time
+from easynetwork.testing import RawConnection, serve, virtual_time
 
 LINES: Any = StreamProtocol(StringLineSerializer(limit=1 << 20))
 
@@ -27,6 +27,16 @@ def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         anyio.run(functools.partial(test, **arguments), backend_options=virtual_time())
 
     return run
+
+
+def serve_for(seconds: float, handler: Any, protocol: Any, backend: str) -> None:
+    """Serve a handler without clients, in virtual time."""
+
+    async def main() -> None:
+        async with serve(handler, protocol):
+            await anyio.sleep(seconds)
+
+    anyio.run(main, backend=backend, backend_options=virtual_time(backend))
 
 
 async def ending(connection: RawConnection) -> str:
