@@ -47,6 +47,7 @@ from easynetwork.servers.handlers import (
     INETClientAttribute,
 )
 from easynetwork.servers.limits import Limits
+from easynetwork.testing import serve as serve_in_memory, virtual_time
 from tests.docs.howto_support import (
     DOCS,
     Lines,
@@ -603,7 +604,30 @@ async def test_in_time(handler_class: type[Any]) -> None:
     """
     async with serve(handler_class()) as server, connected(server) as peer:
         assert await peer.ask("hello") == "Response hello"
-    assert handler_class.patience == 30
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("name", ["TimeoutYielded", "IdleLimit", "TimeoutContext"])
+def test_patience(name: str, backend: str) -> None:
+    """A request after 29 seconds is in time, and another 31 seconds later is not.
+
+    "The handlers below wait for 30 seconds."
+    """
+    variants = {"asyncio": "AsyncIO", "trio": "Trio"}[backend], "WithClientBackend"
+    suffixes = variants if name == "TimeoutContext" else ("",)
+
+    async def main(handler: Any) -> None:
+        async with serve_in_memory(handler, protocol()) as served:
+            client = await served.connect(raw=True)
+            await anyio.sleep(29)
+            await client.send(b"hello\n")
+            assert await client.receive() == b"Response hello\n"
+            await anyio.sleep(31)
+            assert await client.receive() == (b"" if name == "IdleLimit" else b"TimedOut\n")
+
+    for suffix in suffixes:
+        handler_class = getattr(examples, f"{name}RequestHandler{suffix}")
+        anyio.run(main, handler_class(), backend=backend, backend_options=virtual_time(backend))
 
 
 class AskingRequestHandler(Watched):
