@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,21 +76,17 @@ def imported(module: ast.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [(f"{node.module}:{alias.name}", alias) for alias in node.names]
+            for alias in node.names:
+                with contextlib.suppress(ImportError, AttributeError):
+                    value = getattr(importlib.import_module(str(node.module)), alias.name)
+                    found[alias.asname or alias.name] = value
         elif isinstance(node, ast.Import):
-            names = [(alias.name, alias) for alias in node.names if "." not in alias.name]
-        else:
-            continue
-        for place, alias in names:
-            source, _, attribute = place.partition(":")
-            if source == "pytest":
-                continue  # its `mark` fails for the marks of another configuration
-            try:
-                value = importlib.import_module(source)
-                value = getattr(value, attribute) if attribute else value
-            except (ImportError, AttributeError):
-                continue
-            found[alias.asname or alias.name] = value
+            for alias in node.names:
+                with contextlib.suppress(ImportError):
+                    value = importlib.import_module(alias.name)
+                    name = alias.name.partition(".")[0]
+                    found[alias.asname or name] = value if alias.asname else sys.modules[name]
+    found.pop("pytest", None)  # its `mark` fails for the marks of another configuration
     return found
 
 
@@ -131,6 +129,8 @@ def test_defaults() -> None:
         ("from os import dup2 as copy\ncopy(1, 2, inheritable=True)", ["copy(inheritable=True)"]),
         ("os.dup2(1, 2, inheritable=True)", []),
         ("from .os import dup2\ndup2(1, 2, inheritable=True)", []),
+        ("import os.path\nos.dup2(1, 2, inheritable=True)", ["os.dup2(inheritable=True)"]),
+        ("import os.path as os\nos.dup2(1, 2, inheritable=True)", []),
         ("import missing\nmissing.call(inheritable=True)", []),
         ("from os import path\npath.missing(inheritable=True)", []),
         ("from easynetwork.servers import Limits\nLimits(idle_timeout=1)", []),
@@ -191,6 +191,10 @@ def in_order(node: ast.AST) -> Iterator[tuple[str, bool]]:
         for decorator in node.decorator_list:
             yield from in_order(decorator)
         yield node.name, True
+    elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp):
+        targets = [name for generator in node.generators for name in in_order(generator.target)]
+        for part in ast.iter_child_nodes(node):
+            yield from (name for name in in_order(part) if (name[0], True) not in targets)
     elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         yield from in_order(node.value)
         yield from ((node.target.id, is_assigned) for is_assigned in (False, True))
@@ -205,8 +209,8 @@ def parts_in_order(node: ast.AST) -> list[ast.AST]:
     """Return the parts of a statement in the order in which Python evaluates them."""
     if isinstance(node, ast.Lambda):
         return []
-    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-        return [node.generators[0].iter]
+    if isinstance(node, ast.GeneratorExp):
+        return [node.generators[0].iter]  # the rest runs later
     if isinstance(node, ast.AnnAssign):
         return [node.value, node.target] if node.value else []
     parts = list(ast.iter_child_nodes(node))
@@ -233,6 +237,8 @@ def test_names() -> None:
         ("task_group.start_soon(lambda: work(task))\ntask = 1", []),
         ("print([word for word in words])\nword = 1", []),
         ("print([word for word in words])\nwords = [1]", ["words"]),
+        ("print([word + end for word in words])\nend = 1", ["end"]),
+        ("print(word + end for word in words)\nend = 1", []),
         ("@cache\ndef cache(): pass", ["cache"]),
         ("def work(size):\n size += 1\n print(size)", []),
         ("def work():\n print(size)\n size = 1", ["size"]),
