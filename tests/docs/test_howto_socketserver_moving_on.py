@@ -8,7 +8,9 @@ them.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +30,7 @@ from docs._include.examples.howto.socketserver import (
     greeting_blocking,
     greeting_packets,
 )
+from easynetwork import socketserver
 from easynetwork.clients import TCPNetworkClient
 from easynetwork.exceptions import ClientClosedError
 from easynetwork.servers import StandaloneTCPNetworkServer
@@ -53,6 +56,7 @@ from tests.docs.howto_support import (
     connected as connected_async,
     in_thread,
     serving as serving_async,
+    table,
     until,
 )
 from tests.docs.socketserver_support import FOLDER, LOCAL, connected, serving
@@ -703,6 +707,23 @@ class Moved(AsyncStreamRequestHandler[str, str]):
             request = str(await client.backend().run_in_thread(threading.get_ident))
             self.timeout = SOON
         await client.send_packet(request)
+
+
+def test_names_in_rows() -> None:
+    """The left column has names of the module: classes, their attributes and arguments.
+
+    "This table shows what replaces each part of socketserver"
+    """
+    classes = [value for value in vars(socketserver).values() if inspect.isclass(value)]
+    known = {cls.__name__ for cls in classes}
+    for cls in classes:
+        known.update(dir(cls), inspect.signature(cls).parameters)
+    name = re.compile(r"(?:self\.)?(\w+)(?:\(.*\))?(?: (?:returns|in) .*)?")
+    rows = table("howto/socketserver.rst", "socketserver", "Asynchronous server")
+    parts = [name.fullmatch(part) for left, _ in rows for part in left.split(", ")]
+    found = [part[1] for part in parts if part is not None]
+    assert len(found) > len(rows)
+    assert set(found) <= known
 
 
 @pytest.mark.anyio
