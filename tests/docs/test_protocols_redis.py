@@ -1043,6 +1043,7 @@ SCRIPTS = {
         set a 2 nx -> None
         SET b 2 XX -> None
         SET a 2 XX GET -> b'1'
+        TTL a -> -1
         SET c 1 GET -> None
         SET a 3 NX XX -> SYNTAX
         SET a 3 EX 1 PX 1 -> SYNTAX

@@ -159,9 +159,9 @@ def mget(store: Store, key: bytes, *keys: bytes) -> Reply:
 def mset(store: Store, key: bytes, value: bytes, *others: bytes) -> Reply:
     if len(others) % 2:
         raise Error("ERR wrong number of arguments for 'mset' command")
-    words = (key, value, *others)
-    for each, its_value in zip(words[::2], words[1::2], strict=True):
-        set_(store, each, its_value)
+    words = iter((key, value, *others))
+    for each in words:
+        set_(store, each, next(words))
     return "OK"
 
 
