@@ -54,7 +54,11 @@ from docs._include.examples.protocols.redis.miniredis.resp import (
     encode_reply,
 )
 from docs._include.examples.protocols.redis.miniredis.store import Store
-from easynetwork.exceptions import IncrementalDeserializeError, StreamProtocolParseError
+from easynetwork.exceptions import (
+    IncrementalDeserializeError,
+    LimitOverrunError,
+    StreamProtocolParseError,
+)
 from easynetwork.serializers.tools import GeneratorStreamReader
 from easynetwork.servers import CloseReason, Limits, run as server_run
 from easynetwork.servers.async_unix_stream import AsyncUnixStreamServer
@@ -333,6 +337,27 @@ def test_commands_on_the_wire() -> None:
     ]
     assert names[:4] == ["Error", "NullArray", "Replies", "encode_reply"]
     assert names[-1] == "ReplyReader"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "begin", "rest"),
+    [
+        (SERVER_PROTOCOL, b"", b"PING\r\n"),  # the line is a whole command
+        (SERVER_PROTOCOL, b"*1\r\n$", b""),
+        (CLIENT_PROTOCOL, b"$", b""),
+    ],
+)
+def test_rest_after_a_long_line(protocol: Any, begin: bytes, rest: bytes) -> None:
+    """What follows a wrong length may be a word of any content: it must not be executed.
+
+    "With ends_packet=False, the parser discards what has arrived after a length that is too long,
+    because its end is not the end of a command."
+    """
+    parser = protocol.serializer.incremental_deserialize()
+    next(parser)
+    with pytest.raises(LimitOverrunError) as caught:
+        parser.send(begin + b"1" * (resp.MAX_LINE + 1) + b"\r\nPING\r\n")
+    assert bytes(caught.value.remaining_data) == rest
 
 
 def test_numbers_of_commands() -> None:
