@@ -91,7 +91,7 @@ class Session:
                     raise Error("ERR subscriptions are not allowed in transactions")
                 return self.transaction.enqueue(partial(self.call, entry, words), words)
         except Error as error:
-            self.transaction.is_invalid = True
+            self.transaction.is_invalid = self.transaction.is_open
             return error
         return self.call(entry, words)
 

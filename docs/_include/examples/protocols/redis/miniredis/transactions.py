@@ -46,7 +46,7 @@ class Transaction:
     def multi(self) -> Reply:
         if self.is_open:
             raise Error("ERR MULTI calls can not be nested")
-        self.is_open, self.is_invalid = True, False
+        self.is_open = True
         return "OK"
 
     @command("DISCARD", "transaction")
