@@ -37,6 +37,8 @@ def main() -> None:
     from twisted.internet import reactor as installed_reactor
 
     reactor: Any = installed_reactor
+    reactor.listenTCP(9000, Factory.forProtocol(OldPort), interface="127.0.0.1")
+
     protocol = StreamProtocol(StringLineSerializer(encoding="utf-8"))
     new = AsyncTCPNetworkServer("127.0.0.1", 9001, protocol, NewPort(), backend="asyncio")
     serving = loop.create_task(new.serve_forever())
@@ -45,7 +47,6 @@ def main() -> None:
         serving.cancel()
         return Deferred.fromFuture(loop.create_task(new.server_close()))
 
-    reactor.listenTCP(9000, Factory.forProtocol(OldPort), interface="127.0.0.1")
     reactor.addSystemEventTrigger("before", "shutdown", stop)
     reactor.run()
     loop.close()
