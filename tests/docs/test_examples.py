@@ -251,3 +251,47 @@ def test_names() -> None:
 def test_name(source: str, names: list[str]) -> None:
     """What a function does when it is called later is not too early."""
     assert used_too_early(source) == names
+
+
+# Waiting
+
+# What a method of asyncio's StreamWriter waits for: the method that begins it.
+BEGUN_BY = {"drain": ("write", "writelines"), "wait_closed": ("close",)}
+
+
+def waits_for_nothing(source: str) -> list[str]:
+    """Return the calls that wait for something that the function has not begun before."""
+    found: list[str] = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+        methods = [call for call in calls if isinstance(call, ast.Attribute)]
+        last: dict[str, str] = {}
+        for method in sorted(methods, key=lambda call: (call.end_lineno, call.end_col_offset)):
+            receiver = ast.unparse(method.value)
+            if method.attr in BEGUN_BY and last.get(receiver) not in BEGUN_BY[method.attr]:
+                found.append(ast.unparse(method))
+            last[receiver] = method.attr
+    return found
+
+
+def test_waiting() -> None:
+    """With asyncio streams, an example writes before it drains, and closes before it waits."""
+    for file in examples():
+        assert waits_for_nothing(file.read_text(encoding="utf-8")) == [], file.name
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("writer.write(data)\n await writer.drain()", []),
+        ("await writer.drain()\n writer.write(data)", ["writer.drain"]),
+        ("writer.close()\n with suppress(OSError):\n  await writer.wait_closed()", []),
+        ("await writer.wait_closed()\n writer.close()", ["writer.wait_closed"]),
+        ("self.writer.write(data)\n await writer.drain()", ["writer.drain"]),
+    ],
+)
+def test_wait(body: str, found: list[str]) -> None:
+    """Both are methods of the same object."""
+    assert waits_for_nothing(f"async def work():\n {body}") == found
