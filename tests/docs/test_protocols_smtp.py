@@ -364,6 +364,18 @@ def test_trace(greeting: str, is_encrypted: bool, has_user: bool, protocol: str)
     assert f" with {protocol} id 1; " in session.trace("127.0.0.1", "1")
 
 
+@pytest.mark.parametrize(("greeting", "code"), [("", 503), ("HELO", 503), ("EHLO", 334)])
+def test_login_after_greeting(greeting: str, code: int) -> None:
+    """The client has to know that there is this extension.
+
+    "A client can log in only after EHLO, because HELO has no extensions."
+    """
+    session = mail_session.Session(with_users(), is_encrypted=True)
+    if greeting:
+        assert session.reply_to(greeting, "client").code == 250
+    assert session.reply_to("AUTH", "PLAIN").code == code
+
+
 def test_date_of_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader of the mail sees when it was where the server is.
 
