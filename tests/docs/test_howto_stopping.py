@@ -200,6 +200,32 @@ async def test_endless_handler() -> None:
         assert line == "connect again"
 
 
+@pytest.mark.parametrize(
+    ("handler_class", "line", "times"),
+    [
+        (jobs.JobRequestHandler, b"start is done\n", [2]),
+        (jobs.ClockRequestHandler, b"tick\n", [0, 1, 2]),
+    ],
+)
+def test_pace(handler_class: type[Any], line: bytes, times: list[int]) -> None:
+    """The two handlers have something to do while their server stops.
+
+    "JobRequestHandler works two seconds for each request. ClockRequestHandler sends a line every
+    second."
+    """
+
+    async def main() -> None:
+        async with serve(handler_class(), LINES) as served:
+            client = await served.connect(raw=True)
+            begin = anyio.current_time()
+            await client.send(b"start\n")
+            for seconds in times:
+                assert await client.receive() == line
+                assert anyio.current_time() - begin == pytest.approx(seconds)
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 def test_exit_status() -> None:
     """The page names the exit status of a process with a stubborn handler.
 
