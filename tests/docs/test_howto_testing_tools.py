@@ -501,6 +501,23 @@ async def test_functions_of_clients() -> None:
 
 
 @virtual
+async def test_patience_of_the_function() -> None:
+    """The function gives up if no attempt succeeds.
+
+    "After three attempts, the function raises TimeoutError."
+    """
+    async with serve(stored(colour="blue"), store.PROTOCOL) as served:
+        faults = [Faults(reset_after=2)] * 4
+
+        async def connect() -> store.Client:
+            return await served.connect(to_client=faults.pop())
+
+        with pytest.raises(TimeoutError, match="no answer in 3 attempts"):
+            await store.lookup_patiently(connect, "colour")
+        assert len(faults) == 1
+
+
+@virtual
 async def test_directions() -> None:
     """The response is cut off after each of its bytes; the request is not.
 
