@@ -513,6 +513,26 @@ async def test_long_line(queue: Any) -> None:
     assert queue.messages() == []
 
 
+def test_silent_between_commands(queue: Any) -> None:
+    """Each command has its own five minutes.
+
+    "A client that sends no command for five minutes gets the reply 421, and is disconnected."
+    """
+
+    async def main() -> None:
+        handler = mail_handler.MailRequestHandler(settings(), queue)
+        async with mail_handler_serving(handler) as served:
+            connection = await served.connect(raw=True)
+            for line in b"EHLO client\r\n", b"NOOP\r\n":
+                await anyio.sleep(299)
+                await connection.send(line)
+            begin = anyio.current_time()
+            assert codes(await read_to_the_end(connection)) == [220, 250, 250, 421]
+            assert anyio.current_time() - begin == pytest.approx(300)
+
+    anyio.run(main, backend_options=virtual_time())
+
+
 def test_slow_content(queue: Any) -> None:
     """A message has to arrive in time, even if each line does.
 
