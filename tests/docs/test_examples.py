@@ -90,6 +90,15 @@ def imported(module: ast.Module) -> dict[str, Any]:
     return found
 
 
+def meant(expression: ast.expr, names: dict[str, Any]) -> Any:
+    """Return the function or class that an expression such as ``os.dup2`` names, if it is known."""
+    first, *attributes = ast.unparse(expression).split(".")
+    found = names.get(first)
+    for attribute in attributes:
+        found = getattr(found, attribute, None)
+    return found
+
+
 def useless_arguments(source: str) -> Iterator[str]:
     """Yield the arguments that are the defaults of the imported functions that get them."""
     module = ast.parse(source)
@@ -97,10 +106,7 @@ def useless_arguments(source: str) -> Iterator[str]:
     for call in ast.walk(module):
         if not isinstance(call, ast.Call):
             continue
-        first, *attributes = ast.unparse(call.func).split(".")
-        function = names.get(first)
-        for attribute in attributes:
-            function = getattr(function, attribute, None)
+        function = meant(call.func, names)
         if function is None:
             continue
         try:
@@ -143,6 +149,43 @@ def test_defaults() -> None:
 def test_useless_arguments(source: str, useless: list[str]) -> None:
     """Only what the program imports from elsewhere has defaults that are known here."""
     assert list(useless_arguments(source)) == useless
+
+
+def useless_attributes(source: str) -> Iterator[str]:
+    """Yield the class attributes that have the value of an imported base class."""
+    module = ast.parse(source)
+    names = imported(module)
+    for cls in ast.walk(module):
+        if not isinstance(cls, ast.ClassDef):
+            continue
+        bases = [meant(base, names) for base in cls.bases]
+        for node in cls.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                value, name = node.value.value, ast.unparse(node.targets[0])
+                inherited = [getattr(base, name) for base in bases if hasattr(base, name)]
+                if inherited and (type(inherited[0]), inherited[0]) == (type(value), value):
+                    yield f"{cls.name}.{name}"
+
+
+def test_attributes() -> None:
+    """A class attribute is there because the base class has another value."""
+    for file in examples():
+        assert list(useless_attributes(file.read_text(encoding="utf-8"))) == [], file.name
+
+
+@pytest.mark.parametrize(
+    ("line", "useless"),
+    [
+        ("allow_reuse_address = True", []),
+        ("allow_reuse_address = False", ["Server.allow_reuse_address"]),
+        ("request_queue_size = 6", []),
+        ("another_name = None", []),
+    ],
+)
+def test_attribute(line: str, useless: list[str]) -> None:
+    """The first base class that has the attribute counts."""
+    source = f"from socketserver import TCPServer\nclass Server(Missing, TCPServer):\n {line}"
+    assert list(useless_attributes(source)) == useless
 
 
 # Names
