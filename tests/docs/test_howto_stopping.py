@@ -44,7 +44,7 @@ from easynetwork.servers.handlers import (
 )
 from easynetwork.servers.running import EXIT_STUCK
 from easynetwork.servers.threads_helper import NetworkServerThread
-from easynetwork.testing import MemoryNetwork, converse, serve, virtual_time
+from easynetwork.testing import MemoryNetwork, serve, virtual_time
 from easynetwork.testing._memory.servers import MemoryTCPServer
 from tests.docs.howto_support import check_quotations, connected, serving
 from tests.networks import own_network
@@ -157,27 +157,6 @@ def test_health() -> None:
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
-
-
-def test_times_of_the_program() -> None:
-    """The program's servers work for seconds, so that there is something to wait for.
-
-    "The first server takes two seconds for a job, the second one sends a tick every second."
-    """
-
-    async def main() -> None:
-        for handler, request, answers in (
-            (jobs.JobRequestHandler(), "laundry", {2: "laundry is done"}),
-            (jobs.ClockRequestHandler(), "start", {0: "tick", 1: "tick", 2: "tick"}),
-        ):
-            async with converse(handler, LINES) as conversation:
-                start = anyio.current_time()
-                await conversation.send(request)
-                for seconds, answer in answers.items():
-                    await conversation.expect(answer, timeout=10)
-                    assert anyio.current_time() - start == pytest.approx(seconds)
-
-    anyio.run(main, backend_options=virtual_time())
 
 
 @pytest.mark.anyio
