@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 import weakref
@@ -11,13 +12,15 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from easynetwork.backends import ensure_backend
 from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair, without_garbage_collection
 from tests.times import PATIENCE, SOON
 
-readiness = pytest.importorskip("easynetwork.backends.trio.readiness", exc_type=ImportError)
+trio = pytest.importorskip("trio")
+readiness = pytest.importorskip("easynetwork.backends.trio.readiness")
 
 pytestmark = [
     pytest.mark.anyio,
@@ -157,6 +160,51 @@ async def test_copy_in_another_process(pair: Pair, monkeypatch: pytest.MonkeyPat
             assert copy.recv(10, socket.MSG_PEEK) == b"hello\n"
             await anyio.sleep(SOON)
     assert events == []
+
+
+async def test_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
+    """A connection that cannot be watched waits as trio has it do."""
+    monkeypatch.setattr(readiness, "FEW", 0)
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with AsyncExitStack() as stack:
+        with monkeypatch.context() as patch:
+            patch.setattr("select.epoll", fail)
+            pair = await stack.enter_async_context(open_pair())
+        assert watched() == 0
+        other = await stack.enter_async_context(open_pair())
+        assert watched() == 1
+        # The kernel knows it already.
+        assert not readiness.readiness().join(other.sock.fileno(), other.transport)
+        for each in pair, other:
+            await each.peer_sends(b"hello\n")
+            with patience():
+                await each.transport.receive()
+            assert each.fed == b"hello\n"
+
+
+@pytest.mark.parametrize("has_loop", [True, False])
+async def test_descriptor_of_another_thread(pair: Pair, has_loop: bool) -> None:
+    """Another thread may get the descriptor's number, after other code has closed it."""
+
+    async def lose() -> None:
+        pair.transport.lose_descriptor()  # type: ignore[attr-defined]  # of sockets
+
+    def in_thread() -> None:
+        if has_loop:
+            trio.run(lose)
+        else:
+            pair.transport.lose_descriptor()  # type: ignore[attr-defined]  # of sockets
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive_error, pair)
+        await anyio.wait_all_tasks_blocked()
+        os.close(pair.sock.fileno())
+        with patience():
+            await anyio.to_thread.run_sync(in_thread)
+    assert watched() == 0
 
 
 async def receive_error(pair: Pair) -> None:

@@ -123,11 +123,12 @@ class StreamTransport(ABC):
 
         Also returns when the connection ends meanwhile; the next call tells how.
 
-        What arrived and is incomplete when this is cancelled or times out is not lost. At most one
-        task may wait at a time. While many connections are busy, the event loop reads one after the
-        other, and a connection that has received much waits for its turn. Reading from the socket
-        pauses when more than `HIGH_WATER` bytes have come since the last call: data that is not
-        asked for stays in the kernel and slows down the peer.
+        What arrived and is incomplete when this is cancelled or times out is not lost. The task
+        that calls this has to await it at once, and at most one task may wait at a time. While many
+        connections are busy, the event loop reads one after the other, and a connection that has
+        received much waits for its turn. Reading from the socket pauses when more than `HIGH_WATER`
+        bytes have come since the last call: data that is not asked for stays in the kernel and
+        slows down the peer.
 
         Args:
             deadline: When to give up, on the loop's clock, in seconds. One that has passed means

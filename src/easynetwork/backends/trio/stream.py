@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import outcome
@@ -198,13 +199,31 @@ class TrioStreamTransport(SocketStreamTransport):
         self._sending = None
 
     def _stop_receiving(self) -> None:
+        self._in_its_loop(self._wake)
+
+    def _unregister(self) -> None:
+        self._in_its_loop(self._leave)
+
+    def _in_its_loop(self, callback: Callable[[], object]) -> None:
+        """Call a function where the connection lives: not always here, see `own_descriptor()`."""
+        try:
+            is_here = trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:  # no loop of trio's runs here
+            is_here = False
+        if is_here:
+            callback()
+        else:
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(callback)
+
+    def _wake(self) -> None:
         if self._task is not None:
             self._fair_queue.leave(self)
             self._take_turn()
-        trio.lowlevel.notify_closing(self.socket)
+        trio.lowlevel.notify_closing(self._fd)
 
-    def _unregister(self) -> None:
+    def _leave(self) -> None:
         if self._readiness is not None:
             self._readiness.leave(self._fd, is_watched=self._is_watched)
             self._readiness = None
-        trio.lowlevel.notify_closing(self.socket)
+        trio.lowlevel.notify_closing(self._fd)
