@@ -63,19 +63,13 @@ class Readiness:
         if not _EVENTS:
             return False
         try:
-            if self._epoll is not None:
-                self._epoll.register(fd, _EVENTS)
-                return True
-            epoll = select.epoll()
-            try:
-                epoll.register(fd, _EVENTS)
-            except OSError:
-                epoll.close()
-                raise
+            epoll = self._epoll or select.epoll()
+            epoll.register(fd, _EVENTS)
         except OSError:  # no descriptor is left, or no memory
             return False
-        self._epoll = epoll
-        trio.lowlevel.spawn_system_task(self._run, epoll)
+        if self._epoll is None:
+            self._epoll = epoll
+            trio.lowlevel.spawn_system_task(self._run, epoll)
         return True
 
     def leave(self, fd: int, *, is_watched: bool) -> None:
