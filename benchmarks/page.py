@@ -43,6 +43,8 @@ TABLES = (
             ("fixed rate, p99, ms", "tcp-latency", "p99_ms"),
             ("heartbeat in a storm, p50, ms", "tcp-fairness", "p50_ms"),
             ("heartbeat in a storm, p99, ms", "tcp-fairness", "p99_ms"),
+            ("heartbeat in a crowd, p50, ms", "tcp-crowd", "p50_ms"),
+            ("heartbeat in a crowd, p99, ms", "tcp-crowd", "p99_ms"),
             ("1 MiB, processor time, µs", "tcp-large", "cpu_us"),
         ),
     ),
@@ -53,6 +55,14 @@ TABLES = (
             ("idle: memory of one, KiB", "tcp-idle", "kib"),
             ("idle: processor time of all, ms/s", "tcp-idle", "idle_ms"),
             ("a client that never reads: memory, MiB", "tcp-never-reader", "grown_mib"),
+        ),
+    ),
+    (
+        "TCP, one line of 1 KiB to 1,000 clients, of which 50 never read",
+        (
+            ("processor time per client, µs", "broadcast", "cpu_us"),
+            ("p50, ms", "broadcast", "p50_ms"),
+            ("p99, ms", "broadcast", "p99_ms"),
         ),
     ),
     (

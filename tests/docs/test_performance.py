@@ -85,8 +85,8 @@ def test_summary() -> None:
     """The summary is that of the tables.
 
     "With one request in flight on each connection, easynetwork costs about as much as asyncio
-    streams: 9.3 µs and 10.0 µs of processor time per request, on asyncio and Python 3.13. With 16
-    requests in flight, it costs a quarter: 1.6 µs and 6.8 µs."
+    streams: 9.4 µs and 9.9 µs of processor time per request, on asyncio and Python 3.13. With 16
+    requests in flight, it costs a quarter: 1.7 µs and 6.6 µs."
     """
     for scenario, sentence in (
         ("tcp-50x64x1", "as much as asyncio streams: {:.1f} µs and {:.1f} µs of processor time"),
@@ -214,14 +214,15 @@ def test_formats() -> None:
     """The packets of each format that was measured, and the two servers for it.
 
     "These scenarios use small packets instead of lines: one JSON document per line, MessagePack
-    with a length prefix, bytes with a length prefix, and a struct.Struct."
+    with a length prefix, bytes with a length prefix, a command of Redis, and a struct.Struct."
 
     "uses a serializer for each format."
 
     "uses a hand-written loop around readline() or readexactly()."
     """
     measured = {table.family for table in FIGURES["3.13"].tables} & set(PACKETS)
-    assert measured == {"json", "msgpack", "prefixed", "struct"}
+    assert measured == {"json", "msgpack", "prefixed", "resp", "struct"}
+    assert PACKETS["resp"].startswith(b"*3\r\n$3\r\nSET\r\n")
     assert PACKETS["json"].startswith(b"{")
     assert PACKETS["json"].index(b"\n") == len(PACKETS["json"]) - 1
     for name in "msgpack", "prefixed":
@@ -506,11 +507,13 @@ def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_heartbeat() -> None:
     """The sizes are those of the code.
 
-    "One connection sends a request every 5 milliseconds while 50 other connections keep 64 requests
-    each in flight."
+    "One connection sends a request every 5 milliseconds. In a storm, 50 other connections keep 64
+    requests each in flight; in a crowd, 400 other connections keep 1,024 requests each in flight."
     """
     assert probes.BEAT == 0.005
     assert probes.fairness.__kwdefaults__ == {"connections": 50, "in_flight": 64}
+    assert FULL.crowd_connections == 400
+    assert probes.CROWD_IN_FLIGHT == 1024
 
 
 # Why the servers are warmed up

@@ -11,7 +11,7 @@ import pytest
 from tests.docs import sentences
 
 # Raise it when there are more. A page without tests, or a test that quotes less, lowers the share.
-SHARE = 0.898
+SHARE = 0.9
 
 PAGE = """
 A heading that is not a sentence

@@ -24,8 +24,8 @@ MEBIBYTE = 1 << 20
 # Seconds in which somebody new is connected and served meanwhile, usually.
 PROMPT = 0.2
 
-# Bytes. About 25,500 on asyncio (CPython 3.13, OpenSSL 3.0), 24,000 on uvloop and trio.
-IDLE_LIMIT = 30 * 1024
+# Bytes. About 24,300 (CPython 3.13, OpenSSL 3.0).
+IDLE_LIMIT = 28 * 1024
 
 # A tenth of a ClientHello.
 HALF_A_HELLO = b"\x16\x03\x01\2\0\1\0\1\xfc\x03\x03" + bytes(50)
