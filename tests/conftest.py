@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 # Seconds. Less than the limit in pyproject.toml, at which the whole run ends.
 TIME_LIMIT = 30.0
 
-# Seconds from the last test to the end of the process.
+# Seconds from the last test to the end of the process, and from a failure to the end of its test.
 EXIT_LIMIT = 60.0
 
 # Seconds for what ends by itself to end: threads whose work is done, tasks that were cancelled.
@@ -203,6 +203,17 @@ def share_bytecode() -> None:
     atexit.register(folder.cleanup)
     os.environ["PYTHONPYCACHEPREFIX"] = folder.name
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_exception_interact() -> None:
+    """See to it that a test that has failed ends: pytest-timeout leaves it alone from then on."""
+    with contextlib.suppress(RuntimeError):  # as below
+        faulthandler.dump_traceback_later(EXIT_LIMIT, exit=True)
+
+
+def pytest_runtest_logfinish() -> None:
+    """It has ended."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(trylast=True)
