@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
 
 from tests.conftest import BACKENDS, HAS_TRIO
+from tests.trio_readiness import watch_all
 
 WATCHED: Any = pytest.param(
     ("trio", {}),
@@ -20,6 +20,5 @@ WATCHED: Any = pytest.param(
 def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> object:
     """Return the backend that a coroutine test runs on; have trio watch connections, or not."""
     if "trio-watched" in request.node.nodeid:
-        module = importlib.import_module("easynetwork.backends.trio.readiness")
-        monkeypatch.setattr(module, "FEW", 0)
+        watch_all(monkeypatch)
     return request.param

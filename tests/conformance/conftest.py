@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import importlib
 import logging
 import os
 import re
@@ -50,6 +49,7 @@ from tests.conformance.differences import (
 from tests.conformance.peers import Peer
 from tests.conformance.support import NewServer, Records, Serve, Server, serving
 from tests.tls_peers import client_context, server_context
+from tests.trio_readiness import watch_all
 
 FOLDER = Path(__file__).parent
 # In the identifiers of tests: what only runs on the other loops, and with the first protocol class.
@@ -114,9 +114,7 @@ def is_listed(
 def watched_on_trio(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """On every other version of Python, have trio watch the connections as if they were many."""
     if "trio" in request.node.nodeid and sys.version_info.minor % 2 == 0:
-        monkeypatch.setattr(
-            importlib.import_module("easynetwork.backends.trio.readiness"), "FEW", 0
-        )
+        watch_all(monkeypatch)
 
 
 @pytest.fixture(params=[StreamProtocol, BufferedStreamProtocol], ids=["chunks", "buffer"])

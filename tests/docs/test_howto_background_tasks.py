@@ -35,6 +35,7 @@ from tests.docs.howto_support import (
     serving,
     until,
 )
+from tests.docs.virtual_support import virtual
 from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
@@ -148,21 +149,18 @@ async def test_ticker(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
-def test_ticks() -> None:
+@virtual
+async def test_ticks() -> None:
     """The ticks of the example have this interval.
 
     "This server sends a tick to each client every 0.1 seconds, with try_send_packet()"
     """
-
-    async def main() -> None:
-        async with serve(ticker.TickerRequestHandler(), LINES) as served:
-            peer = await served.connect(raw=True)
-            start = anyio.current_time()
-            for number in 1, 2, 3:
-                assert await peer.receive() == f"tick {number}\n".encode()
-                assert anyio.current_time() - start == pytest.approx(number * 0.1)
-
-    anyio.run(main, backend_options=virtual_time())
+    async with serve(ticker.TickerRequestHandler(), LINES) as served:
+        peer = await served.connect(raw=True)
+        start = anyio.current_time()
+        for number in 1, 2, 3:
+            assert await peer.receive() == f"tick {number}\n".encode()
+            assert anyio.current_time() - start == pytest.approx(number * 0.1)
 
 
 class Starting(Watched, AsyncStreamRequestHandler[str, str]):
@@ -631,21 +629,18 @@ async def test_report_is_given_up(
     assert not complaints(log)
 
 
-def test_time_of_a_report() -> None:
+@virtual
+async def test_time_of_a_report() -> None:
     """The example's work takes so long that a client may leave before its end.
 
     "Here, the work takes a minute"
     """
-
-    async def main() -> None:
-        async with converse(reports.ReportRequestHandler(), LINES) as conversation:
-            await conversation.send("elephants")
-            await conversation.expect("Please wait")
-            start = anyio.current_time()
-            await conversation.expect("All about elephants", timeout=PATIENCE + 60)
-            assert anyio.current_time() - start == pytest.approx(60)
-
-    anyio.run(main, backend_options=virtual_time())
+    async with converse(reports.ReportRequestHandler(), LINES) as conversation:
+        await conversation.send("elephants")
+        await conversation.expect("Please wait")
+        start = anyio.current_time()
+        await conversation.expect("All about elephants", timeout=PATIENCE + 60)
+        assert anyio.current_time() - start == pytest.approx(60)
 
 
 async def test_report(capsys: pytest.CaptureFixture[str]) -> None:

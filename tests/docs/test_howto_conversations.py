@@ -38,6 +38,7 @@ from tests.docs.howto_support import (
     table,
     turned_away,
 )
+from tests.docs.virtual_support import virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -169,26 +170,23 @@ async def test_sign_up_too_slow(log: pytest.LogCaptureFixture) -> None:
     assert not complaints(log)
 
 
-def test_time_for_each_answer() -> None:
+@virtual
+async def test_time_for_each_answer() -> None:
     """The time starts again with each question.
 
     "A client has 60 seconds for each answer, however many questions there are."
     """
-
-    async def main() -> None:
-        async with converse(sign_up.SignUpRequestHandler(), sign_up.PROTOCOL) as conversation:
-            await conversation.send("sign up")
-            await conversation.expect("What is your name?")
-            for answer in "Ada", "long ago":
-                await anyio.sleep(59)
-                await conversation.send(answer)
-                if answer == "long ago":
-                    await conversation.expect("That is not a number.")
-                await conversation.expect("In which year were you born?")
-            await anyio.sleep(61)
-            await conversation.expect("Too late. Please start again.")
-
-    anyio.run(main, backend_options=virtual_time())
+    async with converse(sign_up.SignUpRequestHandler(), sign_up.PROTOCOL) as conversation:
+        await conversation.send("sign up")
+        await conversation.expect("What is your name?")
+        for answer in "Ada", "long ago":
+            await anyio.sleep(59)
+            await conversation.send(answer)
+            if answer == "long ago":
+                await conversation.expect("That is not a number.")
+            await conversation.expect("In which year were you born?")
+        await anyio.sleep(61)
+        await conversation.expect("Too late. Please start again.")
 
 
 async def test_no_yield(log: pytest.LogCaptureFixture) -> None:
@@ -466,24 +464,21 @@ def test_seconds() -> None:
     anyio.run(main, backend_options=virtual_time())
 
 
-def test_time_for_an_answer() -> None:
+@virtual
+async def test_time_for_an_answer() -> None:
     """The example does not wait longer for a member that is silent.
 
     "In the program above, a client has a minute for each answer."
     """
-
-    async def main() -> None:
-        async with converse(sign_up.SignUpRequestHandler(), LINES) as conversation:
-            await conversation.send("sign up")
-            await conversation.expect("What is your name?")
-            await anyio.sleep(59)
-            await conversation.send("Ada")
-            await conversation.expect("In which year were you born?")
-            start = anyio.current_time()
-            await conversation.expect("Too late. Please start again.", timeout=100)
-            assert anyio.current_time() - start == pytest.approx(60)
-
-    anyio.run(main, backend_options=virtual_time())
+    async with converse(sign_up.SignUpRequestHandler(), LINES) as conversation:
+        await conversation.send("sign up")
+        await conversation.expect("What is your name?")
+        await anyio.sleep(59)
+        await conversation.send("Ada")
+        await conversation.expect("In which year were you born?")
+        start = anyio.current_time()
+        await conversation.expect("Too late. Please start again.", timeout=100)
+        assert anyio.current_time() - start == pytest.approx(60)
 
 
 async def test_time_of_a_conversation() -> None:

@@ -41,6 +41,7 @@ from tests.docs.howto_support import (
     serving,
     until,
 )
+from tests.docs.virtual_support import virtual
 from tests.times import PATIENCE
 from tests.tls_peers import TLSSocket, authority, client_context, server_context
 
@@ -374,23 +375,20 @@ async def test_injection(log: pytest.LogCaptureFixture) -> None:
     assert general(f"{record.name}:{record.getMessage()}") == general(shown)
 
 
+@virtual
 @pytest.mark.parametrize(("size", "error"), [(4, TimeoutError), (5, ssl.SSLError)])
-def test_short_injection(size: int, error: type[Exception]) -> None:
+async def test_short_injection(size: int, error: type[Exception]) -> None:
     """A record of TLS has a header of five bytes, for which the handshake waits.
 
     "Fewer than five bytes do not show that they are no handshake: if nothing follows them, it ends
     with a TimeoutError."
     """
-
-    async def main() -> None:
-        handler = Mail()
-        async with serve(handler, PROTOCOL) as served:
-            peer = await served.connect(raw=True)
-            await peer.send(b"STARTTLS\r\n" + b"NOOP\n"[:size])
-            await handler.gone.wait()
-        assert [type(exc) for exc in handler.errors] == [error]
-
-    anyio.run(main, backend_options=virtual_time())
+    handler = Mail()
+    async with serve(handler, PROTOCOL) as served:
+        peer = await served.connect(raw=True)
+        await peer.send(b"STARTTLS\r\n" + b"NOOP\n"[:size])
+        await handler.gone.wait()
+    assert [type(exc) for exc in handler.errors] == [error]
 
 
 def general(line: str) -> str:

@@ -47,6 +47,7 @@ from easynetwork.servers.threads_helper import NetworkServerThread
 from easynetwork.testing import MemoryNetwork, serve, virtual_time
 from easynetwork.testing._memory.servers import MemoryTCPServer
 from tests.docs.howto_support import check_quotations, connected, serving
+from tests.docs.virtual_support import virtual
 from tests.networks import own_network
 from tests.times import PATIENCE
 from tests.tls_peers import server_context
@@ -179,6 +180,7 @@ async def test_endless_handler() -> None:
         assert line == "connect again"
 
 
+@virtual
 @pytest.mark.parametrize(
     ("handler_class", "line", "times"),
     [
@@ -186,23 +188,19 @@ async def test_endless_handler() -> None:
         (jobs.ClockRequestHandler, b"tick\n", [0, 1, 2]),
     ],
 )
-def test_pace(handler_class: type[Any], line: bytes, times: list[int]) -> None:
+async def test_pace(handler_class: type[Any], line: bytes, times: list[int]) -> None:
     """The two handlers have something to do while their server stops.
 
     "JobRequestHandler works two seconds for each request. ClockRequestHandler sends a line every
     second."
     """
-
-    async def main() -> None:
-        async with serve(handler_class(), LINES) as served:
-            client = await served.connect(raw=True)
-            begin = anyio.current_time()
-            await client.send(b"start\n")
-            for seconds in times:
-                assert await client.receive() == line
-                assert anyio.current_time() - begin == pytest.approx(seconds)
-
-    anyio.run(main, backend_options=virtual_time())
+    async with serve(handler_class(), LINES) as served:
+        client = await served.connect(raw=True)
+        begin = anyio.current_time()
+        await client.send(b"start\n")
+        for seconds in times:
+            assert await client.receive() == line
+            assert anyio.current_time() - begin == pytest.approx(seconds)
 
 
 def test_exit_status() -> None:

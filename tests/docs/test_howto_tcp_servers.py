@@ -68,7 +68,7 @@ from tests.docs.howto_support import (
     until,
 )
 from tests.docs.unix_support import example
-from tests.docs.virtual_support import serve_for
+from tests.docs.virtual_support import check_interval
 from tests.times import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -1351,16 +1351,7 @@ def test_interval_of_reports(backend: str, capsys: pytest.CaptureFixture[str]) -
 
     "This handler starts the task report(), which prints the number of requests every 60 seconds"
     """
-    variants = {
-        "asyncio": examples.ServiceInitializationHookRequestHandlerAsyncIO,
-        "trio": examples.ServiceInitializationHookRequestHandlerTrio,
-    }
-    for variant in (
-        variants[backend],
-        examples.ServiceInitializationHookRequestHandlerWithServerBackend,
-    ):
-        serve_for(179, variant(), protocol(), backend)
-        assert capsys.readouterr().out == "Requests so far: 0\n" * 3 + "Service stopped\n"
+    check_interval(examples, protocol(), backend, capsys)
 
 
 async def test_service_init() -> None:

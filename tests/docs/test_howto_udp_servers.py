@@ -75,7 +75,7 @@ from tests.docs.howto_support import (
     until,
     visiting,
 )
-from tests.docs.virtual_support import serve_for
+from tests.docs.virtual_support import check_interval, serve_for
 from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
@@ -1328,16 +1328,7 @@ def test_interval_of_reports(backend: str, capsys: pytest.CaptureFixture[str]) -
 
     "This handler reads the counters every 60 seconds (handle() is not shown)"
     """
-    variants = {
-        "asyncio": examples.ServiceInitializationHookRequestHandlerAsyncIO,
-        "trio": examples.ServiceInitializationHookRequestHandlerTrio,
-    }
-    for variant in (
-        variants[backend],
-        examples.ServiceInitializationHookRequestHandlerWithServerBackend,
-    ):
-        serve_for(179, variant(), protocol(), backend)
-        assert capsys.readouterr().out == "Requests so far: 0\n" * 3 + "Service stopped\n"
+    check_interval(examples, protocol(), backend, capsys)
     serve_for(179, examples.StatisticsRequestHandler(), protocol(), backend)
     assert capsys.readouterr().out == "0 of 0 datagrams were dropped\n" * 3
 

@@ -52,6 +52,7 @@ from tests.docs.smtp_support import (
     serving_in_memory,
 )
 from tests.docs.sybil_parsers import code_blocks, is_console
+from tests.docs.virtual_support import virtual
 from tests.interop.support import needs
 from tests.times import PATIENCE
 from tests.tls_peers import authority, client_context, server_context
@@ -513,24 +514,21 @@ async def test_long_line(queue: Any) -> None:
     assert queue.messages() == []
 
 
-def test_silent_between_commands(queue: Any) -> None:
+@virtual
+async def test_silent_between_commands(queue: Any) -> None:
     """Each command has its own five minutes.
 
     "A client that sends no command for five minutes gets the reply 421, and is disconnected."
     """
-
-    async def main() -> None:
-        handler = mail_handler.MailRequestHandler(settings(), queue)
-        async with mail_handler_serving(handler) as served:
-            connection = await served.connect(raw=True)
-            for line in b"EHLO client\r\n", b"NOOP\r\n":
-                await anyio.sleep(299)
-                await connection.send(line)
-            begin = anyio.current_time()
-            assert codes(await read_to_the_end(connection)) == [220, 250, 250, 421]
-            assert anyio.current_time() - begin == pytest.approx(300)
-
-    anyio.run(main, backend_options=virtual_time())
+    handler = mail_handler.MailRequestHandler(settings(), queue)
+    async with mail_handler_serving(handler) as served:
+        connection = await served.connect(raw=True)
+        for line in b"EHLO client\r\n", b"NOOP\r\n":
+            await anyio.sleep(299)
+            await connection.send(line)
+        begin = anyio.current_time()
+        assert codes(await read_to_the_end(connection)) == [220, 250, 250, 421]
+        assert anyio.current_time() - begin == pytest.approx(300)
 
 
 def test_slow_content(queue: Any) -> None:

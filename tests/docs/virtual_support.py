@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import anyio
+import pytest
 
 from easynetwork.protocol import StreamProtocol
 from easynetwork.serializers import StringLineSerializer
@@ -37,6 +38,22 @@ def serve_for(seconds: float, handler: Any, protocol: Any, backend: str) -> None
             await anyio.sleep(seconds)
 
     anyio.run(main, backend=backend, backend_options=virtual_time(backend))
+
+
+def check_interval(
+    examples: Any, protocol: Any, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Check that the services of a page report once a minute, those of one backend and of both."""
+    variants = {
+        "asyncio": examples.ServiceInitializationHookRequestHandlerAsyncIO,
+        "trio": examples.ServiceInitializationHookRequestHandlerTrio,
+    }
+    for variant in (
+        variants[backend],
+        examples.ServiceInitializationHookRequestHandlerWithServerBackend,
+    ):
+        serve_for(179, variant(), protocol, backend)
+        assert capsys.readouterr().out == "Requests so far: 0\n" * 3 + "Service stopped\n"
 
 
 async def ending(connection: RawConnection) -> str:

@@ -7,8 +7,8 @@ import errno
 import os
 import socket
 import weakref
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +18,7 @@ import pytest
 from easynetwork.backends import ensure_backend
 from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair, without_garbage_collection
 from tests.times import PATIENCE, SOON
+from tests.trio_readiness import watch_all
 
 trio = pytest.importorskip("trio")
 readiness = pytest.importorskip("easynetwork.backends.trio.readiness")
@@ -31,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture
 async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
-    monkeypatch.setattr(readiness, "FEW", 0)
+    watch_all(monkeypatch)
     async with open_pair() as pair:
         yield pair
 
@@ -39,12 +40,6 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
 def watched() -> int:
     """Return how many connections are watched."""
     return len(readiness.readiness()._watched)
-
-
-@contextmanager
-def patience() -> Iterator[None]:
-    with anyio.fail_after(PATIENCE):
-        yield
 
 
 async def test_first_few(anyio_backend: str) -> None:
@@ -64,7 +59,7 @@ async def test_first_few(anyio_backend: str) -> None:
         async with open_pair():
             assert watched() == 2
     assert watched() == 0
-    with patience():
+    with anyio.fail_after(PATIENCE):
         while len(anyio.get_running_tasks()) > tasks:
             await anyio.lowlevel.checkpoint()
 
@@ -81,7 +76,7 @@ async def test_closed_by_what_is_fed(pair: Pair) -> None:
         tasks.start_soon(pair.receive)
         await anyio.wait_all_tasks_blocked()
         await pair.peer_sends(b"hello\n")
-    with pytest.raises(EOFError), patience():
+    with pytest.raises(EOFError), anyio.fail_after(PATIENCE):
         await pair.transport.receive()
     assert watched() == 0
 
@@ -91,7 +86,7 @@ async def test_end_that_comes_with_data(pair: Pair) -> None:
     await pair.peer_sends(b"hello\n")
     pair.peer.close()
     await anyio.sleep(SOON)
-    with patience():
+    with anyio.fail_after(PATIENCE):
         await pair.transport.receive()
         assert pair.fed == b"hello\n"
         with pytest.raises(EOFError):
@@ -106,7 +101,7 @@ async def test_urgent_data(pair: Pair) -> None:
             await anyio.wait_all_tasks_blocked()
             pair.peer.send(part[:-1], socket.MSG_OOB)
             await pair.peer_sends(part[-1:] + b"after\n")
-            with patience():
+            with anyio.fail_after(PATIENCE):
                 while not pair.fed.endswith(b"after\n"):
                     await anyio.sleep(SOON / 10)
 
@@ -123,7 +118,7 @@ async def test_more_than_one_read(pair: Pair) -> None:
 
 async def test_other_ancillary_data(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
     """On a Unix socket, a read stops where other descriptors come (unix(7))."""
-    monkeypatch.setattr(readiness, "FEW", 0)
+    watch_all(monkeypatch)
     sock, peer = socket.socketpair()
     sock.setblocking(False)
     pair = Pair(peer)
@@ -140,7 +135,7 @@ async def test_other_ancillary_data(monkeypatch: pytest.MonkeyPatch, anyio_backe
             fds = array.array("i", [peer.fileno()]).tobytes()
             for part in (b"ab", b"cd", b"e\n"):
                 peer.sendmsg([part], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-            with patience():
+            with anyio.fail_after(PATIENCE):
                 while len(pair.fed) < 6:
                     await anyio.sleep(SOON / 10)
         await transport.aclose()
@@ -164,7 +159,7 @@ async def test_copy_in_another_process(pair: Pair, monkeypatch: pytest.MonkeyPat
 
 async def test_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
     """A connection that cannot be watched waits as trio has it do."""
-    monkeypatch.setattr(readiness, "FEW", 0)
+    watch_all(monkeypatch)
 
     def fail() -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -180,7 +175,7 @@ async def test_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, anyio_back
         assert not readiness.readiness().join(other.sock.fileno(), other.transport)
         for each in pair, other:
             await each.peer_sends(b"hello\n")
-            with patience():
+            with anyio.fail_after(PATIENCE):
                 await each.transport.receive()
             assert each.fed == b"hello\n"
 
@@ -202,7 +197,7 @@ async def test_descriptor_of_another_thread(pair: Pair, has_loop: bool) -> None:
         tasks.start_soon(receive_error, pair)
         await anyio.wait_all_tasks_blocked()
         os.close(pair.sock.fileno())
-        with patience():
+        with anyio.fail_after(PATIENCE):
             await anyio.to_thread.run_sync(in_thread)
     assert watched() == 0
 
@@ -214,7 +209,7 @@ async def receive_error(pair: Pair) -> None:
 
 async def test_no_garbage(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
     """What a connection that breaks leaves behind is freed at once."""
-    monkeypatch.setattr(readiness, "FEW", 0)
+    watch_all(monkeypatch)
     with without_garbage_collection():
         async with open_pair() as pair:
             async with anyio.create_task_group() as tasks:
