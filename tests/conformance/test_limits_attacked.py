@@ -341,8 +341,8 @@ async def test_client_that_waits_to_be_greeted(serve: Serve) -> None:
 @pytest.mark.in_turn
 @pytest.mark.parametrize(
     PLACES,
-    [("tcp", StreamProtocol), ("tls", StreamProtocol)],
-    ids=["tcp", "tls"],
+    [("tcp", StreamProtocol), ("tls", StreamProtocol), ("unix", StreamProtocol)],
+    ids=["tcp", "tls", "unix"],
 )
 @pytest.mark.parametrize("limit", ["first_packet_timeout", "packet_timeout", "idle_timeout"])
 async def test_server_that_was_busy(serve: Serve, limit: str) -> None:
