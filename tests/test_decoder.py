@@ -417,7 +417,7 @@ def test_frames_at_hand() -> None:
     assert decoder.feed(b"1\n\xff\n3\n4")
 
     found: list[Any] = []
-    while decoder.has_more:
+    while decoder.at_hand:
         for _ in range(2):
             try:
                 found.append(decoder.peek())

@@ -33,14 +33,14 @@ class StreamDecoder(ABC):
     """Takes packets out of one stream. Belongs to one connection; not thread-safe.
 
     Attributes:
-        has_more: Whether `take()` probably has something to give.
+        at_hand: Whether `take()` probably has something to give: true, in a condition, if so.
         has_rest: Whether more of something is yet to come: of a packet, or of what is dropped.
         received: Bytes that have arrived so far, on this connection.
     """
 
     __slots__ = ("_found", "_overrun", "_rest", "has_rest", "received")
 
-    has_more: bool
+    at_hand: object
 
     def __init__(self) -> None:
         self.has_rest: bool = False
@@ -160,92 +160,88 @@ class FramedDecoder(StreamDecoder):
     """Frames are split off in C, a chunk at a time, and parsed when they are taken."""
 
     __slots__ = (
-        *("_build", "_chunk", "_framer", "_frames", "_is_cut", "_scanned", "_split_frames"),
-        "has_more",
+        *("_build", "_chunk", "_framer", "_is_cut", "_scanned", "_split_frames"),
+        "at_hand",
     )
     has_rest: bool
     received: int
 
     def __init__(self, framer: Framer, build: Callable[[Frame], Any]) -> None:
         super().__init__()
-        self.has_more: bool = False
         self._framer = framer
         self._split_frames = framer.split_frames  # looked up once: this is done for every chunk
         self._build = build
-        self._frames: list[Frame] = []  # the last one first: list.pop() takes from the end
+        self.at_hand: list[Frame] = []  # the last one first: list.pop() takes from the end
         self._chunk: bytes | bytearray = b""  # what they were split off, while there are some
         self._is_cut = False  # the end of the last of them is yet to come
         self._scanned = 0  # bytes of `_rest` known to complete no frame
 
     def __len__(self) -> int:
-        return len(self._rest) + sum(len(frame) for frame in self._frames if type(frame) is bytes)
+        return len(self._rest) + sum(len(frame) for frame in self.at_hand if type(frame) is bytes)
 
     def __bool__(self) -> bool:
-        return bool(self._frames or self._rest)
+        return bool(self.at_hand or self._rest)
 
     @property
     def taken(self) -> int:
-        return self._found - len(self._frames)
+        return self._found - len(self.at_hand)
 
     def clear(self) -> None:
         if self._is_cut:
-            self._begin_to_drop(self._frames[0])
-        self._found -= len(self._frames)
-        self._frames = []
+            self._begin_to_drop(self.at_hand[0])
+        self._found -= len(self.at_hand)
+        self.at_hand = []
         self._rest = self._chunk = b""
         self._scanned = 0
-        self.has_more = self.has_rest = False
+        self.has_rest = False
 
     def unread(self) -> tuple[bytes, Overrun | None]:
-        if not self._frames:
+        if not self.at_hand:
             return bytes(self._rest), self._overrun
         chunk = bytes(self._chunk)
         frames, rest = self._split_frames(chunk)
         arrived_later = bytes(memoryview(self._rest)[len(rest or b"") :])
-        if (taken := len(frames) - len(self._frames)) > 0:
+        if (taken := len(frames) - len(self.at_hand)) > 0:
             chunk = self._split_frames(chunk, taken)[1] or b""
         return chunk + arrived_later, None
 
     def feed(self, data: bytes) -> int:
         self.received += len(data)
-        if self._rest or self._frames or self._overrun is not None:
+        if self._rest or self.at_hand or self._overrun is not None:
             self._append(data)
             self.has_rest = True
-            return len(self._frames) if self.refill() else 0
+            return len(self.at_hand) if self.refill() else 0
         frames, rest = self._split_frames(data)
-        if rest or rest is None:
+        if rest != b"":
             self._keep(frames, rest)
         if not frames:
             return 0
         frames.reverse()
-        self._frames = frames
+        self.at_hand = frames
         self._found += (count := len(frames))
         self._chunk = data
-        self.has_more = True
         return count
 
     def take(self) -> Any:
-        frames = self._frames
+        frames = self.at_hand
         if not frames:
             return NEED_DATA
         frame = frames.pop()
         if not frames:
-            self.has_more = False
             self._chunk = b""  # nothing refers to it while the connection is idle
             if self._is_cut:
                 self._begin_to_drop(frame)
         return self._build(frame)
 
     def peek(self) -> Any:
-        return self._build(self._frames[-1]) if self._frames else NEED_DATA
+        return self._build(self.at_hand[-1]) if self.at_hand else NEED_DATA
 
     def skip(self) -> None:
-        if len(self._frames) == 1:
-            self.has_more = False
+        if len(self.at_hand) == 1:
             self._chunk = b""
             if self._is_cut:
-                self._begin_to_drop(self._frames[0])
-        del self._frames[-1:]  # last: after it, no signal handler may run before this returns
+                self._begin_to_drop(self.at_hand[0])
+        del self.at_hand[-1:]  # last: after it, no signal handler may run before this returns
 
     def _begin_to_drop(self, frame: Frame) -> None:
         """Drop the rest of a frame, now that its error is raised, and all of it was here so far."""
@@ -255,7 +251,7 @@ class FramedDecoder(StreamDecoder):
         self.has_rest = bool(self._rest) or self._is_dropping()
 
     def refill(self) -> bool:
-        if self._frames:
+        if self.at_hand:
             return True
         if self._overrun is not None and self._rest:
             self._rest = bytearray(self._drop(self._overrun, bytes(self._rest)))
@@ -266,21 +262,20 @@ class FramedDecoder(StreamDecoder):
                 self._chunk = self._rest
                 self._keep(frames, rest)
                 frames.reverse()
-                self._frames = frames
+                self.at_hand = frames
                 self._found += len(frames)
-                self.has_more = True
             else:
                 self._scanned, self.has_rest = len(self._rest), True
-        return self.has_more
+        return bool(self.at_hand)
 
     def end_of_stream(self) -> bool:
-        if self._rest and self._overrun is None and not self._frames:
-            self._frames = self._framer.last_frames(bytes(self._rest))
-            if self._frames:
-                self._found += len(self._frames)
+        if self._rest and self._overrun is None and not self.at_hand:
+            self.at_hand = self._framer.last_frames(bytes(self._rest))
+            if self.at_hand:
+                self._found += len(self.at_hand)
                 self._chunk, self._rest, self._scanned = self._rest, b"", 0
-                self.has_rest, self.has_more = False, True
-        return self.has_more
+                self.has_rest = False
+        return bool(self.at_hand)
 
     def _keep(self, frames: list[Frame], rest: bytes | None) -> None:
         """Keep the bytes that follow some frames."""
@@ -313,8 +308,8 @@ class GeneratorDecoder(StreamDecoder):
         self._budget, self._pace = MAX_BATCH, 1  # of this chunk; packets of the last one, about
 
     @property
-    def has_more(self) -> bool:  # type: ignore[override]  # not to be set here
-        return bool(self._leftover or self._rest)
+    def at_hand(self) -> object:  # type: ignore[override]  # not to be set here
+        return self._leftover or self._rest
 
     def __len__(self) -> int:
         # A parser stays only while it has half a packet.
@@ -342,11 +337,11 @@ class GeneratorDecoder(StreamDecoder):
             self._append(data)
         else:
             self._leftover = data  # the usual case, which copies nothing
-        return self._pace if self.has_more else 0
+        return self._pace if self.at_hand else 0
 
     def refill(self) -> bool:
         self._pace, self._budget = max(1, MAX_BATCH - self._budget), MAX_BATCH
-        return self.has_more
+        return bool(self.at_hand)
 
     def take(self) -> Any:
         while self._budget and (self._leftover or self._rest):
@@ -370,6 +365,8 @@ class GeneratorDecoder(StreamDecoder):
                     return self._convert(packet, self._leftover)
                 return packet
             self._parser, self.has_rest = parser, True
+        if self._leftover or self._rest:
+            self.has_rest = True
         return NEED_DATA
 
     def _skip(self, parser: Parser, exc: StreamProtocolParseError) -> None:

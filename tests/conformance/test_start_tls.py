@@ -526,7 +526,7 @@ async def test_sent_while_the_watch_lets_go(serve: Serve, monkeypatch: pytest.Mo
             client.start_soon(client.wait_disconnected)
 
         async def start_tls(self, client: Any) -> None:
-            while client.watch is None or not client.decoder.has_more:
+            while client.watch is None or not client.decoder.at_hand:
                 await anyio.lowlevel.checkpoint()
             await super().start_tls(client)
 

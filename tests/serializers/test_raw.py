@@ -58,7 +58,7 @@ def test_chunks_that_wait(make: MakeProtocol) -> None:
         decoder.feed(chunk)
 
     found = []
-    while decoder.has_more or decoder.refill():
+    while decoder.at_hand or decoder.refill():
         if (packet := decoder.take()) is not NEED_DATA:
             assert type(packet) is bytes
             assert packet

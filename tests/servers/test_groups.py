@@ -48,11 +48,12 @@ class Connection:
         self.extra_attributes: dict[Any, Any] = {}
         self.feed: Any = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> int:
         if self.broken:
             self.closed = True
             raise ConnectionResetError(errno.ECONNRESET, "reset")
         self.sent.append(bytes(data))
+        return len(data)
 
     def get_unsent_size(self) -> int:
         return self.unsent

@@ -47,7 +47,7 @@ from easynetwork.sockets.patience import unacknowledged
 _LOW_WATER: Final = HIGH_WATER // 4
 """As in asyncio's transports: a producer goes on while there is still something to send."""
 
-_FLUSHING: Final = Phase.FLUSHING  # looked up once: write() compares with it
+_OPEN: Final = Phase.OPEN  # looked up once: write() compares with it
 _local_address: Final = lru_cache(maxsize=8)(typed_address)  # one object for many connections
 
 
@@ -151,8 +151,8 @@ class SocketStreamTransport(StreamTransport):
 
     # -- sending
 
-    def write(self, data: bytes | bytearray) -> None:
-        if self._phase >= _FLUSHING:
+    def write(self, data: bytes | bytearray) -> int:
+        if self._phase is not _OPEN and self._phase >= Phase.FLUSHING:
             raise broken_connection(self._error)
         if self._unsent is None:
             try:
@@ -164,10 +164,10 @@ class SocketStreamTransport(StreamTransport):
                 raise broken_connection(exc) from None
             if sent == len(data):
                 self._so_error_checked = True
-                self._budget -= sent + SEND_BUDGET_PER_PACKET
-                if self._budget < 0:
+                budget = self._budget = self._budget - sent - SEND_BUDGET_PER_PACKET
+                if budget < 0:
                     self.congested = True
-                return
+                return sent
             self._unsent = memoryview(data)[sent:]
             self._all_sent = anyio.Event()
             self._send_later()
@@ -179,6 +179,7 @@ class SocketStreamTransport(StreamTransport):
         if len(self._unsent) > HIGH_WATER and self._below_low_water is None:
             self.congested = True
             self._below_low_water = anyio.Event()
+        return len(data)
 
     def _send_some(self) -> bool:
         """Send what the kernel takes; return whether that is all there was."""
@@ -311,9 +312,9 @@ class SocketStreamTransport(StreamTransport):
                 self.limit_sending(timeout)
                 async with self._turns:
                     pass
-            if farewell is not None and self._phase < _FLUSHING:
+            if farewell is not None and self._phase < Phase.FLUSHING:
                 farewell()
-            self._phase = max(self._phase, _FLUSHING)
+            self._phase = max(self._phase, Phase.FLUSHING)
             if self._all_sent is not None:
                 self.limit_sending(timeout)
             if self._wants_linger:
@@ -346,7 +347,7 @@ class SocketStreamTransport(StreamTransport):
         self._close()
 
     def is_closing(self) -> bool:
-        return self._phase >= _FLUSHING
+        return self._phase >= Phase.FLUSHING
 
     def _break(self, exc: OSError) -> None:
         self._break_sending(exc)

@@ -220,7 +220,7 @@ class TLSStreamTransport(StreamTransport):
 
     # -- sending
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray) -> int:
         if self._session.error is not None:
             raise broken_connection(self._session.error)
         try:
@@ -231,6 +231,7 @@ class TLSStreamTransport(StreamTransport):
                     self._inner.write(self._session.send(piece))
         except ssl.SSLError as exc:
             raise broken_connection(exc) from exc
+        return len(data)
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         return self._inner.turn()

@@ -16,7 +16,7 @@ from typing import Any
 
 from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
-from easynetwork.backends.asyncio.stream import resume
+from easynetwork.backends.asyncio.stream import waking_up
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 from easynetwork.sockets.datagrams import DatagramCalls
 
@@ -24,12 +24,16 @@ from easynetwork.sockets.datagrams import DatagramCalls
 class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
     """A datagram socket under asyncio's care."""
 
-    __slots__ = ("_callback", "_fd", "_is_reading", "_loop", "_next", "_selector", "_waiter")
+    __slots__ = (
+        *("_callback", "_fd", "_is_reading", "_loop", "_next", "_selector", "_waiter"),
+        "_wake_up",
+    )
 
     def __init__(self, sock: socket.socket, calls: DatagramCalls | None = None) -> None:
         super().__init__(sock, calls)
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, sock)
+        self._wake_up = waking_up(self._selector)
         self._fd = sock.fileno()
         self._is_reading = False
         self._waiter: asyncio.Future[None] | None = None
@@ -83,7 +87,7 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
         except OSError as exc:
             self._next = exc
         if self._next is not None:
-            resume(self._waiter)
+            self._wake_up(self._waiter)  # last: see there
 
     # -- the reader
 

@@ -25,7 +25,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 
-class _Selector(Protocol):
+class Selector(Protocol):
     """What transports use of an event loop; see `asyncio.loop.add_reader` and its siblings."""
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> object: ...
@@ -51,7 +51,7 @@ _watched: Final[weakref.WeakSet[socket.socket]] = weakref.WeakSet()
 _logger: Final = logging.getLogger(__name__)
 
 
-def selector_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> _Selector:
+def selector_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Selector:
     """Return what watches a socket: the running event loop, or what stands in for it.
 
     Raises:

@@ -12,15 +12,20 @@ to a peer that does not read would stop the loop for seconds.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from math import inf
 
 from easynetwork._tuning import HIGH_WATER, SEND_BUDGET_BYTES
 from easynetwork.backends.abc import broken_connection
 from easynetwork.backends.abc.stream import Feed
-from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
+from easynetwork.backends.asyncio.readiness import (
+    Selector,
+    selector_of,
+    stops_watching_on_error,
+    wait_until,
+)
 from easynetwork.backends.fair_queue import BUSY_PACKETS, BUSY_SIZE
 from easynetwork.backends.stream_transport import SocketStreamTransport
 
@@ -30,7 +35,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     __slots__ = (
         *("_fed", "_is_reading", "_is_unix", "_loop"),
-        *("_must_rewatch", "_selector", "_timer", "_waiter"),
+        *("_keeps_watching", "_selector", "_timer", "_waiter", "_wake_up"),
     )
 
     def __init__(self, sock: socket.socket, feed: Feed, max_recv_size: int) -> None:
@@ -38,10 +43,11 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._loop = asyncio.get_running_loop()
         self._selector = selector_of(self._loop, sock)
         self._is_unix = sock.family == getattr(socket, "AF_UNIX", None)
-        self._must_rewatch = stops_watching_on_error(self._loop)
+        self._keeps_watching = not stops_watching_on_error(self._loop)
+        self._wake_up = waking_up(self._selector)
         self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None
-        self._fed = 0  # bytes fed since the last receive()
+        self._fed = 0  # bytes fed since a task has last been woken up for them
         self._is_reading = False  # before the first receive(): nothing is fed to the wrong function
 
     # -- called by the event loop
@@ -61,9 +67,13 @@ class AsyncIOStreamTransport(SocketStreamTransport):
                 return False
             view = self._fair_queue.limited(view)
             busy_size = len(view)
+        # A loop that stops watching a socket with an error will not call again, if this was its
+        # last call. To ask for the error each time would cost a twentieth of a request (measured).
+        self._so_error_checked = self._keeps_watching
         try:
             nbytes = self._source.recv_into(view)
         except BlockingIOError:
+            self._check_so_error_if_waiting()
             return False
         except OSError as exc:
             self._break(exc)
@@ -79,32 +89,27 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             packets = 1  # the end: something that a task waits for, too
             self._at_eof = True
             self._stop_reading()
-        self._fed += nbytes
         if packets and (waiter := self._waiter) is not None:
             self._fed, self._waiter = nbytes, None
-            resume(waiter)
-        elif self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
-            self._stop_reading()
+            self._wake_up(waiter)  # last: the task may do anything
+        else:
+            self._fed += nbytes
+            if self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
+                self._stop_reading()
+            self._check_so_error_if_waiting()
         return True
-
-    def _on_readable_or_error(self) -> None:
-        """Do the same for a loop that will not call again if the socket has an error.
-
-        To ask for it costs a twentieth of a request (measured). Usually, `write()` tells as well.
-        """
-        self._so_error_checked = False
-        waiter = self._waiter
-        self._on_readable()
-        if waiter is not None and waiter is self._waiter:
-            self._check_so_error()
 
     def _take_turn(self) -> None:
         try:
-            self._read()
+            self._on_readable()
         finally:  # KeyboardInterrupt may end the task that goes on, and the connection stay in use
             if self._is_reading:
                 # After reading, which finds out if the descriptor is still open.
                 self._start_reading()
+
+    def _check_so_error_if_waiting(self) -> None:
+        if not self._so_error_checked and self._waiter is not None:
+            self._check_so_error()
 
     def _check_so_error(self) -> None:
         self._so_error_checked = True
@@ -119,13 +124,9 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._stop_reading()
             self._start_reading()
 
-    @property
-    def _read(self) -> Callable[[], object]:
-        return self._on_readable_or_error if self._must_rewatch else self._on_readable
-
     def _start_reading(self) -> None:
         self._is_reading = True
-        self._selector.add_reader(self._fd, self._read)
+        self._selector.add_reader(self._fd, self._on_readable)
 
     def _stop_reading(self) -> None:
         if self._is_reading:
@@ -135,16 +136,15 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     # -- called by the owner
 
-    def receive(self, deadline: float = math.inf) -> Awaitable[None]:
+    def receive(self, deadline: float = inf) -> Awaitable[None]:
         if self._at_eof:
             raise EOFError if self._error is None else broken_connection(self._error)
-        self._fed = 0
         if not self._so_error_checked:
             self._check_so_error()
         if not self._is_reading:
             self._start_reading()
-        waiter = self._waiter = asyncio.Future(loop=self._loop)
-        if deadline == math.inf:
+        waiter = self._waiter = asyncio.Future()  # of the running loop
+        if deadline == inf:
             return waiter
         if deadline > self._loop.time():
             return wait_until(self._loop, deadline, waiter)
@@ -169,7 +169,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _break_sending(self, exc: OSError) -> None:
         super()._break_sending(exc)
-        if self._must_rewatch and not self.has_lost_descriptor:
+        if not (self._keeps_watching or self.has_lost_descriptor):
             self._rewatch()
 
     def _send_later(self) -> None:
@@ -178,7 +178,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
 
     def _start_timer(self) -> None:
         self._stop_timer()
-        if self._deadline < math.inf:
+        if self._deadline < inf:
             self._timer = self._loop.call_at(self._deadline, self._give_up)
 
     def _stop_timer(self) -> None:
@@ -204,26 +204,34 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._selector.remove_writer(self._fd)
 
 
-def resume(waiter: asyncio.Future[None]) -> None:
-    """Set the result of a future, unless it is done, and go on at once with the task that waits.
+def waking_up(selector: Selector) -> Callable[[asyncio.Future[None]], None]:
+    """Return a function that sets the result of a future, unless it is done.
 
-    `set_result()` alone would have it go on at the next turn of the event loop: then, a request
-    with no others in flight takes two turns, and a quarter more instructions (measured).
+    On most loops, the task that waits goes on at once. Otherwise it would at the next turn of the
+    loop: then, a request with no others in flight takes two turns, and a quarter more instructions
+    (measured). The function's caller is to be done: the task may do anything, such as closing the
+    connection.
 
-    The caller is to be done: the task may do anything, such as closing the connection.
+    Args:
+        selector: Whose callbacks call the function.
     """
-    if waiter.done():
-        return
-    callbacks = waiter._callbacks
-    if (
-        not callbacks
-        or len(callbacks) > 1
-        or asyncio.current_task() is not None  # where a task watches the sockets
-        or waiter.get_loop().get_debug()  # asyncio's log is to name the task that takes long
-    ):
-        waiter.set_result(None)
-    else:
+    # If it has tasks for its callbacks, no other task can go on in them. And in debug mode,
+    # asyncio's log is to name the task that takes long.
+    if isinstance(selector, asyncio.AbstractEventLoop) and not selector.get_debug():
+        return _let_go_on
+    return _set_result
+
+
+def _let_go_on(waiter: asyncio.Future[None]) -> None:
+    if callbacks := waiter._callbacks:  # none before the task waits, and when the future is done
         callback, context = callbacks[0]
         waiter.remove_done_callback(callback)
         waiter.set_result(None)
         context.run(callback, waiter)
+    else:
+        _set_result(waiter)
+
+
+def _set_result(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

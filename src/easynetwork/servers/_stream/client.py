@@ -105,7 +105,7 @@ class ServedClient(PacketClient):
         """
         self.check_ancillary()  # again: `take_received()` may have let other tasks run
         self.stage = stage
-        if self.is_closed or self.is_over or self.tasks.is_ending:
+        if self.is_over or self.tasks.is_ending:
             self.check_may_wait()
         deadline = math.inf
         if timeout is not None:
@@ -209,7 +209,7 @@ class ServedClient(PacketClient):
         )
 
     def _state(self) -> str:
-        if self.is_closed or self.is_over:
+        if self.is_over:
             return "closing"
         if self.is_receiving:
             return "waiting"
@@ -227,7 +227,7 @@ class ServedClient(PacketClient):
         name: str | None = None,
     ) -> None:
         self.tasks.check_thread()
-        if self.is_over:
+        if self.conversation is None:
             raise RuntimeError("The conversation with this client is over")
         if self.background is None:
             self.background = Background(self.tasks, self._options.log, self._fail)
@@ -281,7 +281,7 @@ class ServedClient(PacketClient):
         with suppress(ConnectionError):
             self.flush()
         self.end_by(CloseReason.CLOSED)
-        self.is_closed = True
+        self.is_closed = self.is_over = True
         has_unread = bool(self.decoder)
         self.discard_input()
         await self.transport.aclose(linger=has_unread)
@@ -289,7 +289,7 @@ class ServedClient(PacketClient):
     def abort(self) -> None:
         self.tasks.check_thread()
         self.end_by(CloseReason.ABORTED)
-        self.is_closed = True
+        self.is_closed = self.is_over = True
         self.count_gathered(self.gathered_size())
         self.discard_input()
         self.transport.abort()

@@ -110,7 +110,7 @@ class StreamDrain:
         next_look = now + SILENCE
         for session in list(self._census.sessions):
             client = session.client
-            is_ending = client.is_closed or client.is_over or client.ended_by is CloseReason.DRAINED
+            is_ending = client.is_over or client.ended_by is CloseReason.DRAINED
             if is_ending or not client.is_receiving or client.stage is Stage.HANDSHAKE:
                 continue
             due = now if _has_finished(client, now) else self._due(client, now)

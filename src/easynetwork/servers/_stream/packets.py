@@ -12,9 +12,9 @@ Both wait in `next_packet()`. While `start_tls()` works, no packets are received
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from threading import get_ident
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class PacketClient(AsyncStreamClient[Any]):
         ended_by: Why it is about to end, if that is known before.
         is_greeted: Whether `on_connection()` is over, so that `on_disconnection()` is due.
         is_closed: Whether sending raises `ClientClosedError`.
-        is_over: Whether the conversation is over, so that nothing is received any more.
+        is_over: Whether nothing is received any more: it is closed, or the conversation is over.
         is_receiving: Whether a task waits for a packet, or does the TLS handshake.
         packets_sent: Packets handed over.
         sent_before: `bytes_sent` when its handler began to wait for the next packet.
@@ -106,7 +106,7 @@ class PacketClient(AsyncStreamClient[Any]):
         self.tasks: SessionTasks = tasks
         self.close_reason: CloseReason | None = None
         self.ended_by: CloseReason | None = None
-        self.connected: float = math.inf
+        self.connected: float = inf
         self.stage: Stage = Stage.CONVERSING
         self.is_closed: bool = False
         self.is_greeted: bool = False
@@ -178,24 +178,24 @@ class PacketClient(AsyncStreamClient[Any]):
             raise busy()
         if self.undelivered:
             self.close_undelivered()
-        deadline = math.inf
+        deadline = inf
         self.is_receiving, self.stage = True, stage
         try:
             # Most often, there is nothing to take, or this would not have been called.
-            while not self.decoder.has_more or (packet := self.decoder.take()) is NEED_DATA:
+            while not self.decoder.at_hand or (packet := self.decoder.take()) is NEED_DATA:
                 if timeout is not None:
                     deadline, timeout = self.tasks.clock() + timeout, None
                 if self.gathered:
                     self.flush()
-                if self.is_closed or self.is_over or self.tasks.is_ending:
+                if self.is_over or self.tasks.is_ending:
                     self.check_may_wait()
                 if self.waiting_since is None:
                     self.waiting_since, self.sent_before = self.tasks.clock(), self.bytes_sent
-                if self.decoder.has_rest or self.decoder.has_more:
+                if self.decoder.has_rest:
                     if self.decoder.refill():
                         await self.transport.give_way()
                         continue
-                    if self.decoder.has_rest and self.supervision is not None:
+                    if self.supervision is not None:
                         self.supervision.note_partial()
                 if self.watch is not None:
                     await self.watch.receive(deadline)
@@ -227,7 +227,7 @@ class PacketClient(AsyncStreamClient[Any]):
             DisconnectedError: It may not.
         """
         drain = self._options.census.drain
-        is_ending = self.is_closed or self.is_over or self.tasks.has_given_up
+        is_ending = self.is_over or self.tasks.has_given_up
         if is_ending or (drain is not None and not drain.may_wait(self)):
             raise DisconnectedError
 
@@ -279,27 +279,24 @@ class PacketClient(AsyncStreamClient[Any]):
                 self.gathered.append(data)
                 if len(data) > _SMALL:
                     self._large_size += len(data)
-                if (
-                    not self.decoder.has_more
-                    or len(self.gathered) >= _FLUSH_COUNT
-                    or self._large_size >= _FLUSH_SIZE
-                ):
+                    if self._large_size >= _FLUSH_SIZE:
+                        self.flush()
+                if not self.decoder.at_hand or len(self.gathered) >= _FLUSH_COUNT:
                     self.flush()
             elif transport.congested:
                 encode = self.encode  # if the protocol changes meanwhile, this packet is of the old
                 async with transport.turn():  # a packet has no bytes before its turn
                     data = encode(packet)
-                    self.transport.write(data)  # through TLS, if that has begun meanwhile
-                    self.bytes_sent += len(data)
+                    # Through TLS, if that has begun meanwhile.
+                    self.bytes_sent += self.transport.write(data)
                     self.packets_sent += 1
-            elif self.decoder.has_more and not transport.get_unsent_size():
+            elif self.decoder.at_hand and not transport.get_unsent_size():
                 # On top of bytes that the kernel does not take, to gather would save nothing, and
                 # hide them from the transport's high-water mark.
                 self._begin_to_gather(self.encode(packet))
             else:
-                data = self.encode(packet)
-                transport.write(data)
-                self.bytes_sent += len(data)
+                data = self.encode(packet)  # first, as above
+                self.bytes_sent += transport.write(data)
                 self.packets_sent += 1
             if transport.congested:
                 await transport.drain()
@@ -326,9 +323,8 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             if self.gathered:
                 self.flush()
-            transport.write(data)
+            self.bytes_sent += transport.write(data)
             self.packets_sent += 1
-            self.bytes_sent += len(data)
         except ConnectionError:  # reported to the next operation on the connection
             return False
         return True

@@ -137,7 +137,7 @@ class Supervision(PaceObserver):
         if client.is_over:
             return found  # one of these limits is met already
         since = now
-        if client.is_receiving and not decoder.has_more and client.waiting_since is not None:
+        if client.is_receiving and not decoder.at_hand and client.waiting_since is not None:
             since = client.waiting_since
         if limits.first_packet_timeout is not None and not decoder.taken:
             due = since + limits.first_packet_timeout

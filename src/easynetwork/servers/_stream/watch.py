@@ -62,7 +62,7 @@ class Watch:
             self._resumed = anyio.Event()
             await self._resumed.wait()
         else:
-            if client.decoder.has_more:  # fed by the transport before this asked for it
+            if client.decoder.at_hand:  # fed by the transport before this asked for it
                 self._arrived.set()
             with anyio.CancelScope() as self._reading:
                 await client.transport.receive()
