@@ -95,8 +95,7 @@ class SocketStreamTransport(StreamTransport):
         self._queued = 0  # how many do
         self._wants_linger = False  # goes on reading when everything is sent
         self._linger_done: anyio.Event | None = None  # while it does that
-        # Whether the socket had no error when it was last asked, or sent to.
-        self._so_error_checked = True
+        self._so_error_checked = True  # there was none when it was last asked, or sent to
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
