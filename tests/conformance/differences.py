@@ -81,6 +81,9 @@ _TIMES = "It takes long, or compares times: without a clock that can jump, that 
 # Those that run in memory in virtual time only, which uvloop has not.
 VIRTUAL_TIME: dict[str, str] = {
     "test_draining.py": _TIMES,
+    "test_limits.py::test_idle_for_an_hour": _TIMES,
+    "test_limits.py::test_large_answer": _TIMES,
+    "test_limits.py::test_receiving_for_an_hour": _TIMES,
     "test_limits_attacked.py": _TIMES,
     "datagrams/test_draining.py": _TIMES,
 }
