@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import math
@@ -517,3 +518,35 @@ async def test_cancelled_iterator(lines: Any) -> None:
             tasks.cancel_scope.cancel()
         peer.send(" a packet")
         assert await anext(iterator) == "half a packet"
+
+
+# -- Event loops -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_another_event_loop(loop: str) -> None:
+    """A client that is used in another event loop says so, and waits for nothing there."""
+    new_loop = (asyncio if loop == "asyncio" else pytest.importorskip(loop)).new_event_loop
+
+    async def received(client: Client) -> str:
+        async with asyncio.timeout(STUCK):
+            return await client.recv_packet()
+
+    async def connect(address: tuple[str, int]) -> Client:
+        client = AsyncTCPNetworkClient(address, LINES)
+        await client.wait_connected()
+        return client
+
+    with (
+        listening() as listener,
+        asyncio.Runner(loop_factory=new_loop) as its_own,
+        asyncio.Runner(loop_factory=new_loop) as another,
+    ):
+        client = its_own.run(connect(address_of(listener)))
+        peer = Accepted(listener)
+        peer.send("hello")
+        assert its_own.run(received(client)) == "hello"
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            another.run(received(client))
+        its_own.run(client.aclose())
+        peer.close()

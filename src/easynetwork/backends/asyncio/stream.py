@@ -143,7 +143,10 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._check_so_error()
         if not self._is_reading:
             self._start_reading()
-        waiter = self._waiter = asyncio.Future()  # of the running loop
+        waiter: asyncio.Future[None] = asyncio.Future()
+        if waiter.get_loop() is not self._loop:  # faster than to name it in the call
+            raise RuntimeError("The connection belongs to another event loop")
+        self._waiter = waiter
         if deadline == inf:
             return waiter
         if deadline > self._loop.time():

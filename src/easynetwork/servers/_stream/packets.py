@@ -288,7 +288,8 @@ class PacketClient(AsyncStreamClient[Any]):
                 async with transport.turn():  # a packet has no bytes before its turn
                     data = encode(packet)
                     # Through TLS, if that has begun meanwhile.
-                    self.bytes_sent += self.transport.write(data)
+                    size = self.transport.write(data)
+                    self.bytes_sent += size
                     self.packets_sent += 1
             elif self.decoder.at_hand and not transport.get_unsent_size():
                 # On top of bytes that the kernel does not take, to gather would save nothing, and
@@ -296,7 +297,8 @@ class PacketClient(AsyncStreamClient[Any]):
                 self._begin_to_gather(self.encode(packet))
             else:
                 data = self.encode(packet)  # first, as above
-                self.bytes_sent += transport.write(data)
+                size = transport.write(data)
+                self.bytes_sent += size  # in two steps: a signal handler may send in the first one
                 self.packets_sent += 1
             if transport.congested:
                 await transport.drain()
@@ -323,7 +325,8 @@ class PacketClient(AsyncStreamClient[Any]):
         try:
             if self.gathered:
                 self.flush()
-            self.bytes_sent += transport.write(data)
+            size = transport.write(data)
+            self.bytes_sent += size
             self.packets_sent += 1
         except ConnectionError:  # reported to the next operation on the connection
             return False
