@@ -211,6 +211,22 @@ async def test_pause_after_complete_packets(pair: Pair) -> None:
             await pair.transport.receive()
 
 
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
+async def test_no_pause_after_what_was_asked_for(pair: Pair) -> None:
+    """Half a packet that somebody has waited for does not count: a reset after it is noticed."""
+    for number in range(1, 5):
+        await pair.peer_sends(b"x" * (HIGH_WATER // 3))
+        while len(pair.fed) < number * (HIGH_WATER // 3):
+            with suppress(TimeoutError):
+                await pair.transport.receive(anyio.current_time() + SOON)
+
+    await pair.peer_sends(b"x")
+    await anyio.sleep(SOON)
+    pair.reset()
+    await anyio.sleep(SOON)
+    assert pair.transport.is_closing()
+
+
 # -- Sending -----------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections import Counter
 from typing import Any, ClassVar
 
@@ -230,6 +231,38 @@ class Pipelined(Recorder):
                 client.abort()
                 return
             await client.send_packet(request)
+
+
+async def test_sent_in_a_signal_handler(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal handler sends counts, also if another packet is being sent at that moment."""
+
+    class Handler(Recorder):
+        async def handle(self, client: Any) -> Requests:
+            yield
+            transport = type(client.transport)
+            write, signals = transport.write, iter(range(2))
+
+            def interrupted(self: Any, data: bytes) -> Any:
+                if data == b"packet\n" and next(signals, None) is not None:
+                    signal.raise_signal(signal.SIGINT)
+                return write(self, data)
+
+            monkeypatch.setattr(transport, "write", interrupted)
+            before = signal.signal(signal.SIGINT, lambda *_: client.try_send_packet("signal"))
+            try:
+                await client.send_packet("packet")
+                client.try_send_packet("packet")
+            finally:
+                signal.signal(signal.SIGINT, before)
+            found = client.get_statistics()
+            self.note(f"{found.packets_sent} packets, {found.bytes_sent} bytes")
+
+    handler = Handler()
+    async with serve(handler) as service:
+        peer = await service.connect()
+        peer.send("go on")
+        assert await peer.receive_lines(4) == ["signal", "packet"] * 2
+        await handler.noted("4 packets, 28 bytes")
 
 
 @on_ip

@@ -127,7 +127,7 @@ class StreamTransport(ABC):
         that calls this has to await it at once, and at most one task may wait at a time. While many
         connections are busy, the event loop reads one after the other, and a connection that has
         received much waits for its turn. Reading from the socket pauses when more than `HIGH_WATER`
-        bytes have come since it last returned: data that is not asked for stays in the kernel and
+        bytes have come since the last call: data that is not asked for stays in the kernel and
         slows down the peer.
 
         Args:

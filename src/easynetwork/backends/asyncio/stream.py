@@ -47,7 +47,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         self._wake_up = waking_up(self._selector)
         self._timer: asyncio.TimerHandle | None = None  # while there is a deadline for sending
         self._waiter: asyncio.Future[None] | None = None
-        self._fed = 0  # bytes fed since a task has last been woken up for them
+        self._fed = 0  # bytes fed since the last receive()
         self._is_reading = False  # before the first receive(): nothing is fed to the wrong function
 
     # -- called by the event loop
@@ -61,9 +61,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
         view, busy_size = self._view, BUSY_SIZE
         if self._fair_queue.is_exhausted:
             if may_wait and self._fair_queue.must_wait(self):
-                # The selector would call again in each turn of the loop.
-                self._selector.remove_reader(self._fd)
-                self._fair_queue.enter(self, self, self._take_turn)
+                self._wait_for_turn()
                 return False
             view = self._fair_queue.limited(view)
             busy_size = len(view)
@@ -93,11 +91,19 @@ class AsyncIOStreamTransport(SocketStreamTransport):
             self._fed, self._waiter = nbytes, None
             self._wake_up(waiter)  # last: the task may do anything
         else:
-            self._fed += nbytes
-            if self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
-                self._stop_reading()
-            self._check_so_error_if_waiting()
+            self._note_fed(nbytes)
         return True
+
+    def _note_fed(self, nbytes: int) -> None:
+        self._fed += nbytes
+        if self._fed > HIGH_WATER and (self._waiter is None or self._waiter.done()):
+            self._stop_reading()
+        self._check_so_error_if_waiting()
+
+    def _wait_for_turn(self) -> None:
+        # The selector would call again in each turn of the loop.
+        self._selector.remove_reader(self._fd)
+        self._fair_queue.enter(self, self, self._take_turn)
 
     def _take_turn(self) -> None:
         try:
@@ -139,6 +145,7 @@ class AsyncIOStreamTransport(SocketStreamTransport):
     def receive(self, deadline: float = inf) -> Awaitable[None]:
         if self._at_eof:
             raise EOFError if self._error is None else broken_connection(self._error)
+        self._fed = 0
         if not self._so_error_checked:
             self._check_so_error()
         if not self._is_reading:

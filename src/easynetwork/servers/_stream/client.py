@@ -227,7 +227,7 @@ class ServedClient(PacketClient):
         name: str | None = None,
     ) -> None:
         self.tasks.check_thread()
-        if self.conversation is None:
+        if self.conversation is None or (self.is_over and not self.is_closed):
             raise RuntimeError("The conversation with this client is over")
         if self.background is None:
             self.background = Background(self.tasks, self._options.log, self._fail)
