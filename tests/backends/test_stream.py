@@ -242,7 +242,7 @@ async def test_write_keeps_order(pair: Pair) -> None:
             assert await pair.peer_receives() == b"".join(pieces)
 
         for piece in pieces:
-            pair.transport.write(piece)
+            assert pair.transport.write(piece) == len(piece)
             if pair.transport.congested:
                 await pair.transport.drain()
         await pair.transport.aclose()
