@@ -215,5 +215,5 @@ def test_idle_decoder_keeps_nothing() -> None:
     decoder = new_decoder(StreamProtocol(StringLineSerializer()))
     decoder.feed(b"one\ntwo\n")
     assert list(taken(decoder)) == [b"one", b"two"]
-    held = [getattr(decoder, name) for name in ("_chunk", "_rest", "_frames")]
+    held = [getattr(decoder, name) for name in ("_chunk", "_rest", "at_hand")]
     assert held == [b"", b"", []]

@@ -397,7 +397,7 @@ async def test_close(serve: Serve, log: Records) -> None:
         begin = anyio.current_time()
         peer.send("more")
         await handler.noted("CLOSED")
-        await log.logged(f"{peer.name} is closed: {CloseReason.CLOSE_TIMEOUT.value}")
+        await log.logged(f"{peer.name} is reset: {CloseReason.CLOSE_TIMEOUT.value}")
         assert 3 - MS <= anyio.current_time() - begin <= 3 + LATE
         assert service.server.get_statistics().closed == {CloseReason.CLOSE_TIMEOUT: 1}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import signal
@@ -60,14 +61,14 @@ def test_quotations() -> None:
     check_quotations("howto/stopping.rst", globals())
 
 
-def run_program(name: str, question: str, port: int) -> tuple[str, int, str]:
+def run_program(arguments: list[str], question: str, port: int) -> tuple[str, int, str]:
     """Start a program, ask one question, and send it SIGTERM meanwhile.
 
     Returns:
         The answer, the exit status and the log.
     """
     process = subprocess.Popen(
-        [sys.executable, name],
+        [sys.executable, *arguments],
         cwd=FOLDER,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -109,11 +110,32 @@ def test_program() -> None:
 
     "The log says at the start, at the end and every 5 seconds between how many clients are left."
     """
-    answer, status, log = run_program("jobs.py", "laundry", 9000)
+    answer, status, log = run_program(["jobs.py"], "laundry", 9000)
     assert (answer, status) == ("laundry is done\n", 0)
     assert "Traceback" not in log
     assert "Draining for at most 10 seconds, clients left: 1" in log
     assert log.count("Drained, clients left: 0") == 2
+
+
+@pytest.mark.in_turn
+@pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX")
+def test_grace_is_over() -> None:
+    """The program ends as well when a handler works for longer than its grace.
+
+    "grace is how many seconds that may take, 10 by default."
+
+    "The exit status is 0, also if the grace was too short for some clients. The log says how many."
+    """
+    assert inspect.signature(run).parameters["grace"].default == 10
+    program = (
+        "import logging, jobs",
+        "logging.basicConfig(level=20)",
+        "jobs.run(jobs.new_job_server, grace=0.1)",
+    )
+    answer, status, log = run_program(["-c", "; ".join(program)], "laundry", 9000)
+    assert (answer, status) == ("", 0)
+    assert "Traceback" not in log
+    assert "The grace is over, clients left: 1" in log
 
 
 @pytest.mark.in_turn
@@ -927,8 +949,10 @@ def test_request_at_the_last_moment() -> None:
 
     "Clients that keep their connection see the end of the stream when the server drains, and have
     to connect again. A client may send a request at the very moment at which the server disconnects
-    it. Such a request was not read. So a client can send it again over a new connection."
+    it. Such a request was not read. So a client can send it again over a new connection. If the
+    grace is over while a handler works on a request, the client sees the same end."
     """
+    assert drain(b"20\n") == (10, b"", STOPPED)
 
     async def main() -> None:
         network = MemoryNetwork(latency=0.1)

@@ -1517,7 +1517,8 @@ def test_async_server() -> None:
     "This program runs the first handler of this page. It imports the handler from
     simple_request_handler.py"
 
-    "It runs until it is stopped, here by Control-C."
+    "It runs until it is stopped, here by Control-C. A program that is a server and nothing else can
+    call run() instead, which also handles SIGTERM"
     """
 
     def visit() -> None:

@@ -101,18 +101,24 @@ def test_restart(sock: socket.socket) -> None:
 
 
 def test_stop(sock: socket.socket) -> None:
-    """The example serves its clients until they leave.
+    """The example serves no new clients, ends though a client stays, and the next one goes on.
 
-    "To stop the service, systemd sends SIGTERM. The program above then stops accepting clients, and
-    ends when the last client has left."
+    "To stop the service, systemd sends SIGTERM. run() then lets the clients finish, for at most 20
+    seconds"
+
+    "New clients wait until the next process serves them."
     """
-    with start(sock) as service:
-        with socket.create_connection(sock.getsockname(), PATIENCE) as client:
-            for name in "Zoë", "Chloé":
-                client.sendall(f"{name}\n".encode())
-                assert client.recv(100).decode() == f"Hello, {name}!\n"
-                service.terminate()
-                assert name == "Chloé" or service.notification() == "STOPPING=1"
+    address = sock.getsockname()
+    with start(sock) as service, socket.create_connection(address, PATIENCE) as client:
+        client.sendall("Zoë\n".encode())
+        assert client.recv(100).decode() == "Hello, Zoë!\n"
+        service.terminate()
+        assert client.recv(100) == b""
+        assert service.notification() == "STOPPING=1"
+    with socket.create_connection(address, PATIENCE) as early, start(sock):
+        early.sendall("Chloé\n".encode())
+        assert early.recv(100).decode() == "Hello, Chloé!\n"
+    assert "grace=20" in PROGRAM.read_text()
 
 
 @needs_root
@@ -179,7 +185,7 @@ def test_units() -> None:
     "Two unit files describe the socket and the service to systemd. FileDescriptorName is the name
     of the socket in the result of inherited_sockets()"
 
-    "With TimeoutStopSec=30, systemd kills it after 30 seconds."
+    "With TimeoutStopSec=30, systemd would kill the program after 30 seconds."
     """
     text = (DOCS / PAGE).read_text(encoding="utf-8")
     units: dict[str, configparser.ConfigParser] = {}
@@ -194,7 +200,7 @@ def test_units() -> None:
     assert service["Unit"]["Requires"] == "greeting.socket"
     assert service["Service"]["ExecStart"].endswith(PROGRAM.name)
     seconds = service["Service"]["TimeoutStopSec"]
-    assert f"systemd kills it after {seconds} seconds" in text
+    assert f"systemd would kill the program after {seconds} seconds" in text
     assert f"ListenStream={passed['Socket']['ListenStream']}``" in text
 
 

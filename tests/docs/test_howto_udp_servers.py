@@ -1563,7 +1563,8 @@ def test_async_server() -> None:
     "If one client sends a name, another client sends bytes that are not valid text, and you then
     press Control-C, the log looks like this"
 
-    "It runs until it is stopped, here by Control-C."
+    "It runs until it is stopped, here by Control-C. A program that is a server and nothing else can
+    call run() instead, which also handles SIGTERM"
 
     "The log does not mention the first client: a request that gets a response is not logged."
 

@@ -189,7 +189,7 @@ def test_close_timeout(log: pytest.LogCaptureFixture) -> None:
     assert stage.statistics.closed == {CloseReason.CLOSE_TIMEOUT: 1}
     found = [(level, re.sub(r"\(.*\d\)", "client", line)) for level, line in lines(log)]
     assert ("INFO", f"client disconnected ({CloseReason.CLOSED.value})") in found
-    assert ("INFO", f"client is closed: {CloseReason.CLOSE_TIMEOUT.value}") in found
+    assert ("INFO", f"client is reset: {CloseReason.CLOSE_TIMEOUT.value}") in found
 
 
 # Statistics of the server
@@ -427,7 +427,7 @@ def test_when(name: str) -> None:
 
     "The handler did not catch the StreamProtocolParseError."
 
-    "The server was shut down with a grace, and no request of the client was in work."
+    "The server was shut down with a grace, and all requests of the client were answered."
 
     "The server was shut down without a grace, or the grace was over."
 
@@ -533,7 +533,8 @@ async def test_contents_of_statistics() -> None:
     """They have what the page lists.
 
     "server.get_statistics() returns a StreamStatistics object: connected and accepted clients,
-    clients closed for each reason, packets and bytes in both directions, and errors."
+    clients closed for each reason, packets and bytes in both directions, and errors. Refused
+    clients count as accepted ones, and as closed ones with the reason FULL."
 
     "server.get_clients() returns the connected clients."
     """

@@ -5,6 +5,7 @@ Each test provokes messages, and does what the page says of them. See `message_s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -522,6 +523,31 @@ def test_busy_clients() -> None:
         peer.sendall(b"hello\n")
         assert client.recv_packet() == "hello"
     seen.check(test_busy_clients)
+
+
+def test_another_event_loop() -> None:
+    """A client is used in another event loop than that in which it was made.
+
+    "RuntimeError: The connection belongs to another event loop"
+
+    "The client was made in one asyncio.run() and used in another one."
+    """
+    seen = Seen()
+
+    async def connect(address: tuple[str, int]) -> AsyncTCPNetworkClient[str, str]:
+        client = AsyncTCPNetworkClient(address, LINES)
+        await client.wait_connected()
+        return client
+
+    async def receive(client: AsyncTCPNetworkClient[str, str]) -> None:
+        with seen.raised():
+            await client.recv_packet()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, asyncio.Runner() as runner:
+        client = runner.run(connect(listening.getsockname()))
+        asyncio.run(receive(client))
+        runner.run(client.aclose())
+    seen.check(test_another_event_loop)
 
 
 def test_ending_one_side() -> None:

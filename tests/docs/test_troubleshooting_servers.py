@@ -319,6 +319,8 @@ def test_limits(log: pytest.LogCaptureFixture) -> None:
 
     "INFO: ... is closed: ..."
 
+    "INFO: ... is reset: ..."
+
     "The client reached a limit, and the rest of the line names it"
 
     "is refused: too many clients stands for max_clients and max_clients_per_host."
@@ -331,7 +333,10 @@ def test_limits(log: pytest.LogCaptureFixture) -> None:
     log.clear()
     Stage(limits=Limits(idle_timeout=5)).play((b"hello\n", 6))
     seen.logged(log.records, " is closed: silent for too long")
-    assert len(seen.messages) == 3
+    log.clear()
+    Stage(limits=Limits(send_timeout=5)).play((b"flood\n", 6))
+    seen.logged(log.records, " is reset: ")
+    assert len(seen.messages) == 4
     seen.check(test_limits)
 
 
@@ -1043,6 +1048,8 @@ def test_draining(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 
     INFO: "Drained, clients left: ..."
 
+    INFO: "The grace is over, clients left: ..."
+
     "shutdown(grace=...) waits for clients that have a request in work"
 
     "Clients that are left at the end are disconnected."
@@ -1060,8 +1067,11 @@ def test_draining(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     stage = Stage()
     stage.play((b"work 7\n",), (b"work 100\n", "drain"))
     assert sum(stage.statistics.closed.values()) == 2
-    texts = "Draining for", "Still draining", "Drained", "Server loop break", "Server stopped"
+    texts = "Draining for", "Still draining", "grace is over", "Server loop break", "Server stopped"
     seen.logged(log.records, *texts)
+    log.clear()
+    stage.play((b"work 7\n", "drain"))
+    seen.logged(log.records, "Drained")
 
     async def fail(*args: object) -> None:
         raise LookupError("planted")

@@ -162,12 +162,25 @@ def test_failing_factory(loop: Any) -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
+@pytest.mark.parametrize("loop", [name for name in LOOPS if name != "uvloop"])
+def test_factory_that_exits(loop: Any) -> None:
+    """So is what ends the program, without a group of exceptions around it."""
+
+    def new_server() -> Any:
+        sys.exit("nothing to serve")
+
+    with pytest.raises(SystemExit, match="nothing to serve"):
+        run(new_server, backend=loop)
+
+
 def test_arguments() -> None:
     """Wrong arguments are refused before anything runs."""
     with pytest.raises(TypeError, match="at least one function"):
         run()
     with pytest.raises(TypeError, match=r"asynchronous server, got None"):
         run(lambda: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError, match=r"functions that return a server, got None"):
+        run(new_server, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="negative"):
         run(new_server, grace=-1)
 

@@ -31,7 +31,15 @@ def test_accepted_connections_inherit() -> None:
         with socket.create_connection(listening.getsockname()):
             connection, _ = listening.accept()
             with connection:
-                assert options(connection) == [1, 60, 30, 3, 35_000]
+                assert options(connection) == [1, 60, 30, 3, 42_500]
+
+
+@on_linux
+def test_silent_peers_come_first() -> None:
+    """A long time to send does not keep silent peers, as the kernel would have it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        limit_silence(listening, 10, 60)
+        assert options(listening) == [1, 10, 5, 3, 0]
 
 
 @on_linux

@@ -67,8 +67,10 @@ class Limits:
             TLS, `ssl_shutdown_timeout` takes its place, if the server has that option.
         keepalive: Of silence until the operating system asks whether the client is still there. One
             that has vanished is gone within three times that. While sent data is not acknowledged,
-            it does not ask, but gives up five seconds after `send_timeout` (tcp(7):
-            TCP_USER_TIMEOUT). TCP only, as far as the platform has these options.
+            it does not ask, but gives up five seconds after one and a quarter `send_timeout`
+            (tcp(7): TCP_USER_TIMEOUT); or, if that is more than two and a half times `keepalive`,
+            when the system does, after 15 minutes. TCP only, as far as the platform has these
+            options.
     """
 
     max_clients: int | Literal["auto"] | None = "auto"

@@ -84,11 +84,15 @@ def run(
             others, use a standalone server.
         OSError: An address cannot be bound, or a name cannot be resolved.
         Exception: Whatever else one of the servers has failed with. The others are stopped.
+        SystemExit: A factory, or ``service_init()`` of a handler, calls `sys.exit`.
     """
     validated_delay(grace)
     options = validated_runner_options(runner_options)
     if not factories:
         raise TypeError("run() needs at least one function that returns a server")
+    for factory in factories:
+        if not callable(factory):
+            raise TypeError(f"run() takes functions that return a server, got {factory!r}")
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             "run() must be called in the main thread, the only one that gets signals. In other "
@@ -125,7 +129,7 @@ class _Program:
     """
 
     def __init__(self, grace: float) -> None:
-        self.error: Exception | None = None
+        self.error: Exception | SystemExit | None = None
         self._grace = grace
         self._signals = 0  # that have arrived
         self._wake_up: Callable[[], object] = int  # the event loop; it does not run yet
@@ -154,7 +158,7 @@ class _Program:
                         server = _checked(factory())
                         await stack.enter_async_context(server)
                         self._servers.append(server)
-                except Exception as exc:
+                except (Exception, SystemExit) as exc:
                     self.error = exc
             async with anyio.create_task_group() as serving:
                 for server in self._servers:
@@ -169,7 +173,7 @@ class _Program:
         try:
             await server.serve_forever()  # from its first step on, shutdown() has an effect
             await server.server_close()  # refuses connections, whatever the others do
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             if self.error is None:
                 self.error = exc
             await self._shut_down_all(0.0)

@@ -17,6 +17,12 @@ else:
     _TIOCOUTQ = getattr(termios, "TIOCOUTQ", None)
 
 _PROBES: Final = 3
+_PATIENCE: Final = 2.5
+"""How long it takes to give up a silent peer, in `keepalive`: the first silence, and the probes."""
+
+_DELAY: Final = 1.25
+"""How late a server may notice that a peer has taken nothing, as a factor: see its timeouts."""
+
 _RESERVE: Final = 5.0
 """Seconds. While the peer's window is closed, the kernel cannot tell why (RFC 9293, 3.8.6.1)."""
 
@@ -50,7 +56,9 @@ def limit_silence(
         keepalive: Seconds of silence until it asks for the first time; then it asks every half of
             that. None leaves that to the system, which usually waits for two hours.
         send_timeout: Seconds that a peer may take nothing of what was sent. The kernel gives up
-            some seconds later, so that the server, which knows the reason, does before.
+            later than the server does, which knows the reason. But if it did so later than silent
+            peers are given up, it would keep these as long (tcp(7): TCP_USER_TIMEOUT overrides
+            keepalive): then, this is left to the system, too, which tries for 15 minutes.
     """
     options: list[tuple[str, float]] = []
     if keepalive is not None:
@@ -62,7 +70,9 @@ def limit_silence(
         with suppress(OSError):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if send_timeout is not None:
-        options.append(("TCP_USER_TIMEOUT", math.ceil((send_timeout + _RESERVE) * 1000)))
+        seconds = send_timeout * _DELAY + _RESERVE
+        if keepalive is None or seconds <= _PATIENCE * keepalive:
+            options.append(("TCP_USER_TIMEOUT", math.ceil(seconds * 1000)))
     for name, value in options:
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):  # out of the system's range, or not a socket of TCP

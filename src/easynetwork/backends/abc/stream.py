@@ -190,7 +190,7 @@ class StreamTransport(ABC):
         A bytearray belongs to the transport from now on.
 
         Returns:
-            How many bytes these are: all of them.
+            The length of `data`.
 
         Raises:
             ConnectionError: The connection broke or was closed.

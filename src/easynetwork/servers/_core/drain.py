@@ -91,7 +91,9 @@ class Drain:
         except Exception as exc:
             self._log.error("Draining ends early", exc=exc)
         finally:
-            self._log.log(logging.INFO, "Drained, clients left: %d", self._count_clients())
+            left = self._count_clients()
+            message = "The grace is over, clients left: %d" if left else "Drained, clients left: %d"
+            self._log.log(logging.INFO, message, left)
             self._stop()  # also after an error: `shutdown()` returns in any case
 
     async def _wait_for_clients(self) -> None:

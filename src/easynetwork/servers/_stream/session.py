@@ -237,7 +237,7 @@ class StreamSession:
         finally:
             if client.transport.has_given_up and not self._tasks.is_cancelled():
                 reason = client.close_reason = CloseReason.CLOSE_TIMEOUT
-                self._options.log.limit("%s is closed: %s", client.address, reason.value)
+                self._options.log.limit("%s is reset: %s", client.address, reason.value)
             census.leave(client.address, client.close_reason or CloseReason.STOPPED)
             census.forget(self)
 

@@ -172,11 +172,12 @@ class Supervision(PaceObserver):
     def meet(self, reason: CloseReason, log: ServerLog) -> None:
         """End the connection, because a limit is met."""
         client = self._client
-        log.limit("%s is closed: %s", client.address, reason.value)
         client.end_by(reason)
         if reason is CloseReason.SEND_TIMEOUT:
+            log.limit("%s is reset: %s", client.address, reason.value)
             client.transport.abort()
         else:
+            log.limit("%s is closed: %s", client.address, reason.value)
             client.is_over = True
             client.transport.stop_receiving()
 
