@@ -88,8 +88,8 @@ async def test_grace(serve: Serve, log: Records, grace: float, seconds: float) -
         assert anyio.current_time() - start == pytest.approx(seconds, abs=0.01)
         if grace > seconds:
             assert await peer.receive() == "worked"
-    left = "0" if grace > seconds else "1"
-    assert not grace or f"Drained, clients left: {left}" in log.messages()
+    end = "Drained, clients left: 0" if grace > seconds else "The grace is over, clients left: 1"
+    assert not grace or end in log.messages()
 
 
 async def test_shutdown_by_a_client(serve: Serve) -> None:
