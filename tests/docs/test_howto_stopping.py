@@ -89,7 +89,9 @@ def run_program(arguments: list[str], question: str, port: int) -> tuple[str, in
                 assert process.stderr is not None
                 log = ""
                 while "Accepted new connection" not in log:  # it does not serve at once
-                    log += process.stderr.readline()
+                    line = process.stderr.readline()
+                    assert line, log
+                    log += line
                 process.send_signal(signal.SIGTERM)
                 answer = file.read()
             log += process.stderr.read()
