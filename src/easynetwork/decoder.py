@@ -34,7 +34,8 @@ class StreamDecoder(ABC):
 
     Attributes:
         at_hand: Whether `take()` probably has something to give: true, in a condition, if so.
-        has_rest: Whether more of something is yet to come: of a packet, or of what is dropped.
+        has_rest: Whether more of something is yet to come, of a packet or of what is dropped; or,
+            after `NEED_DATA`, whether bytes wait for `refill()`.
         received: Bytes that have arrived so far, on this connection.
     """
 
@@ -145,7 +146,7 @@ class StreamDecoder(ABC):
     def refill(self) -> bool:
         """Prepare the next batch from bytes fed earlier.
 
-        To be called after `NEED_DATA` if there is more, or a rest. When it returns true, the event
+        To be called after `NEED_DATA` if there is a rest. When it returns true, the event
         loop is to get a turn: here, a connection with a lot to say lets the others speak.
 
         Returns:

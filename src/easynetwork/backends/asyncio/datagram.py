@@ -16,7 +16,7 @@ from typing import Any
 
 from easynetwork.backends.abc.datagram import BatchCallback, ErrorCallback
 from easynetwork.backends.asyncio.readiness import selector_of, stops_watching_on_error, wait_until
-from easynetwork.backends.asyncio.stream import waking_up
+from easynetwork.backends.asyncio.stream import wake_up_later, waking_up
 from easynetwork.backends.datagram_endpoint import SocketDatagramEndpoint
 from easynetwork.sockets.datagrams import DatagramCalls
 
@@ -111,5 +111,5 @@ class AsyncIODatagramEndpoint(SocketDatagramEndpoint):
     def _unregister(self) -> None:
         self._stop_reading()
         self._next = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            wake_up_later(self._waiter)

@@ -145,15 +145,14 @@ class AsyncIOStreamTransport(SocketStreamTransport):
     def receive(self, deadline: float = inf) -> Awaitable[None]:
         if self._at_eof:
             raise EOFError if self._error is None else broken_connection(self._error)
-        self._fed = 0
+        waiter: asyncio.Future[None] = asyncio.Future()
+        if waiter.get_loop() is not self._loop:  # faster than to name it in the call
+            raise RuntimeError("The connection belongs to another event loop")
         if not self._so_error_checked:
             self._check_so_error()
         if not self._is_reading:
             self._start_reading()
-        waiter: asyncio.Future[None] = asyncio.Future()
-        if waiter.get_loop() is not self._loop:  # faster than to name it in the call
-            raise RuntimeError("The connection belongs to another event loop")
-        self._waiter = waiter
+        self._fed, self._waiter = 0, waiter
         if deadline == inf:
             return waiter
         if deadline > self._loop.time():
@@ -207,8 +206,8 @@ class AsyncIOStreamTransport(SocketStreamTransport):
     def _stop_receiving(self) -> None:
         self._stop_reading()
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            wake_up_later(waiter)
 
     def _unregister(self) -> None:
         self._selector.remove_writer(self._fd)
@@ -229,7 +228,7 @@ def waking_up(selector: Selector) -> Callable[[asyncio.Future[None]], None]:
     # asyncio's log is to name the task that takes long.
     if isinstance(selector, asyncio.AbstractEventLoop) and not selector.get_debug():
         return _let_go_on
-    return _set_result
+    return wake_up_later
 
 
 def _let_go_on(waiter: asyncio.Future[None]) -> None:
@@ -239,9 +238,10 @@ def _let_go_on(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
         context.run(callback, waiter)
     else:
-        _set_result(waiter)
+        wake_up_later(waiter)
 
 
-def _set_result(waiter: asyncio.Future[None]) -> None:
+def wake_up_later(waiter: asyncio.Future[None]) -> None:
+    """Set the result of a future, unless it is done: its task goes on at a turn of the loop."""
     if not waiter.done():
         waiter.set_result(None)
