@@ -17,6 +17,9 @@ CLOSE_TIMEOUT: Final = 30.0
 The default of asyncio for TLS (`ssl_shutdown_timeout`).
 """
 
+LOOK_SHARE: Final = 1 / 4
+"""How late a server may notice that a client has taken something, as a share of `send_timeout`."""
+
 SEND_BUDGET_BYTES: Final = 256 * 1024
 """Bytes that may be sent over one connection before the event loop gets a turn.
 

@@ -8,6 +8,8 @@ import struct
 from contextlib import suppress
 from typing import Final
 
+from easynetwork._tuning import LOOK_SHARE
+
 try:
     import fcntl
     import termios
@@ -17,11 +19,8 @@ else:
     _TIOCOUTQ = getattr(termios, "TIOCOUTQ", None)
 
 _PROBES: Final = 3
-_PATIENCE: Final = 2.5
+_PATIENCE: Final = 1 + _PROBES / 2
 """How long it takes to give up a silent peer, in `keepalive`: the first silence, and the probes."""
-
-_DELAY: Final = 1.25
-"""How late a server may notice that a peer has taken nothing, as a factor: see its timeouts."""
 
 _RESERVE: Final = 5.0
 """Seconds. While the peer's window is closed, the kernel cannot tell why (RFC 9293, 3.8.6.1)."""
@@ -70,7 +69,7 @@ def limit_silence(
         with suppress(OSError):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if send_timeout is not None:
-        seconds = send_timeout * _DELAY + _RESERVE
+        seconds = send_timeout * (1 + LOOK_SHARE) + _RESERVE
         if keepalive is None or seconds <= _PATIENCE * keepalive:
             options.append(("TCP_USER_TIMEOUT", math.ceil(seconds * 1000)))
     for name, value in options:

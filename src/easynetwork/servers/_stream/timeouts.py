@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 import anyio.lowlevel
 
+from easynetwork._tuning import LOOK_SHARE
 from easynetwork.backends.abc import SessionTasks
 from easynetwork.backends.abc.stream import UNOBSERVED, PaceObserver
 from easynetwork.servers._core.fault_log import ServerLog
@@ -128,7 +129,7 @@ class Supervision(PaceObserver):
 
     def next_look(self, now: float, due: float) -> float:
         """Return when to look again: in time to see whether something has changed."""
-        return min(due, now + max(1.0, (due - now) / 4))
+        return min(due, now + max(1.0, (due - now) * LOOK_SHARE))
 
     def _receiving(self, now: float) -> list[tuple[float, CloseReason]]:
         client, limits, partial = self._client, self.limits, self._partial
