@@ -137,7 +137,7 @@ def test_grace_is_over() -> None:
     answer, status, log = run_program(["-c", "; ".join(program)], "laundry", 9000)
     assert (answer, status) == ("", 0)
     assert "Traceback" not in log
-    assert "The grace is over, clients left: 1" in log
+    assert "Not drained, clients left: 1" in log
 
 
 @pytest.mark.in_turn

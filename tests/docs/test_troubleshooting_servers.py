@@ -1048,7 +1048,7 @@ def test_draining(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 
     INFO: "Drained, clients left: ..."
 
-    INFO: "The grace is over, clients left: ..."
+    INFO: "Not drained, clients left: ..."
 
     "shutdown(grace=...) waits for clients that have a request in work"
 
@@ -1067,7 +1067,7 @@ def test_draining(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     stage = Stage()
     stage.play((b"work 7\n",), (b"work 100\n", "drain"))
     assert sum(stage.statistics.closed.values()) == 2
-    texts = "Draining for", "Still draining", "grace is over", "Server loop break", "Server stopped"
+    texts = "Draining for", "Still draining", "Not drained", "Server loop break", "Server stopped"
     seen.logged(log.records, *texts)
     log.clear()
     stage.play((b"work 7\n", "drain"))

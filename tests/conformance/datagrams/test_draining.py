@@ -88,7 +88,7 @@ async def test_grace(serve: Serve, log: Records, grace: float, seconds: float) -
         assert anyio.current_time() - start == pytest.approx(seconds, abs=0.01)
         if grace > seconds:
             assert await peer.receive() == "worked"
-    end = "Drained, clients left: 0" if grace > seconds else "The grace is over, clients left: 1"
+    end = "Drained, clients left: 0" if grace > seconds else "Not drained, clients left: 1"
     assert not grace or end in log.messages()
 
 

@@ -92,7 +92,7 @@ class Drain:
             self._log.error("Draining ends early", exc=exc)
         finally:
             left = self._count_clients()
-            message = "The grace is over, clients left: %d" if left else "Drained, clients left: %d"
+            message = "Not drained, clients left: %d" if left else "Drained, clients left: %d"
             self._log.log(logging.INFO, message, left)
             self._stop()  # also after an error: `shutdown()` returns in any case
 
