@@ -14,7 +14,7 @@ import pytest
 from easynetwork._tuning import HIGH_WATER
 from easynetwork.backends.abc import broken_connection
 from tests.backends.pairs import MAX_RECV_SIZE, Pair, open_pair, tls_options, without_tls
-from tests.times import SOON
+from tests.times import PATIENCE, SOON
 
 pytestmark = pytest.mark.anyio
 
@@ -220,11 +220,13 @@ async def test_no_pause_after_what_was_asked_for(pair: Pair) -> None:
             with suppress(TimeoutError):
                 await pair.transport.receive(anyio.current_time() + SOON)
 
-    await pair.peer_sends(b"x")
-    await anyio.sleep(SOON)
-    pair.reset()
-    await anyio.sleep(SOON)
-    assert pair.transport.is_closing()
+    await pair.peer_sends(b"last")
+    with anyio.fail_after(PATIENCE):
+        while not pair.fed.endswith(b"last"):
+            await anyio.sleep(SOON / 10)
+        pair.reset()
+        while not pair.transport.is_closing():
+            await anyio.sleep(SOON / 10)
 
 
 # -- Sending -----------------------------------------------------------------------------------

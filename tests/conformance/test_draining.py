@@ -589,7 +589,7 @@ async def test_stubborn(serve: Serve, log: Records, grace: float, stop_timeout: 
         finally:
             handler.released.set()
         # uvloop's clock has whole milliseconds.
-        assert grace + stop_timeout - 0.01 < seconds < grace + 2 * stop_timeout + 0.3
+        assert grace + stop_timeout - 0.002 < seconds < grace + 2 * stop_timeout + 0.3
         [(level, message, _)] = log.problems()
         assert (level, "Still running" in message) == ("ERROR", True)
         await peer.rest()
